@@ -1,0 +1,16 @@
+"""The workspace control plane."""
+
+from flask import Flask
+
+from app.config import load_settings
+from app.context import Context
+
+
+def create_app(context: Context | None = None) -> Flask:
+    """The WSGI application.
+
+    Without a `context` it is built from the environment, as a server does.
+    """
+    from app.api import app as api  # noqa: PLC0415 -- workers import `app` without paying for the doors
+
+    return api.build(context or Context.open(load_settings()))

@@ -1,0 +1,162 @@
+"""The only sender of Celery messages: a bell that never makes its caller wait.
+
+A message carries no state. If it is lost, the sweep rings again; if it is doubled, the claim refuses the second.
+"""
+
+import os
+import queue
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from app.config import Settings
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+CLEANUP_QUEUE = "cleanup"
+RUNTIME_QUEUE = "runtime"
+
+_WAITING_LIMIT = 10_000  # Messages held while the broker is away; beyond that the sweep is the better memory.
+
+
+class TaskName(StrEnum):
+    """Names that operators read in Flower, besides `cleanup_task(kind)`."""
+
+    FINALIZE = "workspace.cleanup.finalize"
+    SWEEP = "workspace.cleanup.sweep"
+    AUDIT = "workspace.cleanup.audit"
+    JOB_RUN = "workspace.job.run"
+    DEPLOYMENT_RUN = "workspace.deployment.run"
+
+
+def cleanup_task(phase: str | None) -> str:
+    """Name of the task that cleans `phase`; None is the end, when only the workspace row is left."""
+    return f"workspace.cleanup.{phase}" if phase else TaskName.FINALIZE
+
+
+@dataclass(frozen=True)
+class Message:
+    """One ring: a task's name and the readable facts that Flower shows."""
+
+    task: str
+    queue: str
+    facts: dict[str, Any]
+
+
+def cleanup_ring(deletion_id: UUID, workspace: str, phase: str | None, *, attempt: int = 0) -> Message:
+    """Ring for a slice of a deletion. `phase` is what the operator reads; the slice finds out for itself."""
+    facts = {
+        "deletion_id": str(deletion_id),
+        "workspace": workspace,
+        "phase": phase or "finalize",
+        "attempt": attempt,
+    }
+    return Message(cleanup_task(phase), CLEANUP_QUEUE, facts)
+
+
+def job_ring(job_id: UUID, workspace_id: UUID, name: str) -> Message:
+    """Ring for the runtime to look at a job."""
+    facts = {"job_id": str(job_id), "workspace_id": str(workspace_id), "job": name}
+    return Message(TaskName.JOB_RUN, RUNTIME_QUEUE, facts)
+
+
+def deployment_ring(deployment_id: UUID, workspace_id: UUID, name: str) -> Message:
+    """Ring for the runtime to look at a deployment."""
+    facts = {"deployment_id": str(deployment_id), "workspace_id": str(workspace_id), "deployment": name}
+    return Message(TaskName.DEPLOYMENT_RUN, RUNTIME_QUEUE, facts)
+
+
+def readable(facts: dict[str, Any]) -> str:
+    """How Flower's args column shows the facts of a task."""
+    return " ".join(f"{name}={value}" for name, value in facts.items())
+
+
+class Bell(Protocol):
+    """Whatever can ring: the dispatcher, or a test's list."""
+
+    def ring(self, message: Message) -> None:
+        """Send `message` soon, or lose it. Returns at once and never raises."""
+
+
+class Dispatcher:
+    """Rings through one background thread per process, so that no request ever waits for Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = publisher(settings)
+        self._waiting: queue.Queue[Message] = queue.Queue(_WAITING_LIMIT)
+        self._lock = threading.Lock()
+        self._pid = 0
+
+    def ring(self, message: Message) -> None:
+        """Send `message` soon, or lose it. Returns at once and never raises."""
+        self._start_thread()
+        try:
+            self._waiting.put_nowait(message)
+        except queue.Full:
+            log.warning("ring.dropped", task=message.task, **message.facts)
+
+    def _start_thread(self) -> None:
+        # Threads do not survive a fork: a server's worker starts its own on its first ring.
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._publish_for_ever, name="publisher", daemon=True).start()
+
+    def _publish_for_ever(self) -> None:
+        while True:
+            message = self._waiting.get()
+            try:
+                send(self._celery, message)
+            except OperationalError as error:
+                log.warning("ring.lost", task=message.task, error=type(error).__name__, **message.facts)
+            except Exception:
+                # The boundary of the thread: one bad ring must not silence the bell.
+                log.exception("ring.failed", task=message.task, **message.facts)
+
+
+def send(celery: Celery, message: Message) -> None:
+    """Publish now. Raises kombu's OperationalError when the broker does not answer within its time-out."""
+    celery.send_task(
+        message.task,
+        kwargs=message.facts,
+        queue=message.queue,
+        argsrepr=readable(message.facts),
+        kwargsrepr="{}",
+        retry=False,
+    )
+
+
+def transport_options(settings: Settings, *, socket_timeout_seconds: float) -> dict[str, Any]:
+    """Redis settings that every process must share, or they would not see each other's messages."""
+    return {
+        "visibility_timeout": settings.visibility_timeout_seconds,
+        # The default looks for abandoned messages only every hundred seconds.
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_connect_timeout": socket_timeout_seconds,
+        "socket_timeout": socket_timeout_seconds,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+        "global_keyprefix": "workspaces:",
+    }
+
+
+def publisher(settings: Settings) -> Celery:
+    """A Celery app that can only send, and gives up within a fraction of a second."""
+    celery = Celery("workspaces", broker=settings.broker_url, set_as_current=False)
+    celery.conf.update(
+        broker_transport_options=transport_options(
+            settings, socket_timeout_seconds=settings.publish_timeout_seconds
+        ),
+        task_ignore_result=True,
+        task_send_sent_event=True,
+        task_serializer="json",
+        broker_connection_max_retries=0,
+    )
+    return celery

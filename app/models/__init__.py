@@ -1,0 +1,26 @@
+"""The tables. Importing this package registers all of them."""
+
+from app.models.deletion import CleanupControl, Deletion, DeletionEvent, DeletionFailure
+from app.models.deployment import Deployment, DeploymentConfig
+from app.models.entity import Entity
+from app.models.fileset import Fileset
+from app.models.job import Job
+from app.models.project import Project
+from app.models.role_binding import RoleBinding
+from app.models.workspace import BUILT_IN, Workspace
+
+__all__ = [
+    "BUILT_IN",
+    "CleanupControl",
+    "Deletion",
+    "DeletionEvent",
+    "DeletionFailure",
+    "Deployment",
+    "DeploymentConfig",
+    "Entity",
+    "Fileset",
+    "Job",
+    "Project",
+    "RoleBinding",
+    "Workspace",
+]

@@ -1,0 +1,124 @@
+"""The record of a deletion: ledger row, failures, history, and the switch that pauses destruction.
+
+None of these refers to `workspaces`: they outlive it.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Boolean, DateTime, ForeignKey, Identity, Index, Integer, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.lifecycle import DeletionState, FailureClass
+from app.models.columns import Id, Now, String, Time, state_column
+
+Counts = dict[str, int]
+
+
+class Deletion(Base):
+    """One request to delete one workspace. Written by `app.cleanup.ledger` alone."""
+
+    __tablename__ = "deletions"
+    __table_args__ = (
+        # One living deletion per workspace; the database says so, not a check before the insert.
+        Index(
+            "uq_deletions_living",
+            "workspace_id",
+            unique=True,
+            postgresql_where=text("state IN ('DELETING', 'FAILED')"),
+        ),
+        Index("ix_deletions_due", "next_run_at", postgresql_where=text("state = 'DELETING'")),
+        Index("ix_deletions_reattempt", "next_reattempt_at", postgresql_where=text("state = 'FAILED'")),
+        Index("ix_deletions_requested_at", "requested_at"),
+        Index("ix_deletions_workspace_name", "workspace_name"),
+    )
+
+    id: Mapped[Id]
+    workspace_id: Mapped[UUID]
+    workspace_name: Mapped[String]
+    state: Mapped[DeletionState] = mapped_column(state_column(DeletionState), default=DeletionState.DELETING)
+    requested_by: Mapped[str] = mapped_column(Text, default="")
+    requested_at: Mapped[Now]
+    purge_after: Mapped[Now]
+    """Destruction does not begin before this: the grace period."""
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """First claim. From here on nothing can be restored."""
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    phase: Mapped[str | None] = mapped_column(Text)
+    """Name of the kind being cleaned."""
+    phase_started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    cursor: Mapped[UUID | None]
+    """Last resource id visited in the present pass."""
+    has_progressed: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Something went since the last back-off."""
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    """Passes without progress in this round."""
+    polls: Mapped[int] = mapped_column(Integer, default=0)
+    """Times in a row that everything left was only waiting."""
+    round: Mapped[int] = mapped_column(Integer, default=0)
+    """Scheduled re-attempts made so far."""
+    next_run_at: Mapped[Now]
+    rung_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When the sweep last rang for it."""
+    next_reattempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reason: Mapped[str | None] = mapped_column(Text)
+
+    lease_owner: Mapped[str | None] = mapped_column(Text)
+    lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    fence: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Grows with each claim; every write of a worker names the fence it was given."""
+    created_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
+    """What the workspace held when DELETE was answered, per kind."""
+    deleted_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
+
+
+class DeletionFailure(Base):
+    """Why one resource is still there; kept until it goes, or for good once an administrator skips it."""
+
+    __tablename__ = "deletion_failures"
+
+    deletion_id: Mapped[UUID] = mapped_column(ForeignKey("deletions.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, primary_key=True)
+    resource_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The resource's id, or `*` when the kind as a whole failed."""
+    name: Mapped[String]
+    error_class: Mapped[FailureClass] = mapped_column(state_column(FailureClass))
+    message: Mapped[String]
+    attempts: Mapped[int] = mapped_column(Integer, default=1)
+    first_seen_at: Mapped[Time]
+    last_seen_at: Mapped[Time]
+    skipped_by: Mapped[str | None] = mapped_column(Text)
+    skip_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class DeletionEvent(Base):
+    """One line of a deletion's history. Append-only."""
+
+    __tablename__ = "deletion_events"
+    __table_args__ = (Index("ix_deletion_events_deletion_id_id", "deletion_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    deletion_id: Mapped[UUID] = mapped_column(ForeignKey("deletions.id"))
+    at: Mapped[Now]
+    actor: Mapped[String]
+    event: Mapped[String]
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+
+
+class CleanupControl(Base):
+    """The one row that pauses destruction, and the sweep's sign of life."""
+
+    __tablename__ = "cleanup_control"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    paused: Mapped[bool] = mapped_column(Boolean, default=False)
+    paused_by: Mapped[str | None] = mapped_column(Text)
+    paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reason: Mapped[str | None] = mapped_column(Text)
+    resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """The breaker counts only requests younger than this, or a resume would pause again at once."""
+    last_sweep_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -1,0 +1,57 @@
+"""Deployments: long-lived servers, and the versioned configurations they are made from."""
+
+from typing import Any
+
+from sqlalchemy import Index, Integer, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.lifecycle import DeploymentStatus
+from app.models.columns import InWorkspace, Json, Stamped, String, state_column
+
+
+class DeploymentConfig(InWorkspace, Stamped, Base):
+    """One version of a deployment's configuration."""
+
+    __tablename__ = "deployment_configs"
+    __table_args__ = (
+        Index("ix_deployment_configs_workspace_id_id", "workspace_id", "id"),
+        Index("uq_deployment_configs_version", "workspace_id", "name", "entity_version", unique=True),
+    )
+
+    name: Mapped[String]
+    entity_version: Mapped[int] = mapped_column(Integer)
+    project: Mapped[str | None] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    engine: Mapped[String]
+    model_spec: Mapped[Json]
+    executor_config: Mapped[Json]
+    model_entity_id: Mapped[str | None] = mapped_column(Text)
+
+
+class Deployment(InWorkspace, Stamped, Base):
+    """One version of a deployment. Its row goes only after the runtime has reported DELETED."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (
+        Index("ix_deployments_workspace_id_id", "workspace_id", "id"),
+        Index("uq_deployments_version", "workspace_id", "name", "entity_version", unique=True),
+        Index("ix_deployments_status_updated_at", "status", "updated_at"),
+    )
+
+    name: Mapped[String]
+    entity_version: Mapped[int] = mapped_column(Integer)
+    project: Mapped[str | None] = mapped_column(Text)
+    config: Mapped[String]
+    config_version: Mapped[int] = mapped_column(Integer)
+    status: Mapped[DeploymentStatus] = mapped_column(
+        state_column(DeploymentStatus), default=DeploymentStatus.CREATED
+    )
+    status_message: Mapped[str] = mapped_column(Text, default="")
+    status_history: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, default=list, server_default=text("'[]'::jsonb")
+    )
+    """Newest last, at most 100: `{timestamp, status, status_message}`."""
+    model_provider_id: Mapped[str | None] = mapped_column(Text)
+    """`workspace/name` of the provider that serves it, as its controller reported."""

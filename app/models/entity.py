@@ -1,0 +1,39 @@
+"""Generic entities: typed, versioned documents, arranged as trees."""
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.models.columns import InWorkspace, Json, Stamped, String
+
+
+class Entity(InWorkspace, Stamped, Base):
+    """A document of some type. A child hangs on a parent of the same workspace."""
+
+    __tablename__ = "entities"
+    __table_args__ = (
+        UniqueConstraint("workspace_id", "id", name="uq_entities_workspace_id_id"),
+        # Both columns: a parent in another workspace is impossible, so no deletion can reach over the border.
+        ForeignKeyConstraint(
+            ["workspace_id", "parent_id"], ["entities.workspace_id", "entities.id"], name="fk_entities_parent"
+        ),
+        Index("ix_entities_parent", "workspace_id", "parent_id"),
+        Index(
+            "uq_entities_name",
+            "workspace_id",
+            "entity_type",
+            "parent_id",
+            "name",
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+        ),
+    )
+
+    entity_type: Mapped[String]
+    name: Mapped[String]
+    parent_id: Mapped[UUID | None]
+    project: Mapped[str | None] = mapped_column(Text)
+    data: Mapped[Json]
+    db_version: Mapped[int] = mapped_column(Integer, default=1)

@@ -1,0 +1,28 @@
+"""Filesets: named sets of files in the blob store."""
+
+from typing import Any
+
+from sqlalchemy import Index, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.models.columns import InWorkspace, Json, Stamped, String
+
+
+class Fileset(InWorkspace, Stamped, Base):
+    """A fileset. Its bytes lie under the ids of workspace and fileset, so that no successor can inherit them."""
+
+    __tablename__ = "filesets"
+    __table_args__ = (
+        Index("ix_filesets_workspace_id_id", "workspace_id", "id"),
+        Index("uq_filesets_name", "workspace_id", "name", unique=True),
+    )
+
+    name: Mapped[String]
+    description: Mapped[str] = mapped_column(Text, default="")
+    project: Mapped[str] = mapped_column(Text, default="")
+    purpose: Mapped[str] = mapped_column(Text, default="generic")
+    details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSONB(none_as_null=True))
+    """The contract's `metadata`, a name that the declarative base keeps for itself."""
+    custom_fields: Mapped[Json]

@@ -1,0 +1,30 @@
+"""Who has which role in a workspace."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import DateTime, Index, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.models.columns import InWorkspace, Now, String
+
+
+class RoleBinding(InWorkspace, Base):
+    """One role of one principal in one workspace; powerless once revoked, or when the workspace is not ACTIVE."""
+
+    __tablename__ = "role_bindings"
+    __table_args__ = (
+        Index("ix_role_bindings_workspace_id_id", "workspace_id", "id"),
+        Index("uq_role_bindings_grant", "workspace_id", "principal", "role", unique=True),
+        Index("ix_role_bindings_principal", "principal"),
+    )
+
+    name: Mapped[String]
+    principal: Mapped[String]
+    role: Mapped[String]
+    granted_by: Mapped[str] = mapped_column(Text, default="")
+    granted_at: Mapped[Now]
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    revoked_by_deletion: Mapped[UUID | None]
+    """The deletion that revoked it, so that a restore gives back exactly what the DELETE took."""

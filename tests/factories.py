@@ -1,0 +1,151 @@
+"""Rows in any state, made without the doors."""
+
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.db import Base
+from app.lifecycle import DeploymentStatus, JobStatus
+from app.models import (
+    Deployment,
+    DeploymentConfig,
+    Entity,
+    Fileset,
+    Job,
+    Project,
+    RoleBinding,
+    Workspace,
+)
+from app.storage import BlobStore
+
+Row = TypeVar("Row", bound=Base)
+
+
+def make_workspace(session: Session, name: str = "ml-team", **values: Any) -> Workspace:
+    return _added(session, Workspace(name=name, **values))
+
+
+def make_job(
+    session: Session, workspace: Workspace, name: str = "train", status: JobStatus = JobStatus.CREATED
+) -> Job:
+    return _added(
+        session,
+        Job(
+            workspace_id=workspace.id,
+            name=name,
+            source="tests",
+            platform_spec={"steps": []},
+            fileset=f"job-fileset-{name}",
+            status=status,
+        ),
+    )
+
+
+def make_config(session: Session, workspace: Workspace, name: str = "small") -> DeploymentConfig:
+    return _added(
+        session,
+        DeploymentConfig(workspace_id=workspace.id, name=name, entity_version=1, engine="generic"),
+    )
+
+
+def make_deployment(
+    session: Session,
+    workspace: Workspace,
+    name: str = "chat",
+    status: DeploymentStatus = DeploymentStatus.CREATED,
+) -> Deployment:
+    return _added(
+        session,
+        Deployment(
+            workspace_id=workspace.id,
+            name=name,
+            entity_version=1,
+            config="small",
+            config_version=1,
+            status=status,
+        ),
+    )
+
+
+def make_fileset(
+    session: Session,
+    workspace: Workspace,
+    name: str = "data",
+    *,
+    store: BlobStore | None = None,
+    files: dict[str, bytes] | None = None,
+) -> Fileset:
+    fileset = _added(session, Fileset(workspace_id=workspace.id, name=name))
+    for path, content in (files or {}).items():
+        assert store is not None
+        store.publish(store.stage(workspace.id, [content]), workspace.id, fileset.id, path)
+    return fileset
+
+
+def make_entity(
+    session: Session, workspace: Workspace, name: str = "thing", *, parent: Entity | None = None
+) -> Entity:
+    return _added(
+        session,
+        Entity(
+            workspace_id=workspace.id,
+            entity_type="widget",
+            name=name,
+            parent_id=parent.id if parent else None,
+        ),
+    )
+
+
+def make_project(session: Session, workspace: Workspace, name: str = "alpha") -> Project:
+    return _added(session, Project(workspace_id=workspace.id, name=name))
+
+
+def make_binding(
+    session: Session, workspace: Workspace, principal: str = "ann@example.com", role: str = "Viewer"
+) -> RoleBinding:
+    return _added(
+        session,
+        RoleBinding(workspace_id=workspace.id, name=f"rb-{principal}", principal=principal, role=role),
+    )
+
+
+def fill(session: Session, store: BlobStore, workspace: Workspace, *, number: int = 2) -> dict[str, int]:
+    """Put `number` of every kind into a workspace; what it then holds."""
+    for i in range(number):
+        make_job(session, workspace, f"job-{i}")
+        make_config(session, workspace, f"config-{i}")
+        make_deployment(session, workspace, f"deployment-{i}")
+        make_fileset(session, workspace, f"fileset-{i}", store=store, files={"a/b.txt": b"bytes"})
+        parent = make_entity(session, workspace, f"entity-{i}")
+        make_entity(session, workspace, f"child-{i}", parent=parent)
+        make_project(session, workspace, f"project-{i}")
+        make_binding(session, workspace, f"user-{i}@example.com")
+    session.commit()
+    return {
+        "jobs": number,
+        "deployments": number,
+        "deployment_configs": number,
+        "filesets": number,
+        "entities": 2 * number,
+        "projects": number,
+        "role_bindings": number,
+    }
+
+
+def rows_of(session: Session, workspace_id: UUID) -> dict[str, int]:
+    """How many rows each table still holds of a workspace."""
+    session.rollback()  # a fresh snapshot: others have committed meanwhile
+    counts = {}
+    for mapper in Base.registry.mappers:
+        model = mapper.class_
+        if hasattr(model, "workspace_id") and model.__tablename__ != "deletions":
+            number = session.query(model).filter(model.workspace_id == workspace_id).count()
+            counts |= {model.__tablename__: number} if number else {}
+    return counts
+
+
+def _added(session: Session, row: Row) -> Row:
+    session.add(row)
+    session.flush()  # later rows refer to its id
+    return row
