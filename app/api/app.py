@@ -1,0 +1,53 @@
+"""The Flask application, assembled from the routes of every resource."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from app.api.endpoint import Route, register
+from app.api.failures import register_failures
+from app.api.openapi import build_document
+from app.context import Context
+from app.logs import configure_logs
+
+TEMPLATES = Path(__file__).parent / "templates"
+RESOURCES = (
+    "workspaces",
+    "members",
+    "role_bindings",
+    "projects",
+    "entities",
+    "system",
+    "workspace_deletion",
+    "deletions",
+    "cleanup_control",
+    "filesets",
+    "files",
+    "jobs",
+    "job_progress",
+    "deployments",
+    "deployment_configs",
+)
+"""Modules of this package that declare `routes`, in the order of the documentation."""
+
+
+def build(context: Context) -> Flask:
+    """An application that serves every resource."""
+    configure_logs(context.settings)
+    app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
+    app.config["OPENAPI"] = document()
+    register_failures(app)
+    register(app, context, all_routes())
+    return app
+
+
+def all_routes() -> list[Route]:
+    """Every route of the product."""
+    return [route for name in RESOURCES for route in importlib.import_module(f"app.api.{name}").routes]
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document of every route."""
+    return build_document(all_routes())

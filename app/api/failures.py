@@ -1,0 +1,75 @@
+"""How a failure leaves the API: one JSON shape, the right status, nothing about the server's inside."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, jsonify, redirect, request
+from psycopg.errors import LockNotAvailable, QueryCanceled
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.routing import RequestRedirect
+from werkzeug.wrappers import Response as AnyResponse
+
+from app.api.endpoint import InvalidRequest
+from app.errors import DomainError
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+
+def register_failures(app: Flask) -> None:
+    """Teach `app` to answer every exception in the published form."""
+    app.register_error_handler(DomainError, _refused)
+    app.register_error_handler(InvalidRequest, _invalid)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(PoolTimeout, _busy)
+    app.register_error_handler(DBAPIError, _database)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _answer(status: int, detail: Any) -> Response:
+    response = jsonify(detail=detail)
+    response.status_code = status
+    if status == HTTPStatus.CONFLICT:
+        # The SDK repeats a 409 otherwise, and the answer will be the same.
+        response.headers["x-should-retry"] = "false"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def _refused(error: DomainError) -> Response:
+    return _answer(error.status, error.message)
+
+
+def _invalid(error: InvalidRequest) -> Response:
+    return _answer(422, error.errors)
+
+
+def _http(error: HTTPException) -> AnyResponse:
+    if isinstance(error, RequestRedirect):
+        return redirect(error.new_url, 307)
+    if isinstance(error, NotFound) and len(request.path) > 1 and request.path.endswith("/"):
+        query = f"?{request.query_string.decode('latin-1')}" if request.query_string else ""
+        return redirect(request.path.rstrip("/") + query, 307)
+    response = _answer(error.code or 500, error.name)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _database(error: DBAPIError) -> Response:
+    if isinstance(error.orig, LockNotAvailable | QueryCanceled) or isinstance(error, OperationalError):
+        return _busy(error)
+    return _unexpected(error)
+
+
+def _busy(error: Exception) -> Response:
+    log.warning("request.database_busy", path=request.path, error=type(error).__name__)
+    return _answer(503, "The database did not answer in time; try again.")
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("request.failed", path=request.path, method=request.method, exc_info=error)
+    return _answer(500, "An unexpected error occurred.")

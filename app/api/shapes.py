@@ -1,0 +1,53 @@
+"""Field types that the bodies of several resources share."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from app.clock import Moment
+
+__all__ = ["NAME_PATTERN", "Deleted", "Moment", "Name", "Shown"]
+
+_NAME = re.compile(r"[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)\Z")
+_NAME_RULE = (
+    "a name has 2 to 63 characters, starts with a lowercase letter a-z, contains only lowercase letters, "
+    "digits, hyphens and @ . + _, has no two hyphens in a row, and does not end with a hyphen"
+)
+
+
+NAME_PATTERN = r"^[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)$"
+
+
+def _named(value: str) -> str:
+    if not _NAME.match(value):
+        raise PydanticCustomError(
+            "string_pattern_mismatch",
+            "{rule}",
+            {"rule": f"Invalid name: {_NAME_RULE}", "pattern": NAME_PATTERN},
+        )
+    return value
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_named),
+    Field(
+        description=_NAME_RULE[0].upper() + _NAME_RULE[1:] + ".", json_schema_extra={"pattern": NAME_PATTERN}
+    ),
+]
+"""The documented rule for names. Anchored with \\Z: `$` would let a trailing newline pass."""
+
+
+class Shown(BaseModel):
+    """A response body, readable from a row."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Deleted(BaseModel):
+    """What a synchronous DELETE answers."""
+
+    message: str
+    id: str

@@ -1,0 +1,174 @@
+"""Health, status, metrics, and the description of the API itself."""
+
+from datetime import timedelta
+from hmac import compare_digest
+from typing import Any, Literal
+
+from flask import Response, current_app, jsonify, render_template, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import clock, metrics
+from app.access.permissions import Permission
+from app.api.endpoint import Call, Routes
+from app.cleanup import control
+from app.config import Settings
+from app.db import session_scope
+from app.errors import Busy, Forbidden
+from app.lifecycle import DeletionState
+from app.models import Deletion
+
+routes = Routes("system")
+
+_MISSED_SWEEPS = 3
+"""As many sweeps as may be late before beat or the workers count as gone."""
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    status: Literal["live"] = "live"
+
+
+class Ready(BaseModel):
+    """The process can serve."""
+
+    status: Literal["ready"] = "ready"
+
+
+class NotReady(BaseModel):
+    """A service that does not answer."""
+
+    name: str
+    message: str
+
+
+class Services(BaseModel):
+    """What the product needs, by whether it answers."""
+
+    ready: list[str]
+    not_ready: list[NotReady]
+
+
+class Controllers(BaseModel):
+    """What works in the background, by whether it does."""
+
+    healthy: bool
+    status: dict[str, bool]
+
+
+class Status(BaseModel):
+    """The state of the whole product."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    services: Services
+    controllers: Controllers
+
+
+class Discovery(BaseModel):
+    """How a client logs in."""
+
+    auth_enabled: bool
+    oidc: None = None
+
+
+@routes.add("GET", "/health/live", permission=Permission.PUBLIC, returns=Live, transaction=False)
+def live(call: Call) -> Live:  # noqa: ARG001 -- every handler takes the call
+    """Tell that the process answers."""
+    return Live()
+
+
+@routes.add(
+    "GET", "/health/ready", permission=Permission.PUBLIC, returns=Ready, raises=(Busy,), transaction=False
+)
+def ready(call: Call) -> Ready | Response:
+    """Tell whether requests can be served: the database answers."""
+    if _trouble_with_database(call) is None:
+        return Ready()
+    response = jsonify(detail={"status": "not_ready"})
+    response.status_code = Busy.status
+    return response
+
+
+@routes.add("GET", "/status", permission=Permission.PUBLIC, returns=Status, transaction=False)
+def status(call: Call) -> Status:
+    """See the state of the whole product, background work included.
+
+    `degraded` while destruction is paused, a deletion is FAILED, or nobody sweeps.
+    """
+    trouble = _trouble_with_database(call)
+    if trouble:
+        down = Services(ready=["api"], not_ready=[NotReady(name="database", message=trouble)])
+        return Status(status="unhealthy", services=down, controllers=Controllers(healthy=False, status={}))
+    checks = _check_controllers(call)
+    is_healthy = all(checks.values())
+    return Status(
+        status="healthy" if is_healthy else "degraded",
+        services=Services(ready=["api", "database"], not_ready=[]),
+        controllers=Controllers(healthy=is_healthy, status=checks),
+    )
+
+
+def _trouble_with_database(call: Call) -> str | None:
+    try:
+        with session_scope(call.context.sessions) as session:
+            session.execute(text("SELECT 1 FROM workspaces LIMIT 1"))
+    except SQLAlchemyError as error:
+        return f"does not answer ({type(error).__name__})"
+    return None
+
+
+def _check_controllers(call: Call) -> dict[str, bool]:
+    with session_scope(call.context.sessions) as session:
+        switch = control.state(session)
+        failed = session.scalar(select(func.count()).where(Deletion.state == DeletionState.FAILED))
+        patience = timedelta(seconds=call.context.settings.sweep_seconds * _MISSED_SWEEPS)
+        return {
+            "workspace_cleanup_sweep": switch.last_sweep_at is not None
+            and clock.now() - switch.last_sweep_at < patience,
+            "workspace_cleanup_not_paused": not switch.paused,
+            "workspace_cleanup_none_failed": failed == 0,
+        }
+
+
+@routes.add("GET", "/apis/auth/discovery", permission=Permission.PUBLIC, returns=Discovery, transaction=False)
+def discover_auth(call: Call) -> Discovery:  # noqa: ARG001 -- every handler takes the call
+    """Learn how to log in; authentication is off, so there is no need to."""
+    return Discovery(auth_enabled=False)
+
+
+@routes.add(
+    "GET",
+    "/metrics",
+    permission=Permission.METRICS_READ,
+    raises=(Forbidden,),
+    media_type="text/plain",
+)
+def read_metrics(call: Call) -> Response:
+    """Read the metrics in Prometheus' text format; from this host, or with the metrics token."""
+    if not _may_read_metrics(call.context.settings):
+        raise Forbidden("Metrics are for this host, or for the bearer of WORKSPACES_METRICS_TOKEN.")
+    return Response(metrics.exposition(call.session, now=clock.now()), content_type=CONTENT_TYPE_LATEST)
+
+
+def _may_read_metrics(settings: Settings) -> bool:
+    if request.remote_addr in {"127.0.0.1", "::1"}:
+        return True
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    return bool(settings.metrics_token) and compare_digest(
+        given.encode("utf-8", "replace"), settings.metrics_token.encode()
+    )
+
+
+@routes.add("GET", "/openapi.json", permission=Permission.PUBLIC, returns=dict[str, Any], transaction=False)
+def openapi(call: Call) -> Response:  # noqa: ARG001 -- every handler takes the call
+    """Read this description of the API."""
+    return jsonify(current_app.config["OPENAPI"])
+
+
+@routes.add("GET", "/docs", permission=Permission.PUBLIC, media_type="text/html", transaction=False)
+def docs(call: Call) -> Response:  # noqa: ARG001 -- every handler takes the call
+    """Read the API's description as a page."""
+    return Response(render_template("docs.html", api=current_app.config["OPENAPI"]), mimetype="text/html")

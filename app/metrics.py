@@ -1,0 +1,43 @@
+"""Metrics of the cascade, read from the database when Prometheus asks.
+
+The truth is in the tables, so no process has to count, and several API processes tell the same.
+"""
+
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.lifecycle import DeletionState, WorkspaceState
+from app.models import CleanupControl, Deletion, Workspace
+
+
+def exposition(session: Session, *, now: datetime) -> bytes:
+    """All metrics in Prometheus' text format."""
+    registry = CollectorRegistry()
+    workspaces = Gauge("workspaces", "Workspaces by state.", ["state"], registry=registry)
+    deletions = Gauge("workspaces_deletions", "Deletions by state.", ["state"], registry=registry)
+    oldest = Gauge(
+        "workspaces_deletion_oldest_seconds", "Age of the oldest unfinished deletion.", registry=registry
+    )
+    sweep = Gauge(
+        "workspaces_cleanup_last_sweep_timestamp_seconds",
+        "When the sweep last ran; alert when it is older than a minute.",
+        registry=registry,
+    )
+    paused = Gauge("workspaces_destruction_paused", "1 while destruction is paused.", registry=registry)
+
+    for state in WorkspaceState:
+        query = select(func.count()).where(Workspace.state == state)
+        workspaces.labels(state.value).set(session.scalar(query) or 0)
+    for deletion_state in DeletionState:
+        query = select(func.count()).where(Deletion.state == deletion_state)
+        deletions.labels(deletion_state.value).set(session.scalar(query) or 0)
+    unfinished = Deletion.state.in_([DeletionState.DELETING, DeletionState.FAILED])
+    first = session.scalar(select(func.min(Deletion.requested_at)).where(unfinished))
+    oldest.set((now - first).total_seconds() if first else 0)
+    control = session.get_one(CleanupControl, 1)
+    sweep.set(control.last_sweep_at.timestamp() if control.last_sweep_at else 0)
+    paused.set(control.paused)
+    return generate_latest(registry)
