@@ -1,0 +1,119 @@
+"""Members of a workspace over HTTP."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from app.access.permissions import Permission
+from app.access.roles import Role
+from app.api.endpoint import Body, Call, InvalidRequest, Routes
+from app.api.shapes import Deleted, Moment, Shown
+from app.errors import LastAdmin, NotFound, Unprocessable
+from app.services import members
+
+routes = Routes("members")
+BASE = "/apis/entities/v2/workspaces/<workspace>/members"
+ONE = f"{BASE}/<path:principal>"  # a group's name may hold slashes
+
+PrincipalId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"\S",
+        description="An email, a subject id, a group's name, or `*` for every authenticated user.",
+    ),
+]
+_PRINCIPAL_ID = TypeAdapter(PrincipalId)
+
+SomeRoles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
+
+
+class NewMember(Body):
+    """Whom to add, and as what."""
+
+    principal: PrincipalId
+    roles: SomeRoles = Field([Role.EDITOR], validate_default=True)
+
+
+class NewRoles(Body):
+    """All roles the member shall hold from now on."""
+
+    roles: SomeRoles
+
+
+class MemberShown(Shown):
+    """A member; `granted_at` and `granted_by` tell of the earliest of the roles."""
+
+    principal: str
+    roles: list[Role]
+    granted_at: Moment
+    granted_by: str
+
+
+class MemberList(BaseModel):
+    """All members of a workspace."""
+
+    data: list[MemberShown]
+
+
+@routes.add("GET", BASE, permission=Permission.MEMBERS_READ, returns=MemberList, raises=(NotFound,))
+def list_members(call: Call, workspace: str) -> MemberList:
+    """List members.
+
+    Everybody who holds a role in the workspace, who was granted one last first. Not paginated.
+    """
+    found = members.list_members(call.session, workspace)
+    return MemberList(data=[MemberShown.model_validate(member) for member in found])
+
+
+@routes.add(
+    "POST",
+    BASE,
+    permission=Permission.MEMBERS_WRITE,
+    status=201,
+    returns=MemberShown,
+    raises=(NotFound, Unprocessable),
+)
+def add_member(call: Call, workspace: str, body: NewMember) -> MemberShown:
+    """Add a member.
+
+    Only adds: roles the principal holds already stay, and revoked ones are granted again.
+    Answers the roles held afterwards.
+    """
+    member = members.add_member(call.session, call.actor, workspace, body.principal, body.roles)
+    return MemberShown.model_validate(member)
+
+
+@routes.add(
+    "PUT",
+    ONE,
+    permission=Permission.MEMBERS_WRITE,
+    returns=MemberShown,
+    raises=(NotFound, LastAdmin, Unprocessable),
+)
+def replace_roles(call: Call, workspace: str, principal: str, body: NewRoles) -> MemberShown:
+    """Replace the roles of a member.
+
+    Makes a member of somebody who was none. The last Admin of a workspace stays one: 409.
+    """
+    member = members.replace_roles(call.session, call.actor, workspace, _checked(principal), body.roles)
+    return MemberShown.model_validate(member)
+
+
+@routes.add("DELETE", ONE, permission=Permission.MEMBERS_WRITE, returns=Deleted, raises=(NotFound, LastAdmin))
+def remove_member(call: Call, workspace: str, principal: str) -> Deleted:
+    """Remove a member.
+
+    Revokes all roles of the principal in the workspace, at once. The last Admin cannot be removed: 409.
+    """
+    members.remove_member(call.session, workspace, principal)
+    return Deleted(message=f"Member removed from workspace '{workspace}'", id=principal)
+
+
+def _checked(principal: str) -> str:
+    try:
+        return _PRINCIPAL_ID.validate_python(principal)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise InvalidRequest([{**one, "loc": ["path", "principal"]} for one in found]) from None

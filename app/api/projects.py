@@ -1,0 +1,163 @@
+"""Projects of a workspace over HTTP."""
+
+from uuid import UUID
+
+from flask import request
+from pydantic import BaseModel
+from sqlalchemy import true
+
+from app import clock
+from app.access.permissions import Permission
+from app.api.endpoint import Body, Call, Routes
+from app.api.filters import Fields, parse_filter, parse_sort
+from app.api.paging import ListQuery, Page, paginate
+from app.api.scoped import rows_in
+from app.api.shapes import Deleted, Moment, Name
+from app.db import insert_unique
+from app.errors import BadRequest, NameTaken, NotFound
+from app.models import Project, Workspace
+from app.services import projects
+from app.services.workspaces import readable_workspace, writable_workspace
+
+routes = Routes("projects")
+BASE = "/apis/entities/v2/workspaces/<workspace>/projects"
+ONE = f"{BASE}/<name>"
+
+FIELDS = Fields(
+    key=Project.id,
+    columns={
+        "id": Project.id,
+        "workspace": Workspace.name,
+        "name": Project.name,
+        "description": Project.description,
+        # The published name of the description, from when projects were documents.
+        "data.description": Project.description,
+        "created_at": Project.created_at,
+        "created_by": Project.created_by,
+        "updated_at": Project.updated_at,
+        "updated_by": Project.updated_by,
+    },
+)
+
+
+class NewProject(Body):
+    """What to make."""
+
+    name: Name
+    description: str | None = None
+
+
+class ProjectChanges(Body):
+    """What to change: null clears the description, leaving it out keeps it."""
+
+    description: str | None = None
+
+
+class ProjectShown(BaseModel):
+    """A project: a light grouping of what is in a workspace."""
+
+    id: UUID
+    name: str
+    workspace: str
+    description: str | None
+    created_at: Moment
+    created_by: str
+    updated_at: Moment
+    updated_by: str
+
+
+@routes.add(
+    "POST",
+    BASE,
+    permission=Permission.PROJECTS_WRITE,
+    status=201,
+    returns=ProjectShown,
+    raises=(NotFound, NameTaken),
+)
+def create_project(call: Call, workspace: str, body: NewProject) -> ProjectShown:
+    """Create a project."""
+    home = writable_workspace(call.session, workspace)
+    project = Project(
+        workspace_id=home.id,
+        name=body.name,
+        description=body.description,
+        created_by=call.actor.id,
+        updated_by=call.actor.id,
+    )
+    taken = NameTaken(f"Project '{body.name}' already exists in workspace '{workspace}'.")
+    insert_unique(call.session, project, taken=taken)
+    return _shown(project, workspace)
+
+
+@routes.add(
+    "GET",
+    BASE,
+    permission=Permission.PROJECTS_READ,
+    returns=Page[ProjectShown],
+    raises=(BadRequest, NotFound),
+)
+def list_projects(call: Call, workspace: str, query: ListQuery) -> Page[ProjectShown]:
+    """List projects.
+
+    Workspace `-` means all workspaces.
+    """
+    wanted = parse_filter(request.args, alias="search")
+    statement = (
+        rows_in(call.session, workspace, Project)
+        .where(wanted.compile(FIELDS) if wanted else true())
+        .order_by(*parse_sort(query.sort, FIELDS, "-created_at"))
+    )
+    return paginate(
+        call.session,
+        statement,
+        page=query.page,
+        page_size=query.page_size,
+        sort=query.sort,
+        filter=wanted,
+        item=_shown,
+    )
+
+
+@routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=ProjectShown, raises=(NotFound,))
+def get_project(call: Call, workspace: str, name: str) -> ProjectShown:
+    """Get a project."""
+    home = readable_workspace(call.session, workspace)
+    return _shown(projects.find_project(call.session, home, name), workspace)
+
+
+@routes.add("PUT", ONE, permission=Permission.PROJECTS_WRITE, returns=ProjectShown, raises=(NotFound,))
+def update_project(call: Call, workspace: str, name: str, body: ProjectChanges) -> ProjectShown:
+    """Update a project.
+
+    `null` clears the description; leaving the key out changes nothing.
+    """
+    home = writable_workspace(call.session, workspace)
+    project = projects.find_project(call.session, home, name)
+    if "description" in body.model_fields_set and body.description != project.description:
+        project.description = body.description
+        project.updated_at = clock.now()
+        project.updated_by = call.actor.id
+    return _shown(project, workspace)
+
+
+@routes.add("DELETE", ONE, permission=Permission.PROJECTS_WRITE, returns=Deleted, raises=(NotFound,))
+def delete_project(call: Call, workspace: str, name: str) -> Deleted:
+    """Delete a project.
+
+    What was part of it stays in the workspace, as part of no project.
+    """
+    projects.delete_project(call.session, workspace, name)
+    return Deleted(message="Project deleted successfully", id=f"{workspace}/{name}")
+
+
+def _shown(project: Project, workspace: str) -> ProjectShown:
+    return ProjectShown(
+        id=project.id,
+        name=project.name,
+        workspace=workspace,
+        description=project.description,
+        created_at=project.created_at,
+        created_by=project.created_by,
+        updated_at=project.updated_at,
+        updated_by=project.updated_by,
+    )

@@ -1,0 +1,212 @@
+"""Generic entities: typed, versioned documents in trees."""
+
+import re
+import secrets
+import string
+from typing import Any
+from uuid import UUID
+
+from psycopg.errors import ForeignKeyViolation
+from sqlalchemy import Delete, Select, delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, aliased
+
+from app import clock
+from app.access.authenticate import Principal
+from app.db import insert_unique, unique_or
+from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
+from app.lifecycle import WorkspaceState
+from app.models import Entity, Workspace
+from app.services.projects import require_project
+from app.services.workspaces import readable_workspace, writable_workspace
+
+ATTEMPTS = 3
+"""Tries at what only a coincidence can spoil: a made-up name, or a subtree that somebody just added to."""
+
+
+def create_entity(
+    session: Session,
+    actor: Principal,
+    workspace: str,
+    entity_type: str,
+    *,
+    name: str | None,
+    parent: UUID | None,
+    project: str | None,
+    data: dict[str, Any],
+) -> Entity:
+    """Make version 1 of an entity; without a `name` it gets one made from its type.
+
+    Names are unique among the entities of a type that have the same parent, or none.
+    Raises NameTaken, and Unprocessable if parent or project are not in the workspace.
+    """
+    home = writable_workspace(session, workspace)
+    if project is not None:
+        require_project(session, home, project)
+    if parent is not None:
+        _require_parent(session, home, parent)
+    for attempt in range(1, ATTEMPTS + 1):
+        chosen = name or _name_after(entity_type)
+        entity = Entity(
+            workspace_id=home.id,
+            entity_type=entity_type,
+            name=chosen,
+            parent_id=parent,
+            project=project,
+            data=data,
+            created_by=actor.id,
+            updated_by=actor.id,
+        )
+        taken = NameTaken(
+            f"Entity '{chosen}' of type '{entity_type}' already exists in workspace '{workspace}'."
+        )
+        try:
+            insert_unique(session, entity, taken=taken)
+        except NameTaken:
+            if name is not None or attempt == ATTEMPTS:
+                raise
+        else:
+            return entity
+    raise AssertionError("the last attempt returns or raises")
+
+
+def find_entity(
+    session: Session, workspace: str, entity_type: str, name: str, *, parent: UUID | None
+) -> Entity:
+    """The child of that parent, or without one the root, of that type and name. Raises NotFound."""
+    home = readable_workspace(session, workspace)
+    entity = session.scalars(_addressed(home, entity_type, name, parent)).one_or_none()
+    if entity is None:
+        raise NotFound("Entity not found")
+    return entity
+
+
+def find_entity_by_id(session: Session, entity_id: UUID) -> tuple[Entity, str]:
+    """The entity and the name of its workspace, whichever ACTIVE one it is in. Raises NotFound."""
+    found = session.execute(
+        select(Entity, Workspace.name)
+        .join(Workspace, Workspace.id == Entity.workspace_id)
+        .where(Entity.id == entity_id, Workspace.state == WorkspaceState.ACTIVE)
+    ).one_or_none()
+    if found is None:
+        raise NotFound("Entity not found")
+    return found[0], found[1]
+
+
+def update_entity(
+    session: Session,
+    actor: Principal,
+    workspace: str,
+    entity_type: str,
+    name: str,
+    *,
+    parent: UUID | None,
+    new_name: str | None,
+    project: str | None,
+    data: dict[str, Any],
+    expected_db_version: int | None,
+) -> Entity:
+    """Replace the data of an entity, and its name and project where given; its version grows by one.
+
+    Raises NotFound, Conflict if `expected_db_version` is not the present one, NameTaken,
+    and Unprocessable for a missing project.
+    """
+    home = writable_workspace(session, workspace)
+    if project is not None:
+        require_project(session, home, project)
+    entity = _held(session, home, entity_type, name, parent=parent, expected_db_version=expected_db_version)
+    with unique_or(session, NameTaken("A conflicting entity already exists.")):
+        entity.name = new_name or entity.name
+        entity.project = project or entity.project
+        entity.data = data
+        entity.db_version += 1
+        entity.updated_at = clock.now()
+        entity.updated_by = actor.id
+    return entity
+
+
+def delete_entity(
+    session: Session,
+    workspace: str,
+    entity_type: str,
+    name: str,
+    *,
+    parent: UUID | None,
+    expected_db_version: int | None,
+) -> None:
+    """Delete an entity and all that hangs on it.
+
+    Raises NotFound, and Conflict if `expected_db_version` is not the present one.
+    """
+    home = writable_workspace(session, workspace)
+    entity = _held(session, home, entity_type, name, parent=parent, expected_db_version=expected_db_version)
+    for _ in range(ATTEMPTS):
+        try:
+            with session.begin_nested():
+                session.execute(_delete_tree(entity))
+        except IntegrityError as error:
+            # A child was added below while the statement waited for its parent; the next one sees it.
+            if not isinstance(error.orig, ForeignKeyViolation):
+                raise
+        else:
+            return
+    raise Busy(f"Entities are being added below '{name}'; try again.")
+
+
+def _delete_tree(root: Entity) -> Delete:
+    tree = select(Entity.id).where(Entity.id == root.id).cte("tree", recursive=True)
+    child = aliased(Entity)
+    below = select(child.id).join(tree, child.parent_id == tree.c.id)
+    tree = tree.union_all(below.where(child.workspace_id == root.workspace_id))
+    # One statement: the foreign key to the parent is looked at when all of them are gone.
+    return delete(Entity).where(Entity.id.in_(select(tree.c.id))).execution_options(synchronize_session=False)
+
+
+def _held(
+    session: Session,
+    home: Workspace,
+    entity_type: str,
+    name: str,
+    *,
+    parent: UUID | None,
+    expected_db_version: int | None,
+) -> Entity:
+    # Two writers with the same expectation must not both find it met.
+    query = _addressed(home, entity_type, name, parent).with_for_update(key_share=True)
+    entity = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    if entity is None:
+        raise NotFound(f"Entity '{name}' of type '{entity_type}' not found in workspace '{home.name}'")
+    if expected_db_version not in (None, entity.db_version):
+        raise Conflict(
+            f"Entity '{name}' of type '{entity_type}' in workspace '{home.name}' was modified by another "
+            f"request. Expected version {expected_db_version}, but current version is {entity.db_version}. "
+            "Please refetch and retry."
+        )
+    return entity
+
+
+def _addressed(home: Workspace, entity_type: str, name: str, parent: UUID | None) -> Select[Entity]:
+    return select(Entity).where(
+        Entity.workspace_id == home.id,
+        Entity.entity_type == entity_type,
+        Entity.name == name,
+        Entity.parent_id == parent,
+    )
+
+
+def _require_parent(session: Session, home: Workspace, parent: UUID) -> None:
+    # The lock of the foreign key, taken early: once seen, the parent stays until our child has been added.
+    query = (
+        select(Entity.id)
+        .where(Entity.workspace_id == home.id, Entity.id == parent)
+        .with_for_update(read=True, key_share=True)
+    )
+    if session.scalar(query) is None:
+        raise Unprocessable(f"Parent entity '{parent}' not found or not in accessible workspaces")
+
+
+def _name_after(entity_type: str) -> str:
+    """`<type>-<5 random characters>`, with whatever no name may contain replaced or left out."""
+    stem = re.sub(r"[^a-z0-9]+", "-", entity_type.lower()).lstrip("-0123456789")[:50].rstrip("-") or "entity"
+    letters = string.ascii_lowercase + string.digits
+    return f"{stem}-{''.join(secrets.choice(letters) for _ in range(5))}"

@@ -1,0 +1,182 @@
+"""The gate every creator passes: whoever is through it makes a DELETE wait, whoever comes later finds it shut."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, select, update
+from sqlalchemy.orm import Session
+
+from app.db import Base
+from app.errors import NotFound
+from app.lifecycle import WorkspaceState
+from app.models import Workspace
+from app.models.columns import tables_of_workspaces
+from app.services.workspaces import readable_workspace, writable_workspace
+from tests.factories import (
+    make_binding,
+    make_config,
+    make_deployment,
+    make_entity,
+    make_fileset,
+    make_job,
+    make_project,
+    make_workspace,
+    rows_of,
+)
+from tests.support.locks import has_to_wait, meanwhile
+
+Make = Callable[[Session, Workspace], Any]
+
+CHILDREN: dict[str, Make] = {
+    "projects": make_project,
+    "entities": make_entity,
+    "filesets": make_fileset,
+    "jobs": make_job,
+    "deployment_configs": make_config,
+    "deployments": make_deployment,
+    "role_bindings": make_binding,
+}
+every_child = pytest.mark.parametrize("table", CHILDREN)
+
+
+@pytest.fixture
+def workspace(session: Session) -> Workspace:
+    made = make_workspace(session, "ml-team")
+    session.commit()
+    return made
+
+
+@pytest.fixture
+def without_the_lock(database_url: str) -> Iterator[Engine]:
+    """Connections on which FOR SHARE is taken out of every statement."""
+    engine = create_engine(database_url)
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def strip(
+        _connection: Any,
+        _cursor: Any,
+        statement: str,
+        parameters: Any,
+        _context: Any,
+        _many: bool,
+    ) -> tuple[str, Any]:
+        return statement.replace(" FOR SHARE", ""), parameters
+
+    yield engine
+    engine.dispose()
+
+
+def close(engine: Engine, workspace_id: UUID) -> None:
+    """What makes a DELETE take effect."""
+    with Session(engine) as session, session.begin():
+        session.execute(
+            update(Workspace).where(Workspace.id == workspace_id).values(state=WorkspaceState.DELETING)
+        )
+
+
+def race(creators: Engine, engine: Engine, workspace: Workspace, make: Make) -> bool:
+    """A creator passes the gate, a DELETE comes, the creator goes on. Whether the DELETE had to wait for it."""
+    with Session(creators) as creator:
+        home = writable_workspace(creator, "ml-team")
+        with meanwhile(lambda: close(engine, workspace.id)) as closing:
+            waited = has_to_wait(engine, closing)
+            make(creator, home)
+            creator.commit()
+        closing.result()
+    return waited
+
+
+def test_every_table_below_a_workspace_takes_part_in_the_race() -> None:
+    assert set(CHILDREN) == {table.name for table in tables_of_workspaces(Base.metadata)}, (
+        "A new table below workspaces: give it a factory, and add it to CHILDREN."
+    )
+
+
+@every_child
+def test_a_delete_waits_for_an_open_creator(
+    database: Engine, session: Session, workspace: Workspace, table: str
+) -> None:
+    assert race(database, database, workspace, CHILDREN[table]), (
+        "the DELETE took effect under an open creator"
+    )
+
+    assert rows_of(session, workspace.id) == {table: 1}
+    with Session(database) as later:
+        for gate in (writable_workspace, readable_workspace):
+            with pytest.raises(NotFound):
+                gate(later, "ml-team")
+
+
+@every_child
+def test_without_the_lock_a_row_appears_in_a_workspace_that_is_being_deleted(
+    database: Engine,
+    without_the_lock: Engine,
+    session: Session,
+    workspace: Workspace,
+    table: str,
+) -> None:
+    """The foreign key alone does not close the gate: the test above can tell the difference."""
+    assert not race(without_the_lock, database, workspace, CHILDREN[table])
+
+    assert rows_of(session, workspace.id) == {table: 1}
+    state = select(Workspace.state).where(Workspace.id == workspace.id)
+    assert session.scalar(state) == WorkspaceState.DELETING
+
+
+def test_a_creator_that_comes_during_a_delete_waits_and_finds_the_gate_shut(
+    database: Engine, session: Session, workspace: Workspace
+) -> None:
+    def create() -> None:
+        with Session(database) as creator:
+            make_project(creator, writable_workspace(creator, "ml-team"))
+            creator.commit()
+
+    with Session(database) as deleter:
+        deleter.get_one(Workspace, workspace.id).state = WorkspaceState.DELETING
+        deleter.flush()
+        with meanwhile(create) as creating:
+            assert has_to_wait(database, creating)
+            deleter.commit()
+    with pytest.raises(NotFound):
+        creating.result()
+
+    assert rows_of(session, workspace.id) == {}
+
+
+def test_a_delete_that_is_called_off_lets_the_creator_through(
+    database: Engine, session: Session, workspace: Workspace
+) -> None:
+    def create() -> None:
+        with Session(database) as creator:
+            make_project(creator, writable_workspace(creator, "ml-team"))
+            creator.commit()
+
+    with Session(database) as deleter:
+        deleter.get_one(Workspace, workspace.id).state = WorkspaceState.DELETING
+        deleter.flush()
+        with meanwhile(create) as creating:
+            assert has_to_wait(database, creating)
+            deleter.rollback()
+    creating.result()
+
+    assert rows_of(session, workspace.id) == {"projects": 1}
+
+
+def test_creators_do_not_wait_for_each_other(
+    database: Engine, session: Session, workspace: Workspace
+) -> None:
+    def create() -> None:
+        with Session(database) as creator:
+            make_project(creator, writable_workspace(creator, "ml-team"), "second")
+            creator.commit()
+
+    with Session(database) as first:
+        make_project(first, writable_workspace(first, "ml-team"), "first")
+        with meanwhile(create) as creating:
+            assert not has_to_wait(database, creating)
+            first.commit()
+    creating.result()
+
+    assert rows_of(session, workspace.id) == {"projects": 2}

@@ -1,0 +1,54 @@
+"""Workspaces: built-ins, and changes that meet."""
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from app.access.authenticate import Principal
+from app.cleanup import plan
+from app.models import Workspace
+from app.services.workspaces import seed, update_workspace
+from tests.factories import make_workspace
+from tests.support.locks import has_to_wait, meanwhile
+
+ANN, BOB = Principal("ann@example.com"), Principal("bob@example.com")
+
+
+def describe(session, actor):
+    update_workspace(session, actor, "ml-team", description=f"by {actor}")
+
+
+def protect(session, actor):
+    plan.set_protection(session, actor, "ml-team", is_protected=actor is BOB)
+
+
+@pytest.mark.parametrize("change", [describe, protect])
+def test_two_changes_of_one_workspace_take_turns(database: Engine, session: Session, change):
+    make_workspace(session, "ml-team", is_protected=True)
+    session.commit()
+
+    def second():
+        with Session(database) as other, other.begin():
+            change(other, BOB)
+
+    with Session(database) as first:
+        change(first, ANN)
+        with meanwhile(second) as changing:
+            assert has_to_wait(database, changing)
+            first.commit()
+        changing.result()
+
+    session.expire_all()
+    assert session.scalars(select(Workspace.updated_by).where(Workspace.name == "ml-team")).one() == str(BOB)
+
+
+def test_the_built_in_workspaces_are_seeded_once_and_keep_what_was_changed(database: Engine, session: Session):
+    update_workspace(session, ANN, "default", description="ours")
+    session.commit()
+
+    for _ in range(10):  # more often than a driver needs to prepare the statement and plan it anew
+        assert seed(session) == []
+        session.commit()
+
+    described = session.scalars(select(Workspace.description).where(Workspace.name == "default"))
+    assert described.all() == ["ours"]
