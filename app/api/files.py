@@ -1,0 +1,226 @@
+"""The files of a fileset over HTTP: bytes are streamed both ways, and never while a transaction is open."""
+
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from flask import Response, request
+from pydantic import Field
+
+from app.access.permissions import Permission
+from app.api.endpoint import Call, Query, Routes
+from app.api.shapes import Shown
+from app.api.uploads import uploaded
+from app.db import session_scope
+from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable
+from app.logs import get_logger
+from app.models import Fileset
+from app.services import filesets
+from app.services.workspaces import readable_workspace
+from app.storage import StoredFile
+
+log = get_logger(__name__)
+
+routes = Routes("files")
+BASE = "/apis/files/v2/workspaces/<workspace>/filesets/<name>"
+
+_MAX_PATH_BYTES = 1024  # What S3 allows a key, and no filesystem has less.
+_MAX_COMPONENT_BYTES = 255  # What filesystems allow a name.
+
+
+class ShownFile(Shown):
+    """A file of a fileset."""
+
+    file_ref: str
+    file_url: str
+    path: str
+    size: int
+    cache_status: str | None = None
+
+
+class FileList(Shown):
+    """The files of a fileset."""
+
+    data: list[ShownFile]
+
+
+class FileQuery(Query):
+    """Which files to list."""
+
+    path: str = Field("", description="A file, or a directory whose files are listed with those below.")
+    include_cache_status: bool = Field(
+        default=False, description="Tell whether files are cached; none needs to be."
+    )
+
+
+@routes.add(
+    "GET",
+    f"{BASE}/files",
+    permission=Permission.FILESETS_READ,
+    returns=FileList,
+    raises=(BadRequest, NotFound, Busy),
+    transaction=False,
+)
+def list_files(call: Call, workspace: str, name: str, query: FileQuery) -> FileList:
+    """List files
+
+    All files of the fileset, or of a directory in it, however deep.
+    """
+    fileset = _readable(call, workspace, name)
+    path = query.path.rstrip("/")
+    with _store_failures(workspace, name, path):
+        found = call.context.store.files(fileset.workspace_id, fileset.id, _checked(path) if path else "")
+    status = "not_cacheable" if query.include_cache_status else None
+    return FileList(data=[_show(workspace, name, file, status) for file in found])
+
+
+@routes.add(
+    "PUT",
+    f"{BASE}/-/<path:path>",
+    permission=Permission.FILESETS_WRITE,
+    returns=ShownFile,
+    raises=(BadRequest, Forbidden, NotFound, Conflict, Busy),
+    transaction=False,
+    upload=True,
+)
+def upload_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
+    """Upload a file
+
+    The body is the content, of any type and length; or a form with the content in its field `file`.
+    It becomes visible when it has arrived whole, in the place of any file that had the path.
+    """
+    path, store = _checked(path), call.context.store
+    with session_scope(call.context.sessions) as session:
+        fileset = filesets.writable_fileset(session, call.actor, workspace, name)
+    with _store_failures(workspace, name, path):
+        staged = store.stage(fileset.workspace_id, uploaded(request))
+        try:
+            with session_scope(call.context.sessions) as session:
+                # Again, and held this time: much can have happened while the bytes arrived.
+                present = filesets.writable_fileset(session, call.actor, workspace, name)
+                if present.id != fileset.id:
+                    raise NotFound(f"Fileset '{name}' was deleted while the file was uploaded")
+                file = store.publish(staged, fileset.workspace_id, fileset.id, path)
+        finally:
+            store.discard(staged)
+    return _show(workspace, name, file)
+
+
+@routes.add(
+    "GET",
+    f"{BASE}/-/<path:path>",
+    permission=Permission.FILESETS_READ,
+    raises=(BadRequest, NotFound, RangeNotSatisfiable, Busy),
+    transaction=False,
+    media_type="application/octet-stream",
+)
+def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
+    """Download a file
+
+    With `Range: bytes=a-b`, `a-` or `-n` only that part, as a 206. HEAD answers the same headers.
+    """
+    fileset = _readable(call, workspace, name)
+    with _store_failures(workspace, name, path):
+        reading = call.context.store.read(fileset.workspace_id, fileset.id, _checked(path))
+    try:
+        span = _requested_span(reading.size)
+    except RangeNotSatisfiable:
+        reading.close()
+        raise
+    start, stop = span or (0, reading.size)
+    reading.limit(start, stop)
+    response = Response(reading, 206 if span else 200, mimetype="application/octet-stream")
+    response.content_length = stop - start
+    response.headers["Accept-Ranges"] = "bytes"
+    # Whatever a user stored is never a page of ours.
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if span:
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{reading.size}"
+    return response
+
+
+@routes.add(
+    "DELETE",
+    f"{BASE}/-/<path:path>",
+    permission=Permission.FILESETS_WRITE,
+    returns=ShownFile,
+    raises=(BadRequest, Forbidden, NotFound, Busy),
+)
+def delete_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
+    """Delete a file
+
+    Answers the file as it was.
+    """
+    fileset = filesets.writable_fileset(call.session, call.actor, workspace, name)
+    with _store_failures(workspace, name, path):
+        file = call.context.store.remove(fileset.workspace_id, fileset.id, _checked(path))
+    return _show(workspace, name, file)
+
+
+def _readable(call: Call, workspace: str, name: str) -> Fileset:
+    with session_scope(call.context.sessions) as session:
+        return filesets.find_fileset(session, readable_workspace(session, workspace), name)
+
+
+def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> ShownFile:
+    return ShownFile(
+        file_ref=f"{workspace}/{name}#{file.path}",
+        file_url=f"/apis/files/v2/workspaces/{workspace}/filesets/{name}/-/{quote(file.path)}",
+        path=file.path,
+        size=file.size,
+        cache_status=cache_status,
+    )
+
+
+def _checked(path: str) -> str:
+    """`path`, if it can name a file below the fileset and nothing else."""
+    components = path.split("/")
+    if ".." in components:
+        raise BadRequest(f"Path '{path}' resolves outside of the storage root. Remove '..' from it.")
+    if "" in components or "." in components:
+        raise BadRequest(
+            f"Path '{path}' has an empty component or '.': write 'directory/file', without them."
+        )
+    # U+FFFD is what the server makes of bytes that are not UTF-8.
+    if any(unicodedata.category(sign) in ("Cc", "Cs") or sign == "\ufffd" for sign in path):
+        raise BadRequest("The path contains control characters or is not UTF-8; remove them.")
+    if (
+        len(path.encode()) > _MAX_PATH_BYTES
+        or max(len(each.encode()) for each in components) > _MAX_COMPONENT_BYTES
+    ):
+        raise BadRequest(
+            f"The path is too long: at most {_MAX_PATH_BYTES} bytes, and {_MAX_COMPONENT_BYTES} between slashes."
+        )
+    return path
+
+
+def _requested_span(size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last that the Range header asks for; None for the whole file."""
+    header = request.headers.get("Range")
+    # No validator is ever sent, so If-Range cannot match: then the whole file is the right answer.
+    if header is None or "If-Range" in request.headers:
+        return None
+    span = request.range.range_for_length(size) if request.range else None
+    if span is None or span[0] is None or span[1] is None:
+        raise RangeNotSatisfiable(
+            f"Invalid range: {header}. The file has {size} bytes; ask for one part of them."
+        )
+    return span[0], span[1]
+
+
+@contextmanager
+def _store_failures(workspace: str, name: str, path: str) -> Iterator[None]:
+    """Answer what the store raises in the terms of the API: no path of the server is anyone's business."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFound(f"File '{path}' not found in fileset '{workspace}/{name}'") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise Conflict(
+            f"'{path}' cannot be stored in fileset '{workspace}/{name}': a file and a directory cannot share "
+            "a path. Delete the one that is there, or choose another path."
+        ) from None
+    except OSError as error:
+        log.warning("store.failed", fileset=f"{workspace}/{name}", exc_info=error)
+        raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error

@@ -1,0 +1,74 @@
+"""The body of an upload, as a stream of chunks, however the client has wrapped it."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from flask import Request
+from werkzeug.exceptions import ClientDisconnected
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
+
+from app.errors import BadRequest
+
+_CHUNK = 1024 * 1024
+FORM_FIELD = "file"
+
+
+def uploaded(request: Request) -> Iterator[bytes]:
+    """The content: the raw body, or the field `file` of a form. Constant memory, and nothing is kept on disk.
+
+    Raises BadRequest when the body is no such form, or less of it arrives than was announced.
+    """
+    if request.mimetype != "multipart/form-data":
+        return _body(request)
+    boundary = request.mimetype_params.get("boundary", "")
+    if not boundary:
+        raise BadRequest("A form needs a boundary: multipart/form-data; boundary=…")
+    return _form_field(_body(request), boundary.encode())
+
+
+def _body(request: Request) -> Iterator[bytes]:
+    announced, arrived = request.content_length, 0
+    try:
+        while chunk := request.stream.read(_CHUNK):
+            arrived += len(chunk)
+            yield chunk
+    except (ClientDisconnected, OSError):
+        raise _broken_off(arrived) from None
+    # Some servers end the stream where the connection ended, without a word.
+    if announced is not None and arrived < announced:
+        raise _broken_off(arrived)
+
+
+def _broken_off(arrived: int) -> BadRequest:
+    return BadRequest(f"The upload broke off after {arrived} bytes; nothing was stored.")
+
+
+def _form_field(body: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
+    # Decoded here because Flask's own form parser would write the whole content to a temporary file first.
+    is_wanted = is_found = False
+    for event in _form_events(body, boundary):
+        match event:
+            case File() | Field():
+                is_wanted = event.name == FORM_FIELD and not is_found
+                is_found = is_found or is_wanted
+            case Data() if is_wanted:
+                yield event.data
+    if not is_found:
+        raise BadRequest(f"The form has no field '{FORM_FIELD}', which must hold the content.")
+
+
+def _form_events(body: Iterator[bytes], boundary: bytes) -> Iterator[Event]:
+    # The limit is for what stands around the content; content itself leaves the decoder as it comes.
+    decoder = MultipartDecoder(boundary, max_form_memory_size=2 * _CHUNK)
+    for chunk in chain(body, [None]):
+        decoder.receive_data(chunk)
+        while True:
+            try:
+                event = decoder.next_event()
+            except ValueError:
+                raise BadRequest("The form is malformed or incomplete; nothing was stored.") from None
+            if isinstance(event, NeedData):
+                break
+            yield event
+            if isinstance(event, Epilogue):
+                return

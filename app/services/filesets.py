@@ -1,0 +1,115 @@
+"""Filesets: making them, holding them still while files change, and deleting them with all their bytes."""
+
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.access.authenticate import Principal
+from app.db import insert_unique
+from app.errors import Busy, Forbidden, NameTaken, NotFound
+from app.logs import get_logger
+from app.models import Fileset, Workspace
+from app.services.workspaces import writable_workspace
+from app.storage import BlobStore, BytesRemain
+
+log = get_logger(__name__)
+
+SERVICE_SOURCE = "service_source"
+"""Custom field by which a service marks a fileset as its own: others read it and do not change it."""
+
+
+def create_fileset(
+    session: Session,
+    actor: Principal,
+    workspace: Workspace,
+    *,
+    name: str,
+    description: str = "",
+    project: str = "",
+    purpose: str = "generic",
+    details: dict[str, Any] | None = None,
+    custom_fields: dict[str, Any] | None = None,
+) -> Fileset:
+    """Make a fileset in a workspace that `writable_workspace` gave out. Raises NameTaken."""
+    fileset = Fileset(
+        workspace_id=workspace.id,
+        name=name,
+        description=description,
+        project=project,
+        purpose=purpose,
+        details=details,
+        custom_fields=permitted_fields(actor, custom_fields or {}),
+        created_by=actor.id,
+        updated_by=actor.id,
+    )
+    insert_unique(session, fileset, taken=NameTaken(f"Fileset '{workspace.name}/{name}' already exists"))
+    return fileset
+
+
+def find_fileset(
+    session: Session, workspace: Workspace, name: str, *, lock: Literal["share", "update"] | None = None
+) -> Fileset:
+    """The fileset of that name; with `lock` it cannot change (share), or only we can change it (update).
+
+    Raises NotFound.
+    """
+    query = select(Fileset).where(Fileset.workspace_id == workspace.id, Fileset.name == name)
+    if lock:
+        query = query.with_for_update(read=lock == "share").execution_options(populate_existing=True)
+    fileset = session.scalars(query).one_or_none()
+    if fileset is None:
+        raise NotFound(f"Fileset '{name}' not found in workspace '{workspace.name}'")
+    return fileset
+
+
+def writable_fileset(session: Session, actor: Principal, workspace: str, name: str) -> Fileset:
+    """The fileset whose files are about to change.
+
+    Until the transaction ends, neither it nor its workspace can be deleted: what is stored meanwhile is
+    stored before the purge, which will find it. Raises NotFound, and Forbidden for a service's fileset.
+    """
+    fileset = find_fileset(session, writable_workspace(session, workspace), name, lock="share")
+    _refuse_immutable(actor, fileset)
+    return fileset
+
+
+def delete_fileset(
+    session: Session, actor: Principal, store: BlobStore, *, workspace: str, name: str
+) -> Fileset:
+    """Delete a fileset, its bytes first.
+
+    If the store fails, the row stays and Busy is raised: then the same request continues where this ended.
+    """
+    # FOR UPDATE: an upload waiting for its place must find the fileset gone, not store into the void.
+    fileset = find_fileset(session, writable_workspace(session, workspace), name, lock="update")
+    _refuse_immutable(actor, fileset)
+    try:
+        store.purge_fileset(fileset.workspace_id, fileset.id)
+    except (OSError, BytesRemain) as error:
+        log.warning("fileset.purge_failed", fileset_id=str(fileset.id), exc_info=error)
+        raise Busy(
+            f"Fileset '{workspace}/{name}' was not deleted, because its storage failed "
+            f"({type(error).__name__}). Some of its files may be gone; repeat the request to finish."
+        ) from error
+    session.delete(fileset)
+    return fileset
+
+
+def permitted_fields(
+    actor: Principal, given: dict[str, Any], *, before: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The custom fields that result when `actor` replaces `before` by `given`: only services mark as theirs."""
+    if _is_service(actor):
+        return given
+    own = {key: value for key, value in (before or {}).items() if key == SERVICE_SOURCE}
+    return {key: value for key, value in given.items() if key != SERVICE_SOURCE} | own
+
+
+def _refuse_immutable(actor: Principal, fileset: Fileset) -> None:
+    if SERVICE_SOURCE in fileset.custom_fields and not _is_service(actor):
+        raise Forbidden("Access denied: This fileset's files are immutable")
+
+
+def _is_service(actor: Principal) -> bool:
+    return actor.id.startswith("service:")

@@ -1,0 +1,304 @@
+"""The contract of the blob store, on every filesystem that we promise."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import fsspec
+import pytest
+
+from app import clock
+from app.storage import BlobStore, BytesRemain, StoredFile
+
+OURS, NEIGHBOUR = uuid4(), uuid4()
+FILESET, OTHER = uuid4(), uuid4()
+
+
+@pytest.fixture(params=["file", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return tmp_path.as_uri() if request.param == "file" else f"memory://{uuid4()}"
+
+
+@pytest.fixture
+def store(url: str) -> BlobStore:
+    return BlobStore.open(url)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> BlobStore:
+    return BlobStore.open(tmp_path.as_uri())
+
+
+def put(
+    store: BlobStore, path: str, content: bytes = b"x", *, workspace: UUID = OURS, fileset: UUID = FILESET
+) -> None:
+    store.publish(store.stage(workspace, [content]), workspace, fileset, path)
+
+
+def content(store: BlobStore, path: str) -> bytes:
+    return b"".join(store.read(OURS, FILESET, path))
+
+
+def everything(url: str) -> list[str]:
+    """All files and directories, for tests that nothing stays behind."""
+    filesystem, root = fsspec.core.url_to_fs(url)
+    return [name.removeprefix(root) for name in filesystem.find(root, withdirs=True) if name != root]
+
+
+def paths(store: BlobStore, path: str = "") -> list[str]:
+    return [file.path for file in store.files(OURS, FILESET, path)]
+
+
+# --- Uploads
+
+
+def test_a_published_upload_can_be_read_back(store: BlobStore) -> None:
+    staged = store.stage(OURS, [b"one ", b"two"])
+
+    assert store.publish(staged, OURS, FILESET, "a/b.txt") == StoredFile("a/b.txt", 7)
+    assert content(store, "a/b.txt") == b"one two"
+    assert store.stat(OURS, FILESET, "a/b.txt") == StoredFile("a/b.txt", 7)
+
+
+def test_a_staged_upload_is_not_visible(store: BlobStore) -> None:
+    store.stage(OURS, [b"x"])
+
+    assert store.files(OURS, FILESET) == []
+    assert store.size(OURS) == 0
+
+
+def test_a_new_upload_replaces_the_old_one_at_once(store: BlobStore) -> None:
+    put(store, "a", b"old and longer")
+    reading = store.read(OURS, FILESET, "a")
+    put(store, "a", b"new")
+
+    assert content(store, "a") == b"new"
+    assert b"".join(reading) == b"old and longer", "a download must not mix two versions"
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(store: BlobStore, url: str) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        store.stage(OURS, broken())
+
+    assert [name for name in everything(url) if "staging/" in name] == []
+
+
+def test_a_discarded_upload_leaves_nothing_and_a_published_one_stays(store: BlobStore, url: str) -> None:
+    dropped, kept = store.stage(OURS, [b"x"]), store.stage(NEIGHBOUR, [b"y"])
+    store.publish(kept, NEIGHBOUR, FILESET, "kept")
+
+    store.discard(dropped)
+    store.discard(dropped)
+    store.discard(kept)
+
+    assert [name for name in everything(url) if name.startswith("/staging/")] == []
+    assert store.files(NEIGHBOUR, FILESET) == [StoredFile("kept", 1)]
+
+
+def test_an_upload_that_was_collected_cannot_be_published(store: BlobStore, url: str) -> None:
+    staged = store.stage(OURS, [b"late"])
+    store.purge_workspace(OURS)
+
+    with pytest.raises(FileNotFoundError):
+        store.publish(staged, OURS, FILESET, "a/late")
+
+    assert not any(str(OURS) in name for name in everything(url))
+
+
+def test_a_file_cannot_take_the_place_of_a_directory(store: BlobStore) -> None:
+    put(store, "a/b")
+
+    with pytest.raises(IsADirectoryError):
+        put(store, "a")
+
+    assert paths(store) == ["a/b"]
+
+
+@pytest.mark.parametrize("path", ["a/b", "a/b/c"])
+def test_a_directory_cannot_take_the_place_of_a_file(store: BlobStore, path: str) -> None:
+    put(store, "a")
+
+    with pytest.raises(NotADirectoryError):
+        put(store, path)
+
+    assert paths(store) == ["a"]
+
+
+def test_uploads_and_removals_beside_each_other_all_succeed(disk: BlobStore) -> None:
+    """A removal prunes the directory that an upload is about to use."""
+    failures = []
+
+    def churn(name: str) -> None:
+        try:
+            for _ in range(100):
+                put(disk, f"deep/er/{name}")
+                disk.remove(OURS, FILESET, f"deep/er/{name}")
+        except OSError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=churn, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+
+
+def test_only_uploads_that_nobody_touches_are_collected(store: BlobStore) -> None:
+    abandoned = store.stage(OURS, [b"x"])
+    put(store, "kept")
+
+    assert store.collect_staging(clock.now() - timedelta(hours=1)) == 0
+    assert store.collect_staging(clock.now() + timedelta(hours=1)) == 1
+
+    with pytest.raises(FileNotFoundError):
+        store.publish(abandoned, OURS, FILESET, "late")
+    assert paths(store) == ["kept"]
+
+
+# --- Files
+
+
+def test_files_are_listed_recursively_in_order(store: BlobStore) -> None:
+    for path in ("b", "a/c", "a/b/d", "ab"):
+        put(store, path)
+    put(store, "elsewhere", fileset=OTHER)
+
+    assert paths(store) == ["a/b/d", "a/c", "ab", "b"]
+
+
+def test_a_listed_path_is_a_file_or_directory_and_not_the_start_of_a_name(store: BlobStore) -> None:
+    for path in ("a/c", "a/b/d", "ab"):
+        put(store, path)
+
+    assert paths(store, "a") == ["a/b/d", "a/c"]
+    assert paths(store, "ab") == ["ab"]
+    assert paths(store, "a/c") == ["a/c"]
+    assert paths(store, "missing") == paths(store, "ab/c") == []
+
+
+@pytest.mark.parametrize("path", ["missing", "a", "a/b/c"])
+def test_what_is_not_a_file_is_not_found(store: BlobStore, path: str) -> None:
+    put(store, "a/b")
+
+    for act in (store.stat, store.read, store.remove):
+        with pytest.raises(FileNotFoundError):
+            act(OURS, FILESET, path)
+    assert paths(store) == ["a/b"]
+
+
+def test_a_reading_can_be_limited(store: BlobStore) -> None:
+    put(store, "digits", b"0123456789")
+
+    def limited(start: int, stop: int) -> bytes:
+        reading = store.read(OURS, FILESET, "digits")
+        reading.limit(start, stop)
+        return b"".join(reading)
+
+    assert [limited(2, 5), limited(8, 99), limited(9, 10), limited(10, 10)] == [b"234", b"89", b"9", b""]
+
+
+def test_a_large_file_arrives_whole_in_chunks(store: BlobStore) -> None:
+    block = bytes(range(256)) * 4096
+    store.publish(store.stage(OURS, (block for _ in range(3))), OURS, FILESET, "large")
+
+    chunks = list(store.read(OURS, FILESET, "large"))
+
+    assert b"".join(chunks) == block * 3
+    assert max(map(len, chunks)) <= len(block)
+
+
+def test_removing_a_file_removes_the_directories_it_leaves_empty(store: BlobStore, url: str) -> None:
+    put(store, "a/b/gone", b"12345")
+    put(store, "a/kept")
+
+    assert store.remove(OURS, FILESET, "a/b/gone") == StoredFile("a/b/gone", 5)
+
+    assert paths(store) == ["a/kept"]
+    assert not any(name.endswith("/b") for name in everything(url))
+
+
+# --- Whole filesets and workspaces
+
+
+def test_purging_a_fileset_leaves_nothing_of_it_and_all_of_its_neighbours(store: BlobStore, url: str) -> None:
+    for path in ("a", "b/c", "b/d/e"):
+        put(store, path)
+    put(store, "a", fileset=OTHER)
+    put(store, "a", workspace=NEIGHBOUR)
+
+    store.purge_fileset(OURS, FILESET)
+    store.purge_fileset(OURS, FILESET)
+
+    assert not any(f"{OURS}/{FILESET}" in name for name in everything(url))
+    assert len(store.files(OURS, OTHER)) == len(store.files(NEIGHBOUR, FILESET)) == 1
+
+
+def test_purging_a_workspace_removes_its_uploads_and_directories(store: BlobStore, url: str) -> None:
+    put(store, "a/b")
+    put(store, "a", workspace=NEIGHBOUR)
+    store.stage(OURS, [b"on its way"])
+    store.purge_fileset(OURS, FILESET)
+
+    store.purge_workspace(OURS)
+    store.purge_workspace(OURS)
+
+    assert not any(str(OURS) in name for name in everything(url))
+    assert len(store.files(NEIGHBOUR, FILESET)) == 1
+
+
+def test_purging_a_workspace_keeps_retained_filesets(store: BlobStore) -> None:
+    put(store, "retained")
+    put(store, "gone", fileset=OTHER)
+    store.purge_fileset(OURS, OTHER)
+
+    store.purge_workspace(OURS, keep={FILESET})
+
+    assert paths(store) == ["retained"]
+    assert store.workspace_ids() >= {OURS}
+
+
+def test_bytes_that_nobody_purged_stop_the_purge_of_the_workspace(store: BlobStore) -> None:
+    put(store, "forgotten")
+
+    with pytest.raises(BytesRemain, match=str(FILESET)):
+        store.purge_workspace(OURS, keep={OTHER})
+
+    assert paths(store) == ["forgotten"]
+
+
+def test_the_size_of_a_workspace_is_the_sum_of_its_files(store: BlobStore) -> None:
+    put(store, "a/b", b"12345")
+    put(store, "c", b"123", fileset=OTHER)
+    put(store, "d", b"1", workspace=NEIGHBOUR)
+
+    assert (store.size(OURS), store.size(NEIGHBOUR), store.size(uuid4())) == (8, 1, 0)
+
+
+def test_the_workspaces_with_anything_stored_are_known(store: BlobStore) -> None:
+    put(store, "a")
+    staged_only = uuid4()
+    store.stage(staged_only, [b"x"])
+
+    assert store.workspace_ids() == {OURS, staged_only}
+
+
+def test_a_symbolic_link_is_removed_and_not_what_it_points_to(disk: BlobStore, tmp_path: Path) -> None:
+    put(disk, "a")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    link = tmp_path / "files" / str(OURS) / str(FILESET) / "link"
+    link.symlink_to(outside)
+
+    disk.purge_fileset(OURS, FILESET)
+
+    assert (outside / "precious").exists()
+    assert not link.is_symlink()
