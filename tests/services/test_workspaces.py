@@ -42,7 +42,9 @@ def test_two_changes_of_one_workspace_take_turns(database: Engine, session: Sess
     assert session.scalars(select(Workspace.updated_by).where(Workspace.name == "ml-team")).one() == str(BOB)
 
 
-def test_the_built_in_workspaces_are_seeded_once_and_keep_what_was_changed(database: Engine, session: Session):
+def test_the_built_in_workspaces_are_seeded_once_and_keep_what_was_changed(
+    database: Engine, session: Session
+):
     update_workspace(session, ANN, "default", description="ours")
     session.commit()
 

@@ -1,0 +1,259 @@
+"""Deployments of a workspace over HTTP."""
+
+from typing import Any
+
+from flask import Response, request
+from pydantic import Field
+from sqlalchemy import func, select, true
+from sqlalchemy.orm import aliased
+
+from app.access.permissions import Permission
+from app.api.deployment_shapes import (
+    DeploymentShown,
+    DeploymentVersions,
+    NewDeployment,
+    NewVersion,
+    OldestFirstQuery,
+    ServedModels,
+    StatusReport,
+    version_number,
+)
+from app.api.endpoint import Call, Query, Routes
+from app.api.filters import Fields, parse_filter, parse_sort
+from app.api.paging import Page, paginate
+from app.api.scoped import rows_in
+from app.db import after_commit
+from app.dispatch import deployment_ring
+from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongState
+from app.lifecycle import DeploymentStatus
+from app.models import Deployment, Workspace
+from app.services import deployments
+from app.services.workspaces import readable_workspace
+
+routes = Routes("deployments")
+BASE = "/apis/models/v2/workspaces/<workspace>/deployments"
+ONE = f"{BASE}/<name>"
+VERSION = f"{ONE}/versions/<version>"
+
+FIELDS = Fields(
+    key=Deployment.id,
+    columns={
+        "workspace": Workspace.name,
+        "project": Deployment.project,
+        "status": Deployment.status,
+        "config": Deployment.config,
+        "model_provider_id": Deployment.model_provider_id,
+        "name": Deployment.name,
+        "status_message": Deployment.status_message,
+        "created_at": Deployment.created_at,
+        "updated_at": Deployment.updated_at,
+    },
+)
+
+
+class StatusQuery(Query):
+    """Which version is meant."""
+
+    version: str | None = Field(None, description="A version number; the newest if it is left out.")
+
+
+class DeploymentQuery(OldestFirstQuery):
+    """A page of deployments."""
+
+    all_versions: bool = Field(default=False, description="Every version, not only the newest of each.")
+
+
+@routes.add(
+    "POST",
+    BASE,
+    permission=Permission.DEPLOYMENTS_WRITE,
+    status=201,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound, NameTaken, Unprocessable),
+)
+def create_deployment(call: Call, workspace: str, body: NewDeployment) -> DeploymentShown:
+    """Create a deployment.
+
+    This release has no executor: the deployment is accepted and waits in status `PENDING`.
+    """
+    deployment = deployments.create_deployment(
+        call.session,
+        call.actor,
+        workspace,
+        body.name,
+        config=body.config,
+        config_version=body.config_version,
+        project=body.project,
+    )
+    _ring(call, deployment)
+    return _shown(deployment, workspace)
+
+
+@routes.add(
+    "GET",
+    BASE,
+    permission=Permission.DEPLOYMENTS_READ,
+    returns=Page[DeploymentShown],
+    raises=(BadRequest, NotFound),
+)
+def list_deployments(call: Call, workspace: str, query: DeploymentQuery) -> Page[DeploymentShown]:
+    """List the newest version of each deployment, or all versions.
+
+    Workspace `-` means all workspaces.
+    """
+    wanted = parse_filter(request.args)
+    other = aliased(Deployment)
+    newest = select(func.max(other.entity_version)).where(
+        other.workspace_id == Deployment.workspace_id, other.name == Deployment.name
+    )
+    statement = (
+        rows_in(call.session, workspace, Deployment)
+        .where(true() if query.all_versions else Deployment.entity_version == newest.scalar_subquery())
+        .where(wanted.compile(FIELDS) if wanted else true())
+        .order_by(*parse_sort(query.sort, FIELDS, "created_at"))
+    )
+    return paginate(
+        call.session,
+        statement,
+        page=query.page,
+        page_size=query.page_size,
+        sort=query.sort,
+        filter=wanted,
+        item=_shown,
+    )
+
+
+@routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=DeploymentShown, raises=(NotFound,))
+def get_deployment(call: Call, workspace: str, name: str) -> DeploymentShown:
+    """Get the newest version of a deployment."""
+    return _shown(_versions(call, workspace, name)[-1], workspace)
+
+
+@routes.add(
+    "POST",
+    ONE,
+    permission=Permission.DEPLOYMENTS_WRITE,
+    status=201,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound, WrongState),
+)
+def create_deployment_version(call: Call, workspace: str, name: str, body: NewVersion) -> DeploymentShown:
+    """Create the next version of a deployment."""
+    deployment = deployments.create_version(
+        call.session, call.actor, workspace, name, config=body.config, config_version=body.config_version
+    )
+    return _shown(deployment, workspace)
+
+
+@routes.add("DELETE", ONE, permission=Permission.DEPLOYMENTS_WRITE, status=202, raises=(NotFound,))
+def delete_deployment(call: Call, workspace: str, name: str) -> Response | None:
+    """Delete a deployment with all its versions.
+
+    202: the versions are DELETING until the runtime has seen them stop. Repeated once all are DELETED it
+    removes them for good: 204.
+    """
+    return _delete(call, workspace, name, None)
+
+
+@routes.add(
+    "GET",
+    f"{ONE}/versions",
+    permission=Permission.DEPLOYMENTS_READ,
+    returns=DeploymentVersions,
+    raises=(NotFound,),
+)
+def list_deployment_versions(call: Call, workspace: str, name: str) -> DeploymentVersions:
+    """List the versions of a deployment, oldest first; none if there is no such deployment."""
+    home = readable_workspace(call.session, workspace)
+    found = deployments.versions_of(call.session, home.id, name)
+    return DeploymentVersions([_shown(deployment, workspace) for deployment in found])
+
+
+@routes.add(
+    "GET",
+    VERSION,
+    permission=Permission.DEPLOYMENTS_READ,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound),
+)
+def get_deployment_version(call: Call, workspace: str, name: str, version: str) -> DeploymentShown:
+    """Get one version of a deployment."""
+    number = version_number(version)
+    for deployment in _versions(call, workspace, name):
+        if deployment.entity_version == number:
+            return _shown(deployment, workspace)
+    raise NotFound(f"Deployment '{workspace}/{name}' version '{version}' not found")
+
+
+@routes.add(
+    "DELETE", VERSION, permission=Permission.DEPLOYMENTS_WRITE, status=202, raises=(BadRequest, NotFound)
+)
+def delete_deployment_version(call: Call, workspace: str, name: str, version: str) -> Response | None:
+    """Delete one version of a deployment, as the whole is deleted: 202, and 204 once it is DELETED."""
+    return _delete(call, workspace, name, version_number(version))
+
+
+@routes.add(
+    "POST",
+    f"{ONE}/status",
+    permission=Permission.DEPLOYMENTS_WRITE,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound, WrongState),
+)
+def report_status(
+    call: Call, workspace: str, name: str, body: StatusReport, query: StatusQuery
+) -> DeploymentShown:
+    """Report what became of a deployment.
+
+    From DELETING only DELETED can follow, and after DELETED nothing.
+    """
+    deployment = deployments.report_status(
+        call.session,
+        call.actor,
+        workspace,
+        name,
+        version=version_number(query.version) if query.version is not None else None,
+        status=body.status,
+        message=body.status_message,
+        model_provider_id=body.model_provider_id,
+    )
+    if deployment.status is DeploymentStatus.DELETING:
+        _ring(call, deployment)
+    return _shown(deployment, workspace)
+
+
+@routes.add(
+    "GET", f"{ONE}/models", permission=Permission.DEPLOYMENTS_READ, returns=ServedModels, raises=(NotFound,)
+)
+def list_models(call: Call, workspace: str, name: str) -> ServedModels:
+    """List the models that a deployment serves."""
+    _versions(call, workspace, name)
+    return ServedModels(workspace=workspace, name=name, models=[])
+
+
+def _delete(call: Call, workspace: str, name: str, version: int | None) -> Response | None:
+    stopping = deployments.delete_deployment(call.session, workspace, name, version=version)
+    if not stopping:
+        return Response(status=204)
+    for deployment in stopping:
+        _ring(call, deployment)
+    return None
+
+
+def _versions(call: Call, workspace: str, name: str) -> list[Deployment]:
+    home = readable_workspace(call.session, workspace)
+    found = deployments.versions_of(call.session, home.id, name)
+    if not found:
+        raise NotFound(f"Deployment '{workspace}/{name}' not found")
+    return found
+
+
+def _ring(call: Call, deployment: Deployment) -> None:
+    message = deployment_ring(deployment.id, deployment.workspace_id, deployment.name)
+    after_commit(call.session, lambda: call.context.bell.ring(message))
+
+
+def _shown(deployment: Deployment, workspace: str) -> DeploymentShown:
+    columns = DeploymentShown.model_fields.keys() - {"workspace", "auth_context"}
+    facts: dict[str, Any] = {column: getattr(deployment, column) for column in columns}
+    return DeploymentShown.model_validate({**facts, "workspace": workspace})

@@ -1,0 +1,142 @@
+"""Jobs: accepting them, and moving them on request."""
+
+import re
+import secrets
+import string
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.access.authenticate import Principal
+from app.db import insert_unique
+from app.errors import NameTaken, NotFound, WrongState
+from app.lifecycle import JOB_MOVES, JobStatus
+from app.models import Job, Workspace
+from app.services.filesets import create_fileset
+from app.services.projects import require_project
+from app.services.workspaces import writable_workspace
+
+Moves = dict[JobStatus, JobStatus]
+
+CANCEL: Moves = {
+    JobStatus.CREATED: JobStatus.CANCELLED,  # Nothing has taken it up, so nothing has to confirm.
+    JobStatus.PENDING: JobStatus.CANCELLING,
+    JobStatus.ACTIVE: JobStatus.CANCELLING,
+    JobStatus.PAUSING: JobStatus.CANCELLING,
+    JobStatus.PAUSED: JobStatus.CANCELLING,
+    JobStatus.RESUMING: JobStatus.CANCELLING,
+}
+PAUSE: Moves = {
+    JobStatus.CREATED: JobStatus.PAUSING,
+    JobStatus.PENDING: JobStatus.PAUSING,
+    JobStatus.ACTIVE: JobStatus.PAUSING,
+}
+RESUME: Moves = {JobStatus.PAUSED: JobStatus.RESUMING}
+
+
+def create_job(
+    session: Session,
+    actor: Principal,
+    workspace: str,
+    *,
+    name: str | None,
+    source: str,
+    project: str | None,
+    **content: Any,
+) -> Job:
+    """Accept a job, together with the fileset for its results; `content` are the other columns.
+
+    Without a `name` one is made from `source`. Raises NameTaken, and Unprocessable for a missing project.
+    """
+    home = writable_workspace(session, workspace)
+    if project is not None:
+        require_project(session, home, project)
+    name = name or _name_after(source)
+    job = Job(
+        workspace_id=home.id,
+        name=name,
+        source=source,
+        project=project,
+        fileset=f"job-fileset-{name}",
+        created_by=actor.id,
+        updated_by=actor.id,
+        **content,
+    )
+    taken = NameTaken(
+        f"Job '{name}' already exists in workspace '{workspace}'. "
+        "Choose a different job name or delete the existing job before creating a new one."
+    )
+    insert_unique(session, job, taken=taken)
+    create_fileset(session, actor, home, name=job.fileset)
+    return job
+
+
+def request_move(session: Session, actor: Principal, workspace: str, name: str, moves: Moves) -> Job:
+    """Cancel, pause or resume a job; one that `moves` does not name stays as it is. Raises NotFound."""
+    job = find_job(session, writable_workspace(session, workspace), name, lock=True)
+    if job.status in moves:
+        move(session, job, moves[job.status])
+        job.updated_by = actor.id
+    return job
+
+
+def request_deletion(session: Session, actor: Principal, workspace: str, name: str) -> Job:
+    """Cancel a job and remember that it is to be removed once it has ended. Raises NotFound."""
+    job = request_move(session, actor, workspace, name, CANCEL)
+    job.delete_requested_at = job.delete_requested_at or clock.now()
+    return job
+
+
+def request_stop(session: Session, job_id: UUID) -> JobStatus | None:
+    """Move a job towards its end in a workspace of any state; its status now, None if the row is gone.
+
+    Idempotent. Does not commit, and does not ring.
+    """
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        return None
+    if job.status in CANCEL:
+        move(session, job, CANCEL[job.status])
+    return job.status
+
+
+def find_job(session: Session, home: Workspace, name: str, *, lock: bool = False) -> Job:
+    """The job of that name; with `lock` only we can change it until the transaction ends. Raises NotFound."""
+    query = select(Job).where(Job.workspace_id == home.id, Job.name == name)
+    if lock:
+        # Two requests, or a request and the runtime, must not both decide on the same status.
+        query = query.with_for_update().execution_options(populate_existing=True)
+    job = session.scalars(query).one_or_none()
+    if job is None:
+        raise NotFound(f"Job '{name}' not found in workspace '{home.name}'.")
+    return job
+
+
+def move(session: Session, job: Job, to: JobStatus) -> None:
+    """Change the status, as `JOB_MOVES` allows.
+
+    Raises WrongState for any other move, and when the row has moved since it was read.
+    """
+    refusal = WrongState(
+        f"Cannot move job '{job.name}' from '{job.status}' to '{to}'. Refresh the job status and try again."
+    )
+    if to not in JOB_MOVES[job.status]:
+        raise refusal
+    moved = session.execute(
+        update(Job)
+        .where(Job.id == job.id, Job.status == job.status)
+        .values(status=to, updated_at=clock.now())
+        .returning(Job.id)
+    )
+    if moved.one_or_none() is None:
+        raise refusal
+
+
+def _name_after(source: str) -> str:
+    """`<source>-<8 random characters>`, with whatever no name may contain replaced or left out."""
+    stem = re.sub(r"[^a-z0-9]+", "-", source[:20].lower()).lstrip("-0123456789").rstrip("-") or "job"
+    letters = string.ascii_lowercase + string.digits
+    return f"{stem}-{''.join(secrets.choice(letters) for _ in range(8))}"

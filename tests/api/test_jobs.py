@@ -1,0 +1,402 @@
+"""Jobs over HTTP: what is accepted, what is shown, and what is left when one goes."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.context import Context
+from app.lifecycle import JobStatus, WorkspaceState
+from app.models import Fileset, Job, Workspace
+from app.runtime import jobs as runtime
+from tests.factories import make_fileset, make_job, make_project, make_workspace
+from tests.support.bell import RecordingBell
+
+JOBS = "/apis/jobs/v2/workspaces/ml-team/jobs"
+STEP = {"name": "only", "executor": {"provider": "subprocess", "command": ["true"]}}
+
+
+@pytest.fixture(autouse=True)
+def workspace(session: Session) -> Workspace:
+    workspace = make_workspace(session, "ml-team")
+    session.commit()
+    return workspace
+
+
+def a_job(**body: Any) -> dict[str, Any]:
+    return {
+        "name": "train",
+        "source": "tests",
+        "spec": {"a": None},
+        "platform_spec": {"steps": [STEP]},
+        **body,
+    }
+
+
+def create(client: FlaskClient, **body: Any) -> Any:
+    response = client.post(JOBS, json=a_job(**body))
+    assert response.status_code == 201, response.text
+    return response.json
+
+
+def with_step(**changes: Any) -> dict[str, Any]:
+    return a_job(platform_spec={"steps": [{**STEP, **changes}]})
+
+
+def put(session: Session, workspace: Workspace, status: JobStatus, name: str = "train") -> Job:
+    job = make_job(session, workspace, name, status)
+    session.commit()
+    return job
+
+
+def count(session: Session, model: type[Job | Fileset]) -> int:
+    session.rollback()
+    return session.scalar(select(func.count()).select_from(model)) or 0
+
+
+def test_a_new_job_is_shown_with_every_key_of_the_contract(client: FlaskClient) -> None:
+    shown = create(client)
+
+    assert shown == client.get(f"{JOBS}/train").json
+    assert {
+        key: shown[key] for key in shown if key not in ("id", "attempt_id", "created_at", "updated_at")
+    } == {
+        "name": "train",
+        "workspace": "ml-team",
+        "project": None,
+        "description": None,
+        "source": "tests",
+        "spec": {"a": None},
+        "platform_spec": {
+            "steps": [
+                {
+                    "name": "only",
+                    "executor": {"provider": "subprocess", "profile": "default", "command": ["true"]},
+                    "environment": [],
+                    "config": {},
+                    "lifecycle": {"staleness_timeout_seconds": 0},
+                }
+            ]
+        },
+        "fileset": "job-fileset-train",
+        "status": "created",
+        "status_details": {},
+        "error_details": None,
+        "ownership": None,
+        "custom_fields": None,
+    }
+    assert shown["created_at"].endswith("Z")
+
+
+def test_a_new_job_comes_with_its_fileset_and_rings_for_the_runtime(
+    client: FlaskClient, session: Session, bell: RecordingBell
+) -> None:
+    shown = create(client)
+
+    assert session.scalars(select(Fileset.name)).all() == ["job-fileset-train"]
+    assert [(ring.task, ring.facts["job_id"]) for ring in bell.rung] == [("workspace.job.run", shown["id"])]
+
+
+@pytest.mark.parametrize("source", ["Some Source/2 with a long name", "42", "", "a--b-", "Ärger"])
+def test_a_job_without_a_name_gets_a_valid_one_made_from_its_source(client: FlaskClient, source: str) -> None:
+    name = create(client, name=None, source=source)["name"]
+
+    assert re.fullmatch(r"[a-z](?!.*--)[a-z0-9-]*-[a-z0-9]{8}", name)
+    assert client.get(f"{JOBS}/{name}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        a_job(name="Bad Name"),
+        a_job(name="train\n"),
+        a_job(platform_spec={"steps": []}),
+        a_job(platform_spec={"steps": [STEP, STEP]}),
+        a_job(unknown=1),
+        with_step(name="-"),
+        with_step(executor={"provider": "abacus"}),
+        with_step(environment=[{"name": "A"}]),
+        with_step(environment=[{"name": "A", "value": "1", "from_secret": {"name": "s"}}]),
+    ],
+)
+def test_a_malformed_job_is_refused_with_the_list_of_what_is_wrong(client: FlaskClient, body: Any) -> None:
+    response = client.post(JOBS, json=body)
+
+    assert response.status_code == 422
+    assert response.json["detail"][0]["loc"][0] == "body"
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (
+            with_step(executor={"provider": "cpu", "profile": "x", "container": {}}),
+            "The execution profile 'cpu/x' specified in step 'only' does not exist.",
+        ),
+        (
+            a_job(project="nope"),
+            "Project 'nope' does not exist in workspace 'ml-team'. Please create the project first.",
+        ),
+        (
+            with_step(environment=[{"name": "A", "from_secret": {"name": "s"}}]),
+            "The secret 's' specified in step 'only' does not exist: secrets are not kept here. "
+            "Give the variable its value instead.",
+        ),
+    ],
+)
+def test_a_job_that_refers_to_what_does_not_exist_leaves_nothing_behind(
+    client: FlaskClient, session: Session, bell: RecordingBell, body: Any, detail: str
+) -> None:
+    response = client.post(JOBS, json=body)
+
+    assert (response.status_code, response.json) == (422, {"detail": detail})
+    assert (count(session, Job), count(session, Fileset), bell.rung) == (0, 0, [])
+
+
+def test_a_job_whose_fileset_name_is_taken_leaves_nothing_behind(
+    client: FlaskClient, session: Session, workspace: Workspace
+) -> None:
+    make_fileset(session, workspace, "job-fileset-train")
+    session.commit()
+
+    response = client.post(JOBS, json=a_job())
+
+    assert response.status_code == 409
+    assert (count(session, Job), count(session, Fileset)) == (0, 1)
+
+
+def test_a_second_job_of_the_same_name_is_refused(client: FlaskClient) -> None:
+    create(client)
+
+    response = client.post(JOBS, json=a_job())
+
+    assert response.json == {
+        "detail": "Job 'train' already exists in workspace 'ml-team'. "
+        "Choose a different job name or delete the existing job before creating a new one."
+    }
+    assert (response.status_code, response.headers["x-should-retry"]) == (409, "false")
+
+
+def test_every_offered_execution_profile_can_be_used(client: FlaskClient) -> None:
+    profiles = client.get("/apis/jobs/v2/execution-profiles").json
+
+    assert profiles
+    for profile in profiles:
+        executor = {key: profile[key] for key in ("provider", "profile")}
+        executor |= {"command": ["true"]} if profile["provider"] == "subprocess" else {"container": {}}
+        response = client.post(JOBS, json={**with_step(executor=executor), "name": None})
+        assert response.status_code == 201, response.text
+
+
+def test_a_job_may_be_part_of_a_project(client: FlaskClient, session: Session, workspace: Workspace) -> None:
+    make_project(session, workspace, "alpha")
+    session.commit()
+
+    assert create(client, project="alpha")["project"] == "alpha"
+
+
+@pytest.mark.parametrize("query", ['filter={"status":["created","active"]}', "filter[status]=created,active"])
+def test_a_list_of_statuses_means_any_of_them(
+    client: FlaskClient, session: Session, workspace: Workspace, query: str
+) -> None:
+    for status in (JobStatus.CREATED, JobStatus.ACTIVE, JobStatus.ERROR):
+        put(session, workspace, status, f"job-{status}")
+
+    page = client.get(f"{JOBS}?{query}&page_size=1&sort=created_at").json
+
+    assert [job["name"] for job in page["data"]] == ["job-created"]
+    assert page["pagination"]["total_results"] == 2
+
+
+def test_lists_leave_out_null_fields_of_jobs_but_not_those_inside_of_a_spec(client: FlaskClient) -> None:
+    create(client)
+
+    [job] = client.get(JOBS).json["data"]
+
+    assert None not in job.values()
+    assert job["spec"] == {"a": None}
+
+
+def test_a_dash_lists_the_jobs_of_all_active_workspaces(
+    client: FlaskClient, session: Session, workspace: Workspace
+) -> None:
+    put(session, workspace, JobStatus.CREATED, "here")
+    put(session, make_workspace(session, "other"), JobStatus.CREATED, "there")
+    put(session, make_workspace(session, "going", state=WorkspaceState.DELETING), JobStatus.CREATED, "gone")
+
+    page = client.get("/apis/jobs/v2/workspaces/-/jobs?sort=name").json
+
+    assert [(job["workspace"], job["name"]) for job in page["data"]] == [
+        ("ml-team", "here"),
+        ("other", "there"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", "/train"),
+        ("DELETE", "/train"),
+        ("POST", "/train/cancel"),
+        ("POST", "/train/pause"),
+        ("POST", "/train/resume"),
+        ("GET", "/train/status"),
+        ("PATCH", "/train/status-details"),
+        ("GET", "/train/steps"),
+        ("GET", "/train/logs"),
+        ("GET", "/train/results"),
+    ],
+)
+def test_jobs_of_a_workspace_that_is_being_deleted_cannot_be_reached(
+    client: FlaskClient, session: Session, workspace: Workspace, method: str, path: str
+) -> None:
+    job = put(session, workspace, JobStatus.PENDING)
+    workspace.state = WorkspaceState.DELETING
+    session.commit()
+
+    body = {} if path == "/train/status-details" else a_job(name="new")
+    response = client.open(JOBS + path, method=method, json=None if method == "GET" else body)
+
+    assert (response.status_code, response.json) == (404, {"detail": "Workspace 'ml-team' not found"})
+    session.refresh(job)
+    assert job.status is JobStatus.PENDING
+
+
+@pytest.mark.parametrize("path", ["", "/status", "/logs", "/results"])
+def test_a_missing_job_is_not_found(client: FlaskClient, path: str) -> None:
+    response = client.get(f"{JOBS}/nope{path}")
+
+    assert (response.status_code, response.json) == (
+        404,
+        {"detail": "Job 'nope' not found in workspace 'ml-team'."},
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "after"),
+    [
+        ("cancel", JobStatus.CREATED, JobStatus.CANCELLED),
+        ("cancel", JobStatus.PENDING, JobStatus.CANCELLING),
+        ("cancel", JobStatus.PAUSING, JobStatus.CANCELLING),
+        ("cancel", JobStatus.COMPLETED, JobStatus.COMPLETED),
+        ("pause", JobStatus.ACTIVE, JobStatus.PAUSING),
+        ("resume", JobStatus.PAUSED, JobStatus.RESUMING),
+        ("resume", JobStatus.ERROR, JobStatus.ERROR),
+    ],
+)
+def test_cancel_pause_and_resume_answer_the_job_as_it_now_is(
+    client: FlaskClient,
+    session: Session,
+    workspace: Workspace,
+    action: str,
+    before: JobStatus,
+    after: JobStatus,
+) -> None:
+    put(session, workspace, before)
+
+    response = client.post(f"{JOBS}/train/{action}", content_type="application/json")
+
+    assert (response.status_code, response.json["status"]) == (200, after)
+
+
+def test_the_runtime_is_rung_for_a_job_that_must_stop_and_not_for_one_that_has_ended(
+    client: FlaskClient, session: Session, workspace: Workspace, bell: RecordingBell
+) -> None:
+    put(session, workspace, JobStatus.ACTIVE, "running")
+    put(session, workspace, JobStatus.COMPLETED, "ended")
+
+    for name in ("running", "ended"):
+        client.post(f"{JOBS}/{name}/cancel")
+
+    assert [ring.facts["job"] for ring in bell.rung] == ["running"]
+
+
+@pytest.mark.parametrize("status", [JobStatus.CREATED, JobStatus.COMPLETED])
+def test_deleting_a_job_that_does_not_run_removes_it_with_its_fileset_and_bytes_at_once(
+    client: FlaskClient, session: Session, context: Context, workspace: Workspace, status: JobStatus
+) -> None:
+    put(session, workspace, status)
+    fileset = make_fileset(session, workspace, "job-fileset-train", store=context.store, files={"a": b"1"})
+    kept = make_fileset(session, workspace, "kept", store=context.store, files={"a": b"1"})
+    session.commit()
+
+    response = client.delete(f"{JOBS}/train", content_type="application/json")
+
+    assert (response.status_code, response.data) == (204, b"")
+    assert client.get(f"{JOBS}/train").status_code == 404
+    assert list(context.store.files(workspace.id, fileset.id)) == []
+    assert len(list(context.store.files(workspace.id, kept.id))) == 1
+    assert (count(session, Job), count(session, Fileset)) == (0, 1)
+
+
+def test_deleting_a_running_job_stops_it_first_and_it_goes_when_the_runtime_has_seen_it_end(
+    client: FlaskClient, session: Session, context: Context, bell: RecordingBell
+) -> None:
+    job_id = UUID(create(client)["id"])
+    runtime.advance(context, job_id)
+
+    assert client.delete(f"{JOBS}/train").status_code == 204
+    assert client.get(f"{JOBS}/train").json["status"] == "cancelling"
+    assert client.post(JOBS, json=a_job()).status_code == 409
+
+    assert bell.rung[-1].facts["job_id"] == str(job_id)
+    runtime.advance(context, job_id)
+    assert client.get(f"{JOBS}/train").status_code == 404
+    assert (count(session, Job), count(session, Fileset)) == (0, 0)
+
+
+def test_status_details_are_merged(client: FlaskClient) -> None:
+    create(client)
+
+    client.patch(f"{JOBS}/train/status-details", json={"a": 1, "b": 1})
+    response = client.patch(f"{JOBS}/train/status-details", json={"b": 2})
+
+    assert (response.status_code, response.json) == (200, None)
+    assert client.get(f"{JOBS}/train").json["status_details"] == {"a": 1, "b": 2}
+
+
+def test_the_status_names_the_step_whose_turn_it_is(client: FlaskClient) -> None:
+    job = create(client, platform_spec={"steps": [STEP, {**STEP, "name": "later"}]})
+
+    status = client.get(f"{JOBS}/train/status").json
+    steps = client.get(f"{JOBS}/train/steps").json["data"]
+
+    assert (status["id"], status["status"], status["error_details"]) == (job["id"], "created", {})
+    assert [(step["name"], step["status"], step["tasks"]) for step in status["steps"]] == [
+        ("only", "created", [])
+    ]
+    assert [(step["id"], step["job"], step["step_spec"]["name"]) for step in steps] == [
+        (status["steps"][0]["id"], "train", "only")
+    ]
+
+
+def test_steps_of_all_jobs_are_listed_by_status(client: FlaskClient) -> None:
+    for name in ("ab", "cd"):
+        create(client, name=name)
+    client.post(f"{JOBS}/ab/cancel")
+
+    page = client.get('/apis/jobs/v2/workspaces/-/jobs/-/steps?filter={"status":["created"]}').json
+
+    assert [step["job"] for step in page["data"]] == ["cd"]
+    assert client.get(f"{JOBS}/nope/steps").json["data"] == []
+
+
+def test_the_log_of_a_job_that_never_ran_is_an_empty_page(client: FlaskClient) -> None:
+    create(client)
+
+    assert client.get(f"{JOBS}/train/logs").json == {
+        "data": [],
+        "total": 0,
+        "next_page": None,
+        "prev_page": None,
+    }
+    assert client.get(f"{JOBS}/train/results").json == {"data": []}
+    bad = client.get(f"{JOBS}/train/logs?page_cursor=made-up")
+    assert (bad.status_code, bad.json) == (422, {"detail": "Invalid page cursor"})
+    assert client.get(f"{JOBS}/train/logs?limit=0").status_code == 422

@@ -1,0 +1,131 @@
+"""Every move of a deployment, its history, and what holds its configuration."""
+
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from app.access.authenticate import Principal
+from app.context import Context
+from app.db import session_scope
+from app.errors import Conflict, WrongState
+from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
+from app.models import Deployment, DeploymentConfig
+from app.services import deployment_configs, deployments
+from tests.factories import make_config, make_deployment, make_workspace
+
+ANN = Principal("ann")
+
+
+@pytest.mark.parametrize("before", DeploymentStatus)
+@pytest.mark.parametrize("after", DeploymentStatus)
+def test_a_deployment_makes_exactly_the_published_moves(
+    session: Session, before: DeploymentStatus, after: DeploymentStatus
+) -> None:
+    home = make_workspace(session)
+    moved, other = (
+        make_deployment(session, home, "moved", before),
+        make_deployment(session, home, "other", before),
+    )
+    is_legal = after in DEPLOYMENT_MOVES[before] or after is before
+
+    if is_legal:
+        deployments.move(session, moved, after, "why")
+    else:
+        with pytest.raises(WrongState):
+            deployments.move(session, moved, after, "why")
+
+    session.refresh(moved)
+    session.refresh(other)
+    assert (moved.status, moved.status_message) == ((after, "why") if is_legal else (before, ""))
+    assert other.status is before
+
+
+def test_the_history_merges_neighbours_and_keeps_the_newest_hundred(session: Session) -> None:
+    deployment = make_deployment(session, make_workspace(session))
+
+    for round_ in range(60):
+        deployments.move(session, deployment, DeploymentStatus.READY, "up")
+        deployments.move(session, deployment, DeploymentStatus.READY, f"up {round_}")
+        deployments.move(session, deployment, DeploymentStatus.LOST, f"down {round_}")
+
+    told = [(entry["status"], entry["status_message"]) for entry in deployment.status_history]
+    assert len(told) == deployments.HISTORY_LIMIT
+    assert told[-2:] == [("READY", "up 59"), ("LOST", "down 59")]
+
+
+@pytest.mark.parametrize("before", DeploymentStatus)
+def test_a_deployment_of_a_workspace_that_is_being_deleted_is_moved_towards_its_end(
+    session: Session, before: DeploymentStatus
+) -> None:
+    home = make_workspace(session, state=WorkspaceState.DELETING)
+    deployment = make_deployment(session, home, status=before)
+
+    first = deployments.request_stop(session, deployment.id)
+    second = deployments.request_stop(session, deployment.id)
+
+    session.refresh(deployment)
+    assert first is second is deployment.status
+    assert deployment.status in {DeploymentStatus.DELETING, DeploymentStatus.DELETED}
+
+
+def test_stopping_a_deployment_that_is_gone_says_so(session: Session) -> None:
+    deployment = make_deployment(session, make_workspace(session))
+    session.delete(deployment)
+    session.flush()  # the row must be gone before it is asked for
+
+    assert deployments.request_stop(session, deployment.id) is None
+
+
+def test_a_config_cannot_be_deleted_under_a_deployment_that_is_being_created(
+    session: Session, context: Context
+) -> None:
+    make_config(session, make_workspace(session))
+    session.commit()
+
+    def delete() -> None:
+        with session_scope(context.sessions) as other:
+            deployment_configs.delete_config(other, "ml-team", "small")
+
+    with ThreadPoolExecutor(1) as threads:
+        deployments.create_deployment(
+            session, ANN, "ml-team", "chat", config="small", config_version=None, project=None
+        )
+        deletion = threads.submit(delete)
+        wait_until_blocked(context)
+        session.commit()
+        with pytest.raises(Conflict, match=r"because 1 ModelDeployment\(s\) still reference it"):
+            deletion.result()
+
+    assert session.scalar(select(func.count()).select_from(DeploymentConfig)) == 1
+
+
+def test_versions_created_at_the_same_time_are_numbered_one_after_another(
+    session: Session, context: Context
+) -> None:
+    home = make_workspace(session)
+    make_config(session, home)
+    make_deployment(session, home)
+    session.commit()
+
+    def create(_: int) -> int:
+        with session_scope(context.sessions) as other:
+            return deployments.create_version(
+                other, ANN, "ml-team", "chat", config="small", config_version=None
+            ).entity_version
+
+    with ThreadPoolExecutor(4) as threads:
+        numbers = sorted(threads.map(create, range(8)))
+
+    assert numbers == list(range(2, 10))
+    assert session.scalar(select(func.max(Deployment.entity_version))) == 9
+
+
+def wait_until_blocked(context: Context) -> None:
+    """Return once somebody waits for a lock; fail if nobody does within five seconds."""
+    deadline = monotonic() + 5
+    with context.sessions() as session:
+        while not session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+            assert monotonic() < deadline, "the deletion did not wait for the deployment"
