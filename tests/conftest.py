@@ -15,12 +15,18 @@ from app import create_app
 from app.config import Settings
 from app.context import Context
 from app.db import Base, connect, session_scope, sessions_of
+from app.logs import configure_logs
 from app.services.workspaces import seed
 from app.storage import BlobStore
 from devstack.servers import EmbeddedPostgres
 from tests.support.bell import RecordingBell
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    configure_logs(Settings())
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,91 @@
+"""Deleting a workspace over HTTP, foreseeing it and forbidding it."""
+
+from uuid import UUID
+
+from flask import Response, jsonify
+from pydantic import BaseModel
+
+from app.access.permissions import Permission
+from app.api.endpoint import Body, Call, Routes
+from app.api.shapes import Shown
+from app.cleanup import plan
+from app.errors import Busy, Conflict, NotFound
+
+routes = Routes("workspaces")
+_WORKSPACE = "/apis/entities/v2/workspaces/<workspace>"
+
+
+class MarkedForDeletion(BaseModel):
+    """Access is revoked; `deletion_id` names the deletion to follow."""
+
+    message: str
+    id: str
+    deletion_id: UUID
+
+
+class ProtectionIn(Body):
+    """Forbid or allow the deletion of a workspace."""
+
+    protected: bool
+
+
+class ProtectionShown(BaseModel):
+    """Whether a workspace may be deleted."""
+
+    id: str
+    protected: bool
+
+
+class PreviewShown(Shown):
+    """What a DELETE would destroy now."""
+
+    remaining: dict[str, int]
+    bytes: int
+    running_jobs: int
+    running_deployments: int
+    protected: bool
+
+
+@routes.add(
+    "DELETE",
+    _WORKSPACE,
+    permission=Permission.WORKSPACES_DELETE,
+    returns=MarkedForDeletion,
+    raises=(NotFound, Conflict, Busy),
+)
+def delete_workspace(call: Call, workspace: str) -> Response:
+    """Delete a workspace and everything in it.
+
+    Answers at once, after revoking all access; workers remove the contents in the background.
+    Follow the deletion at the address in the `Location` header.
+    """
+    deletion = plan.request_deletion(call.session, call.context, call.actor, workspace)
+    shown = MarkedForDeletion(message="Workspace marked for deletion", id=workspace, deletion_id=deletion.id)
+    response = jsonify(shown.model_dump(mode="json"))
+    response.headers["Location"] = f"/apis/entities/v2/deletions/{deletion.id}"
+    return response
+
+
+@routes.add(
+    "GET",
+    f"{_WORKSPACE}/deletion-preview",
+    permission=Permission.WORKSPACES_DELETE,
+    returns=PreviewShown,
+    raises=(NotFound,),
+)
+def preview_deletion(call: Call, workspace: str) -> PreviewShown:
+    """Count what deleting the workspace would destroy."""
+    return PreviewShown.model_validate(plan.preview(call.session, call.context, workspace))
+
+
+@routes.add(
+    "PUT",
+    f"{_WORKSPACE}/deletion-protection",
+    permission=Permission.WORKSPACES_DELETE,
+    returns=ProtectionShown,
+    raises=(NotFound,),
+)
+def protect_workspace(call: Call, workspace: str, body: ProtectionIn) -> ProtectionShown:
+    """Protect the workspace against deletion, or take the protection away."""
+    row = plan.set_protection(call.session, call.actor, workspace, is_protected=body.protected)
+    return ProtectionShown(id=workspace, protected=row.is_protected)

@@ -1,0 +1,61 @@
+"""The switch that pauses destruction, and the breaker that throws it. Revocation is never paused."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.cleanup.history import record
+from app.config import Settings
+from app.logs import get_logger
+from app.models import CleanupControl, Deletion
+
+log = get_logger(__name__)
+
+BREAKER = "breaker"
+
+
+def state(session: Session) -> CleanupControl:
+    """The switch as it is."""
+    return session.get_one(CleanupControl, 1)
+
+
+def set_paused(
+    session: Session, *, paused: bool, actor: str, now: datetime, reason: str | None = None
+) -> bool:
+    """Pause or resume destruction, for slices that start from now on. False if it was so already."""
+    values = (
+        {"paused": True, "paused_by": actor, "paused_at": now, "reason": reason}
+        if paused
+        else {"paused": False, "paused_by": None, "paused_at": None, "reason": None, "resumed_at": now}
+    )
+    changed = session.scalars(
+        update(CleanupControl)
+        .where(CleanupControl.paused.is_(not paused))
+        .values(**values)
+        .returning(CleanupControl),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+    if changed:
+        log.warning("destruction.paused" if paused else "destruction.resumed", actor=actor, reason=reason)
+    return changed is not None
+
+
+def trip_on_burst(session: Session, settings: Settings, deletion: Deletion, *, now: datetime) -> None:
+    """Pause destruction when more deletions are asked for than a person would: everything can still be restored.
+
+    Counts what was requested within the window, but nothing from before an administrator last resumed.
+    """
+    limit = settings.burst_deletions
+    if limit == 0:
+        return
+    control_row = state(session)
+    since = now - timedelta(seconds=settings.burst_window_seconds)
+    if control_row.resumed_at:
+        since = max(since, control_row.resumed_at)
+    recent = select(Deletion.id).where(Deletion.requested_at > since).limit(limit + 1).subquery()
+    if (session.scalar(select(func.count()).select_from(recent)) or 0) <= limit:
+        return
+    reason = f"more than {limit} deletions were requested within {settings.burst_window_seconds:g} s"
+    if set_paused(session, paused=True, actor=BREAKER, now=now, reason=reason):
+        record(session, deletion.id, "destruction_paused", actor=BREAKER, at=now, reason=reason)

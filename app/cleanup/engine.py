@@ -1,0 +1,311 @@
+"""One slice of a deletion: claim, clean one kind for a while, give way.
+
+What is left to do is read from the tables each time, never remembered: a slice that starts after any crash
+finds its place by itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.cleanup import failures, lease, ledger, remaining
+from app.cleanup.attempt import attempt
+from app.cleanup.kinds.base import Gone, Kind, ResourceKind, RowsKind, Waiting, classify, explain
+from app.cleanup.lease import Claim, LeaseLost
+from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
+from app.context import Context
+from app.db import session_scope
+from app.dispatch import cleanup_ring
+from app.lifecycle import FailureClass
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+WORKSPACE = "workspace"
+"""What failures of the last step are filed under, when every kind is empty."""
+
+
+class WorkerLost(Exception):
+    """The last worker vanished without giving its lease back."""
+
+
+def run_slice(
+    context: Context,
+    deletion_id: UUID | None = None,
+    *,
+    owner: str,
+    now: Callable[[], datetime] = clock.now,
+) -> Outcome:
+    """Work on one due deletion, on one kind, for at most the slice's time.
+
+    Safe to call at any time by anybody: only the holder of the lease gets beyond the first transaction.
+    Commits as it goes. Raises SQLAlchemy's OperationalError when the database goes away.
+    """
+    until = now() + timedelta(seconds=context.settings.lease_seconds)
+    with session_scope(context.sessions) as session:
+        claim = lease.claim(session, owner=owner, now=now(), until=until, deletion_id=deletion_id)
+        if claim is None:
+            return Idle(remaining.why_idle(session, deletion_id, now=now()))
+    try:
+        return _Slice(context, claim, now).run()
+    except LeaseLost as lost:
+        log.warning("cleanup.lease_lost", deletion_id=str(claim.id), owner=owner, fence=claim.fence)
+        return Idle(str(lost))
+
+
+class _Slice:
+    """The work on one claim. Every write to the database first passes the ledger's fence."""
+
+    def __init__(self, context: Context, claim: Claim, now: Callable[[], datetime]) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._claim = claim
+        self._now = now
+        self._deadline = now() + timedelta(seconds=self._settings.slice_seconds)
+        self._removed = 0
+
+    def run(self) -> Outcome:
+        try:
+            kind = self._enter()
+            if self._claim.is_takeover and not isinstance(kind, ResourceKind):
+                # Counted, or a step that kills its worker would be tried for ever.
+                return self._whole_kind_failed(WorkerLost("the worker was lost in this phase"))
+            match kind:
+                case RowsKind():
+                    return self._clean_rows(kind)
+                case ResourceKind():
+                    return self._clean_resources(kind)
+                case None:
+                    return self._finish()
+        except LeaseLost:
+            raise
+        except Exception as error:
+            log.warning("cleanup.slice_failed", deletion_id=str(self._claim.id), exc_info=error)
+            return self._whole_kind_failed(error)
+
+    @property
+    def _phase(self) -> str:
+        return self._claim.phase or WORKSPACE
+
+    def _lease_until(self) -> datetime:
+        return self._now() + timedelta(seconds=self._settings.lease_seconds)
+
+    def _enter(self) -> Kind | None:
+        """The kind to clean now, noted in the ledger if it is another than before."""
+        claim = self._claim
+        with session_scope(self._context.sessions) as session:
+            if claim.is_first:
+                held = remaining.count_by_kind(session, [claim.workspace_id])[claim.workspace_id]
+                ledger.begin(session, claim, now=self._now(), counts=held)
+            kind = remaining.first_kind(session, claim.workspace_id, claim.id)
+            name = kind.name if kind else None
+            if name != claim.phase or claim.phase_started_at is None:
+                if claim.phase:
+                    failures.forget_kind(session, claim.id, claim.phase)
+                claim = ledger.enter_phase(session, claim, name, now=self._now())
+            elif claim.is_takeover and isinstance(kind, ResourceKind):
+                claim = self._pass_over_suspect(session, claim, kind)
+        self._claim = claim
+        return kind
+
+    def _pass_over_suspect(self, session: Session, claim: Claim, kind: ResourceKind) -> Claim:
+        """Begin behind the resource on which the last worker vanished: it may be what kills workers."""
+        suspects = remaining.page(session, kind, claim.workspace_id, claim.id, after=claim.cursor, limit=1)
+        for suspect in suspects:
+            self._keep_failure(
+                session, kind, suspect, FailureClass.TRANSIENT, "the worker was lost while deleting it"
+            )
+            claim = replace(claim, cursor=suspect.id)
+        return claim
+
+    # --- kinds that are only rows -----------------------------------------------------------------------
+
+    def _clean_rows(self, kind: RowsKind) -> Outcome:
+        claim = self._claim
+        while self._now() < self._deadline:
+            with session_scope(self._context.sessions) as session:
+                removed = kind.delete_chunk(session, claim.workspace_id, self._settings.chunk_size)
+                if not removed:
+                    if remaining.has_rows(session, kind, claim.workspace_id):
+                        raise RuntimeError(f"none of the {kind.name} that are left could be removed")
+                    break
+                ledger.count_gone(session, claim, kind.name, removed=removed, lease_until=self._lease_until())
+            self._removed += removed
+        return self._give_way(kind)
+
+    # --- kinds with something outside the database ------------------------------------------------------
+
+    def _clean_resources(self, kind: ResourceKind) -> Outcome:
+        cursor = self._claim.cursor
+        transient_in_a_row = 0
+        while True:
+            page = self._next_page(kind, cursor)
+            if not page:
+                if outcome := self._end_pass(kind):
+                    return outcome
+                cursor = None
+            for resource in page:
+                if self._now() >= self._deadline:
+                    return self._give_way(kind, cursor)
+                failure = self._clean_one(kind, resource)
+                cursor = resource.id
+                transient_in_a_row = transient_in_a_row + 1 if failure is FailureClass.TRANSIENT else 0
+                if transient_in_a_row >= self._settings.dependency_down_after:
+                    # Whatever is behind them is down. The cursor stays: otherwise a few bad resources at the
+                    # front would keep the good ones behind them from ever being tried.
+                    return self._without_progress(cursor)
+
+    def _next_page(self, kind: ResourceKind, cursor: UUID | None) -> Any:
+        claim = self._claim
+        with session_scope(self._context.sessions) as session:
+            return remaining.page(
+                session, kind, claim.workspace_id, claim.id, after=cursor, limit=self._settings.page_size
+            )
+
+    def _clean_one(self, kind: ResourceKind, resource: Any) -> FailureClass | None:
+        """Try one resource and settle the outcome: why it is still there, or None if it is gone."""
+        outcome = attempt(
+            lambda: kind.delete(self._context, resource), timeout_s=self._settings.item_timeout_seconds
+        )
+        failure: tuple[FailureClass, str] | None
+        match outcome:
+            case Gone():
+                failure = None
+            case Waiting(why):
+                failure = self._judge_waiting(why)
+            case error:
+                failure = classify(error), explain(error)
+        with session_scope(self._context.sessions) as session:
+            if failure:
+                self._keep_failure(session, kind, resource, *failure)
+                return failure[0]
+            self._settle_gone(session, kind, resource)
+            return None
+
+    def _settle_gone(self, session: Session, kind: ResourceKind, resource: Any) -> None:
+        removed = remaining.remove_row(session, kind, resource.id)
+        ledger.count_gone(
+            session,
+            self._claim,
+            kind.name,
+            removed=removed,
+            cursor=resource.id,
+            lease_until=self._lease_until(),
+        )
+        failures.forget(session, self._claim.id, kind.name, resource.id)
+        self._removed += removed
+
+    def _judge_waiting(self, why: str) -> tuple[FailureClass, str]:
+        limit = timedelta(seconds=self._settings.waiting_limit_seconds)
+        since = self._claim.phase_started_at
+        if since is None or self._now() - since <= limit:
+            return FailureClass.WAITING, why
+        return FailureClass.TRANSIENT, f"{why}; no answer for more than {limit.total_seconds():g} s"
+
+    def _keep_failure(
+        self, session: Session, kind: Kind, resource: Any, error_class: FailureClass, message: str
+    ) -> None:
+        lease.renew(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
+        failures.upsert(
+            session,
+            self._claim.id,
+            kind.name,
+            resource_id=resource.id,
+            name=resource.name,
+            error_class=error_class,
+            message=message,
+            now=self._now(),
+        )
+
+    # --- how a slice ends -------------------------------------------------------------------------------
+
+    def _end_pass(self, kind: ResourceKind) -> Outcome | None:
+        """Every resource left was tried. None means: something went, so go round again."""
+        claim = self._claim
+        with session_scope(self._context.sessions) as session:
+            if not remaining.has_rows(session, kind, claim.workspace_id, claim.id):
+                is_empty = True
+            else:
+                is_empty = False
+                deletion = lease.renew(session, claim, lease_until=self._lease_until())
+                left = failures.open_by_class(session, claim.id, kind.name)
+                if deletion.has_progressed:
+                    ledger.next_pass(session, claim)
+                    return None
+                if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
+                    delay = ledger.wait(session, claim, self._settings, now=self._now())
+                    return Postponed(failures.worst(session, claim.id, kind.name), 0, delay)
+        return self._give_way(kind) if is_empty else self._without_progress(None)
+
+    def _without_progress(self, cursor: UUID | None) -> Outcome:
+        """Count the pass against the budget unless something went in it, and back off or give up."""
+        claim, settings, now = self._claim, self._settings, self._now()
+        with session_scope(self._context.sessions) as session:
+            deletion = lease.renew(session, claim, cursor=cursor, lease_until=self._lease_until())
+            attempts = 0 if deletion.has_progressed else deletion.attempts + 1
+            left = failures.open_by_class(session, claim.id, self._phase)
+            worst = failures.worst(session, claim.id, self._phase)
+            is_permanent = set(left) == {FailureClass.PERMANENT}
+            if is_permanent or attempts >= settings.fruitless_passes:
+                why = "it will not go away by itself" if is_permanent else f"no progress in {attempts} passes"
+                reason = f"{worst}; {why}"
+                ledger.fail(
+                    session,
+                    claim,
+                    settings,
+                    now=now,
+                    reason=reason,
+                    is_permanent=is_permanent,
+                    attempts=attempts,
+                )
+                return Failed(reason)
+            delay = ledger.back_off(
+                session, claim, settings, now=now, attempts=attempts, reason=worst, cursor=cursor
+            )
+            return Postponed(worst, attempts, delay)
+
+    def _whole_kind_failed(self, error: Exception) -> Outcome:
+        claim = self._claim
+        with session_scope(self._context.sessions) as session:
+            lease.renew(session, claim, lease_until=self._lease_until())
+            failures.upsert(
+                session,
+                claim.id,
+                self._phase,
+                resource_id=None,
+                name=failures.WHOLE_KIND,
+                error_class=classify(error),
+                message=explain(error),
+                now=self._now(),
+            )
+        return self._without_progress(None)
+
+    def _give_way(self, kind: Kind, cursor: UUID | None = None) -> Advanced:
+        """To the back of the queue: other tenants wait too."""
+        claim = self._claim
+        with session_scope(self._context.sessions) as session:
+            left = remaining.count(session, kind, claim.workspace_id, claim.id)
+            following = kind if left else remaining.first_kind(session, claim.workspace_id, claim.id)
+            lease.release(session, claim, now=self._now(), cursor=cursor)
+        phase = following.name if following else None
+        self._context.bell.ring(cleanup_ring(claim.id, claim.workspace_name, phase))
+        return Advanced(f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left")
+
+    def _finish(self) -> Finished:
+        """Every kind is empty or retained: let the database prove it by dropping the workspace row."""
+        claim = self._claim
+        with session_scope(self._context.sessions) as session:
+            kept = failures.retained(session, claim.id, "filesets")
+        self._context.store.purge_workspace(claim.workspace_id, keep=kept)
+        with session_scope(self._context.sessions) as session:
+            lease.renew(session, claim, lease_until=self._lease_until())
+            remaining.remove_retained_rows(session, claim.id)
+            failures.forget_kind(session, claim.id, WORKSPACE)
+            totals = ledger.finish(session, claim, now=self._now())
+        counts = ", ".join(f"{number} {kind}" for kind, number in totals.items()) or "it was empty"
+        return Finished(f"{claim.workspace_name} is gone: {counts}")

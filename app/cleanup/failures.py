@@ -1,0 +1,152 @@
+"""What is still there and why: one row per resource that could not be deleted."""
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.lifecycle import FailureClass
+from app.models import DeletionFailure
+
+WHOLE_KIND = "*"
+"""`resource_id` of a failure that is not about one resource."""
+
+
+def upsert(
+    session: Session,
+    deletion_id: UUID,
+    kind: str,
+    *,
+    resource_id: UUID | None,
+    name: str,
+    error_class: FailureClass,
+    message: str,
+    now: datetime,
+) -> None:
+    """Keep why a resource stays for now; None is the kind as a whole."""
+    seen = insert(DeletionFailure).values(
+        deletion_id=deletion_id,
+        kind=kind,
+        resource_id=_key(resource_id),
+        name=name,
+        error_class=error_class,
+        message=message,
+        # Asking again whether a resource has stopped is no attempt.
+        attempts=0 if error_class is FailureClass.WAITING else 1,
+        first_seen_at=now,
+        last_seen_at=now,
+    )
+    session.execute(
+        seen.on_conflict_do_update(
+            index_elements=["deletion_id", "kind", "resource_id"],
+            set_={
+                "error_class": seen.excluded.error_class,
+                "message": seen.excluded.message,
+                "last_seen_at": seen.excluded.last_seen_at,
+                "attempts": DeletionFailure.attempts + seen.excluded.attempts,
+            },
+        )
+    )
+
+
+def forget(session: Session, deletion_id: UUID, kind: str, resource_id: UUID | None) -> None:
+    """The resource is gone, and so is its failure."""
+    session.execute(
+        delete(DeletionFailure).where(
+            _open(deletion_id, kind), DeletionFailure.resource_id == _key(resource_id)
+        )
+    )
+
+
+def forget_kind(session: Session, deletion_id: UUID, kind: str) -> None:
+    """Nothing of the kind is left: what has not been skipped is resolved."""
+    session.execute(delete(DeletionFailure).where(_open(deletion_id, kind)))
+
+
+def open_by_class(session: Session, deletion_id: UUID, kind: str) -> Counter[FailureClass]:
+    """How many resources of a kind are still there, by why."""
+    rows = session.execute(
+        select(DeletionFailure.error_class, func.count())
+        .where(_open(deletion_id, kind))
+        .group_by(DeletionFailure.error_class)
+    )
+    return Counter({error_class: number for error_class, number in rows})  # noqa: C416 -- a Row is no pair to mypy
+
+
+def worst(session: Session, deletion_id: UUID, kind: str) -> str:
+    """One line about the failure an operator should look at first, and how many more there are."""
+    failure = session.scalars(
+        select(DeletionFailure)
+        .where(_open(deletion_id, kind))
+        .order_by(
+            # permanent, then transient, then waiting; the longest known first
+            DeletionFailure.error_class != FailureClass.PERMANENT,
+            DeletionFailure.error_class == FailureClass.WAITING,
+            DeletionFailure.first_seen_at,
+            DeletionFailure.resource_id,
+        )
+        .limit(1)
+    ).one_or_none()
+    if failure is None:
+        return kind
+    others = open_by_class(session, deletion_id, kind).total() - 1
+    more = f", and {others} more" if others else ""
+    return f"{kind}/{failure.name}: {failure.message} ({failure.error_class.value}){more}"
+
+
+def skip(
+    session: Session,
+    deletion_id: UUID,
+    *,
+    actor: str,
+    reason: str,
+    kind: str | None = None,
+    resource_id: str | None = None,
+) -> list[tuple[str, str, str]]:
+    """Mark failing resources as retained for good: `(kind, resource_id, name)` of each; all open ones by default.
+
+    A failure of a kind as a whole names no resource that could be retained, and is left.
+    """
+    chosen = [
+        DeletionFailure.deletion_id == deletion_id,
+        DeletionFailure.skipped_by.is_(None),
+        DeletionFailure.resource_id != WHOLE_KIND,
+    ]
+    if kind is not None and resource_id is not None:
+        chosen += [DeletionFailure.kind == kind, DeletionFailure.resource_id == resource_id]
+    rows = session.execute(
+        update(DeletionFailure)
+        .where(*chosen)
+        .values(skipped_by=actor, skip_reason=reason)
+        .returning(DeletionFailure.kind, DeletionFailure.resource_id, DeletionFailure.name),
+        execution_options={"synchronize_session": False},
+    )
+    return [(row.kind, row.resource_id, row.name) for row in rows]
+
+
+def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
+    """Ids of the resources of a kind that an administrator chose to leave behind."""
+    ids = session.scalars(
+        select(DeletionFailure.resource_id).where(
+            DeletionFailure.deletion_id == deletion_id,
+            DeletionFailure.kind == kind,
+            DeletionFailure.skipped_by.is_not(None),
+        )
+    )
+    return {UUID(one) for one in ids}
+
+
+def _open(deletion_id: UUID, kind: str) -> ColumnElement[bool]:
+    return and_(
+        DeletionFailure.deletion_id == deletion_id,
+        DeletionFailure.kind == kind,
+        DeletionFailure.skipped_by.is_(None),
+    )
+
+
+def _key(resource_id: Any) -> str:
+    return WHOLE_KIND if resource_id is None else str(resource_id)

@@ -1,0 +1,24 @@
+"""The order in which a workspace is taken apart. A new kind: one file here, one line below, one cleanup task."""
+
+from app.cleanup.kinds import (
+    deployment_configs,
+    deployments,
+    entities,
+    filesets,
+    jobs,
+    projects,
+    role_bindings,
+)
+from app.cleanup.kinds.base import Kind
+
+ORDER: tuple[Kind, ...] = (
+    jobs.KIND,  # running code writes filesets and holds deployments
+    deployments.KIND,  # still serving; the last running thing
+    deployment_configs.KIND,  # deployments were made from them
+    filesets.KIND,  # nothing can write any more
+    entities.KIND,  # no side effects
+    projects.KIND,  # entities named them
+    role_bindings.KIND,  # powerless; kept until now for audit and restore
+)
+
+KINDS = {kind.name: kind for kind in ORDER}

@@ -1,0 +1,66 @@
+"""What a kind of resource must be able to do to be deleted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.context import Context
+from app.lifecycle import FailureClass
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Nothing of the resource is left but its row, which the engine removes."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """It was asked to stop and has not yet. Not an error, so it is returned: raising would undo the asking."""
+
+    why: str
+
+
+class InvalidReference(Exception):
+    """The resource refers to something that cannot exist; no retry will help."""
+
+
+@dataclass(frozen=True)
+class ResourceKind:
+    """A kind whose resources are deleted one by one, because something outside the database must go first.
+
+    `delete` runs outside any transaction, at most for the item time-out; it must be idempotent, act by id,
+    treat what is already missing as Gone, and raise for anything else.
+    """
+
+    name: str
+    model: type[Any]
+    delete: Callable[[Context, Any], Gone | Waiting]
+
+
+@dataclass(frozen=True)
+class RowsKind:
+    """A kind that is only rows. `delete_chunk` removes up to `limit` of them and tells how many went."""
+
+    name: str
+    model: type[Any]
+    delete_chunk: Callable[[Session, UUID, int], int]
+
+
+Kind = ResourceKind | RowsKind
+
+
+def classify(error: BaseException) -> FailureClass:
+    """Whether `error` may go away by itself. Anything unknown may."""
+    permanent = (PermissionError, InvalidReference)
+    return FailureClass.PERMANENT if isinstance(error, permanent) else FailureClass.TRANSIENT
+
+
+def explain(error: BaseException) -> str:
+    """One line for the operator: what happened, without a stack trace or a statement."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    text = " ".join(str(cause).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

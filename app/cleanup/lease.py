@@ -1,0 +1,130 @@
+"""The lease of a deletion: who may work on it, and the fence that every write of theirs must pass."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, exists, func, or_, select, true, update
+from sqlalchemy.orm import Session
+
+from app.cleanup.history import record
+from app.lifecycle import DeletionState
+from app.models import CleanupControl, Deletion
+
+
+class LeaseLost(Exception):
+    """Another worker holds the deletion now; whatever this one still does must not be written."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on one deletion, until `fence` is outdated."""
+
+    id: UUID
+    workspace_id: UUID
+    workspace_name: str
+    fence: int
+    owner: str
+    phase: str | None
+    phase_started_at: datetime | None
+    cursor: UUID | None
+    is_first: bool
+    is_takeover: bool
+    """The worker before us vanished without giving its lease back."""
+
+
+def is_due(now: datetime) -> Any:
+    """The condition under which a deletion may be claimed."""
+    paused = exists().where(CleanupControl.paused)
+    return and_(
+        Deletion.state == DeletionState.DELETING,
+        Deletion.next_run_at <= now,
+        Deletion.purge_after <= now,
+        or_(Deletion.lease_until.is_(None), Deletion.lease_until < now),
+        ~paused,
+    )
+
+
+def claim(
+    session: Session, *, owner: str, now: datetime, until: datetime, deletion_id: UUID | None = None
+) -> Claim | None:
+    """Take the lease of one due deletion, the longest due first; None if there is none to be had."""
+    wanted = Deletion.id == deletion_id if deletion_id else true()
+    due = (
+        select(
+            Deletion.id,
+            Deletion.lease_owner.label("owner_before"),
+            Deletion.started_at.label("started_before"),
+        )
+        .where(is_due(now), wanted)
+        .order_by(Deletion.next_run_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    row = session.execute(
+        update(Deletion)
+        .where(Deletion.id == due.c.id)
+        .values(
+            fence=Deletion.fence + 1,
+            lease_owner=owner,
+            lease_until=until,
+            started_at=func.coalesce(Deletion.started_at, now),
+        )
+        .returning(Deletion, due.c.owner_before, due.c.started_before),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    ).one_or_none()
+    if row is None:
+        return None
+    deletion: Deletion = row[0]
+    taken = Claim(
+        id=deletion.id,
+        workspace_id=deletion.workspace_id,
+        workspace_name=deletion.workspace_name,
+        fence=deletion.fence,
+        owner=owner,
+        phase=deletion.phase,
+        phase_started_at=deletion.phase_started_at,
+        cursor=deletion.cursor,
+        is_first=row.started_before is None,
+        is_takeover=row.owner_before is not None,
+    )
+    if taken.is_takeover:
+        record(
+            session, taken.id, "worker_lost", actor=owner, at=now, lost=row.owner_before, phase=taken.phase
+        )
+    return taken
+
+
+def write(session: Session, claim: Claim, **values: Any) -> Deletion:
+    """Change the claimed row: the one guard of all worker writes. Raises LeaseLost if the fence is outdated."""
+    row = session.scalars(
+        update(Deletion)
+        .where(
+            Deletion.id == claim.id,
+            Deletion.fence == claim.fence,
+            Deletion.lease_owner == claim.owner,
+            Deletion.state == DeletionState.DELETING,
+        )
+        .values(**values)
+        .returning(Deletion),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+    if row is None:
+        raise LeaseLost(f"deletion {claim.id}: fence {claim.fence} is outdated")
+    return row
+
+
+def renew(session: Session, claim: Claim, *, lease_until: datetime, cursor: UUID | None = None) -> Deletion:
+    """Keep the lease, and note how far the pass has come."""
+    return write(session, claim, cursor=cursor, lease_until=lease_until)
+
+
+def release(session: Session, claim: Claim, *, now: datetime, cursor: UUID | None) -> None:
+    """Give the lease back with work left, due now: to the end of the queue."""
+    write(session, claim, cursor=cursor, next_run_at=now, rung_at=now, **RELEASED)
+
+
+RELEASED: dict[str, None] = {"lease_owner": None, "lease_until": None}
+"""Column values that give the lease back."""

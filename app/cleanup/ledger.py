@@ -1,0 +1,270 @@
+"""The life of a deletion: with `lease`, the only writer of its row.
+
+Each function is one transition: a guarded UPDATE whose row count is looked at, and its event, in the caller's
+transaction. What workers write goes through `lease.write`, and so through the fence.
+"""
+
+import random
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, delete, func, update
+from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.orm import Session
+
+from app.cleanup.history import record
+from app.cleanup.lease import RELEASED, Claim, write
+from app.config import Settings
+from app.errors import WrongState
+from app.lifecycle import DeletionState, WorkspaceState
+from app.logs import get_logger
+from app.models import Deletion, Workspace
+
+log = get_logger(__name__)
+
+SWEEP = "sweep"
+"""The actor of scheduled re-attempts."""
+
+# --- the request's side -------------------------------------------------------------------------------------
+
+
+def open_deletion(
+    session: Session, *, workspace_id: UUID, name: str, actor: str, now: datetime, grace: timedelta
+) -> Deletion:
+    """Write down that a workspace is to be destroyed once the grace period is over."""
+    deletion = Deletion(
+        workspace_id=workspace_id,
+        workspace_name=name,
+        requested_by=actor,
+        requested_at=now,
+        purge_after=now + grace,
+        next_run_at=now + grace,
+    )
+    session.add(deletion)
+    session.flush()  # the event refers to it
+    record(session, deletion.id, "requested", actor=actor, at=now, workspace=name)
+    return deletion
+
+
+def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, now: datetime, name: str) -> None:
+    """DELETING→RESTORED. Raises WrongState once destruction has begun."""
+    _move(
+        session,
+        deletion_id,
+        and_(Deletion.state == DeletionState.DELETING, Deletion.started_at.is_(None)),
+        refusal="Destruction has begun or the deletion has ended: it cannot be restored any more.",
+        state=DeletionState.RESTORED,
+        finished_at=now,
+    )
+    record(session, deletion_id, "restored", actor=actor, at=now, workspace=name)
+
+
+def reopen(
+    session: Session, deletion_id: UUID, *, event: str, actor: str, now: datetime, **detail: Any
+) -> None:
+    """FAILED→DELETING, due now, with a fresh budget of attempts.
+
+    A scheduled re-attempt uses up a round; a person's retry starts the rounds anew. Raises WrongState unless FAILED.
+    """
+    deletion = _move(
+        session,
+        deletion_id,
+        Deletion.state == DeletionState.FAILED,
+        refusal="The deletion is not FAILED: only a failed one can be retried, skipped or forced.",
+        state=DeletionState.DELETING,
+        round=Deletion.round + 1 if actor == SWEEP else 0,
+        attempts=0,
+        polls=0,
+        has_progressed=False,
+        phase=None,
+        phase_started_at=None,
+        next_run_at=now,
+        next_reattempt_at=None,
+        reason=None,
+        rung_at=None,
+    )
+    _follow(session, deletion.workspace_id, WorkspaceState.DELETING)
+    record(session, deletion_id, event, actor=actor, at=now, round=deletion.round, **detail)
+
+
+def _move(session: Session, deletion_id: UUID, guard: Any, *, refusal: str, **values: Any) -> Deletion:
+    moved = session.scalars(
+        update(Deletion).where(Deletion.id == deletion_id, guard).values(**values).returning(Deletion),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+    if moved is None:
+        raise WrongState(refusal)
+    return moved
+
+
+def _follow(session: Session, workspace_id: UUID, state: WorkspaceState) -> None:
+    session.execute(
+        update(Workspace)
+        .where(Workspace.id == workspace_id, Workspace.state != WorkspaceState.ACTIVE)
+        .values(state=state)
+    )
+
+
+# --- the worker's side --------------------------------------------------------------------------------------
+
+
+def begin(session: Session, claim: Claim, *, now: datetime, counts: dict[str, int]) -> None:
+    """First claim: note what the workspace held."""
+    write(session, claim, created_counts=counts)
+    record(session, claim.id, "started", actor=claim.owner, at=now, held=counts)
+
+
+def enter_phase(session: Session, claim: Claim, phase: str | None, *, now: datetime) -> Claim:
+    """Move on to another kind, None when only the workspace row is left. The claim as it is from now on."""
+    deletion = write(
+        session,
+        claim,
+        phase=phase,
+        phase_started_at=now,
+        cursor=None,
+        attempts=0,
+        polls=0,
+        has_progressed=False,
+    )
+    if claim.phase:
+        went = deletion.deleted_counts.get(claim.phase, 0)
+        record(session, claim.id, "phase_finished", actor=claim.owner, at=now, kind=claim.phase, deleted=went)
+    if phase:
+        record(session, claim.id, "phase_started", actor=claim.owner, at=now, kind=phase)
+    return replace(claim, phase=phase, phase_started_at=now, cursor=None)
+
+
+def count_gone(
+    session: Session,
+    claim: Claim,
+    kind: str,
+    *,
+    removed: int,
+    lease_until: datetime,
+    cursor: UUID | None = None,
+) -> None:
+    """Rows of a kind went: count them as progress, and renew the lease."""
+    so_far = func.coalesce(Deletion.deleted_counts[kind].as_integer(), 0)
+    write(
+        session,
+        claim,
+        has_progressed=True,
+        cursor=cursor,
+        lease_until=lease_until,
+        deleted_counts=func.jsonb_set(
+            Deletion.deleted_counts, array([kind]), func.to_jsonb(so_far + removed)
+        ),
+    )
+
+
+def next_pass(session: Session, claim: Claim) -> None:
+    """Something went in this pass: start over with a fresh budget."""
+    write(session, claim, cursor=None, has_progressed=False, attempts=0, polls=0)
+
+
+def wait(session: Session, claim: Claim, settings: Settings, *, now: datetime) -> float:
+    """Everything left is stopping: give the lease back, at no cost. Seconds until the next look."""
+    deletion = write(session, claim, cursor=None, has_progressed=False, polls=Deletion.polls + 1, **RELEASED)
+    delay = min(
+        settings.waiting_poll_max_seconds,
+        settings.waiting_poll_min_seconds * 2.0 ** min(deletion.polls - 1, 30),
+    )
+    deletion.next_run_at = now + timedelta(seconds=delay)
+    return delay
+
+
+def back_off(
+    session: Session,
+    claim: Claim,
+    settings: Settings,
+    *,
+    now: datetime,
+    attempts: int,
+    reason: str,
+    cursor: UUID | None,
+) -> float:
+    """A pass without success: try again later. Seconds until then; the lease is given back.
+
+    Full jitter: uniform between nothing and the exponential ceiling, so that a crowd does not return in step.
+    """
+    ceiling = min(settings.backoff_cap_seconds, settings.backoff_base_seconds * 2.0 ** min(attempts, 30))
+    delay = random.uniform(0, ceiling)  # noqa: S311 -- jitter, not a secret
+    write(
+        session,
+        claim,
+        cursor=cursor,
+        has_progressed=False,
+        attempts=attempts,
+        polls=0,
+        next_run_at=now + timedelta(seconds=delay),
+        **RELEASED,
+    )
+    record(
+        session,
+        claim.id,
+        "backed_off",
+        actor=claim.owner,
+        at=now,
+        attempt=attempts,
+        reason=reason,
+        retry_in_s=round(delay, 1),
+    )
+    return delay
+
+
+def fail(
+    session: Session,
+    claim: Claim,
+    settings: Settings,
+    *,
+    now: datetime,
+    reason: str,
+    is_permanent: bool,
+    attempts: int,
+) -> datetime | None:
+    """DELETING→FAILED. When the schedule will try again, or None if a person must.
+
+    What is permanent is not re-attempted by the schedule: it would fail in the same way for a week.
+    """
+    deletion = write(session, claim, **RELEASED)
+    delay = None if is_permanent else settings.reattempt_delay(deletion.round)
+    deletion.state = DeletionState.FAILED
+    deletion.reason = reason
+    deletion.attempts = attempts
+    deletion.cursor = None
+    deletion.next_reattempt_at = now + delay if delay else None
+    _follow(session, claim.workspace_id, WorkspaceState.FAILED)
+    record(
+        session,
+        claim.id,
+        "failed",
+        actor=claim.owner,
+        at=now,
+        reason=reason,
+        next_reattempt_at=deletion.next_reattempt_at.isoformat() if deletion.next_reattempt_at else None,
+    )
+    log.error(
+        "workspace.cleanup_failed", deletion_id=str(claim.id), workspace=claim.workspace_name, reason=reason
+    )
+    return deletion.next_reattempt_at
+
+
+def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
+    """DELETING→DONE, in the transaction that removes the workspace row. The totals per kind.
+
+    The caller's commit fails with a foreign key violation if anything is left after all.
+    """
+    deletion = write(session, claim, **RELEASED)
+    deletion.state = DeletionState.DONE
+    deletion.phase = None
+    deletion.finished_at = now
+    session.execute(delete(Workspace).where(Workspace.id == claim.workspace_id))
+    record(session, claim.id, "finished", actor=claim.owner, at=now, deleted=deletion.deleted_counts)
+    return deletion.deleted_counts
+
+
+def note_rung(session: Session, deletion_id: UUID, *, now: datetime) -> None:
+    """The sweep rang for it; it need not ring again for a while."""
+    session.execute(update(Deletion).where(Deletion.id == deletion_id).values(rung_at=now))

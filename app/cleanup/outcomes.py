@@ -1,0 +1,43 @@
+"""How a slice can end."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Nothing was done: not due, paused, held by another worker, or ended."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """The slice ended with work left, and has rung for the next."""
+
+    summary: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The workspace is gone."""
+
+    summary: str
+
+
+@dataclass(frozen=True)
+class Postponed:
+    """Nothing more can be done for now; due again in `retry_in_s` seconds."""
+
+    reason: str
+    attempt: int
+    retry_in_s: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Given up until the schedule or an administrator reopens it."""
+
+    reason: str
+
+
+Outcome = Idle | Advanced | Finished | Postponed | Failed

@@ -1,0 +1,109 @@
+"""What a workspace still holds, read from its tables."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, String, cast, delete, exists, func, select
+from sqlalchemy.orm import Session
+
+from app.cleanup import failures
+from app.cleanup.kinds import ORDER
+from app.cleanup.kinds.base import Kind, ResourceKind
+from app.lifecycle import DeletionState
+from app.models import CleanupControl, Deletion, DeletionFailure
+
+
+def first_kind(session: Session, workspace_id: UUID, deletion_id: UUID | None = None) -> Kind | None:
+    """The first kind in order of which the workspace holds anything that is not to be retained."""
+    for kind in ORDER:
+        if has_rows(session, kind, workspace_id, deletion_id):
+            return kind
+    return None
+
+
+def has_rows(session: Session, kind: Kind, workspace_id: UUID, deletion_id: UUID | None = None) -> bool:
+    """Whether anything of `kind` is left; with a deletion, apart from what it retains."""
+    return bool(session.scalar(select(exists().where(*_left(kind, workspace_id, deletion_id)))))
+
+
+def count(session: Session, kind: Kind, workspace_id: UUID, deletion_id: UUID) -> int:
+    """How many of `kind` are left, apart from what the deletion retains."""
+    return session.scalar(select(func.count()).where(*_left(kind, workspace_id, deletion_id))) or 0
+
+
+def page(
+    session: Session,
+    kind: ResourceKind,
+    workspace_id: UUID,
+    deletion_id: UUID,
+    *,
+    after: UUID | None,
+    limit: int,
+) -> Sequence[Any]:
+    """The next resources of a pass, by id. Keyset, never offset: rows vanish while we walk."""
+    model = kind.model
+    query = select(model).where(*_left(kind, workspace_id, deletion_id)).order_by(model.id).limit(limit)
+    if after is not None:
+        query = query.where(model.id > after)
+    return session.scalars(query).all()
+
+
+def remove_row(session: Session, kind: Kind, resource_id: UUID) -> int:
+    """Delete the row of a resource that is gone; 0 if somebody was quicker."""
+    model = kind.model
+    removed = session.execute(delete(model).where(model.id == resource_id).returning(model.id))
+    return len(removed.all())
+
+
+def remove_retained_rows(session: Session, deletion_id: UUID) -> None:
+    """Delete the rows of skipped resources. What they stand for stays, recorded with the failures."""
+    for kind in ORDER:
+        if ids := failures.retained(session, deletion_id, kind.name):
+            session.execute(delete(kind.model).where(kind.model.id.in_(ids)))
+
+
+def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+    """What each workspace holds, per kind; kinds with nothing are left out. One query per kind."""
+    held: dict[UUID, dict[str, int]] = {workspace_id: {} for workspace_id in workspace_ids}
+    for kind in ORDER:
+        column = kind.model.workspace_id
+        rows = session.execute(select(column, func.count()).where(column.in_(workspace_ids)).group_by(column))
+        for workspace_id, number in rows:
+            held[workspace_id][kind.name] = number
+    return held
+
+
+def why_idle(session: Session, deletion_id: UUID | None, *, now: datetime) -> str:
+    """Why a deletion could not be claimed, for the operator who reads the task's result."""
+    if deletion_id is None:
+        return "nothing is due"
+    deletion = session.get(Deletion, deletion_id)
+    if deletion is None:
+        return "no such deletion"
+    if deletion.state is not DeletionState.DELETING:
+        return f"it is {deletion.state.value}"
+    if deletion.lease_until is not None and deletion.lease_until >= now:
+        return f"{deletion.lease_owner} works on it"
+    due_at = max(deletion.next_run_at, deletion.purge_after)
+    if due_at > now:
+        return f"not due for {(due_at - now).total_seconds():.0f} s"
+    if session.scalar(select(exists().where(CleanupControl.paused))):
+        return "destruction is paused"
+    return "another worker was quicker"
+
+
+def _left(kind: Kind, workspace_id: UUID, deletion_id: UUID | None) -> list[ColumnElement[bool]]:
+    model = kind.model
+    conditions = [model.workspace_id == workspace_id]
+    if deletion_id is not None:
+        conditions.append(
+            ~exists().where(
+                DeletionFailure.deletion_id == deletion_id,
+                DeletionFailure.kind == kind.name,
+                DeletionFailure.resource_id == cast(model.id, String),
+                DeletionFailure.skipped_by.is_not(None),
+            )
+        )
+    return conditions

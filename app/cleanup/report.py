@@ -1,0 +1,123 @@
+"""What is going on with deletions: the read side for the API, the command line and the metrics."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, aliased
+
+from app.cleanup import remaining
+from app.clock import Moment
+from app.lifecycle import DeletionState, FailureClass
+from app.models import Deletion, DeletionFailure
+
+
+class FailureReport(BaseModel):
+    """Why one resource is still there, or was left behind."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    kind: str
+    resource_id: str
+    name: str
+    error_class: FailureClass
+    message: str
+    attempts: int
+    first_seen_at: Moment
+    last_seen_at: Moment
+    skipped_by: str | None
+    skip_reason: str | None
+
+
+class DeletionReport(BaseModel):
+    """A deletion as clients and operators see it."""
+
+    id: UUID
+    workspace_id: UUID
+    workspace_name: str
+    state: DeletionState
+    phase: str | None
+    requested_by: str
+    requested_at: Moment
+    purge_after: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    attempts: int
+    round: int
+    next_run_at: Moment | None
+    next_reattempt_at: Moment | None
+    reason: str | None
+    deleted: dict[str, int]
+    remaining: dict[str, int]
+    failures: list[FailureReport]
+    eta_seconds: int | None
+
+
+_FAILURES_SHOWN = 100
+"""Of each deletion; a store that is down fails everything in the same way."""
+
+
+def report(session: Session, deletions: Sequence[Deletion], *, now: datetime) -> list[DeletionReport]:
+    """Describe deletions, with a number of queries that does not grow with theirs."""
+    living = [one.workspace_id for one in deletions if one.state is not DeletionState.DONE]
+    held = remaining.count_by_kind(session, living)
+    failing = _failures(session, [one.id for one in deletions])
+    return [_describe(one, held.get(one.workspace_id, {}), failing.get(one.id, []), now) for one in deletions]
+
+
+def _failures(session: Session, ids: Sequence[UUID]) -> dict[UUID, list[FailureReport]]:
+    place = func.row_number().over(
+        partition_by=DeletionFailure.deletion_id,
+        order_by=(DeletionFailure.first_seen_at, DeletionFailure.resource_id),
+    )
+    numbered = (
+        select(DeletionFailure, place.label("place")).where(DeletionFailure.deletion_id.in_(ids)).subquery()
+    )
+    shown = aliased(DeletionFailure, numbered)
+    rows = session.scalars(
+        select(shown)
+        .where(numbered.c.place <= _FAILURES_SHOWN)
+        .order_by(numbered.c.deletion_id, numbered.c.place)
+    )
+    found: dict[UUID, list[FailureReport]] = {}
+    for row in rows:
+        found.setdefault(row.deletion_id, []).append(FailureReport.model_validate(row))
+    return found
+
+
+def _describe(
+    deletion: Deletion, held: dict[str, int], failing: list[FailureReport], now: datetime
+) -> DeletionReport:
+    is_living = deletion.state is DeletionState.DELETING
+    left = held if deletion.state in {DeletionState.DELETING, DeletionState.FAILED} else {}
+    return DeletionReport(
+        id=deletion.id,
+        workspace_id=deletion.workspace_id,
+        workspace_name=deletion.workspace_name,
+        state=deletion.state,
+        phase=deletion.phase,
+        requested_by=deletion.requested_by,
+        requested_at=deletion.requested_at,
+        purge_after=deletion.purge_after,
+        started_at=deletion.started_at,
+        finished_at=deletion.finished_at,
+        attempts=deletion.attempts,
+        round=deletion.round,
+        next_run_at=deletion.next_run_at if is_living else None,
+        next_reattempt_at=deletion.next_reattempt_at,
+        reason=deletion.reason,
+        deleted=deletion.deleted_counts,
+        remaining=left,
+        failures=failing,
+        eta_seconds=_eta(deletion, left, now) if is_living else None,
+    )
+
+
+def _eta(deletion: Deletion, left: dict[str, int], now: datetime) -> int | None:
+    """Seconds until the end at the average speed so far, or None before anything went."""
+    gone = sum(deletion.deleted_counts.values())
+    if deletion.started_at is None or not gone:
+        return None
+    return round((now - deletion.started_at).total_seconds() / gone * sum(left.values()))

@@ -1,0 +1,518 @@
+"""The slice: what it removes, in which order, and how it ends."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, text, update
+
+from app.cleanup.engine import run_slice
+from app.cleanup.kinds import ORDER
+from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
+from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStatus, WorkspaceState
+from app.models import Deletion, DeletionEvent, DeletionFailure, Deployment, Job, Workspace
+from tests import factories
+from tests.cleanup.conftest import the
+
+
+def exists(session, workspace_id):
+    """Whether the workspace row is still there."""
+    found = session.scalar(select(Workspace.id).where(Workspace.id == workspace_id))
+    session.rollback()  # an open transaction would keep others from changing the schema
+    return found is not None
+
+
+def settle_runtime(session):
+    """Play the runtime worker: confirm everything that was asked to stop."""
+    session.rollback()
+    session.execute(update(Job).where(Job.status == JobStatus.CANCELLING).values(status=JobStatus.CANCELLED))
+    session.execute(
+        update(Deployment)
+        .where(Deployment.status == DeploymentStatus.DELETING)
+        .values(status=DeploymentStatus.DELETED)
+    )
+    session.commit()
+
+
+def test_everything_of_a_workspace_goes_and_its_neighbours_keep_everything(session, context, delete, clock):
+    doomed, neighbour = factories.make_workspace(session), factories.make_workspace(session, "neighbour")
+    held = factories.fill(session, context.store, doomed)
+    doomed_id = doomed.id
+    kept = factories.fill(session, context.store, neighbour)
+    deletion_id = delete("ml-team")
+    successor = factories.make_workspace(session, "ml-team")
+    factories.fill(session, context.store, successor)
+
+    outcome = None
+    while not isinstance(outcome, Finished):
+        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        settle_runtime(session)
+        clock.pass_(3)
+
+    deletion = the(session, deletion_id)
+    assert deletion.state is DeletionState.DONE
+    assert deletion.deleted_counts == deletion.created_counts == held
+    assert factories.rows_of(session, doomed_id) == {}
+    assert not exists(session, doomed_id)
+    assert set(context.store.workspace_ids()) == {neighbour.id, successor.id}
+    assert factories.rows_of(session, neighbour.id) == kept
+    assert factories.rows_of(session, successor.id) == kept
+
+
+def test_the_history_is_complete_and_in_the_order_of_the_kinds(session, context, delete, drive):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace)
+    factories.make_project(session, workspace)
+    factories.make_fileset(session, workspace)
+    session.commit()
+    deletion_id = delete("ml-team")
+
+    drive(deletion_id)
+
+    events = session.scalars(
+        select(DeletionEvent).where(DeletionEvent.deletion_id == deletion_id).order_by(DeletionEvent.id)
+    ).all()
+    assert [(event.event, event.detail.get("kind")) for event in events] == [
+        ("requested", None),
+        ("started", None),
+        ("phase_started", "jobs"),
+        ("phase_finished", "jobs"),
+        ("phase_started", "filesets"),
+        ("phase_finished", "filesets"),
+        ("phase_started", "projects"),
+        ("phase_finished", "projects"),
+        ("finished", None),
+    ]
+    assert events[-1].detail["deleted"] == {"jobs": 1, "filesets": 1, "projects": 1}
+
+
+def test_each_slice_cleans_one_kind_and_rings_for_the_next_by_name(session, context, delete, drive, bell):
+    factories.fill(session, context.store, factories.make_workspace(session), number=1)
+    session.execute(update(Deployment).values(status=DeploymentStatus.DELETED))
+    session.commit()
+    deletion_id = delete("ml-team")
+
+    drive(deletion_id)
+
+    names = [ring.task for ring in bell.rung if ring.task.startswith("workspace.cleanup.")]
+    expected = [f"workspace.cleanup.{kind.name}" for kind in ORDER]
+    assert names == [*expected, "workspace.cleanup.finalize"]
+
+
+def test_a_slice_says_what_it_did_in_words(session, context, delete, clock):
+    workspace = factories.make_workspace(session)
+    for i in range(3):
+        factories.make_fileset(session, workspace, f"fs-{i}")
+    session.commit()
+
+    outcome = run_slice(context, delete("ml-team"), owner="w", now=clock.now)
+
+    assert outcome == Advanced("ml-team filesets: 3 deleted, 0 left")
+
+
+def test_filesets_wait_until_the_last_job_has_ended(session, context, delete, clock):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, status=JobStatus.ACTIVE)
+    factories.make_fileset(session, workspace)
+    session.commit()
+    deletion_id = delete("ml-team")
+
+    first = run_slice(context, deletion_id, owner="w", now=clock.now)
+    clock.pass_(60)
+    second = run_slice(context, deletion_id, owner="w", now=clock.now)
+
+    assert isinstance(first, Postponed)
+    assert isinstance(second, Postponed)
+    assert factories.rows_of(session, workspace.id) == {"jobs": 1, "filesets": 1}
+    assert the(session, deletion_id).attempts == 0, "waiting costs no attempt"
+
+
+def test_waiting_polls_more_and_more_slowly(session, context, delete, clock):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, status=JobStatus.ACTIVE)
+    session.commit()
+    deletion_id = delete("ml-team")
+
+    waits = []
+    for _ in range(5):
+        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        assert isinstance(outcome, Postponed)
+        waits.append(outcome.retry_in_s)
+        clock.pass_(outcome.retry_in_s)
+
+    assert waits == [2, 4, 8, 15, 15]
+
+
+def test_what_never_stops_becomes_an_error_after_the_waiting_limit(session, context, delete, drive):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, "stubborn", status=JobStatus.ACTIVE)
+    session.commit()
+
+    last = drive(delete("ml-team"))[-1]
+
+    assert isinstance(last, Failed)
+    assert "jobs/stubborn" in last.reason
+    assert "more than 900 s" in last.reason
+
+
+def test_one_bad_fileset_keeps_nothing_else_of_its_kind(session, context, delete, drive, faulty):
+    workspace = factories.make_workspace(session)
+    filesets = [factories.make_fileset(session, workspace, f"fs-{i:02}") for i in range(12)]
+    factories.make_project(session, workspace)
+    session.commit()
+    faulty.faults[filesets[3].id] = OSError("503 Service Unavailable")
+    deletion_id = delete("ml-team")
+
+    last = drive(deletion_id)[-1]
+
+    assert isinstance(last, Failed)
+    assert factories.rows_of(session, workspace.id) == {"filesets": 1, "projects": 1}
+    deletion = the(session, deletion_id)
+    assert deletion.state is DeletionState.FAILED
+    assert deletion.attempts == 8
+    assert "filesets/fs-03: OSError: 503 Service Unavailable (transient)" in (deletion.reason or "")
+    assert deletion.next_reattempt_at is not None
+    assert deletion.lease_owner is None
+    assert session.get_one(Workspace, workspace.id).state is WorkspaceState.FAILED
+    [failure] = session.scalars(select(DeletionFailure))
+    assert (failure.kind, failure.name, failure.error_class) == ("filesets", "fs-03", FailureClass.TRANSIENT)
+    assert failure.attempts >= 8
+
+
+def test_only_permanent_failures_left_fail_at_once_and_wait_for_a_person(
+    session, context, delete, drive, faulty
+):
+    workspace = factories.make_workspace(session)
+    bad, _good = [factories.make_fileset(session, workspace, f"fs-{i}") for i in range(2)]
+    session.commit()
+    faulty.faults[bad.id] = PermissionError("access denied")
+    deletion_id = delete("ml-team")
+
+    outcomes = drive(deletion_id)
+
+    assert isinstance(outcomes[-1], Failed)
+    assert not any(isinstance(outcome, Postponed) for outcome in outcomes), "there is nothing to wait for"
+    assert the(session, deletion_id).next_reattempt_at is None
+    assert factories.rows_of(session, workspace.id) == {"filesets": 1}
+
+
+def test_five_transient_failures_in_a_row_end_the_pass(session, context, delete, clock, faulty):
+    workspace = factories.make_workspace(session)
+    filesets = [factories.make_fileset(session, workspace, f"fs-{i:02}") for i in range(20)]
+    session.commit()
+    faulty.faults = {fileset.id: ConnectionError("refused") for fileset in filesets}
+    deletion_id = delete("ml-team")
+
+    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+
+    assert isinstance(outcome, Postponed)
+    assert len(faulty.purged) == 5
+
+
+def test_bad_resources_at_the_front_do_not_hide_the_good_ones_behind(session, context, delete, drive, faulty):
+    workspace = factories.make_workspace(session)
+    filesets = [factories.make_fileset(session, workspace, f"fs-{i:02}") for i in range(20)]
+    session.commit()
+    faulty.faults = {fileset.id: ConnectionError("refused") for fileset in filesets[:12]}
+
+    last = drive(delete("ml-team"))[-1]
+
+    assert isinstance(last, Failed)
+    assert factories.rows_of(session, workspace.id) == {"filesets": 12}
+
+
+def test_progress_resets_the_budget_of_attempts(session, context, delete, drive, faulty):
+    workspace = factories.make_workspace(session)
+    bad = factories.make_fileset(session, workspace, "bad")
+    session.commit()
+    faulty.faults[bad.id] = TimeoutError("slow")
+    deletion_id = delete("ml-team")
+    assert isinstance(drive(deletion_id)[-1], Failed)
+    faulty.faults.clear()
+    session.execute(update(Deletion).values(state=DeletionState.DELETING, attempts=7, reason=None))
+    session.commit()
+
+    last = drive(deletion_id)[-1]
+
+    assert isinstance(last, Finished)
+    assert session.scalar(select(DeletionFailure.name)) is None, "what went has no failure any more"
+
+
+def test_back_off_is_drawn_from_below_a_ceiling_that_doubles(session, context, delete, clock, faulty):
+    workspace = factories.make_workspace(session)
+    bad = factories.make_fileset(session, workspace, "bad")
+    session.commit()
+    faulty.faults[bad.id] = TimeoutError("slow")
+    deletion_id = delete("ml-team")
+
+    for attempt in range(1, 8):
+        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        assert isinstance(outcome, Postponed)
+        assert outcome.attempt == attempt
+        assert 0 <= outcome.retry_in_s <= min(120, 2 * 2**attempt)
+        clock.pass_(outcome.retry_in_s + 0.001)
+
+
+def test_a_slice_gives_way_when_its_time_is_over(session, context, delete, clock, faulty):
+    workspace = factories.make_workspace(session)
+    for i in range(5):
+        factories.make_fileset(session, workspace, f"fs-{i}")
+    session.commit()
+    faulty.real, real = _Slow(faulty.real, clock, seconds=8), faulty.real
+    deletion_id = delete("ml-team")
+
+    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+
+    assert outcome == Advanced("ml-team filesets: 3 deleted, 2 left")
+    assert the(session, deletion_id).lease_owner is None
+    faulty.real = real
+
+
+class _Slow:
+    def __init__(self, real, clock, *, seconds):
+        self.real, self.clock, self.seconds = real, clock, seconds
+
+    def purge_fileset(self, workspace_id, fileset_id):
+        self.clock.pass_(self.seconds)
+        self.real.purge_fileset(workspace_id, fileset_id)
+
+
+def test_rows_go_in_chunks_children_before_their_parents(session, context, delete, drive, settings):
+    workspace = factories.make_workspace(session)
+    parent = None
+    for i in range(30):
+        parent = factories.make_entity(session, workspace, f"deep-{i}", parent=parent)
+    session.commit()
+    small = type(context)(
+        settings=settings.model_copy(update={"chunk_size": 7}),
+        sessions=context.sessions,
+        store=context.store,
+        bell=context.bell,
+    )
+
+    outcomes = drive(delete("ml-team"), context=small)
+
+    assert outcomes[0] == Advanced("ml-team entities: 30 deleted, 0 left")
+    assert isinstance(outcomes[-1], Finished)
+
+
+def test_a_table_nobody_knows_of_keeps_the_workspace_and_is_named(session, context, delete, drive, engine):
+    workspace = factories.make_workspace(session)
+    session.commit()
+    workspace_id = workspace.id
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE forgotten (workspace_id uuid CONSTRAINT fk_forgotten "
+                "REFERENCES workspaces (id) ON DELETE RESTRICT)"
+            )
+        )
+        connection.execute(text("INSERT INTO forgotten VALUES (:id)"), {"id": workspace_id})
+    session.rollback()
+    try:
+        last = drive(delete("ml-team"))[-1]
+
+        assert isinstance(last, Failed)
+        assert "fk_forgotten" in last.reason
+        assert "DELETE FROM" not in last.reason, "no statement reaches the operator"
+        assert exists(session, workspace_id)
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE forgotten"))
+
+
+def test_a_skipped_resource_is_left_behind_and_the_rest_finishes(
+    session, context, delete, drive, faulty, client
+):
+    workspace = factories.make_workspace(session)
+    bad = factories.make_fileset(session, workspace, "bad", store=faulty.real, files={"x": b"kept"})
+    workspace_id, bad_id = workspace.id, bad.id
+    factories.make_project(session, workspace)
+    session.commit()
+    faulty.faults[bad.id] = PermissionError("access denied")
+    deletion_id = delete("ml-team")
+    drive(deletion_id)
+
+    response = client.post(
+        f"/apis/entities/v2/deletions/{deletion_id}/skip",
+        json={"kind": "filesets", "resource_id": str(bad.id), "reason": "ticket 7"},
+        headers={"X-NMP-Principal-Id": "root@example.com"},
+    )
+    assert response.status_code == 200
+    last = drive(deletion_id)[-1]
+
+    assert isinstance(last, Finished)
+    deletion = the(session, deletion_id)
+    assert deletion.deleted_counts == {"projects": 1}
+    assert deletion.created_counts == {"filesets": 1, "projects": 1}
+    [failure] = session.scalars(select(DeletionFailure))
+    assert (failure.skipped_by, failure.skip_reason) == ("root@example.com", "ticket 7")
+    assert faulty.real.files(workspace_id, bad_id), "retained means that nobody touched it"
+    assert not exists(session, workspace_id)
+
+
+def test_a_hanging_resource_costs_its_time_limit_and_no_more(
+    session, context, delete, drive, faulty, settings
+):
+    workspace = factories.make_workspace(session)
+    stuck = factories.make_fileset(session, workspace, "stuck")
+    factories.make_fileset(session, workspace, "free")
+    session.commit()
+    impatient = type(context)(
+        settings=settings.model_copy(update={"item_timeout_seconds": 0.05, "fruitless_passes": 2}),
+        sessions=context.sessions,
+        store=_Hanging(faulty.real, stuck.id),
+        bell=context.bell,
+    )
+
+    last = drive(delete("ml-team"), context=impatient)[-1]
+
+    assert isinstance(last, Failed)
+    assert "TimeoutError: no answer within 0.05 s" in last.reason
+    assert factories.rows_of(session, workspace.id) == {"filesets": 1}
+    impatient.store.released.set()
+
+
+class _Hanging:
+    def __init__(self, real, stuck):
+        from threading import Event
+
+        self.real, self.stuck, self.released = real, stuck, Event()
+
+    def purge_fileset(self, workspace_id, fileset_id):
+        if fileset_id == self.stuck:
+            self.released.wait(30)
+        self.real.purge_fileset(workspace_id, fileset_id)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+def test_a_ring_for_a_finished_deletion_does_nothing(session, context, delete, drive, clock):
+    factories.make_workspace(session)
+    session.commit()
+    deletion_id = delete("ml-team")
+    drive(deletion_id)
+
+    assert run_slice(context, deletion_id, owner="late", now=clock.now) == Idle("it is DONE")
+
+
+def test_two_rings_for_one_deletion_work_on_it_once(session, context, delete, clock, faulty):
+    workspace = factories.make_workspace(session)
+    factories.make_fileset(session, workspace)
+    session.commit()
+    deletion_id = delete("ml-team")
+    second = []
+    faulty.real = _During(
+        faulty.real, lambda: second.append(run_slice(context, deletion_id, owner="second", now=clock.now))
+    )
+
+    first = run_slice(context, deletion_id, owner="first", now=clock.now)
+
+    assert first == Advanced("ml-team filesets: 1 deleted, 0 left")
+    assert second == [Idle("first works on it")]
+
+
+class _During:
+    def __init__(self, real, action):
+        self.real, self.action = real, action
+
+    def purge_fileset(self, workspace_id, fileset_id):
+        self.action()
+        self.real.purge_fileset(workspace_id, fileset_id)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+def test_a_worker_paused_past_its_lease_cannot_write(session, context, delete, clock, faulty):
+    workspace = factories.make_workspace(session)
+    factories.make_fileset(session, workspace, "fs-0")
+    factories.make_fileset(session, workspace, "fs-1")
+    session.commit()
+    deletion_id = delete("ml-team")
+    takeover = []
+
+    def sleep_past_the_lease():
+        if not takeover:
+            takeover.append("started")
+            clock.pass_(context.settings.lease_seconds + 1)
+            takeover.append(run_slice(context, deletion_id, owner="second", now=clock.now))
+
+    faulty.real = _During(faulty.real, sleep_past_the_lease)
+
+    first = run_slice(context, deletion_id, owner="first", now=clock.now)
+
+    assert isinstance(first, Idle)
+    assert "outdated" in first.why
+    assert the(session, deletion_id).fence == 2
+    assert the(session, deletion_id).deleted_counts.get("filesets", 0) <= 2
+
+
+@pytest.mark.parametrize("kills", [1, 9])
+def test_a_resource_that_kills_its_worker_is_passed_over_and_named(
+    session, context, delete, clock, faulty, kills
+):
+    workspace = factories.make_workspace(session)
+    deadly = factories.make_fileset(session, workspace, "deadly")
+    factories.make_fileset(session, workspace, "harmless")
+    session.commit()
+    deletion_id = delete("ml-team")
+    deaths = 0
+
+    def die(fileset_id):
+        nonlocal deaths
+        if fileset_id == deadly.id and deaths < kills:
+            deaths += 1
+            raise _KilledError
+
+    faulty.real = _Deadly(faulty.real, die)
+
+    outcome = None
+    for _ in range(60):
+        try:
+            outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        except _KilledError:
+            outcome = None
+        if isinstance(outcome, Finished | Failed):
+            break
+        clock.pass_(61 if outcome is None else getattr(outcome, "retry_in_s", 0) + 0.001)
+
+    if kills == 1:
+        assert isinstance(outcome, Finished)
+    else:
+        assert isinstance(outcome, Failed)
+        assert "filesets/deadly" in outcome.reason
+        assert factories.rows_of(session, workspace.id) == {"filesets": 1}
+    assert session.scalar(select(DeletionEvent.event).where(DeletionEvent.event == "worker_lost").limit(1))
+
+
+class _KilledError(BaseException):
+    """As sudden as SIGKILL: no handler of ours sees it."""
+
+
+class _Deadly:
+    def __init__(self, real, die):
+        self.real, self.die = real, die
+
+    def purge_fileset(self, workspace_id, fileset_id):
+        self.die(fileset_id)
+        self.real.purge_fileset(workspace_id, fileset_id)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+def test_nothing_is_destroyed_during_the_grace_period(session, context, delete, clock, settings):
+    workspace = factories.make_workspace(session)
+    factories.make_project(session, workspace)
+    session.commit()
+    object.__setattr__(context, "settings", settings.model_copy(update={"deletion_grace": 3600}))
+    deletion_id = delete("ml-team")
+
+    early = run_slice(context, deletion_id, owner="w", now=clock.now)
+    clock.at += timedelta(hours=1, seconds=1)
+    late = run_slice(context, deletion_id, owner="w", now=clock.now)
+
+    assert isinstance(early, Idle)
+    assert early.why.startswith("not due for")
+    assert isinstance(late, Advanced)

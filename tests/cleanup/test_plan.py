@@ -1,0 +1,251 @@
+"""Asking for a deletion, foreseeing it, forbidding it and calling it off."""
+
+from datetime import timedelta
+from threading import Thread
+
+import pytest
+from sqlalchemy import select, update
+
+from app.access.authenticate import Principal
+from app.cleanup import control, plan, tending
+from app.cleanup.engine import run_slice
+from app.cleanup.outcomes import Idle
+from app.db import session_scope
+from app.errors import NameTaken, NotFound, Protected, WrongState
+from app.lifecycle import DeletionState, WorkspaceState
+from app.models import CleanupControl, Deletion, DeletionEvent, RoleBinding, Workspace
+from app.services.workspaces import create_workspace, readable_workspace, writable_workspace
+from tests import factories
+from tests.cleanup.conftest import the
+
+ANN = Principal("ann@example.com")
+
+
+def test_a_deletion_revokes_every_role_and_hides_the_workspace_in_one_transaction(session, context, delete):
+    workspace = factories.make_workspace(session)
+    binding = factories.make_binding(session, workspace)
+    other = factories.make_binding(session, factories.make_workspace(session, "neighbour"))
+    session.commit()
+
+    deletion_id = delete("ml-team")
+
+    session.expire_all()
+    assert binding.revoked_at is not None
+    assert binding.revoked_by_deletion == deletion_id
+    assert other.revoked_at is None
+    for gate in (readable_workspace, writable_workspace):
+        with pytest.raises(NotFound, match="Workspace 'ml-team' not found"):
+            gate(session, "ml-team")
+
+
+def test_nothing_is_revoked_when_the_request_rolls_back(session, context, bell):
+    workspace = factories.make_workspace(session)
+    binding = factories.make_binding(session, workspace)
+    session.commit()
+
+    with context.sessions() as doomed:
+        plan.request_deletion(doomed, context, ANN, "ml-team")
+        doomed.rollback()
+
+    session.expire_all()
+    assert workspace.state is WorkspaceState.ACTIVE
+    assert binding.revoked_at is None
+    assert session.scalar(select(Deletion.id)) is None
+    assert bell.rung == [], "no ring before its row is committed"
+
+
+def test_asking_again_gives_the_same_deletion(session, context, delete, bell):
+    factories.make_workspace(session)
+    session.commit()
+
+    assert delete("ml-team") == delete("ml-team")
+    assert len(bell.rung) == 1
+
+
+def test_of_many_requests_at_once_one_makes_the_deletion(session, context, delete):
+    factories.make_workspace(session)
+    session.commit()
+    ids = []
+
+    threads = [Thread(target=lambda: ids.append(delete("ml-team"))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(ids) == 5
+    assert len(set(ids)) == 1
+
+
+def test_the_name_is_free_at_once_and_the_next_delete_is_the_successors(session, context, delete):
+    factories.make_workspace(session)
+    session.commit()
+    first = delete("ml-team")
+
+    with session_scope(context.sessions) as other:
+        create_workspace(other, ANN, "ml-team", description=None)
+    second = delete("ml-team")
+
+    assert first != second
+
+
+@pytest.mark.parametrize("name", ["default", "system"])
+def test_built_in_workspaces_cannot_be_deleted(session, delete, name):
+    with pytest.raises(Protected, match="built in"):
+        delete(name)
+
+    assert readable_workspace(session, name)
+
+
+def test_a_protected_workspace_cannot_be_deleted_until_the_protection_is_gone(session, context, delete):
+    workspace = factories.make_workspace(session, is_protected=True)
+    session.commit()
+    with pytest.raises(Protected, match="take the protection away"):
+        delete("ml-team")
+
+    with session_scope(context.sessions) as other:
+        plan.set_protection(other, ANN, "ml-team", is_protected=False)
+
+    assert the(session, delete("ml-team")).workspace_id == workspace.id
+
+
+def test_a_restored_workspace_is_as_before_and_gives_back_exactly_the_roles_it_took(
+    session, context, delete, clock
+):
+    workspace = factories.make_workspace(session)
+    held = factories.fill(session, context.store, workspace)
+    left_before = factories.make_binding(session, workspace, "left@example.com")
+    left_before.revoked_at = clock.now()
+    session.commit()
+    deletion_id = delete("ml-team")
+
+    with session_scope(context.sessions) as other:
+        plan.restore(other, ANN, other.get_one(Deletion, deletion_id))
+
+    assert readable_workspace(session, "ml-team").id == workspace.id
+    assert factories.rows_of(session, workspace.id) == held | {"role_bindings": held["role_bindings"] + 1}
+    active = select(RoleBinding).where(RoleBinding.revoked_at.is_(None))
+    assert {one.principal for one in session.scalars(active)} == {"user-0@example.com", "user-1@example.com"}
+    assert the(session, deletion_id).state is DeletionState.RESTORED
+    assert run_slice(context, deletion_id, owner="late", now=clock.now) == Idle("it is RESTORED")
+
+
+def test_nothing_is_restored_once_destruction_has_begun(session, context, delete, clock):
+    workspace = factories.make_workspace(session)
+    factories.make_project(session, workspace)
+    session.commit()
+    deletion_id = delete("ml-team")
+    run_slice(context, deletion_id, owner="w", now=clock.now)
+
+    with pytest.raises(WrongState, match="begun"), session_scope(context.sessions) as other:
+        plan.restore(other, ANN, other.get_one(Deletion, deletion_id))
+
+    assert the(session, deletion_id).state is DeletionState.DELETING
+
+
+def test_a_taken_name_needs_another_to_restore_under(session, context, delete):
+    workspace = factories.make_workspace(session)
+    session.commit()
+    deletion_id = delete("ml-team")
+    successor = factories.make_workspace(session, "ml-team")
+    session.commit()
+
+    with pytest.raises(NameTaken), session_scope(context.sessions) as other:
+        plan.restore(other, ANN, other.get_one(Deletion, deletion_id))
+    with session_scope(context.sessions) as other:
+        plan.restore(other, ANN, other.get_one(Deletion, deletion_id), name="ml-team-old")
+
+    assert readable_workspace(session, "ml-team").id == successor.id
+    assert readable_workspace(session, "ml-team-old").id == workspace.id
+
+
+def test_a_pause_stops_destruction_but_not_revocation(session, context, delete, clock):
+    workspace = factories.make_workspace(session)
+    factories.make_project(session, workspace)
+    binding = factories.make_binding(session, workspace)
+    session.commit()
+    with session_scope(context.sessions) as other:
+        control.set_paused(other, paused=True, actor="root", now=clock.now())
+
+    deletion_id = delete("ml-team")
+    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+
+    session.expire_all()
+    assert outcome == Idle("destruction is paused")
+    assert binding.revoked_at is not None
+    assert factories.rows_of(session, workspace.id) == {"projects": 1, "role_bindings": 1}
+    assert tending.sweep(context, now=clock.now()).rang == 0
+
+
+def test_a_burst_of_deletions_pauses_destruction_and_says_so(session, context, delete, settings):
+    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 3}))
+    for i in range(5):
+        factories.make_workspace(session, f"victim-{i}")
+    session.commit()
+
+    for i in range(3):
+        delete(f"victim-{i}")
+    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
+    fourth = delete("victim-3")
+
+    switch = session.get_one(CleanupControl, 1, populate_existing=True)
+    assert switch.paused
+    assert switch.paused_by == "breaker"
+    events = session.scalars(select(DeletionEvent.event).where(DeletionEvent.deletion_id == fourth))
+    assert "destruction_paused" in events.all()
+    hidden = session.scalars(select(Workspace.name).where(Workspace.state == WorkspaceState.DELETING))
+    assert len(hidden.all()) == 4, "revocation never pauses"
+
+
+def test_a_resumed_breaker_does_not_trip_again_over_the_same_burst(
+    session, context, delete, settings, client
+):
+    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 2}))
+    for i in range(5):
+        factories.make_workspace(session, f"victim-{i}")
+    session.commit()
+    for i in range(3):
+        delete(f"victim-{i}")
+
+    client.put("/apis/entities/v2/cleanup-control", json={"paused": False})
+    delete("victim-3")
+
+    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
+
+
+def test_old_requests_do_not_count_towards_a_burst(session, context, delete, settings):
+    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 2}))
+    for i in range(4):
+        factories.make_workspace(session, f"victim-{i}")
+    session.commit()
+    for i in range(2):
+        delete(f"victim-{i}")
+    session.execute(update(Deletion).values(requested_at=Deletion.requested_at - timedelta(minutes=11)))
+    session.commit()
+
+    delete("victim-2")
+
+    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
+
+
+def test_zero_switches_the_breaker_off(session, context, delete, settings):
+    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 0}))
+    for i in range(4):
+        factories.make_workspace(session, f"victim-{i}")
+    session.commit()
+
+    for i in range(4):
+        delete(f"victim-{i}")
+
+    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
+
+
+def test_a_preview_counts_and_destroys_nothing(session, context):
+    workspace = factories.make_workspace(session)
+    held = factories.fill(session, context.store, workspace)
+
+    preview = plan.preview(session, context, "ml-team")
+
+    assert preview.remaining == held
+    assert preview.bytes == 2 * len(b"bytes")
+    assert factories.rows_of(session, workspace.id) == held

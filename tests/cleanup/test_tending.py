@@ -1,0 +1,155 @@
+"""What keeps deletions going when nobody rings."""
+
+import os
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+from uuid_utils.compat import uuid7
+
+from app.access.authenticate import Principal
+from app.cleanup import plan, tending
+from app.cleanup.outcomes import Failed, Finished
+from app.db import session_scope
+from app.lifecycle import DeletionState, WorkspaceState
+from app.models import CleanupControl, Deletion, DeletionEvent, Workspace
+from tests import factories
+from tests.cleanup.conftest import the
+
+
+def failed_deletion(session, context, delete, drive, faulty):
+    workspace = factories.make_workspace(session)
+    bad = factories.make_fileset(session, workspace, "bad")
+    session.commit()
+    faulty.faults[bad.id] = OSError("503")
+    deletion_id = delete("ml-team")
+    assert isinstance(drive(deletion_id)[-1], Failed)
+    return deletion_id
+
+
+def test_the_sweep_rings_for_a_deletion_whose_ring_was_lost(session, context, delete, bell, clock):
+    workspace = factories.make_workspace(session)
+    factories.make_project(session, workspace)
+    session.commit()
+    deletion_id = delete("ml-team")
+    bell.rung.clear()
+
+    swept = tending.sweep(context, now=clock.now())
+
+    assert swept.rang == 1
+    [ring] = bell.rung
+    assert ring.task == "workspace.cleanup.projects"
+    assert ring.facts["deletion_id"] == str(deletion_id)
+    assert session.get_one(CleanupControl, 1, populate_existing=True).last_sweep_at == clock.now()
+
+
+def test_the_sweep_does_not_ring_again_while_its_ring_is_in_the_queue(session, context, delete, clock):
+    factories.make_workspace(session)
+    session.commit()
+    delete("ml-team")
+    tending.sweep(context, now=clock.now())
+
+    clock.pass_(10)
+    assert tending.sweep(context, now=clock.now()).rang == 0
+    clock.pass_(10)
+    assert tending.sweep(context, now=clock.now()).rang == 1
+
+
+def test_the_sweep_leaves_alone_what_a_worker_holds_and_takes_what_it_lost(session, context, delete, clock):
+    factories.make_workspace(session)
+    session.commit()
+    deletion_id = delete("ml-team")
+    session.execute(update(Deletion).values(lease_owner="w", lease_until=clock.now() + timedelta(seconds=60)))
+    session.commit()
+
+    assert tending.sweep(context, now=clock.now()).rang == 0
+    clock.pass_(61)
+    assert tending.sweep(context, now=clock.now()).rang == 1
+    assert the(session, deletion_id).lease_owner == "w", "the sweep rings; only a claim takes"
+
+
+def test_a_failed_deletion_is_tried_again_in_rounds_and_then_left_to_a_person(
+    session, context, delete, drive, faulty, clock
+):
+    deletion_id = failed_deletion(session, context, delete, drive, faulty)
+
+    waits = []
+    for _ in range(7):
+        deletion = the(session, deletion_id)
+        assert deletion.next_reattempt_at is not None
+        waits.append((deletion.next_reattempt_at - clock.now()).total_seconds())
+        clock.at = deletion.next_reattempt_at - timedelta(seconds=1)
+        assert tending.sweep(context, now=clock.now()).reattempted == 0
+        clock.pass_(1)
+        assert tending.sweep(context, now=clock.now()).reattempted == 1
+        assert the(session, deletion_id).state is DeletionState.DELETING
+        assert session.scalars(select(Workspace.state).where(Workspace.name == "ml-team")).all() == [
+            WorkspaceState.DELETING
+        ]
+        assert isinstance(drive(deletion_id)[-1], Failed)
+
+    assert [round(wait, -2) for wait in waits] == [600, 3600, 21600, 86400, 86400, 86400, 86400]
+    assert the(session, deletion_id).next_reattempt_at is None
+
+
+def test_a_re_attempt_finishes_once_the_cause_is_gone(session, context, delete, drive, faulty, clock):
+    deletion_id = failed_deletion(session, context, delete, drive, faulty)
+    faulty.faults.clear()
+    clock.pass_(601)
+
+    tending.sweep(context, now=clock.now())
+
+    assert isinstance(drive(deletion_id)[-1], Finished)
+    events = select(DeletionEvent.actor).where(DeletionEvent.event == "reattempted")
+    assert session.scalars(events).all() == ["sweep"]
+
+
+def test_reopening_leaves_failures_that_are_not_due_alone(session, context, delete, drive, faulty, clock):
+    deletion_id = failed_deletion(session, context, delete, drive, faulty)
+
+    clock.pass_(500)
+
+    assert tending.sweep(context, now=clock.now()).reattempted == 0
+    assert the(session, deletion_id).state is DeletionState.FAILED
+
+
+def test_the_audit_is_content_with_what_belongs_to_somebody(session, context, clock):
+    workspace = factories.make_workspace(session)
+    factories.fill(session, context.store, workspace)
+
+    assert tending.audit(context, now=clock.now()).startswith("no orphans in 1 stored workspaces")
+
+
+def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, context, clock):
+    gone = uuid7()
+    context.store.publish(context.store.stage(gone, [b"leak"]), gone, uuid7(), "secret.txt")
+
+    with pytest.raises(tending.OrphansFound, match=str(gone)):
+        tending.audit(context, now=clock.now())
+
+
+def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, delete, drive, faulty, clock):
+    workspace = factories.make_workspace(session)
+    bad = factories.make_fileset(session, workspace, "bad", store=faulty.real, files={"x": b"kept"})
+    session.commit()
+    faulty.faults[bad.id] = PermissionError("no")
+    deletion_id = delete("ml-team")
+    drive(deletion_id)
+    with session_scope(context.sessions) as other:
+        plan.skip(other, context, Principal("root"), other.get_one(Deletion, deletion_id), reason="ticket 7")
+    assert isinstance(drive(deletion_id)[-1], Finished)
+
+    assert tending.audit(context, now=clock.now()).startswith("no orphans")
+
+
+def test_the_audit_collects_uploads_that_were_abandoned(session, context, clock, tmp_path):
+    workspace = factories.make_workspace(session)
+    session.commit()
+    context.store.stage(workspace.id, [b"half"])
+    for path in (tmp_path / "blobs").rglob("*"):
+        if path.is_file():
+            old = (clock.now() - timedelta(days=2)).timestamp()
+            os.utime(path, (old, old))
+    context.store.stage(workspace.id, [b"fresh"])
+
+    assert tending.audit(context, now=clock.now()).endswith("1 abandoned uploads collected")
