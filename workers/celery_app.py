@@ -1,0 +1,80 @@
+"""The Celery application of workers, beat and Flower."""
+
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init
+
+from app.config import Settings, load_settings
+from app.context import Context
+from app.dispatch import CLEANUP_QUEUE, transport_options
+from app.logs import configure_logs
+from workers.schedule import beat_schedule
+
+_WORKER_SOCKET_TIMEOUT_SECONDS = 15  # must exceed the one second for which a worker polls
+
+
+def configure(settings: Settings) -> Celery:
+    """A Celery app with every setting that the promises of the cascade rest on."""
+    app = Celery("workspaces", broker=settings.broker_url)
+    app.conf.update(
+        broker_transport_options=transport_options(
+            settings, socket_timeout_seconds=_WORKER_SOCKET_TIMEOUT_SECONDS
+        ),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        imports=("workers.cleanup_tasks", "workers.runtime_tasks"),
+        task_default_queue=CLEANUP_QUEUE,
+        # A message is acknowledged when its work is done, and given back when its process dies.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_retry_on_worker_lost=True,
+        # What failed is in the database; the same message again would not help.
+        task_acks_on_failure=True,
+        task_acks_on_timeout=True,
+        task_soft_time_limit=settings.task_soft_limit_seconds,
+        task_time_limit=settings.task_hard_limit_seconds,
+        task_ignore_result=True,
+        task_track_started=True,
+        task_serializer="json",
+        accept_content=["json"],
+        enable_utc=True,
+        timezone="UTC",
+        worker_prefetch_multiplier=1,
+        worker_max_tasks_per_child=200,
+        worker_max_memory_per_child=300_000,
+        worker_soft_shutdown_timeout=settings.worker_soft_shutdown_seconds,
+        worker_enable_soft_shutdown_on_idle=False,
+        # The task finishes by itself; killed, it would run twice at once.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        worker_hijack_root_logger=False,
+        worker_consumer="workers.consumer:Consumer",
+        beat_schedule=beat_schedule(settings),
+    )
+    return app
+
+
+celery = configure(load_settings())
+
+_context: Context | None = None
+
+
+def context() -> Context:
+    """The connections of this process."""
+    global _context  # noqa: PLW0603 -- one per process, made after the fork
+    if _context is None:
+        _context = Context.open(load_settings())
+    return _context
+
+
+@worker_process_init.connect
+def _forget_inherited_connections(**_: Any) -> None:
+    global _context  # noqa: PLW0603 -- a connection must not be shared across a fork
+    _context = None
+
+
+@setup_logging.connect
+def _log_like_the_api(**_: Any) -> None:
+    configure_logs(load_settings())

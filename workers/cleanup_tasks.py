@@ -1,0 +1,84 @@
+"""The cleanup queue: what operators read in Flower."""
+
+import os
+import socket
+from typing import Any
+from uuid import UUID
+
+from celery import Task
+from sqlalchemy.exc import OperationalError
+
+from app import clock
+from app.cleanup import tending
+from app.cleanup.engine import run_slice
+from app.cleanup.kinds import ORDER
+from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
+from app.dispatch import TaskName, cleanup_task, readable
+from workers.celery_app import celery, context
+
+_DATABASE_AWAY_SECONDS = 3.0
+
+
+class NotYet(Exception):
+    """Why a slice will be tried again; Flower shows it beside RETRY."""
+
+
+class CleanupFailed(Exception):
+    """Why a workspace is FAILED; Flower shows it beside FAILURE."""
+
+
+def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int = 0) -> str:
+    """Run one slice and translate its outcome: SUCCESS, RETRY with its reason, or FAILURE.
+
+    A stale phase does no harm: the slice looks for itself what is to do.
+    """
+    owner = f"{socket.gethostname()}/{os.getpid()}/{task.request.id}"
+    facts: dict[str, Any] = {"deletion_id": deletion_id, "workspace": workspace, "phase": phase}
+    try:
+        outcome = run_slice(context(), UUID(deletion_id), owner=owner)
+    except OperationalError as error:
+        # Nothing could be written down; the row is as it was, and the lease lapses by itself.
+        away = NotYet(f"{workspace}: the database is away ({type(error.orig).__name__})")
+        raise _again(task, facts, attempt, away, _DATABASE_AWAY_SECONDS) from None
+    match outcome:
+        case Idle(why):
+            return f"{workspace}: nothing done, {why}"
+        case Advanced(summary) | Finished(summary):
+            return summary
+        case Postponed(reason, made, retry_in_s):
+            budget = f"attempt {made}/{context().settings.fruitless_passes}, " if made else ""
+            not_yet = NotYet(f"{workspace} {reason} {budget}next in {retry_in_s:.0f} s")
+            raise _again(task, facts, made, not_yet, retry_in_s)
+        case Failed(reason):
+            raise CleanupFailed(f"{workspace} is FAILED: {reason}")
+
+
+def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdown: float) -> Exception:
+    facts = {**facts, "attempt": attempt}
+    # `argsrepr` once more: Celery drops it on a retry, and the row in Flower would turn into raw ids.
+    retry: Exception = task.retry(
+        kwargs=facts,
+        exc=why,
+        countdown=countdown,
+        argsrepr=readable(facts),
+        kwargsrepr="{}",
+        throw=False,
+    )
+    return retry
+
+
+for _phase in [*(kind.name for kind in ORDER), None]:
+    # Retries are counted in the ledger; Celery's own limit only has to be out of the way.
+    celery.task(clean, name=cleanup_task(_phase), bind=True, max_retries=10_000)
+
+
+@celery.task(name=TaskName.SWEEP.value, max_retries=0)
+def sweep() -> str:
+    """Ring for what is due and reopen what may be tried again."""
+    return str(tending.sweep(context(), now=clock.now()))
+
+
+@celery.task(name=TaskName.AUDIT.value, max_retries=0)
+def audit() -> str:
+    """Fail if anything is left of workspaces that no longer exist."""
+    return tending.audit(context(), now=clock.now())
