@@ -33,7 +33,12 @@ def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int
     A stale phase does no harm: the slice looks for itself what is to do.
     """
     owner = f"{socket.gethostname()}/{os.getpid()}/{task.request.id}"
-    facts: dict[str, Any] = {"deletion_id": deletion_id, "workspace": workspace, "phase": phase}
+    facts: dict[str, Any] = {
+        "workspace": workspace,
+        "attempt": attempt,
+        "phase": phase,
+        "deletion_id": deletion_id,
+    }
     try:
         outcome = run_slice(context(), UUID(deletion_id), owner=owner)
     except OperationalError as error:
@@ -61,7 +66,6 @@ def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdo
         exc=why,
         countdown=countdown,
         argsrepr=readable(facts),
-        kwargsrepr="{}",
         throw=False,
     )
     return retry

@@ -38,6 +38,8 @@ def build(context: Context) -> Flask:
     configure_logs(context.settings)
     app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
     app.config["OPENAPI"] = document()
+    # `//x` is no way to write `/x`: a file path that begins with a slash must be refused, not rewritten.
+    app.url_map.merge_slashes = False
     register_failures(app)
     register(app, context, all_routes())
     return app

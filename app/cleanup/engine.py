@@ -307,5 +307,5 @@ class _Slice:
             remaining.remove_retained_rows(session, claim.id)
             failures.forget_kind(session, claim.id, WORKSPACE)
             totals = ledger.finish(session, claim, now=self._now())
-        counts = ", ".join(f"{number} {kind}" for kind, number in totals.items()) or "it was empty"
+        counts = ", ".join(f"{kind} {number}" for kind, number in totals.items()) or "it was empty"
         return Finished(f"{claim.workspace_name} is gone: {counts}")

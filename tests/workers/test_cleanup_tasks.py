@@ -1,0 +1,134 @@
+"""What operators read in Flower: each outcome of a slice as a Celery state with its reason."""
+
+import pytest
+from celery.exceptions import Retry
+from sqlalchemy import update
+
+from app.lifecycle import JobStatus
+from app.models import Deletion
+from tests import factories
+from workers import celery_app, cleanup_tasks
+from workers.celery_app import celery
+
+
+@pytest.fixture
+def run(context, monkeypatch):
+    """Run a task of the real Celery app as a worker would, in this process; its result, or what it raised."""
+    monkeypatch.setattr(celery_app, "_context", context)
+    celery.loader.import_default_modules()
+    sent = []
+    task = celery.tasks["workspace.cleanup.filesets"]
+    monkeypatch.setattr(type(task), "signature_from_request", capture(task, sent))
+
+    def call(deletion_id):
+        task.push_request(id="t-1", called_directly=False, retries=0, is_eager=False, args=(), kwargs={})
+        try:
+            return task.run(deletion_id=str(deletion_id), workspace="ml-team", phase="filesets", attempt=0)
+        finally:
+            task.pop_request()
+
+    call.sent = sent
+    return call
+
+
+def capture(task, sent):
+    """Keep what a retry would send instead of sending it."""
+    original = type(task).signature_from_request
+
+    def record(self, request=None, args=None, kwargs=None, **options):
+        signature = original(self, request, args, kwargs, **options)
+        sent.append((kwargs, options))
+        signature.apply_async = lambda *_, **__: None
+        return signature
+
+    return record
+
+
+@pytest.fixture
+def delete_workspace(session, client):
+    def delete():
+        response = client.delete("/apis/entities/v2/workspaces/ml-team")
+        return response.json["deletion_id"]
+
+    return delete
+
+
+def test_progress_is_a_success_that_says_how_much(session, delete_workspace, run):
+    workspace = factories.make_workspace(session)
+    factories.make_fileset(session, workspace)
+    session.commit()
+
+    assert run(delete_workspace()) == "ml-team filesets: 1 deleted, 0 left"
+
+
+def test_the_end_is_a_success_that_says_what_went(session, delete_workspace, run):
+    factories.make_workspace(session)
+    session.commit()
+
+    assert run(delete_workspace()) == "ml-team is gone: it was empty"
+
+
+def test_a_stale_ring_is_a_success_that_says_why_nothing_was_done(session, delete_workspace, run):
+    factories.make_workspace(session)
+    session.commit()
+    deletion_id = delete_workspace()
+    run(deletion_id)
+
+    assert run(deletion_id) == "ml-team: nothing done, it is DONE"
+
+
+def test_waiting_is_a_retry_that_names_what_it_waits_for(session, delete_workspace, run):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE)
+    session.commit()
+
+    with pytest.raises(Retry) as retry:
+        run(delete_workspace())
+
+    assert "ml-team jobs/train: cancelling" in str(retry.value.exc)
+    assert retry.value.when == 2
+
+
+def test_a_retry_keeps_its_readable_args(session, delete_workspace, run):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE)
+    session.commit()
+    deletion_id = delete_workspace()
+
+    with pytest.raises(Retry):
+        run(deletion_id)
+
+    [(facts, options)] = run.sent
+    assert facts["deletion_id"] == deletion_id
+    assert options["argsrepr"].startswith("workspace=ml-team attempt=0 phase=filesets")
+
+
+def test_failed_is_a_failure_with_the_reason(session, context, delete_workspace, run):
+    workspace = factories.make_workspace(session)
+    factories.make_fileset(session, workspace, "bad")
+    session.commit()
+
+    class Store:
+        def purge_fileset(self, workspace_id, fileset_id):
+            raise PermissionError("access denied")
+
+    object.__setattr__(context, "store", Store())
+
+    with pytest.raises(cleanup_tasks.CleanupFailed, match="ml-team is FAILED: filesets/bad: PermissionError"):
+        run(delete_workspace())
+
+
+def test_a_database_that_is_away_is_a_retry(session, context, delete_workspace, run):
+    factories.make_workspace(session)
+    session.commit()
+    deletion_id = delete_workspace()
+    away = type(context).open(context.settings.model_copy(update={"database_url": NOBODY}))
+    celery_app._context = away
+
+    with pytest.raises(Retry, match="database is away"):
+        run(deletion_id)
+
+    assert session.scalars(update(Deletion).values(attempts=0).returning(Deletion.fence)).one() == 0
+
+
+NOBODY = "postgresql+psycopg://app@127.0.0.1:1/none"
