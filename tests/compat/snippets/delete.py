@@ -1,0 +1,9 @@
+import os
+from nemo_platform import NeMoPlatform
+
+client = NeMoPlatform(
+ base_url=os.environ.get("NMP_BASE_URL", "http://localhost:8080"),
+ workspace="default",
+)
+
+client.workspaces.delete("ml-team")

@@ -1,0 +1,11 @@
+import os
+from nemo_platform import NeMoPlatform
+
+client = NeMoPlatform(
+ base_url=os.environ.get("NMP_BASE_URL", "http://localhost:8080"),
+ workspace="default",
+)
+
+workspace = client.workspaces.update(
+ "ml-team", description="Updated: ML Team workspace for model development"
+)

@@ -1,0 +1,161 @@
+"""The promise of the product, asked for through the peer's SDK and kept by real worker processes."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine, create_engine, func, select
+
+from app.cleanup.kinds import ORDER
+from app.models import Workspace
+from tests.compat.nemo import Nemo
+from tests.support.stack import Stack
+
+SCRIPTS = Path(__file__).parent / "scripts"
+WORKSPACES = "/apis/entities/v2/workspaces"
+DELETIONS = "/apis/entities/v2/deletions"
+DELETION_TIMEOUT_S = 120
+
+BIG = {
+    "members": 20,
+    "projects": 5,
+    "filesets": 60,
+    "parents": 800,
+    "children": 200,
+    "jobs": 30,
+    "configs": 2,
+    "deployments": 10,
+}
+SMALL = {kind: min(number, 3) for kind, number in BIG.items()}
+EXPECTED = {  # in the order in which the kinds go
+    "jobs": 30,
+    "deployments": 10,
+    "deployment_configs": 2,
+    "filesets": 60 + 30,  # each job brings one for its results
+    "entities": 800 + 200,
+    "projects": 5,
+    "role_bindings": 20,
+}
+
+Fill = Callable[[str, dict[str, int]], str]
+Step = tuple[str, str | None, int | None]
+
+
+@pytest.fixture
+def engine(stack: Stack) -> Iterator[Engine]:
+    engine = create_engine(stack.database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def fill(nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack) -> Fill:
+    """Makes and fills a workspace, and returns its id once the runtime has taken up what is in it."""
+
+    def fill(name: str, wanted: dict[str, int]) -> str:
+        filled = nemo.run(SCRIPTS / "fill.py", name, json.dumps(wanted))
+        assert filled.returncode == 0, filled.stderr
+        workspace_id = http.get(f"{WORKSPACES}/{name}").json()["id"]
+        stack.wait_until(
+            lambda: not untouched(engine, workspace_id), f"the runtime takes up what is in {name}"
+        )
+        return workspace_id
+
+    return fill
+
+
+def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
+    nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack, fill: Fill
+) -> None:
+    old = fill("tenant", BIG)
+    old_before = holdings(engine, stack, old)
+    neighbour = fill("neighbour", SMALL)
+    neighbour_before = holdings(engine, stack, neighbour)
+    preview = http.get(f"{WORKSPACES}/tenant/deletion-preview").json()
+    assert preview["remaining"] == EXPECTED
+    assert {kind: len(old_before[kind]) for kind in EXPECTED} == EXPECTED
+    assert sum(content is not None for content in old_before["paths"].values()) == 2 * 60 + 30
+
+    deleted = nemo.run(SCRIPTS / "delete.py", "tenant")
+    assert deleted.returncode == 0, deleted.stderr
+    successor = fill("tenant", SMALL)
+    successor_before = holdings(engine, stack, successor)
+
+    deletion = f"{DELETIONS}/{deleted.stdout.strip()}"
+    stack.wait_until(
+        lambda: http.get(deletion).json()["state"] != "DELETING",
+        "the deletion ends",
+        timeout_s=DELETION_TIMEOUT_S,
+    )
+    report = http.get(deletion).json()
+    assert (report["state"], report["workspace_id"], report["failures"]) == ("DONE", old, [])
+    assert report["deleted"] == EXPECTED
+    assert history(http, deletion) == [
+        ("requested", None, None),
+        ("started", None, None),
+        *phases(EXPECTED),
+        ("finished", None, None),
+    ]
+
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).where(Workspace.id == old)) == 0
+    assert not any(holdings(engine, stack, old).values())
+    assert successor != old
+    assert holdings(engine, stack, successor) == successor_before
+    assert holdings(engine, stack, neighbour) == neighbour_before
+
+
+def untouched(engine: Engine, workspace_id: str) -> int:
+    """Jobs and deployments that the runtime has not taken up yet."""
+    models = [kind.model for kind in ORDER if kind.name in {"jobs", "deployments"}]
+    with engine.connect() as connection:
+        return sum(
+            connection.scalar(
+                select(func.count()).where(
+                    model.workspace_id == workspace_id, func.lower(model.status) == "created"
+                )
+            )
+            for model in models
+        )
+
+
+def holdings(engine: Engine, stack: Stack, workspace_id: str) -> dict[str, Any]:
+    """Every row and every stored byte of a workspace."""
+    held: dict[str, Any] = {}
+    with engine.connect() as connection:
+        for kind in ORDER:
+            table = kind.model.__table__
+            rows = connection.execute(
+                select(table).where(table.c.workspace_id == workspace_id).order_by(table.c.id)
+            )
+            held[kind.name] = [tuple(row) for row in rows]
+    # Only into this workspace's directories: workers are taking others apart at the same time.
+    held["paths"] = {
+        str(path.relative_to(stack.blob_root)): path.read_bytes() if path.is_file() else None
+        for pattern in (f"*/{workspace_id}", f"*/{workspace_id}/**/*")
+        for path in stack.blob_root.glob(pattern)
+    }
+    return held
+
+
+def phases(counts: dict[str, int]) -> Iterator[Step]:
+    """The part of a history in which every kind goes, one after the other."""
+    for kind, number in counts.items():
+        yield "phase_started", kind, None
+        yield "phase_finished", kind, number
+
+
+def history(http: httpx.Client, deletion: str) -> list[Step]:
+    """What happened, to which kind, and how many of it went."""
+    events = http.get(f"{deletion}/events", params={"page_size": 1000}).json()["data"]
+    return [
+        (
+            one["event"],
+            one["detail"].get("kind"),
+            one["detail"].get("deleted") if one["event"] == "phase_finished" else None,
+        )
+        for one in events
+    ]
