@@ -14,6 +14,7 @@ from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import ListQuery, Page, paginate
 from app.api.scoped import rows_in
 from app.api.shapes import Moment, Name, Shown
+from app.db import session_scope
 from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound
 from app.models import Fileset, Workspace
 from app.services import filesets
@@ -220,6 +221,7 @@ def update_fileset(call: Call, workspace: str, name: str, body: FilesetChanges) 
     permission=Permission.FILESETS_WRITE,
     returns=ShownFileset,
     raises=(Forbidden, NotFound, Busy),
+    transaction=False,
 )
 def delete_fileset(call: Call, workspace: str, name: str) -> ShownFileset:
     """Delete a fileset and all its files
@@ -227,10 +229,11 @@ def delete_fileset(call: Call, workspace: str, name: str) -> ShownFileset:
     Answers the fileset as it was. If the storage fails it answers 503 and the fileset stays, so that
     the same request can be repeated.
     """
-    fileset = filesets.delete_fileset(
-        call.session, call.actor, call.context.store, workspace=workspace, name=name
-    )
-    return show(fileset, workspace)
+    context = call.context
+    filesets.empty_fileset(context, call.actor, workspace=workspace, name=name)
+    with session_scope(context.sessions) as session:
+        fileset = filesets.delete_fileset(session, call.actor, context.store, workspace=workspace, name=name)
+        return show(fileset, workspace)
 
 
 def _stored(metadata: FilesetMetadata | None) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.access.authenticate import Principal
-from app.db import insert_unique
+from app.context import Context
+from app.db import insert_unique, session_scope
 from app.errors import Busy, Forbidden, NameTaken, NotFound
 from app.logs import get_logger
 from app.models import Fileset, Workspace
@@ -74,26 +75,41 @@ def writable_fileset(session: Session, actor: Principal, workspace: str, name: s
     return fileset
 
 
+def empty_fileset(context: Context, actor: Principal, *, workspace: str, name: str) -> None:
+    """Delete the bytes of a fileset, before `delete_fileset` makes sure of it.
+
+    Outside a transaction: a slow store must not hold the locks that a DELETE of the workspace waits for.
+    Raises as `delete_fileset` does.
+    """
+    with session_scope(context.sessions) as session:
+        fileset = writable_fileset(session, actor, workspace, name)
+    _purge(context.store, fileset, f"{workspace}/{name}")
+
+
 def delete_fileset(
     session: Session, actor: Principal, store: BlobStore, *, workspace: str, name: str
 ) -> Fileset:
-    """Delete a fileset, its bytes first.
+    """Delete a fileset, and what bytes it has, in the caller's transaction.
 
     If the store fails, the row stays and Busy is raised: then the same request continues where this ended.
     """
     # FOR UPDATE: an upload waiting for its place must find the fileset gone, not store into the void.
     fileset = find_fileset(session, writable_workspace(session, workspace), name, lock="update")
     _refuse_immutable(actor, fileset)
+    _purge(store, fileset, f"{workspace}/{name}")
+    session.delete(fileset)
+    return fileset
+
+
+def _purge(store: BlobStore, fileset: Fileset, shown: str) -> None:
     try:
         store.purge_fileset(fileset.workspace_id, fileset.id)
     except (OSError, BytesRemain) as error:
         log.warning("fileset.purge_failed", fileset_id=str(fileset.id), exc_info=error)
         raise Busy(
-            f"Fileset '{workspace}/{name}' was not deleted, because its storage failed "
-            f"({type(error).__name__}). Some of its files may be gone; repeat the request to finish."
+            f"Fileset '{shown}' was not deleted, because its storage failed ({type(error).__name__}). "
+            "Some of its files may be gone; repeat the request to finish."
         ) from error
-    session.delete(fileset)
-    return fileset
 
 
 def permitted_fields(

@@ -143,3 +143,23 @@ def test_a_fileset_whose_bytes_stay_stays_too(
         delete(context, FailingStore(failure))
 
     assert [row.id for row in session.query(Fileset)] == [fileset.id]
+
+
+def test_a_slow_store_does_not_keep_the_workspace_from_being_deleted(
+    context: Context, fileset: Fileset
+) -> None:
+    states: list[WorkspaceState] = []
+
+    class Slow(BlobStore):
+        def purge_fileset(self, workspace_id: object, fileset_id: object) -> None:
+            with session_scope(context.sessions) as session:
+                session.execute(text("SET LOCAL lock_timeout = '2s'"))
+                workspace = session.get_one(Workspace, workspace_id)
+                workspace.state = WorkspaceState.DELETING
+            states.append(WorkspaceState.DELETING)
+
+    object.__setattr__(context, "store", Slow(None, "/"))
+
+    filesets.empty_fileset(context, ACTOR, workspace="ml-team", name="data")
+
+    assert states == [WorkspaceState.DELETING], "the DELETE did not have to wait for the store"
