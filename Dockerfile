@@ -1,0 +1,16 @@
+FROM python:3.11-slim
+
+RUN useradd --system --create-home --home-dir /srv/workspaces workspaces \
+ && install -d -o workspaces /data
+WORKDIR /srv/workspaces
+
+COPY . .
+# Editable: the migrations and the Procfile's commands expect the checkout, so there is one copy of the code.
+RUN pip install --no-cache-dir -c constraints.txt -e .
+
+ENV PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 \
+    WORKSPACES_DATA_DIR=/data
+# A volume mounted here takes its owner from the image, so the unprivileged user can write to it.
+VOLUME /data
+USER workspaces

@@ -1,0 +1,154 @@
+"""`make up`: the whole product on this machine, with servers of its own unless it is given others."""
+
+import fcntl
+import http.client
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from devstack import DevstackError
+from devstack.processes import HOST, Command, port_is_free
+from devstack.procfile import read_procfile
+from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_answers, database_answers
+from devstack.supervisor import Part, StackStopped, Stage, Supervisor
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
+WORKERS = {"worker", "runtime"}
+ANSWER_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 120.0
+
+
+def main() -> int:
+    """Run the stack until SIGINT, SIGTERM or SIGHUP; the exit status is 1 when it ends for another reason."""
+    data_dir = Path(os.environ.get("WORKSPACES_DATA_DIR") or CHECKOUT / ".data").resolve()
+    os.chdir(CHECKOUT)  # the Procfile's lines are meant for it
+    supervisor = Supervisor(sys.stdout)
+
+    def ask_to_stop(*_: object) -> None:
+        supervisor.stopping = True
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, ask_to_stop)
+    try:
+        with only_user_of(data_dir):
+            try:
+                run_stack(supervisor, data_dir)
+            finally:
+                supervisor.stop()
+    except StackStopped:
+        supervisor.say("stopped")
+    except DevstackError as error:
+        sys.stderr.write(f"make up: {error}\n")
+        return 1
+    return 0
+
+
+def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
+    """Start everything in order, say where it is, and keep it running."""
+    port, flower_port = free_port_of("PORT", 8080), free_port_of("FLOWER_PORT", 5555)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+        "HOST": HOST,
+        "PORT": str(port),
+        "FLOWER_PORT": str(flower_port),
+        "WORKSPACES_DATA_DIR": str(data_dir),
+        # Stopping may take ten seconds in all: a worker gives its slice back instead of finishing it.
+        "REMAP_SIGTERM": "SIGQUIT",
+        "WORKSPACES_WORKER_SOFT_SHUTDOWN_SECONDS": "3",
+    }
+    places = {"API": f"http://{HOST}:{port}", "Flower": f"http://{HOST}:{flower_port}"}
+    places |= provide_servers(supervisor, data_dir, environment)
+
+    def part(name: str, line: str) -> Part:
+        stage = Stage.WORKERS if name in WORKERS else Stage.DOORS
+        return Part(name, Command(("/bin/sh", "-c", line), env=environment), stage)
+
+    lines = read_procfile(CHECKOUT / "Procfile")
+    supervisor.run_to_end(part("release", lines.pop("release")))
+    for name, line in lines.items():
+        supervisor.start(part(name, line))
+    for port_to_ask, path in ((port, "/health/ready"), (flower_port, "/healthcheck")):
+        supervisor.wait_until(
+            partial(is_well, port_to_ask, path),
+            f"http://{HOST}:{port_to_ask}{path} does not answer with 200",
+            timeout_s=READY_TIMEOUT_S,
+        )
+    supervisor.say("ready; Ctrl-C stops everything")
+    for what, place in places.items():
+        supervisor.say(f"  {what:<9} {place}")
+    supervisor.run()
+
+
+def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[str, str]) -> dict[str, str]:
+    """Start the servers that `environment` names no URL for, add theirs to it, and wait until both answer.
+
+    Returns where they and their data are, for people.
+    """
+    places = {"database": f"the one of {DATABASE}", "broker": f"the one of {BROKER}", "data": str(data_dir)}
+    if not environment.get(DATABASE):
+        postgres = EmbeddedPostgres(data_dir / "postgres", durable=True)
+        postgres.prepare()
+        supervisor.start(Part(postgres.name, postgres.command, Stage.SERVERS))
+        environment[DATABASE] = places["database"] = postgres.url
+        if not postgres.home.cluster.is_relative_to(data_dir):
+            why = f"{postgres.home.user}, who runs it for root, cannot enter {data_dir}"
+            places["database"] += f" (its data are in {postgres.home.cluster}: {why})"
+    if not environment.get(BROKER):
+        valkey = EmbeddedValkey(data_dir / "valkey")
+        supervisor.start(Part(valkey.name, valkey.command, Stage.SERVERS))
+        environment[BROKER] = places["broker"] = valkey.url
+    for variable, answers in ((DATABASE, database_answers), (BROKER, broker_answers)):
+        supervisor.wait_until(
+            partial(answers, environment[variable]),
+            f"no server answers at {variable}",
+            timeout_s=ANSWER_TIMEOUT_S,
+        )
+    return places
+
+
+@contextmanager
+def only_user_of(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for this process. Raises DevstackError when another one does."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DevstackError(
+                f"it already runs on {data_dir}; stop that one or give this one another WORKSPACES_DATA_DIR."
+            ) from None
+        yield
+
+
+def free_port_of(variable: str, default: int) -> int:
+    """The port that the variable asks for. Raises DevstackError when it is no port or is taken."""
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise DevstackError(f"{variable} must be a port between 1 and 65535, not '{text}'.")
+    if not port_is_free(int(text)):
+        raise DevstackError(f"port {text} is taken; choose another one with {variable}=… make up.")
+    return int(text)
+
+
+def is_well(port: int, path: str) -> bool:
+    """Whether the path answers with 200."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Child processes that never outlive the program that started them."""
+
+import ctypes
+import os
+import pwd
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+HOST = "127.0.0.1"
+
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program, and the signals that end it."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] | None = None
+    user: str | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    orphan_signal: signal.Signals = signal.SIGKILL
+    """What it gets when we die. Asked politely, a Celery worker whose broker dies with us hangs for ever."""
+
+    def spawn(self, output: int | IO[bytes]) -> "subprocess.Popen[bytes]":
+        """Start the program in a session of its own, its standard output and error going to `output`.
+
+        On Linux the program gets its orphan signal when we die, however we die. That is tied to the calling
+        thread: call this from one that lives as long as the child, in practice the main thread.
+        """
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            if hasattr(_LIBC, "prctl"):
+                _LIBC.prctl(PR_SET_PDEATHSIG, int(self.orphan_signal))
+            if os.getppid() != parent:
+                os._exit(1)  # the parent died before prctl could tell us
+
+        owner = pwd.getpwnam(self.user) if self.user else None
+        return subprocess.Popen(
+            self.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=self.env,
+            # Another user may not be able to look into our working directory.
+            cwd="/" if owner else None,
+            user=owner.pw_uid if owner else None,
+            group=owner.pw_gid if owner else None,
+            extra_groups=[] if owner else None,
+            # A terminal's Ctrl-C must reach only the supervisor: to Celery a second SIGINT is a cold stop.
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 -- prctl has no Popen argument; it takes no lock
+        )
+
+
+def kill_group(process: "subprocess.Popen[bytes]") -> None:
+    """Kill what is left of the child's session and reap the child."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def end(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals, *, grace_s: float) -> None:
+    """Ask the child to end; kill its whole group when it has not within `grace_s`."""
+    if process.poll() is None:
+        process.send_signal(stop_signal)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+    kill_group(process)
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback interface."""
+    with socket.socket() as probe:
+        # As servers do: connections of an earlier one that linger in TIME_WAIT are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

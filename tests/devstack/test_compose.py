@@ -1,0 +1,55 @@
+"""docker-compose.yml without an engine: it is valid, and it runs what the Procfile says."""
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from devstack.procfile import read_procfile
+from tests.devstack.stacks import REPOSITORY
+
+COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+PROCFILE = read_procfile(REPOSITORY / "Procfile")
+
+
+def test_it_follows_the_compose_specification() -> None:
+    schema = json.loads((REPOSITORY / "tests" / "devstack" / "compose-spec.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+
+    jsonschema.validate(COMPOSE, schema, cls=jsonschema.Draft7Validator)
+
+
+def test_its_services_are_the_procfile_and_two_servers() -> None:
+    assert set(SERVICES) == set(PROCFILE) | {"postgres", "broker"}
+
+
+@pytest.mark.parametrize("name", PROCFILE)
+def test_a_service_runs_the_line_of_the_procfile(name: str) -> None:
+    # Compose itself would replace a single $.
+    assert SERVICES[name]["command"] == ["sh", "-c", PROCFILE[name].replace("$", "$$")]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_published_on_the_loopback_interface_only(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+@pytest.mark.parametrize("name", sorted(set(PROCFILE) - {"release"}))
+def test_a_service_waits_for_the_release_and_comes_back_when_it_falls(name: str) -> None:
+    assert SERVICES[name]["depends_on"]["release"] == {"condition": "service_completed_successfully"}
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", ["worker", "runtime"])
+def test_a_worker_has_a_minute_to_give_its_work_back(name: str) -> None:
+    assert SERVICES[name]["stop_grace_period"] == "60s"
+    assert SERVICES[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+
+
+def test_the_broker_loses_no_message_that_it_accepted() -> None:
+    command = " ".join(SERVICES["broker"]["command"])
+
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command

@@ -1,0 +1,54 @@
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from devstack.procfile import read_procfile
+from devstack.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.devstack.stacks import REPOSITORY, alive, eventually, running
+
+
+def test_a_procfile_is_read_in_its_order_and_other_lines_are_comments(tmp_path: Path) -> None:
+    procfile = tmp_path / "Procfile"
+    procfile.write_text(
+        "# web: not this\n\nrelease: make ready && go\nweb:exec serve --at ${HOST:-here}:80  \n"
+    )
+
+    lines = read_procfile(procfile)
+
+    assert list(lines.items()) == [
+        ("release", "make ready && go"),
+        ("web", "exec serve --at ${HOST:-here}:80"),
+    ]
+
+
+@pytest.mark.timeout(180)
+def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
+    """The whole of `make up`: the project's own Procfile on servers that it is given."""
+    postgres, valkey = (
+        EmbeddedPostgres(tmp_path / "given", durable=False),
+        EmbeddedValkey(tmp_path / "valkey"),
+    )
+    try:
+        variables = {
+            "WORKSPACES_DATABASE_URL": postgres.start(),
+            "WORKSPACES_BROKER_URL": valkey.start(),
+            "WORKSPACES_DATA_DIR": str(tmp_path / "data"),
+            "WORKSPACES_SWEEP_SECONDS": "1",
+        }
+        with running(REPOSITORY, output=tmp_path, **variables) as stack:
+            with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/health/ready") as answer:
+                assert answer.status == 200
+            assert eventually(lambda: stack.said("cleanup@") and stack.said("runtime@")), stack.lines
+            assert eventually(
+                lambda: any(line.startswith("worker") and "cleanup.sweep" in line for line in stack.lines)
+            )
+            processes = stack.descendants()
+            stack.process.terminate()
+
+            assert stack.process.wait(10) == 0
+            assert alive(processes) == []
+            assert not stack.said("starting it again"), stack.lines
+    finally:
+        postgres.discard()
+        valkey.discard()

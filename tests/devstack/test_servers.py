@@ -1,0 +1,166 @@
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from devstack import DevstackError
+from devstack.homes import REACHABLE, PostgresHome
+from devstack.servers import EmbeddedPostgres, EmbeddedValkey
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root lends its database to another user")
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    yield server
+    server.discard()
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    server = EmbeddedValkey(tmp_path / "valkey")
+    yield server
+    server.discard()
+
+
+def execute(server: EmbeddedPostgres, statement: str) -> psycopg.Cursor:
+    with psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as connection:
+        return connection.execute(statement)
+
+
+def test_postgres_keeps_its_url_and_data_across_a_restart_and_a_kill(postgres: EmbeddedPostgres) -> None:
+    url = postgres.start()
+    execute(postgres, "CREATE TABLE kept AS SELECT 42 AS value")
+
+    assert postgres.restart() == url
+    postgres.kill()
+    assert not postgres.answers()
+    assert postgres.start() == url
+    assert execute(postgres, "SELECT value FROM kept").fetchone() == (42,)
+
+
+def test_a_later_server_on_the_same_directory_finds_the_data(postgres: EmbeddedPostgres) -> None:
+    postgres.start()
+    execute(postgres, "CREATE TABLE kept AS SELECT 42 AS value")
+    postgres.stop()
+    later = EmbeddedPostgres(postgres.data_dir, durable=True)
+    later.start()
+    try:
+        assert execute(later, "SELECT value FROM kept").fetchone() == (42,)
+        assert execute(later, "SHOW fsync").fetchone() == ("on",)
+    finally:
+        later.stop()
+
+
+def test_a_cluster_that_was_left_half_made_is_made_anew(postgres: EmbeddedPostgres) -> None:
+    draft = postgres.home.cluster.with_suffix(".draft")
+    draft.mkdir()
+    (draft / "PG_VERSION").write_text("18\n")
+
+    postgres.start()
+    assert execute(postgres, "SELECT 1").fetchone() == (1,)
+
+
+def test_postgres_listens_on_the_loopback_interface_only(postgres: EmbeddedPostgres) -> None:
+    postgres.start()
+
+    assert execute(postgres, "SHOW listen_addresses").fetchone() == ("127.0.0.1",)
+    assert execute(postgres, "SHOW unix_socket_directories").fetchone() == ("",)
+
+
+def test_discarding_leaves_nothing(postgres: EmbeddedPostgres) -> None:
+    postgres.start()
+    postgres.discard()
+
+    assert not postgres.data_dir.exists()
+    assert not postgres.home.cluster.parent.exists()
+
+
+@root_only
+def test_root_puts_the_database_where_an_unprivileged_user_can_enter(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    postgres = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    try:
+        postgres.start()
+
+        assert postgres.home.cluster.is_relative_to(REACHABLE)
+        assert postgres.home.cluster.owner() == "nobody"
+        assert (postgres.data_dir / "cluster").readlink() == postgres.home.cluster
+    finally:
+        postgres.discard()
+
+
+@root_only
+def test_root_copies_programs_that_an_unprivileged_user_cannot_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = PostgresHome.settle(tmp_path).programs
+    for part in installed.parent.glob(f"{installed.name}*"):
+        shutil.copytree(part, tmp_path / "venv" / part.name, symlinks=True)
+    (tmp_path / "venv").chmod(0o700)
+    monkeypatch.syspath_prepend(str(tmp_path / "venv"))
+    kept = set(REACHABLE.glob("embedded-postgres-*"))
+    postgres = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    try:
+        postgres.start()
+
+        assert postgres.home.programs.is_relative_to(REACHABLE)
+        assert execute(postgres, "SELECT 1").fetchone() == (1,)
+    finally:
+        postgres.discard()
+        for copy in set(REACHABLE.glob("embedded-postgres-*")) - kept:
+            shutil.rmtree(copy)
+
+
+@root_only
+def test_a_database_that_was_locked_in_is_not_silently_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "postgres" / "cluster").mkdir(parents=True)
+
+    with pytest.raises(DevstackError, match="can no longer enter"):
+        EmbeddedPostgres(tmp_path / "postgres", durable=True)
+
+
+def test_valkey_keeps_its_url_and_data_across_a_restart_and_a_kill(valkey: EmbeddedValkey) -> None:
+    url = valkey.start()
+    with redis.Redis.from_url(url) as client:
+        client.set("kept", 42)
+
+    assert valkey.restart() == url
+    valkey.kill()
+    assert not valkey.answers()
+    assert valkey.start() == url
+    with redis.Redis.from_url(url) as client:
+        assert client.get("kept") == b"42"
+
+
+def test_valkey_refuses_writes_rather_than_forget_messages(valkey: EmbeddedValkey) -> None:
+    with redis.Redis.from_url(valkey.start()) as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+def test_a_paused_valkey_hangs_until_it_is_resumed(valkey: EmbeddedValkey) -> None:
+    url = valkey.start()
+    valkey.pause()
+    with (
+        redis.Redis.from_url(url, socket_timeout=0.2, retry=None) as client,
+        pytest.raises(redis.TimeoutError),
+    ):
+        client.ping()
+
+    valkey.resume()
+    assert valkey.answers()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        valkey = EmbeddedValkey(tmp_path, port=taken.getsockname()[1])
+
+        with pytest.raises(DevstackError, match=r"(?s)^valkey does not start; .*in use"):
+            valkey.start(timeout_s=0.5)

@@ -1,0 +1,129 @@
+import io
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from devstack import DevstackError
+from devstack.processes import Command
+from devstack.supervisor import Part, RestartPolicy, StackStopped, Stage, Supervisor
+
+QUICK = RestartPolicy(first_s=0.05, longest_s=0.2, attempts=3)
+
+
+def shell(name: str, line: str, stage: Stage = Stage.DOORS) -> Part:
+    return Part(name, Command(("/bin/sh", "-c", line)), stage)
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def supervisor(log: io.StringIO) -> Iterator[Supervisor]:
+    supervisor = Supervisor(log, restarts=QUICK)
+    yield supervisor
+    supervisor.stop()
+
+
+def lines(log: io.StringIO) -> list[str]:
+    return log.getvalue().splitlines()
+
+
+def test_every_line_carries_the_name_of_its_part(supervisor: Supervisor, log: io.StringIO) -> None:
+    supervisor.start(shell("web", "echo one; echo two >&2; sleep 600"))
+    supervisor.start(shell("beat", "printf 'no line end'; exec sleep 600"))
+    supervisor.wait_until(lambda: "two" in log.getvalue(), "web says nothing", timeout_s=10)
+    supervisor.stop()
+
+    assert sorted(lines(log)) == ["beat     | no line end", "web      | one", "web      | two"]
+
+
+def test_a_part_that_falls_is_restarted_later_each_time(supervisor: Supervisor, log: io.StringIO) -> None:
+    supervisor.start(shell("web", "echo hello; exit 4"))
+    with pytest.raises(DevstackError):
+        supervisor.run()
+
+    assert lines(log) == [
+        "web      | hello",
+        "stack    | web ended with status 4; starting it again in 0.05 s",
+        "web      | hello",
+        "stack    | web ended with status 4; starting it again in 0.1 s",
+        "web      | hello",
+    ]
+
+
+def test_a_part_that_keeps_falling_ends_the_whole_with_its_reason(supervisor: Supervisor) -> None:
+    supervisor.start(shell("worker", "echo no such module; kill -9 $$"))
+
+    reason = "worker failed 3 times in a row; the last time it was killed by SIGKILL: no such module"
+    with pytest.raises(DevstackError, match=f"^{reason}$"):
+        supervisor.run()
+
+
+def test_a_part_that_had_been_well_is_not_given_up(log: io.StringIO) -> None:
+    supervisor = Supervisor(log, restarts=RestartPolicy(first_s=0.01, attempts=2, steady_after_s=0))
+    supervisor.start(shell("web", "echo hello"))
+    try:
+        supervisor.wait_until(lambda: lines(log).count("web      | hello") > 3, "gave up", timeout_s=10)
+    finally:
+        supervisor.stop()
+
+
+def test_the_wait_before_a_restart_doubles_up_to_half_a_minute() -> None:
+    assert [RestartPolicy().delay_s(falls) for falls in range(1, 7)] == [2, 4, 8, 16, 30, 30]
+
+
+def test_what_a_fallen_part_left_running_is_ended_before_its_restart(
+    supervisor: Supervisor, log: io.StringIO
+) -> None:
+    supervisor.start(shell("worker", "sleep 600 & echo child $!; exit 1"))
+    supervisor.wait_until(lambda: "starting it again" in log.getvalue(), "it did not fall", timeout_s=10)
+
+    child = lines(log)[0].rpartition(" ")[2]
+    supervisor.wait_until(lambda: not _exists(int(child)), "the child lives on", timeout_s=5)
+
+
+def test_a_one_off_that_fails_is_reported_with_its_last_line(supervisor: Supervisor) -> None:
+    with pytest.raises(DevstackError, match=r"^release ended with status 2: no database$"):
+        supervisor.run_to_end(shell("release", "echo no database; exit 2"))
+
+
+def test_a_one_off_that_ends_well_is_not_run_again(supervisor: Supervisor, log: io.StringIO) -> None:
+    supervisor.run_to_end(shell("release", "echo migrated"))
+    supervisor.start(shell("web", "sleep 0.3; echo up; sleep 600"))
+    supervisor.wait_until(lambda: "up" in log.getvalue(), "web says nothing", timeout_s=10)
+
+    assert lines(log) == ["release  | migrated", "web      | up"]
+
+
+def test_the_doors_end_before_the_workers_and_the_workers_before_the_servers(
+    supervisor: Supervisor, log: io.StringIO
+) -> None:
+    for name, stage in (("server", Stage.SERVERS), ("worker", Stage.WORKERS), ("web", Stage.DOORS)):
+        line = f"trap 'echo {name} ends; exit' TERM; echo {name} is up; while true; do sleep 0.05; done"
+        supervisor.start(shell(name, line, stage))
+    supervisor.wait_until(lambda: log.getvalue().count("is up") == 3, "not all are up", timeout_s=10)
+    supervisor.stop()
+
+    assert [line.partition("| ")[2] for line in lines(log)[3:]] == ["web ends", "worker ends", "server ends"]
+
+
+def test_asking_it_to_stop_interrupts_a_wait(supervisor: Supervisor) -> None:
+    supervisor.stopping = True
+    began = time.monotonic()
+
+    with pytest.raises(StackStopped):
+        supervisor.wait_until(lambda: False, "never", timeout_s=60)
+    assert time.monotonic() - began < 5
+
+
+def test_a_wait_that_takes_too_long_says_what_for(supervisor: Supervisor) -> None:
+    with pytest.raises(DevstackError, match=r"^the broker does not answer \(0\.2 s\)\.$"):
+        supervisor.wait_until(lambda: False, "the broker does not answer", timeout_s=0.2)
+
+
+def _exists(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -1,0 +1,145 @@
+"""`make up` as people meet it, with the real servers and tiny programs in place of the product's."""
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from devstack.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.devstack.stacks import PROCFILE, Stack, alive, eventually, make_checkout, running
+
+COUNT_RUNS = """
+import os, psycopg
+with psycopg.connect(os.environ["WORKSPACES_DATABASE_URL"].replace("+psycopg", "")) as connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS runs (at timestamptz)")
+    connection.execute("INSERT INTO runs VALUES (now())")
+    print("run number", connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+"""
+
+
+def test_it_says_what_is_where_and_labels_every_line(checkout: Path) -> None:
+    with running(checkout) as stack:
+        assert eventually(lambda: stack.said("data"))
+        assert stack.said(f"API       http://127.0.0.1:{stack.port}")
+
+        assert "release  | migrated" in stack.lines
+        assert "worker   | at work" in stack.lines
+        assert all(line[9:11] == "| " for line in stack.lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything_in_order(checkout: Path, number: signal.Signals) -> None:
+    with running(checkout) as stack:
+        processes = stack.descendants()
+        stack.process.send_signal(number)
+
+        assert stack.process.wait(10) == 0
+        assert alive(processes) == []
+        assert len(processes) > 8
+        assert stack.lines[-1] == "stack    | stopped"
+
+
+def test_a_part_that_refuses_to_end_does_not_keep_it_from_stopping_within_ten_seconds(tmp_path: Path) -> None:
+    stubborn = "trap '' TERM; while true; do sleep 600; done"
+    checkout = make_checkout(tmp_path / "checkout", PROCFILE | {"worker": stubborn, "beat": stubborn})
+    with running(checkout) as stack:
+        processes = stack.descendants()
+        began = time.monotonic()
+        stack.process.terminate()
+
+        assert stack.process.wait(10) == 0
+        assert time.monotonic() - began < 10
+        assert alive(processes) == []
+
+
+def test_nothing_outlives_a_killed_supervisor(checkout: Path) -> None:
+    with running(checkout) as stack:
+        processes = stack.descendants()
+        stack.process.kill()
+
+        assert eventually(lambda: alive(processes) == [], within_s=12)
+
+
+def test_a_second_run_finds_the_data_of_the_first(tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "checkout", PROCFILE | {"release": "python count.py"})
+    (checkout / "count.py").write_text(COUNT_RUNS)
+    for number in (1, 2):
+        with running(checkout) as stack:
+            assert stack.said(f"release  | run number {number}")
+
+
+def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> None:
+    procfile = PROCFILE | {"release": "echo $WORKSPACES_DATABASE_URL $WORKSPACES_BROKER_URL"}
+    checkout = make_checkout(tmp_path / "checkout", procfile)
+    postgres, valkey = (
+        EmbeddedPostgres(tmp_path / "given", durable=False),
+        EmbeddedValkey(tmp_path / "valkey"),
+    )
+    try:
+        given = {"WORKSPACES_DATABASE_URL": postgres.start(), "WORKSPACES_BROKER_URL": valkey.start()}
+        with running(checkout, **given) as stack:
+            assert f"release  | {postgres.url} {valkey.url}" in stack.lines
+            assert not (checkout / ".data" / "postgres").exists()
+            assert {"postgres", "valkey-server"}.isdisjoint(child.name() for child in stack.descendants())
+    finally:
+        postgres.discard()
+        valkey.discard()
+
+
+def test_a_killed_database_comes_back_with_its_data(tmp_path: Path) -> None:
+    procfile = PROCFILE | {"beat": "while true; do python count.py 2>/dev/null; sleep 0.2; done"}
+    checkout = make_checkout(tmp_path / "checkout", procfile)
+    (checkout / "count.py").write_text(COUNT_RUNS)
+    with running(checkout) as stack:
+        assert eventually(lambda: runs(stack.lines) >= 1)
+        [postgres] = [child for child in stack.process.children() if child.name() == "postgres"]
+        postgres.kill()
+        fallen = "stack    | postgres was killed by SIGKILL; starting it again in 2 s"
+        assert eventually(lambda: fallen in stack.lines)
+        runs_before = runs(stack.lines)
+
+        assert eventually(lambda: runs(stack.lines) > runs_before)
+
+
+def runs(lines: list[str]) -> int:
+    """How many runs were counted so far."""
+    return max((int(line.split()[-1]) for line in lines if "run number" in line), default=0)
+
+
+@pytest.mark.parametrize("variable", ["PORT", "FLOWER_PORT"])
+def test_a_taken_port_is_one_line(checkout: Path, variable: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        stack = Stack(checkout, **{variable: port})
+
+        assert stack.process.wait(10) == 1
+    assert stack.lines == [f"make up: port {port} is taken; choose another one with {variable}=… make up."]
+
+
+def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
+    stack = Stack(checkout, FLOWER_PORT="flower")
+
+    assert stack.process.wait(10) == 1
+    assert stack.lines == ["make up: FLOWER_PORT must be a port between 1 and 65535, not 'flower'."]
+
+
+def test_a_second_stack_on_the_same_data_is_one_line(checkout: Path) -> None:
+    with running(checkout) as first:
+        second = Stack(checkout)
+
+        assert second.process.wait(10) == 1
+        [line] = second.lines
+        assert line.startswith(f"make up: it already runs on {checkout / '.data'};")
+        assert first.process.poll() is None
+
+
+def test_a_release_that_fails_ends_everything_with_its_reason(tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "checkout", PROCFILE | {"release": "echo no such table; exit 3"})
+    stack = Stack(checkout)
+
+    assert stack.process.wait(20) == 1
+    assert stack.lines[-1] == "make up: release ended with status 3: no such table"
+    assert not any(str(checkout) in (process.info["cwd"] or "") for process in psutil.process_iter(["cwd"]))
