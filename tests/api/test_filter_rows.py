@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 from hypothesis import given
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.api.filter_ast import Node, Not
@@ -101,3 +101,9 @@ def test_an_unknown_sort_is_refused_with_the_valid_ones(sort: str):
 
     assert refused.value.status == 400
     refused.value.message.encode()
+
+
+def test_like_folds_the_case_of_every_script(gadgets: Session):
+    gadgets.execute(update(GADGETS).values(name="ÉTÉ"))
+
+    assert len(gadgets.scalars(ids_of(("filter", 'name~"été"'))).all()) == len(ROWS)
