@@ -516,3 +516,51 @@ def test_nothing_is_destroyed_during_the_grace_period(session, context, delete, 
     assert isinstance(early, Idle)
     assert early.why.startswith("not due for")
     assert isinstance(late, Advanced)
+
+
+def test_what_has_gone_is_no_longer_reported_beside_what_has_not(
+    session, context, delete, drive, faulty, client
+):
+    workspace = factories.make_workspace(session)
+    bad, worse = [factories.make_fileset(session, workspace, name) for name in ("bad", "worse")]
+    session.commit()
+    faulty.faults = {bad.id: PermissionError("no"), worse.id: PermissionError("no")}
+    deletion_id = delete("ml-team")
+    drive(deletion_id)
+    del faulty.faults[bad.id]
+
+    client.post(f"/apis/entities/v2/deletions/{deletion_id}/retry")
+    drive(deletion_id)
+
+    assert session.scalars(select(DeletionFailure.name)).all() == ["worse"]
+
+
+def test_a_pass_in_which_something_went_is_not_counted_although_the_rest_is_down(
+    session, context, delete, clock, faulty
+):
+    workspace = factories.make_workspace(session)
+    filesets = [factories.make_fileset(session, workspace, f"fs-{i}") for i in range(6)]
+    session.commit()
+    faulty.faults = {fileset.id: ConnectionError("refused") for fileset in filesets[1:]}
+    deletion_id = delete("ml-team")
+
+    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+
+    assert isinstance(outcome, Postponed)
+    assert the(session, deletion_id).attempts == 0
+
+
+def test_a_child_that_is_older_than_its_parent_goes_before_it_all_the_same(
+    session, context, delete, drive, settings
+):
+    """Two API processes with clocks apart can make such a pair."""
+    workspace = factories.make_workspace(session)
+    child, parent = [factories.make_entity(session, workspace, name) for name in ("child", "parent")]
+    child.parent_id = parent.id
+    session.commit()
+    object.__setattr__(context, "settings", settings.model_copy(update={"chunk_size": 2}))
+    factories.make_entity(session, workspace, "youngest")
+    session.commit()
+
+    assert child.id < parent.id
+    assert isinstance(drive(delete("ml-team"))[-1], Finished)
