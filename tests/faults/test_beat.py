@@ -1,0 +1,59 @@
+"""The scheduler: it makes good every lost ring, and a second one does no harm."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+from app.cleanup.kinds import ORDER
+from tests.faults.conftest import Measured
+from tests.faults.world import RING_LOST_S, WORK_S, World, seconds_since
+
+
+def test_a_ring_that_was_lost_is_made_good_by_the_sweep(world: World, within: Measured) -> None:
+    unheard, heard = world.fill(), world.fill()
+    world.one("beat").stop()
+    world.stack.valkey.stop()
+    deletion = world.delete(unheard.name)
+    world.stack.wait_until(
+        lambda: any("ring.lost" in line and deletion in line for line in world.stack.log("web").splitlines()),
+        "the ring is lost",
+    )
+    world.stack.valkey.start()
+    # Nobody but the sweep knows of the first one: a later deletion passes it by.
+    world.wait_for_state(world.delete(heard.name), "DONE", timeout_s=30)
+    assert world.report(deletion)["started_at"] is None
+
+    world.stack.start("beat")
+    beat_at = time.monotonic()
+    world.wait_for_state(deletion, "DONE", timeout_s=30)
+
+    within("ring lost: DONE after beat's return", seconds_since(beat_at), RING_LOST_S + WORK_S)
+    assert world.left_of(unheard.id) == []
+
+
+def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Measured) -> None:
+    doomed, neighbour = [world.fill() for _ in range(3)], world.fill()
+    second = world.stack.start(
+        "beat", WORKSPACES_DATA_DIR=str(tmp_path)
+    )  # its own schedule, as on another host
+    world.stack.wait_until(lambda: "Sending due task sweep" in second.log, "the second one ticks, too")
+    started = time.monotonic()
+
+    deletions = [world.delete(tenant.name) for tenant in doomed]
+    for deletion in deletions:
+        world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    within("two beats: 3 deletions DONE", seconds_since(started), RING_LOST_S + WORK_S)
+    second.stop()
+    phases = len(ORDER)
+    for deletion, tenant in zip(deletions, doomed, strict=True):
+        assert Counter(world.events(deletion)) == {
+            "requested": 1,
+            "started": 1,
+            "phase_started": phases,
+            "phase_finished": phases,
+            "finished": 1,
+        }
+        assert world.report(deletion)["deleted"] == tenant.rows
+        assert world.left_of(tenant.id) == []
+    assert world.is_untouched(neighbour)

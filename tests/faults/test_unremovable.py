@@ -1,0 +1,303 @@
+"""A fileset that cannot be deleted: everything else goes, people are told, and there is a way out."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import ioctl
+from pathlib import Path
+from struct import pack, unpack
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.models import Fileset
+from tests.faults.conftest import Measured
+from tests.faults.world import EACH, QUICK, RING_LOST_S, WORK_S, Tenant, World, seconds_since
+from tests.support.stack import ALL, CHECKOUT, Stack
+
+NAME = "fileset-2"  # of the unremovable one: neither the first nor the last of its kind
+PLUG_IN = CHECKOUT / "tests" / "support" / "faulty_store"
+PASSES = 4
+REATTEMPT_S = 2.0
+# Every pass without progress is followed by at most a second's wait and, rarely, a lost ring.
+GIVE_UP_S = PASSES * QUICK["backoff_cap_seconds"] + RING_LOST_S
+ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
+TASK_NAMES = {
+    "workspace.cleanup.jobs",
+    "workspace.cleanup.deployments",
+    "workspace.cleanup.deployment_configs",
+    "workspace.cleanup.filesets",
+    "workspace.cleanup.entities",
+    "workspace.cleanup.projects",
+    "workspace.cleanup.role_bindings",
+    "workspace.cleanup.finalize",
+    "workspace.cleanup.sweep",
+    "workspace.job.run",
+    "workspace.deployment.run",
+}
+"""What an operator can see in Flower; the audit runs once a day."""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    directory = tmp_path_factory.mktemp("unremovable")
+    settings = {**QUICK, "fruitless_passes": PASSES, "reattempt_delays_seconds": (REATTEMPT_S,)}
+    with Stack(
+        directory,
+        parts=(*ALL, "flower"),
+        plug_ins=[PLUG_IN],
+        storage_url=f"faulty://{directory / 'data' / 'blobs'}",
+        **settings,
+    ) as stack:
+        stack.blob_root.mkdir(exist_ok=True)
+        yield stack
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_at_first(stack: Stack) -> None:
+    set_fault(stack, None, None)
+
+
+def set_fault(stack: Stack, fileset_id: UUID | None, fault: str | None) -> None:
+    """From now on the store fails at this fileset, and only there."""
+    draft = stack.blob_root / "faults.json.new"
+    draft.write_text(json.dumps({str(fileset_id): fault} if fault else {}))
+    draft.rename(stack.blob_root / "faults.json")
+
+
+def unremovable_of(world: World, tenant: Tenant) -> UUID:
+    """The id of the fileset that will not go."""
+    with Session(world.engine) as session:
+        return session.scalars(
+            select(Fileset.id).where(Fileset.workspace_id == tenant.id, Fileset.name == NAME)
+        ).one()
+
+
+def tasks_of(stack: Stack, deletion: str) -> list[dict[str, Any]]:
+    """What Flower shows of a deletion."""
+    tasks = httpx.get(f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10).raise_for_status()
+    return [task for task in tasks.json().values() if deletion in (task["args"] or "")]
+
+
+def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_can(
+    world: World, stack: Stack, within: Measured
+) -> None:
+    doomed, neighbour = world.fill(), world.fill()
+    fileset = unremovable_of(world, doomed)
+    set_fault(stack, fileset, "503")
+    started = time.monotonic()
+
+    deletion = world.delete(doomed.name)
+    successor = world.fill(doomed.name)
+    stack.wait_until(
+        lambda: any(
+            task["state"] == "RETRY" and f"filesets/{NAME}: OSError: 503" in task["exception"]
+            for task in tasks_of(stack, deletion)
+        ),
+        "Flower shows a RETRY with its reason",
+    )
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+
+    within("unremovable fileset: FAILED", seconds_since(started), GIVE_UP_S + WORK_S)
+    report = world.report(deletion)
+    [failure] = report["failures"]
+    assert (failure["kind"], failure["name"], failure["error_class"]) == ("filesets", NAME, "transient")
+    assert failure["resource_id"] == str(fileset)
+    assert failure["message"].startswith("OSError: 503 Service Unavailable")
+    assert failure["attempts"] >= PASSES
+    assert f"filesets/{NAME}: OSError: 503" in report["reason"]
+    assert f"no progress in {PASSES} passes" in report["reason"]
+    assert str(stack.blob_root) not in json.dumps(report)
+    # Everything else of its kind went, and what comes after the kind stays.
+    assert report["deleted"]["filesets"] == EACH - 1
+    assert report["remaining"]["filesets"] == 1
+    assert report["remaining"]["entities"] == doomed.rows["entities"]
+    assert world.is_untouched(neighbour)
+    assert world.is_untouched(successor)
+    assert f"workspace={doomed.name}" in the_line_about_failure(stack, deletion)
+    assert f"filesets/{NAME}: OSError: 503" in the_line_about_failure(stack, deletion)
+    flower_told_the_failure(stack, doomed, deletion)
+
+    reattempted = stack.wait_until(
+        lambda: "reattempted" in world.events(deletion), "the schedule tries again", timeout_s=30
+    )
+    within("FAILED: re-attempted", reattempted, REATTEMPT_S + RING_LOST_S)
+    set_fault(stack, None, None)
+    mended_at = time.monotonic()
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    within(
+        "cause removed: DONE by itself",
+        seconds_since(mended_at),
+        GIVE_UP_S + REATTEMPT_S + RING_LOST_S + WORK_S,
+    )
+    assert world.left_of(doomed.id) == []
+    assert world.is_untouched(neighbour)
+    assert world.is_untouched(successor)
+    assert world.report(deletion)["deleted"] == doomed.rows
+    flower_told_the_successes(stack, doomed, deletion)
+
+
+def the_line_about_failure(stack: Stack, deletion: str) -> str:
+    lines = [line for line in stack.log("worker").splitlines() if "workspace.cleanup_failed" in line]
+    return next(line for line in lines if deletion in line)
+
+
+def flower_told_the_failure(stack: Stack, tenant: Tenant, deletion: str) -> None:
+    """A FAILURE whose exception names the resource and the cause."""
+    stack.wait_until(
+        lambda: any(
+            task["state"] == "FAILURE"
+            and task["name"] == "workspace.cleanup.filesets"
+            and f"{tenant.name} is FAILED: filesets/{NAME}: OSError: 503" in task["exception"]
+            for task in tasks_of(stack, deletion)
+        ),
+        "Flower shows the FAILURE with its reason",
+    )
+
+
+def flower_told_the_successes(stack: Stack, tenant: Tenant, deletion: str) -> None:
+    """Rows that a person can read, under the names of the phases and no others."""
+    end = f"{tenant.name} is gone: "
+    stack.wait_until(
+        lambda: any(end in (task["result"] or "") for task in tasks_of(stack, deletion)),
+        "Flower shows the end",
+    )
+    tasks = tasks_of(stack, deletion)
+    for task in tasks:
+        phase = re.escape(task["name"].rpartition(".")[2])
+        facts = rf"workspace={tenant.name} attempt=\d+ phase={phase} deletion_id={deletion}"
+        assert re.fullmatch(facts, task["args"]), task["args"]
+    said = [task["result"].strip("'") for task in tasks if task["state"] == "SUCCESS"]
+    for kind in ("jobs", "deployment_configs", "projects"):
+        pattern = rf"{tenant.name} {kind}: {tenant.rows[kind]} deleted, 0 left"
+        assert any(re.fullmatch(pattern, one) for one in said), (pattern, said)
+    every = httpx.get(f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10).json().values()
+    assert {task["name"] for task in every} <= TASK_NAMES
+    assert {task["name"] for task in tasks} == {name for name in TASK_NAMES if ".cleanup." in name} - {
+        "workspace.cleanup.sweep"
+    }
+
+
+def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
+    world: World, stack: Stack, within: Measured
+) -> None:
+    doomed, neighbour = world.fill(), world.fill()
+    fileset = unremovable_of(world, doomed)
+    set_fault(stack, fileset, "503")
+    deletion = world.delete(doomed.name)
+    # Between two re-attempts there are two seconds in which it is FAILED.
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+
+    skipped = stack.client.post(
+        f"/apis/entities/v2/deletions/{deletion}/skip",
+        json={"kind": "filesets", "resource_id": str(fileset), "reason": "the disk is under legal hold"},
+        headers=ADMIN,
+    )
+    assert skipped.status_code == 200, skipped.text
+    skipped_at = time.monotonic()
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    within("skipped: DONE", seconds_since(skipped_at), RING_LOST_S + WORK_S)
+    report = world.report(deletion)
+    [failure] = report["failures"]
+    assert (failure["name"], failure["skipped_by"]) == (NAME, ADMIN["X-NMP-Principal-Id"])
+    assert failure["skip_reason"] == "the disk is under legal hold"
+    assert "skipped" in world.events(deletion)
+    assert report["deleted"] == {**doomed.rows, "filesets": EACH - 1}
+    left = world.left_of(doomed.id)
+    assert all(str(fileset) in path or path.endswith(f"files/{doomed.id}") for path in left)
+    assert any(path.endswith("b.txt") for path in left)
+    assert world.is_untouched(neighbour)
+
+
+def test_what_is_forbidden_fails_at_once_and_waits_for_a_person(
+    world: World, stack: Stack, within: Measured
+) -> None:
+    doomed, neighbour = world.fill(), world.fill()
+    set_fault(stack, unremovable_of(world, doomed), "forbidden")
+    started = time.monotonic()
+
+    deletion = world.delete(doomed.name)
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+
+    within("forbidden: FAILED", seconds_since(started), RING_LOST_S + WORK_S)
+    report = world.report(deletion)
+    assert [failure["error_class"] for failure in report["failures"]] == ["permanent"]
+    assert f"filesets/{NAME}: PermissionError: 403 Forbidden" in report["reason"]
+    assert report["next_reattempt_at"] is None
+    assert report["deleted"]["filesets"] == EACH - 1
+    assert "backed_off" not in world.events(deletion)
+
+    set_fault(stack, None, None)
+    retry(world, deletion, within)
+    assert world.left_of(doomed.id) == []
+    assert world.is_untouched(neighbour)
+    assert "reattempted" not in world.events(deletion)
+
+
+def test_a_directory_that_the_system_protects_is_reported_and_goes_once_it_can(
+    world: World, within: Measured
+) -> None:
+    doomed = world.fill()
+    directory = world.stack.blob_root / "files" / str(doomed.id) / str(unremovable_of(world, doomed)) / "a"
+
+    with protected(directory):
+        deletion = world.delete(doomed.name)
+        world.wait_for_state(deletion, "FAILED", timeout_s=60)
+        [failure] = world.report(deletion)["failures"]
+        still_there = (directory / "b.txt").read_bytes()
+
+    assert (failure["name"], failure["error_class"]) == (NAME, "permanent")
+    assert "PermissionError" in failure["message"]
+    assert still_there == b"bytes"
+    retry(world, deletion, within)
+    assert world.left_of(doomed.id) == []
+
+
+def retry(world: World, deletion: str, within: Measured) -> None:
+    """What an administrator does once the cause is gone."""
+    answer = world.stack.client.post(f"/apis/entities/v2/deletions/{deletion}/retry", headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+    retried_at = time.monotonic()
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    within("retried by an administrator: DONE", seconds_since(retried_at), RING_LOST_S + WORK_S)
+
+
+@contextmanager
+def protected(directory: Path) -> Iterator[None]:
+    """A directory from which nobody, or nobody but root, can remove anything."""
+    if os.geteuid() != 0:
+        mode = directory.stat().st_mode
+        directory.chmod(0o500)
+        try:
+            yield
+        finally:
+            directory.chmod(mode)
+        return
+    try:
+        set_immutable(directory, immutable=True)
+    except OSError as error:
+        pytest.skip(f"root can remove everything here: the filesystem has no immutable flag ({error})")
+    try:
+        yield
+    finally:
+        set_immutable(directory, immutable=False)
+
+
+def set_immutable(directory: Path, *, immutable: bool) -> None:
+    """What `chattr +i` and `-i` do."""
+    get_flags, set_flags, flag = 0x80086601, 0x40086602, 0x10  # FS_IOC_GETFLAGS, _SETFLAGS, FS_IMMUTABLE_FL
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        (flags,) = unpack("l", ioctl(descriptor, get_flags, pack("l", 0)))
+        ioctl(descriptor, set_flags, pack("l", flags | flag if immutable else flags & ~flag))
+    finally:
+        os.close(descriptor)
