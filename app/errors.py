@@ -9,6 +9,7 @@ DomainError
 │   ├── Protected
 │   ├── LastAdmin
 │   └── WrongState
+├── TooLarge 413          more bytes than are accepted
 ├── Unprocessable 422     well-formed, but it refers to something that does not exist
 └── Busy 503              try again: a lock or a dependency did not answer in time
 """
@@ -62,6 +63,12 @@ class LastAdmin(Conflict):
 
 class WrongState(Conflict):
     """The thing is in a state in which this cannot be done."""
+
+
+class TooLarge(DomainError):
+    """The body has more bytes than are accepted."""
+
+    status = 413
 
 
 class Unprocessable(DomainError):

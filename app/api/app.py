@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
+from werkzeug.routing import PathConverter
 
 from app.api.endpoint import Route, register
 from app.api.failures import register_failures
@@ -33,6 +34,13 @@ RESOURCES = (
 """Modules of this package that declare `routes`, in the order of the documentation."""
 
 
+class _AnyPath(PathConverter):
+    """Also takes an empty path and one that begins with a slash, so that the route can say what is wrong."""
+
+    regex = ".*?"
+    part_isolating = False
+
+
 def build(context: Context) -> Flask:
     """An application that serves every resource."""
     configure_logs(context.settings)
@@ -40,6 +48,7 @@ def build(context: Context) -> Flask:
     app.config["OPENAPI"] = document()
     # `//x` is no way to write `/x`: a file path that begins with a slash must be refused, not rewritten.
     app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = _AnyPath
     register_failures(app)
     register(app, context, all_routes())
     return app

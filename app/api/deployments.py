@@ -18,7 +18,7 @@ from app.api.deployment_shapes import (
     StatusReport,
     version_number,
 )
-from app.api.endpoint import Call, Query, Routes
+from app.api.endpoint import Call, Query, Routes, no_content
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import Page, paginate
 from app.api.scoped import rows_in
@@ -234,7 +234,7 @@ def list_models(call: Call, workspace: str, name: str) -> ServedModels:
 def _delete(call: Call, workspace: str, name: str, version: int | None) -> Response | None:
     stopping = deployments.delete_deployment(call.session, workspace, name, version=version)
     if not stopping:
-        return Response(status=204)
+        return no_content()
     for deployment in stopping:
         _ring(call, deployment)
     return None

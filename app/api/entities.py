@@ -1,7 +1,7 @@
 """Generic entities over HTTP."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from flask import request
@@ -46,6 +46,7 @@ FIELDS = Fields(
 )
 
 Document = dict[str, JsonValue]
+EntityType = Annotated[str, Field(max_length=255, description="Any text; its case is kept.")]
 
 
 class NewEntity(Body):
@@ -121,7 +122,7 @@ class WhichVersion(WhichEntity):
     returns=EntityShown,
     raises=(NotFound, NameTaken, Unprocessable),
 )
-def create_entity(call: Call, workspace: str, entity_type: str, body: NewEntity) -> EntityShown:
+def create_entity(call: Call, workspace: str, entity_type: EntityType, body: NewEntity) -> EntityShown:
     """Create an entity.
 
     Its name is unique among the entities of its type that have the same parent, or none.

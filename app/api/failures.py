@@ -2,16 +2,15 @@
 
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
-from flask import Flask, Response, jsonify, redirect, request
+from flask import Flask, Response, jsonify, request
 from psycopg.errors import LockNotAvailable, QueryCanceled
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import RequestRedirect
-from werkzeug.wrappers import Response as AnyResponse
 
-from app.api.endpoint import InvalidRequest
+from app.api.validation import InvalidRequest
 from app.errors import DomainError
 from app.logs import get_logger
 
@@ -47,15 +46,22 @@ def _invalid(error: InvalidRequest) -> Response:
     return _answer(422, error.errors)
 
 
-def _http(error: HTTPException) -> AnyResponse:
-    if isinstance(error, RequestRedirect):
-        return redirect(error.new_url, 307)
+def _http(error: HTTPException) -> Response:
     if isinstance(error, NotFound) and len(request.path) > 1 and request.path.endswith("/"):
-        query = f"?{request.query_string.decode('latin-1')}" if request.query_string else ""
-        return redirect(request.path.rstrip("/") + query, 307)
+        return _without_trailing_slash()
     response = _answer(error.code or 500, error.name)
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _without_trailing_slash() -> Response:
+    # Quoted again: browsers skip a tab, so `/%09/evil.example/` decoded would lead to another host.
+    location = quote(request.path.rstrip("/"))
+    if request.query_string:
+        location += f"?{request.query_string.decode('latin-1')}"
+    response = _answer(307, "The address ends without a slash.")
+    response.headers["Location"] = location
     return response
 
 

@@ -1,10 +1,10 @@
 """Jobs of a workspace over HTTP."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from flask import request
-from pydantic import Field, RootModel, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, RootModel
 from sqlalchemy import true
 
 from app import clock
@@ -95,12 +95,17 @@ class JobShown(Shown):
     custom_fields: dict[str, Any] | None
 
 
+_LEFT_OUT_IF_NULL = Field(exclude_if=lambda value: value is None)
+
+
 class JobListed(JobShown):
     """A job in a list, where fields that are null are left out."""
 
-    @model_serializer(mode="wrap")
-    def _without_nulls(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in serialize(self).items() if value is not None}
+    project: Annotated[str | None, _LEFT_OUT_IF_NULL]
+    description: Annotated[str | None, _LEFT_OUT_IF_NULL]
+    error_details: Annotated[dict[str, Any] | None, _LEFT_OUT_IF_NULL]
+    ownership: Annotated[dict[str, Any] | None, _LEFT_OUT_IF_NULL]
+    custom_fields: Annotated[dict[str, Any] | None, _LEFT_OUT_IF_NULL]
 
 
 @routes.add(
@@ -136,7 +141,7 @@ def create_job(call: Call, workspace: str, body: NewJob) -> JobShown:
 
 
 @routes.add(
-    "GET", BASE, permission=Permission.JOBS_READ, returns=Page[JobShown], raises=(BadRequest, NotFound)
+    "GET", BASE, permission=Permission.JOBS_READ, returns=Page[JobListed], raises=(BadRequest, NotFound)
 )
 def list_jobs(call: Call, workspace: str, query: JobQuery) -> Page[JobListed]:
     """List jobs.

@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from app.api.endpoint import Route
 from app.errors import DomainError
 
-_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+_PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 _REF = "#/components/schemas/{model}"
 VERSION = "0.1.0"
 
@@ -56,7 +56,7 @@ def build_document(routes: Iterable[Route]) -> dict[str, Any]:
     schemas, references = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        path = _PARAMETER.sub(r"{\1}", route.rule)
+        path = _PATH_PARAMETER.sub(r"{\1}", route.rule)
         paths.setdefault(path, {})[route.method.lower()] = _operation(route, references)
     return {
         "openapi": "3.1.0",
@@ -112,8 +112,13 @@ def _operation(route: Route, references: dict[tuple[Any, JsonSchemaMode], Any]) 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in _PARAMETER.findall(route.rule)
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"minLength": 1, **type_.json_schema()},
+        }
+        for name, type_ in route.path.items()
     ]
 
 

@@ -1,0 +1,120 @@
+"""What a client sent, checked before any handler sees it: the address, its parameters, and the body."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from flask import request
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from app.errors import BadRequest, TooLarge
+
+_MAX_ERRORS = 100
+"""Errors of one answer: whoever made more of them does not read on, and a body can hold a million."""
+
+
+class InvalidRequest(Exception):
+    """A body or parameter that does not fit its model; `errors` is the published 422 list."""
+
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        super().__init__("invalid request")
+        self.errors = errors
+
+
+def path_parameters(given: Mapping[str, str], types: Mapping[str, TypeAdapter[Any]]) -> dict[str, Any]:
+    """`given`, of which those that `types` names are validated. Raises InvalidRequest or BadRequest."""
+    _refuse_what_is_no_text()
+    values: dict[str, Any] = dict(given)
+    for name, type_ in types.items():
+        with _publishing_errors("path", name):
+            values[name] = type_.validate_python(given[name])
+    return values
+
+
+def query_parameters(model: type[BaseModel]) -> BaseModel:
+    """The query string as `model`. Raises InvalidRequest."""
+    with _publishing_errors("query"):
+        return model.model_validate(request.args.to_dict())
+
+
+def json_body(model: type[BaseModel], *, is_optional: bool, max_bytes: int) -> BaseModel | None:
+    """The body as `model`; None if it is optional and empty. Raises InvalidRequest or TooLarge."""
+    raw = _raw_body(max_bytes)
+    if is_optional and not raw:
+        return None
+    if request.mimetype != "application/json":
+        raise _body_error(
+            "value_error", "A JSON body is required: send it with Content-Type: application/json"
+        )
+    try:
+        value = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise _body_error("json_invalid", f"JSON decode error: {error}") from None
+    _refuse_unstorable(value)
+    with _publishing_errors("body"):
+        # Strict: `{"protected": "off"}` must not be a way to protect. And from the text once more, because
+        # only there does strict mode still take a string for a UUID or an enum.
+        return model.model_validate_json(raw, strict=True)
+
+
+def _refuse_what_is_no_text() -> None:
+    # Werkzeug puts U+FFFD in the place of broken bytes: two different addresses would become one.
+    address = request.environ["PATH_INFO"].encode("latin-1") + unquote_to_bytes(request.query_string)
+    try:
+        text = address.decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The address is not UTF-8; percent-encode it as UTF-8.") from None
+    # PostgreSQL cannot hold NUL in text, so no such name exists and no such value can be compared.
+    if "\0" in text:
+        raise BadRequest("The address contains a NUL character; remove it.")
+
+
+def _raw_body(max_bytes: int) -> bytes:
+    request.max_content_length = max_bytes
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise TooLarge(f"The body is larger than {max_bytes} bytes, the most that is accepted.") from None
+
+
+def _refuse_unstorable(value: Any) -> None:
+    """Refuse what is JSON but cannot be kept: NUL in text, and numbers beyond any column."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str) and "\0" in one:
+            raise _body_error("value_error", "Text must not contain NUL characters")
+        elif (isinstance(one, float) and not math.isfinite(one)) or (
+            isinstance(one, int) and one.bit_length() > 1024
+        ):
+            raise _body_error("value_error", "A number is too large to be kept")
+
+
+def _body_error(kind: str, message: str) -> InvalidRequest:
+    return InvalidRequest([{"type": kind, "loc": ["body"], "msg": message}])
+
+
+@contextmanager
+def _publishing_errors(*where: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        found = error.errors(include_url=False)[:_MAX_ERRORS]
+        raise InvalidRequest([_published(dict(one), where) for one in found]) from None
+
+
+def _published(error: dict[str, Any], where: tuple[str, ...]) -> dict[str, Any]:
+    error["loc"] = [*where, *error["loc"]]
+    if "ctx" in error:
+        error["ctx"] = {key: str(value) for key, value in error["ctx"].items()}
+    if len(repr(error.get("input"))) > 1000:
+        del error["input"]
+    return error
