@@ -1,0 +1,94 @@
+"""Settings: a bad one refuses to start, and none is undocumented or unused."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.config import Settings
+
+ROOT = Path(__file__).parent.parent
+NAMES = {f"WORKSPACES_{name.upper()}" for name in Settings.model_fields}
+
+
+def start(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Start the command line with these settings."""
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "seed"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("WORKSPACES_SLICE_SECONDS", "soon", "number"),
+        ("WORKSPACES_SLICE_SECONDS", "-1", "greater than 0"),
+        ("WORKSPACES_SLICE_SECONDS", "40", "shorten the slice"),
+        ("WORKSPACES_LEASE_SECONDS", "50", "lease_seconds"),
+        ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
+        ("WORKSPACES_LOG_LEVEL", "LOUD", "'DEBUG'"),
+        ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "soon", "reattempt_delays_seconds"),
+        ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "[]", "at least one"),
+        ("WORKSPACES_VISIBILITY_TIMEOUT_SECONDS", "60", "visibility_timeout_seconds"),
+    ],
+)
+def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str, complaint: str) -> None:
+    ended = start(**{name: value})
+
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("WORKSPACES_")
+    assert complaint in line
+
+
+def test_every_setting_is_in_the_example_file_and_nothing_else_is() -> None:
+    written = re.findall(r"^#? ?(WORKSPACES_\w+)=", (ROOT / ".env.example").read_text(), re.M)
+
+    assert set(written) == NAMES, "Give each field of Settings one line in .env.example, with its default."
+    assert len(written) == len(NAMES)
+
+
+def test_every_setting_is_in_the_readme_with_its_default_and_nothing_else_is() -> None:
+    rows = dict(
+        re.findall(r"^\| `(WORKSPACES_\w+)` \| (.*?) \| .+ \|$", (ROOT / "README.md").read_text(), re.M)
+    )
+
+    assert set(rows) == NAMES, "Give each field of Settings a row in the README's configuration table."
+    for name, shown in rows.items():
+        default = Settings.model_fields[name.removeprefix("WORKSPACES_").lower()].default
+        expected = list(default) if isinstance(default, tuple) else default
+        assert shown == (f"`{expected}`" if str(expected) else ""), (
+            f"{name}: the README shows another default"
+        )
+
+
+def test_every_setting_is_used() -> None:
+    code = "".join(
+        path.read_text()
+        for package in ("app", "workers", "devstack")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "config.py"
+    )
+    config = (ROOT / "app" / "config.py").read_text()
+    unused = {
+        name
+        for name in Settings.model_fields
+        if not re.search(rf"\.{name}\b", code) and not re.search(rf"self\.{name}\b", config)
+    }
+
+    assert unused == set(), "These settings change nothing; use them or remove them."
+
+
+def test_deployment_files_name_only_settings_that_exist() -> None:
+    for file in ("Procfile", "docker-compose.yml", "Dockerfile"):
+        named = set(re.findall(r"WORKSPACES_[A-Z_]+", (ROOT / file).read_text()))
+        assert named <= NAMES, f"{file} sets what no code reads"
