@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +73,8 @@ class Stack:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # Under nohup the stack would rightly ignore SIGHUP; the tests are about a terminal's.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
 
     @property

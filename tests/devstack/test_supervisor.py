@@ -76,9 +76,8 @@ def test_the_wait_before_a_restart_doubles_up_to_half_a_minute() -> None:
     assert [RestartPolicy().delay_s(falls) for falls in range(1, 7)] == [2, 4, 8, 16, 30, 30]
 
 
-def test_what_a_fallen_part_left_running_is_ended_before_its_restart(
-    supervisor: Supervisor, log: io.StringIO
-) -> None:
+def test_what_a_fallen_part_left_running_is_ended_before_its_restart(log: io.StringIO) -> None:
+    supervisor = Supervisor(log, restarts=RestartPolicy(first_s=60))  # it falls once while we look
     supervisor.start(shell("worker", "sleep 600 & echo child $!; exit 1"))
     supervisor.wait_until(lambda: "starting it again" in log.getvalue(), "it did not fall", timeout_s=10)
 
