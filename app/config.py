@@ -1,38 +1,127 @@
 """Settings from the environment, prefix `WORKSPACES_`; a bad value refuses to start."""
 
+import re
 import sys
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+def _rate(text: str) -> str:
+    if text and not re.fullmatch(r"[1-9][0-9]{0,5}/(second|minute|hour|day)", text):
+        raise ValueError(
+            "a rate is a number below a million per second, minute, hour or day, such as 100/minute; "
+            "leave it empty for no limit"
+        )
+    return text
+
+
+def is_protected(url: str) -> bool:
+    """Whether nobody on the way can change what `url` answers: https, or http that stays on this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "http":
+        return parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    return parts.scheme == "https" and bool(parts.hostname)
+
+
+def _protected(url: str) -> str:
+    if url and not is_protected(url):
+        raise ValueError("keys of issuers are fetched over https; http only from 127.0.0.1, ::1 or localhost")
+    return url
+
+
+IssuerUrl = Annotated[str, AfterValidator(_protected)]
+ClaimName = Annotated[str, Field(min_length=1)]
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text and not (len(text) >= 16 and text.isascii() and text.isprintable() and text == text.strip()):
+        raise ValueError("needs at least 16 characters, all of them printable ASCII as a header can carry")
+    return value
+
+
 class Settings(BaseSettings):
     """Every knob of the product. Durations are in seconds, sizes in bytes unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="WORKSPACES_", frozen=True, extra="ignore")
+    # Without its input: an error that quoted the settings would quote their passwords.
+    model_config = SettingsConfigDict(
+        env_prefix="WORKSPACES_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
-    database_url: str = "postgresql+psycopg://app@127.0.0.1:5432/workspaces"
-    broker_url: str = "redis://127.0.0.1:6379/0"
+    # URLs may hold a password, so they are left out of `repr(settings)`.
+    database_url: str = Field("postgresql+psycopg://app@127.0.0.1:5432/workspaces", repr=False)
+    broker_url: str = Field("redis://127.0.0.1:6379/0", repr=False)
     data_dir: Path = Path(".data")
-    storage_url: str = ""
+    storage_url: str = Field("", repr=False)
     """Any fsspec URL; empty means the directory `blobs` in `data_dir`."""
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    metrics_token: str = ""
+    metrics_token: SecretStr = SecretStr("")
     """Bearer token that may read /metrics from another host; without it only loopback may."""
+
+    # --- access
+    auth_enabled: bool = False
+    """Ask everybody who they are, and let roles decide; without it every caller is an administrator."""
+    allow_open_access: bool = False
+    """Listen beyond loopback although authentication is off: whoever reaches the server is an administrator."""
+    allow_unsigned_jwt: bool = False
+    """Believe tokens that nobody has signed; for local use, so a server beyond loopback refuses to start."""
+    admin_email: str = ""
+    """Whoever proves this email is a PlatformAdmin."""
+    gateway_secret: Annotated[SecretStr, AfterValidator(_secret)] = SecretStr("")
+    """By which the gateway proves that its identity headers are its own; without it they prove nothing."""
+    oidc_issuer: IssuerUrl = ""
+    """Whose tokens are believed, as in their claim `iss`; clients are told to log in there."""
+    oidc_additional_issuers: tuple[Annotated[IssuerUrl, Field(min_length=1)], ...] = ()
+    oidc_client_id: str = ""
+    """As which the command line logs in; also the audience, unless that is set."""
+    oidc_audience: str = ""
+    oidc_jwks_uri: IssuerUrl = ""
+    """Where the keys of `oidc_issuer` are; empty means where its discovery document says."""
+    oidc_subject_claim: ClaimName = "sub"
+    oidc_email_claim: ClaimName = "email"
+    oidc_groups_claim: ClaimName = "groups"
+    oidc_scope_prefix: str = ""
+    """What the issuer puts before our scopes, and clients have to ask for."""
+    oidc_default_scopes: str = "openid profile email"
+    token_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30
+    """By how much the clocks of issuers may differ from ours."""
+    jwks_cache_seconds: PositiveFloat = 300
+    """How long a key that an issuer has withdrawn may still be believed."""
+    jwks_cooldown_seconds: PositiveFloat = 10
+    """An issuer is not asked again sooner than this, whatever tokens arrive and whether or not it answered."""
+
+    trusted_proxies: Annotated[int, Field(ge=0)] = 0
+    """Reverse proxies in front: as many entries of `X-Forwarded-For` are believed, from the last one on."""
 
     database_pool_size: PositiveInt = 5
     statement_timeout_seconds: PositiveFloat = 5
     delete_lock_timeout_seconds: PositiveFloat = 5
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
-    """Largest JSON body accepted; file uploads stream and have no such limit."""
+    """Largest JSON body accepted; file uploads have a limit of their own."""
+    max_json_depth: Annotated[int, Field(ge=1, le=150)] = 64
+    """Levels of nesting of a JSON body."""
+    max_upload_bytes: Annotated[int, Field(ge=0)] = 0
+    """Largest body of an upload; 0 is no limit."""
+    write_rate_limit: Annotated[str, AfterValidator(_rate)] = ""
+    """How often one caller may write, such as `100/minute`; empty is no limit."""
 
     deletion_grace: NonNegative = 0
     """Seconds between DELETE and the first destruction, in which the deletion can be restored."""
@@ -98,7 +187,27 @@ class Settings(BaseSettings):
             raise ValueError(
                 "database_url must start with postgresql+psycopg://: no other database is supported"
             )
+        if self.write_rate_limit and not self.broker_url.startswith(("redis://", "rediss://")):
+            raise ValueError(
+                "write_rate_limit is counted in Redis: broker_url must start with redis:// or rediss://"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _say_whose_tokens(self) -> Self:
+        if self.oidc_additional_issuers and not self.oidc_issuer:
+            raise ValueError("oidc_additional_issuers need an oidc_issuer that they are additional to")
+        if self.oidc_issuer and not self.audience:
+            raise ValueError(
+                "oidc_issuer needs an oidc_client_id or oidc_audience: "
+                "tokens that the issuer made for others must not be believed"
+            )
+        return self
+
+    @property
+    def audience(self) -> str:
+        """Whom a signed token has to be for."""
+        return self.oidc_audience or self.oidc_client_id
 
     @property
     def blob_url(self) -> str:

@@ -38,6 +38,8 @@ def connect(settings: Settings) -> Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
+        # What users write must not reach the log by way of an error's text.
+        hide_parameters=True,
         json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
         connect_args={
             "connect_timeout": 3,

@@ -2,6 +2,7 @@
 
 DomainError
 ├── BadRequest 400        a filter, sort or path that makes no sense
+├── Unauthorized 401      nobody is proved to be calling
 ├── Forbidden 403         not yours to do
 ├── NotFound 404          not there, or not yours to know
 ├── Conflict 409          the state forbids it
@@ -11,6 +12,7 @@ DomainError
 │   └── WrongState
 ├── TooLarge 413          more bytes than are accepted
 ├── Unprocessable 422     well-formed, but it refers to something that does not exist
+├── TooManyRequests 429   the same caller has written too often just now
 └── Busy 503              try again: a lock or a dependency did not answer in time
 """
 
@@ -29,6 +31,12 @@ class BadRequest(DomainError):
     """The request makes no sense as it is."""
 
     status = 400
+
+
+class Unauthorized(DomainError):
+    """The request does not prove who is calling."""
+
+    status = 401
 
 
 class Forbidden(DomainError):
@@ -81,6 +89,16 @@ class RangeNotSatisfiable(DomainError):
     """The bytes asked for lie outside the file."""
 
     status = 416
+
+
+class TooManyRequests(DomainError):
+    """The caller has written more often than is allowed; `retry_after_seconds` later it may again."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Busy(DomainError):

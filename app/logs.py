@@ -2,10 +2,14 @@
 
 import logging
 import sys
+import traceback
 from typing import cast
 
+import psycopg
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+from structlog.typing import ExcInfo, FilteringBoundLogger, Processor
 
 from app.config import Settings
 
@@ -23,21 +27,49 @@ def configure_logs(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    renderers: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.ExceptionRenderer(_traceback),
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    """What Python would print, oldest cause first, but of what users sent only what names a place."""
+    error: BaseException | None = exc_info[1]
+    lines: list[str] = []
+    while error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+        lines[:0] = [frames, f"{type(error).__qualname__}: {_without_values(error)}"]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(line for line in lines if line)
+
+
+def _without_values(error: BaseException) -> str:
+    """The message of `error`, unless it quotes what was to be stored: that may be somebody's secret."""
+    if isinstance(error, ValidationError):
+        places = {".".join(map(str, one["loc"])) for one in error.errors(include_input=False)}
+        return f"{error.title}: {', '.join(sorted(places))}"
+    refused = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(refused, psycopg.Error) and refused.sqlstate:
+        # PostgreSQL puts whole rows into the detail, and of class 22, data exceptions, values into the message.
+        said = None if refused.sqlstate.startswith("22") else refused.diag.message_primary
+        return f"{refused.sqlstate} {said or type(refused).__name__}"
+    return str(error)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, RootModel
 
 from app.api.endpoint import Body
 from app.api.paging import ListQuery
-from app.api.shapes import Moment, Name, Shown
+from app.api.shapes import Description, Label, Moment, Name, Shown
 from app.errors import BadRequest
 from app.lifecycle import DeploymentStatus
 
@@ -60,18 +60,18 @@ class ExecutorConfig(Body):
 class NewConfigVersion(Body):
     """What the next version of a configuration says; nothing is taken over from the last one but its project."""
 
-    description: str | None = None
+    description: Description | None = None
     engine: Engine
     model_spec: ModelSpec
     executor_config: ExecutorConfig
-    model_entity_id: str | None = None
+    model_entity_id: Label | None = None
 
 
 class NewConfig(NewConfigVersion):
     """What the first version of a configuration says."""
 
     name: Name
-    project: str | None = None
+    project: Label | None = None
 
 
 class ConfigShown(Shown):
@@ -101,7 +101,7 @@ ConfigVersion = Annotated[int, Field(ge=1, le=999_999_999)]
 class NewVersion(Body):
     """What the next version is made from; without `config_version`, from the newest."""
 
-    config: str
+    config: Label
     config_version: ConfigVersion | None = None
 
 
@@ -109,15 +109,15 @@ class NewDeployment(NewVersion):
     """What to deploy."""
 
     name: Name
-    project: str | None = None
+    project: Label | None = None
 
 
 class StatusReport(Body):
     """What became of a deployment."""
 
     status: DeploymentStatus
-    status_message: str = ""
-    model_provider_id: str | None = Field(
+    status_message: Description = ""
+    model_provider_id: Label | None = Field(
         None, description="`workspace/name` of the provider that serves it."
     )
 

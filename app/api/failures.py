@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.api.validation import InvalidRequest
-from app.errors import DomainError
+from app.errors import DomainError, TooManyRequests, Unauthorized
 from app.logs import get_logger
 
 log = get_logger(__name__)
@@ -39,7 +39,13 @@ def _answer(status: int, detail: Any) -> Response:
 
 
 def _refused(error: DomainError) -> Response:
-    return _answer(error.status, error.message)
+    response = _answer(error.status, error.message)
+    match error:
+        case Unauthorized():
+            response.headers["WWW-Authenticate"] = "Bearer"
+        case TooManyRequests():
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
 
 
 def _invalid(error: InvalidRequest) -> Response:

@@ -13,7 +13,7 @@ from app.api.endpoint import Call, Query, Routes
 from app.api.shapes import Shown
 from app.api.uploads import uploaded
 from app.db import session_scope
-from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable
+from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable, TooLarge
 from app.logs import get_logger
 from app.models import Fileset
 from app.services import filesets
@@ -80,21 +80,22 @@ def list_files(call: Call, workspace: str, name: str, query: FileQuery) -> FileL
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_WRITE,
     returns=ShownFile,
-    raises=(BadRequest, Forbidden, NotFound, Conflict, Busy),
+    raises=(BadRequest, Forbidden, NotFound, Conflict, TooLarge, Busy),
     transaction=False,
     upload=True,
 )
 def upload_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
     """Upload a file
 
-    The body is the content, of any type and length; or a form with the content in its field `file`.
+    The body is the content, of any type; or a form with the content in its field `file`.
     It becomes visible when it has arrived whole, in the place of any file that had the path.
     """
     path, store = _checked(path), call.context.store
+    max_bytes = call.context.settings.max_upload_bytes
     with session_scope(call.context.sessions) as session:
         fileset = filesets.writable_fileset(session, call.actor, workspace, name)
     with _store_failures(workspace, name, path):
-        staged = store.stage(fileset.workspace_id, uploaded(request))
+        staged = store.stage(fileset.workspace_id, uploaded(request, max_bytes=max_bytes))
         try:
             with session_scope(call.context.sessions) as session:
                 # Again, and held this time: much can have happened while the bytes arrived.
@@ -160,7 +161,7 @@ def delete_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
 
 def _readable(call: Call, workspace: str, name: str) -> Fileset:
     with session_scope(call.context.sessions) as session:
-        return filesets.find_fileset(session, readable_workspace(session, workspace), name)
+        return filesets.find_fileset(session, readable_workspace(session, call.actor, workspace), name)
 
 
 def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> ShownFile:

@@ -90,7 +90,7 @@ class Step(Body):
 class PlatformSpec(Body):
     """The steps of a job, in the order in which they run."""
 
-    steps: Annotated[list[Step], Field(min_length=1)]
+    steps: Annotated[list[Step], Field(min_length=1, max_length=100)]
 
     @model_validator(mode="after")
     def _has_distinct_steps(self) -> Self:

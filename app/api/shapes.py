@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.clock import Moment
 
-__all__ = ["NAME_PATTERN", "Deleted", "Moment", "Name", "Shown"]
+__all__ = ["NAME_PATTERN", "Deleted", "Description", "Label", "Moment", "Name", "Shown"]
 
 _NAME = re.compile(r"[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)\Z")
 _NAME_RULE = (
@@ -38,6 +38,13 @@ Name = Annotated[
     ),
 ]
 """The documented rule for names. Anchored with \\Z: `$` would let a trailing newline pass."""
+
+
+Description = Annotated[str, Field(max_length=10_000)]
+"""Free text about a thing. Room for a long read me; a list of a thousand of them can still be answered."""
+
+Label = Annotated[str, Field(max_length=255)]
+"""A short text that is no name: it refers to something, or says where something comes from."""
 
 
 class Shown(BaseModel):

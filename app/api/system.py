@@ -157,9 +157,8 @@ def _may_read_metrics(settings: Settings) -> bool:
     if request.remote_addr in {"127.0.0.1", "::1"}:
         return True
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    return bool(settings.metrics_token) and compare_digest(
-        given.encode("utf-8", "replace"), settings.metrics_token.encode()
-    )
+    token = settings.metrics_token.get_secret_value()
+    return bool(token) and compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
 @routes.add("GET", "/openapi.json", permission=Permission.PUBLIC, returns=dict[str, Any], transaction=False)

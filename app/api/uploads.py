@@ -7,36 +7,49 @@ from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from app.errors import BadRequest
+from app.errors import BadRequest, TooLarge
 
 _CHUNK = 1024 * 1024
 FORM_FIELD = "file"
 
 
-def uploaded(request: Request) -> Iterator[bytes]:
+def uploaded(request: Request, *, max_bytes: int) -> Iterator[bytes]:
     """The content: the raw body, or the field `file` of a form. Constant memory, and nothing is kept on disk.
 
+    Raises TooLarge when the body has more than `max_bytes` (0 is no limit), at once if that was announced.
     Raises BadRequest when the body is no such form, or less of it arrives than was announced.
     """
+    if max_bytes and (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    body = _body(request, max_bytes)
     if request.mimetype != "multipart/form-data":
-        return _body(request)
+        return body
     boundary = request.mimetype_params.get("boundary", "")
     if not boundary:
         raise BadRequest("A form needs a boundary: multipart/form-data; boundary=…")
-    return _form_field(_body(request), boundary.encode())
+    return _form_field(body, boundary.encode())
 
 
-def _body(request: Request) -> Iterator[bytes]:
+def _body(request: Request, max_bytes: int) -> Iterator[bytes]:
     announced, arrived = request.content_length, 0
     try:
         while chunk := request.stream.read(_CHUNK):
             arrived += len(chunk)
+            if max_bytes and arrived > max_bytes:
+                # What is still to come is never read: the server hangs up on whoever goes on sending.
+                raise _too_large(max_bytes)
             yield chunk
     except (ClientDisconnected, OSError):
         raise _broken_off(arrived) from None
     # Some servers end the stream where the connection ended, without a word.
     if announced is not None and arrived < announced:
         raise _broken_off(arrived)
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"The upload is larger than {max_bytes} bytes, the most that is accepted; nothing was stored."
+    )
 
 
 def _broken_off(arrived: int) -> BadRequest:

@@ -41,7 +41,9 @@ def query_parameters(model: type[BaseModel]) -> BaseModel:
         return model.model_validate(request.args.to_dict())
 
 
-def json_body(model: type[BaseModel], *, is_optional: bool, max_bytes: int) -> BaseModel | None:
+def json_body(
+    model: type[BaseModel], *, is_optional: bool, max_bytes: int, max_depth: int
+) -> BaseModel | None:
     """The body as `model`; None if it is optional and empty. Raises InvalidRequest or TooLarge."""
     raw = _raw_body(max_bytes)
     if is_optional and not raw:
@@ -53,8 +55,10 @@ def json_body(model: type[BaseModel], *, is_optional: bool, max_bytes: int) -> B
     try:
         value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
+        if "recursion limit" in str(error):  # The parser's own, far above any that can be set.
+            raise _too_deep(max_depth) from None
         raise _body_error("json_invalid", f"JSON decode error: {error}") from None
-    _refuse_unstorable(value)
+    _refuse_unstorable(value, max_depth)
     with _publishing_errors("body"):
         # Strict: `{"protected": "off"}` must not be a way to protect. And from the text once more, because
         # only there does strict mode still take a string for a UUID or an enum.
@@ -81,21 +85,31 @@ def _raw_body(max_bytes: int) -> bytes:
         raise TooLarge(f"The body is larger than {max_bytes} bytes, the most that is accepted.") from None
 
 
-def _refuse_unstorable(value: Any) -> None:
-    """Refuse what is JSON but cannot be kept: NUL in text, and numbers beyond any column."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            waiting += [*one.keys(), *one.values()]
-        elif isinstance(one, list):
-            waiting += one
-        elif isinstance(one, str) and "\0" in one:
-            raise _body_error("value_error", "Text must not contain NUL characters")
-        elif (isinstance(one, float) and not math.isfinite(one)) or (
-            isinstance(one, int) and one.bit_length() > 1024
-        ):
-            raise _body_error("value_error", "A number is too large to be kept")
+def _refuse_unstorable(value: Any, max_depth: int) -> None:
+    """Refuse what is JSON but cannot be kept: deep nesting, NUL in text, and numbers beyond any column."""
+    # Level by level, so that the depth is known without a note beside each of a million values.
+    level, depth = [value], 0
+    while level:
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += one
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+            elif isinstance(one, str) and "\0" in one:
+                raise _body_error("value_error", "Text must not contain NUL characters")
+            elif (isinstance(one, float) and not math.isfinite(one)) or (
+                isinstance(one, int) and one.bit_length() > 1024
+            ):
+                raise _body_error("value_error", "A number is too large to be kept")
+        if depth == max_depth and any(isinstance(one, dict | list) for one in level):
+            raise _too_deep(max_depth)
+        level, depth = below, depth + 1
+
+
+def _too_deep(max_depth: int) -> InvalidRequest:
+    return _body_error("value_error", f"The body is nested more than {max_depth} levels deep; flatten it")
 
 
 def _body_error(kind: str, message: str) -> InvalidRequest:

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 
 from app import clock, create_app
 from app.cleanup import control, tending
@@ -50,7 +51,9 @@ def test_a_pause_is_no_secret(client: FlaskClient, context: Context, session) ->
 
 
 def test_metrics_are_for_this_host_or_the_bearer_of_the_token(context: Context, settings) -> None:
-    object.__setattr__(context, "settings", settings.model_copy(update={"metrics_token": "s3cret"}))
+    object.__setattr__(
+        context, "settings", settings.model_copy(update={"metrics_token": SecretStr("s3cret")})
+    )
     client = create_app(context).test_client()
     elsewhere = {"environ_base": {"REMOTE_ADDR": "192.0.2.7"}}
 

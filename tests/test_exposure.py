@@ -1,0 +1,198 @@
+"""Where the server agrees to listen, and that the real one keeps to it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.config import Settings
+from app.exposure import Address, refusal
+from devstack.processes import Command, free_port, kill_group
+from devstack.procfile import read_procfile
+
+ROOT = Path(__file__).parent.parent
+OPEN = Settings(auth_enabled=False, allow_open_access=False, allow_unsigned_jwt=False)
+
+LOCAL: list[Address] = [
+    ("127.0.0.1", 80),
+    ("127.8.9.1", 80),
+    ("127.1", 80),
+    ("localhost", 80),
+    ("::1", 80, 0, 0),
+    ("::ffff:127.0.0.1", 80),
+    "/run/workspaces.sock",
+    b"\0abstract",
+]
+EXPOSED: list[Address] = [
+    ("0.0.0.0", 80),
+    ("0", 80),
+    ("", 80),
+    ("::", 80, 0, 0),
+    ("::ffff:0.0.0.0", 80),
+    ("192.0.2.7", 80),
+    ("fe80::1", 80),
+    ("no.such.host.invalid", 80),
+]
+
+
+@pytest.mark.parametrize("address", LOCAL, ids=str)
+def test_this_machine_alone_may_reach_an_open_server(address: Address) -> None:
+    assert refusal(OPEN, [address]) is None
+
+
+@pytest.mark.parametrize("address", EXPOSED, ids=str)
+def test_an_open_server_is_not_exposed(address: Address) -> None:
+    reason = refusal(OPEN, [("127.0.0.1", 80), address]) or ""
+
+    assert "WORKSPACES_AUTH_ENABLED" in reason
+    assert "WORKSPACES_ALLOW_OPEN_ACCESS=true" in reason
+    assert "\n" not in reason
+    assert "127.0.0.1:80" not in reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"auth_enabled": True}, None),
+        ({"allow_open_access": True}, None),
+        ({"auth_enabled": True, "allow_unsigned_jwt": True}, "WORKSPACES_ALLOW_UNSIGNED_JWT"),
+        ({"allow_open_access": True, "allow_unsigned_jwt": True}, "WORKSPACES_ALLOW_UNSIGNED_JWT"),
+    ],
+)
+def test_an_exposed_server_needs_authentication_or_a_word_and_never_takes_unsigned_tokens(
+    changed: dict[str, bool], named: str | None
+) -> None:
+    reason = refusal(OPEN.model_copy(update=changed), [("0.0.0.0", 80)])
+
+    assert named in reason if reason and named else reason is named, reason
+
+
+def test_unsigned_tokens_are_for_this_machine() -> None:
+    assert refusal(OPEN.model_copy(update={"allow_unsigned_jwt": True}), LOCAL) is None
+
+
+# --- The real server
+
+
+LINE = f"cd '{ROOT}' && {read_procfile(ROOT / 'Procfile')['web']}"
+
+
+def environment(**variables: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WORKSPACES_")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**inherited, "PATH": path, "WEB_CONCURRENCY": "1", **variables}
+
+
+class Web:
+    """The Procfile's web command, as a process."""
+
+    def __init__(self, log: Path, **variables: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+        command = Command(("/bin/sh", "-c", LINE), env=environment(PORT=str(port), **variables))
+        with log.open("wb") as output:
+            self.process = command.spawn(output)
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def answers(self) -> bool:
+        """Whether it answers before it ends."""
+        deadline = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                return httpx.get(f"{self.url}/health/live", timeout=2).is_success
+            except httpx.TransportError:
+                time.sleep(0.05)
+        return False
+
+
+@contextmanager
+def web(directory: Path, **variables: str) -> Iterator[Web]:
+    server = Web(directory / "web.log", **variables)
+    try:
+        yield server
+    finally:
+        kill_group(server.process)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"HOST": "0.0.0.0"},
+        {"HOST": "[::]"},
+        {"HOST": "127.0.0.1:0 -b 0.0.0.0"},
+        {"HOST": "127.0.0.1:0 -b "},  # no host at all
+        {
+            "HOST": "0.0.0.0",
+            "WORKSPACES_ALLOW_OPEN_ACCESS": "true",
+            "WORKSPACES_ALLOW_UNSIGNED_JWT": "true",
+        },
+    ],
+    ids=str,
+)
+def test_the_real_server_refuses_to_be_exposed(tmp_path: Path, variables: dict[str, str]) -> None:
+    with web(tmp_path, **variables) as server:
+        assert not server.answers()
+
+        assert server.process.wait(10) == 2
+        [line] = [line for line in server.said.splitlines() if "WORKSPACES_" in line]
+        assert "127.0.0.1" in line
+        assert "Listening at" not in server.said
+
+
+def test_the_real_server_refuses_an_exposed_socket_that_it_inherits() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        number = listener.fileno()
+        ended = subprocess.run(
+            ["/bin/sh", "-c", LINE],
+            env=environment(HOST=f"fd://{number} -b 127.0.0.1", PORT="0"),
+            pass_fds=[number],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert ended.returncode == 2, ended.stderr
+    assert "WORKSPACES_AUTH_ENABLED" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"HOST": "127.0.0.1"}, {"HOST": "0.0.0.0", "WORKSPACES_ALLOW_OPEN_ACCESS": "true"}],
+    ids=str,
+)
+def test_the_real_server_answers_where_it_may(tmp_path: Path, variables: dict[str, str]) -> None:
+    with web(tmp_path, **variables) as server:
+        assert server.answers(), server.said
+
+
+def test_a_token_of_100_kb_reaches_the_application(tmp_path: Path) -> None:
+    with web(tmp_path, HOST="127.0.0.1") as server:
+        assert server.answers(), server.said
+
+        answer = httpx.get(f"{server.url}/nowhere", headers={"Authorization": "Bearer " + "a" * 102_400})
+
+        # The application's own refusal, not the server's.
+        assert answer.json()["detail"]
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_a_client_whose_upload_was_not_read_loses_no_other_request(tmp_path: Path) -> None:
+    with web(tmp_path, HOST="127.0.0.1") as server, httpx.Client(base_url=server.url) as client:
+        assert server.answers(), server.said
+
+        refused = client.put("/nowhere", content=b"x" * 2_000_000)
+
+        assert (refused.status_code, refused.headers["Connection"]) == (404, "close")
+        assert client.get("/health/live").status_code == 200
