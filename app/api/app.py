@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import PathConverter
 
+from app.access.authenticate import Authenticator
 from app.api.endpoint import Route, register
 from app.api.failures import register_failures
+from app.api.headers import add_headers
 from app.api.openapi import build_document
 from app.context import Context
 from app.logs import configure_logs
@@ -45,12 +48,17 @@ def build(context: Context) -> Flask:
     """An application that serves every resource."""
     configure_logs(context.settings)
     app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
-    app.config["OPENAPI"] = document()
+    app.config["OPENAPI"] = document(asks_who=context.settings.auth_enabled)
     # `//x` is no way to write `/x`: a file path that begins with a slash must be refused, not rewritten.
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = _AnyPath
     register_failures(app)
-    register(app, context, all_routes())
+    add_headers(app)
+    if hops := context.settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # Flask's way
+    authenticator = Authenticator(context.settings)
+    app.extensions["authenticator"] = authenticator
+    register(app, context, authenticator, all_routes())
     return app
 
 
@@ -59,6 +67,6 @@ def all_routes() -> list[Route]:
     return [route for name in RESOURCES for route in importlib.import_module(f"app.api.{name}").routes]
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document of every route."""
-    return build_document(all_routes())
+def document(*, asks_who: bool = True) -> dict[str, Any]:
+    """The OpenAPI document of every route; with `asks_who` off it is of a server that asks nobody who they are."""
+    return build_document(all_routes(), asks_who=asks_who)

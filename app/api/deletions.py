@@ -8,11 +8,12 @@ from pydantic import Field, StringConstraints
 from sqlalchemy import select
 
 from app import clock
+from app.access.authorize import refusal
 from app.access.permissions import Permission
 from app.api.endpoint import Body, Call, Query, Routes
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import MAX_PAGE, ListQuery, Page, paginate
-from app.api.shapes import Moment, Name, Shown
+from app.api.shapes import Label, Moment, Name, Shown
 from app.cleanup import plan
 from app.cleanup.report import DeletionReport, report
 from app.errors import Conflict, NotFound, WrongState
@@ -38,8 +39,8 @@ class EventShown(Shown):
 class SkipIn(Body):
     """Give up on one resource; it is retained, and on record."""
 
-    kind: str
-    resource_id: str
+    kind: Label
+    resource_id: Label
     reason: Reason
 
 
@@ -86,9 +87,9 @@ SORT_FIELDS = Fields(key=Deletion.id, columns={"requested_at": Deletion.requeste
 
 @routes.add("GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport])
 def list_deletions(call: Call, query: DeletionsQuery) -> Page[DeletionReport]:
-    """List deletions, the newest first."""
+    """List the deletions that you asked for, the newest first; platform administrators see all of them."""
     wanted = parse_filter(request.args)
-    statement = select(Deletion)
+    statement = select(Deletion).where(plan.may_follow(call.actor))
     if wanted:
         statement = statement.where(wanted.compile(FIELDS))
     if query.state:
@@ -203,11 +204,13 @@ def restore_workspace(call: Call, deletion_id: str, body: RestoreIn | None) -> D
 
 def _find(call: Call, deletion_id: str) -> Deletion:
     try:
-        found = call.session.get(Deletion, UUID(deletion_id))
+        key = UUID(deletion_id)
     except ValueError:
-        found = None
+        key = None
+    query = select(Deletion).where(Deletion.id == key, plan.may_follow(call.actor))
+    found = call.session.scalars(query).one_or_none()
     if found is None:
-        raise NotFound(f"Deletion '{deletion_id}' not found")
+        raise refusal(call.session, call.actor, f"Deletion '{deletion_id}' not found")
     return found
 
 

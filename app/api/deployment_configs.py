@@ -77,7 +77,7 @@ def list_configs(call: Call, workspace: str, query: OldestFirstQuery) -> Page[Co
         other.workspace_id == DeploymentConfig.workspace_id, other.name == DeploymentConfig.name
     )
     statement = (
-        rows_in(call.session, workspace, DeploymentConfig)
+        rows_in(call.session, call.actor, workspace, DeploymentConfig)
         .where(DeploymentConfig.entity_version == newest.scalar_subquery())
         .where(wanted.compile(FIELDS) if wanted else true())
         .order_by(*parse_sort(query.sort, FIELDS, "created_at"))
@@ -121,7 +121,7 @@ def delete_config(call: Call, workspace: str, name: str) -> None:
 
     Refused while a deployment that is not DELETED refers to it.
     """
-    deployment_configs.delete_config(call.session, workspace, name)
+    deployment_configs.delete_config(call.session, call.actor, workspace, name)
 
 
 @routes.add(
@@ -133,7 +133,7 @@ def delete_config(call: Call, workspace: str, name: str) -> None:
 )
 def list_config_versions(call: Call, workspace: str, name: str) -> ConfigVersions:
     """List the versions of a configuration, oldest first; none if there is no such configuration."""
-    home = readable_workspace(call.session, workspace)
+    home = readable_workspace(call.session, call.actor, workspace)
     found = deployment_configs.config_versions(call.session, home.id, name)
     return ConfigVersions([_shown(config, workspace) for config in found])
 
@@ -166,11 +166,13 @@ def delete_config_version(call: Call, workspace: str, name: str, version: str) -
 
     Refused while a deployment that is not DELETED refers to this version.
     """
-    deployment_configs.delete_config(call.session, workspace, name, version=version_number(version))
+    deployment_configs.delete_config(
+        call.session, call.actor, workspace, name, version=version_number(version)
+    )
 
 
 def _versions(call: Call, workspace: str, name: str) -> list[DeploymentConfig]:
-    home = readable_workspace(call.session, workspace)
+    home = readable_workspace(call.session, call.actor, workspace)
     found = deployment_configs.config_versions(call.session, home.id, name)
     if not found:
         raise NotFound(f"Deployment config '{workspace}/{name}' not found")

@@ -107,7 +107,7 @@ def list_deployments(call: Call, workspace: str, query: DeploymentQuery) -> Page
         other.workspace_id == Deployment.workspace_id, other.name == Deployment.name
     )
     statement = (
-        rows_in(call.session, workspace, Deployment)
+        rows_in(call.session, call.actor, workspace, Deployment)
         .where(true() if query.all_versions else Deployment.entity_version == newest.scalar_subquery())
         .where(wanted.compile(FIELDS) if wanted else true())
         .order_by(*parse_sort(query.sort, FIELDS, "created_at"))
@@ -164,7 +164,7 @@ def delete_deployment(call: Call, workspace: str, name: str) -> Response | None:
 )
 def list_deployment_versions(call: Call, workspace: str, name: str) -> DeploymentVersions:
     """List the versions of a deployment, oldest first; none if there is no such deployment."""
-    home = readable_workspace(call.session, workspace)
+    home = readable_workspace(call.session, call.actor, workspace)
     found = deployments.versions_of(call.session, home.id, name)
     return DeploymentVersions([_shown(deployment, workspace) for deployment in found])
 
@@ -232,7 +232,7 @@ def list_models(call: Call, workspace: str, name: str) -> ServedModels:
 
 
 def _delete(call: Call, workspace: str, name: str, version: int | None) -> Response | None:
-    stopping = deployments.delete_deployment(call.session, workspace, name, version=version)
+    stopping = deployments.delete_deployment(call.session, call.actor, workspace, name, version=version)
     if not stopping:
         return no_content()
     for deployment in stopping:
@@ -241,7 +241,7 @@ def _delete(call: Call, workspace: str, name: str, version: int | None) -> Respo
 
 
 def _versions(call: Call, workspace: str, name: str) -> list[Deployment]:
-    home = readable_workspace(call.session, workspace)
+    home = readable_workspace(call.session, call.actor, workspace)
     found = deployments.versions_of(call.session, home.id, name)
     if not found:
         raise NotFound(f"Deployment '{workspace}/{name}' not found")

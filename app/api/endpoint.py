@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, get_args, get_type_hints
 
-from flask import Flask, Response, json, request
+from flask import Flask, Response, g, json, request
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal, authenticate
-from app.access.permissions import Permission
+from app.access.authenticate import Authenticator
+from app.access.authorize import Actor, require_platform_wide
+from app.access.permissions import OPEN, WITHOUT_WORKSPACE, Permission
+from app.access.principal import Principal
+from app.api.rate_limit import WriteLimit
 from app.api.validation import json_body, path_parameters, query_parameters
 from app.context import Context
 from app.db import session_scope
@@ -36,7 +39,7 @@ class Call:
     """What a handler gets beside its parameters."""
 
     context: Context
-    actor: Principal
+    actor: Actor
     _session: Session | None = None
 
     @property
@@ -66,6 +69,16 @@ class Route:
     query: type[BaseModel] | None
     media_type: str
     upload: bool
+
+    @property
+    def area(self) -> str:
+        """The part of the product it belongs to, as scopes name it."""
+        return self.rule.removeprefix("/apis/").partition("/")[0]
+
+    @property
+    def action(self) -> str:
+        """What it does, as scopes name it."""
+        return "read" if self.method == "GET" else "write"
 
 
 @dataclass
@@ -129,21 +142,28 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
     return (options[0], True) if type(None) in options else (hint, False)
 
 
-def register(app: Flask, context: Context, routes: Iterable[Route]) -> None:
+def register(app: Flask, context: Context, authenticator: Authenticator, routes: Iterable[Route]) -> None:
     """Give `app` a view for each route."""
     # A doubled slash makes an empty name, which nothing has; merging would redirect to another file's path.
     app.url_map.merge_slashes = False
+    limit = WriteLimit(context.settings)
     for route in routes:
         name = f"{route.tag}.{route.handler.__name__}.{route.method}"
-        app.add_url_rule(route.rule, name, _view(context, route), methods=[route.method])
+        app.add_url_rule(
+            route.rule, name, _view(context, authenticator, limit, route), methods=[route.method]
+        )
 
 
-def _view(context: Context, route: Route) -> Callable[..., Response]:
+def _view(
+    context: Context, authenticator: Authenticator, limit: WriteLimit, route: Route
+) -> Callable[..., Response]:
     wants = set(inspect.signature(route.handler).parameters)
 
     def view(**path: str) -> Response:
+        # Before anything else is looked at: a stranger learns nothing about what a request should look like.
+        actor = _actor(authenticator, route)
+        limit.check(actor.id or actor.address, request.method)
         given = path_parameters(path, route.path)
-        actor = authenticate(request.headers.get)
         if "query" in wants and route.query:
             given["query"] = query_parameters(route.query)
         if "body" in wants and route.body:
@@ -151,14 +171,28 @@ def _view(context: Context, route: Route) -> Callable[..., Response]:
                 route.body,
                 is_optional=route.body_is_optional,
                 max_bytes=context.settings.max_body_bytes,
+                max_depth=context.settings.max_json_depth,
             )
         if not route.transaction:
             return _response(route.handler(Call(context, actor), **given), route)
         with session_scope(context.sessions) as session:
+            if route.permission in WITHOUT_WORKSPACE:
+                require_platform_wide(session, actor)
             # Rendered inside the transaction: rows are read while it is open.
             return _response(route.handler(Call(context, actor, session), **given), route)
 
     return view
+
+
+def _actor(authenticator: Authenticator, route: Route) -> Actor:
+    principal = Principal() if route.permission in OPEN else authenticator.principal(request.headers.get)
+    return Actor(
+        principal,
+        route.permission,
+        is_in_scope=route.permission in OPEN or principal.has_scope_for(route.area, route.action),
+        address=request.remote_addr or "",
+        request_id=g.get("request_id", ""),
+    )
 
 
 def _response(result: Any, route: Route) -> Response:

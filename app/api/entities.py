@@ -9,12 +9,13 @@ from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy import Select, Text, func, true
 from sqlalchemy.orm import Session
 
+from app.access.authorize import refusal
 from app.access.permissions import Permission
 from app.api.endpoint import Body, Call, Query, Routes
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import ListQuery, Page, paginate
 from app.api.scoped import rows_in
-from app.api.shapes import Deleted, Moment, Name
+from app.api.shapes import Deleted, Label, Moment, Name
 from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.models import Entity, Workspace
 from app.services import entities
@@ -55,7 +56,7 @@ class NewEntity(Body):
     data: Document
     name: Name | None = None
     parent: UUID | None = Field(None, description="Id of an entity of the same workspace.")
-    project: str | None = Field(None, description="Name of a project of the same workspace.")
+    project: Label | None = Field(None, description="Name of a project of the same workspace.")
 
 
 class EntityChanges(Body):
@@ -63,7 +64,7 @@ class EntityChanges(Body):
 
     data: Document
     new_name: Name | None = None
-    project: str | None = None
+    project: Label | None = None
     expected_db_version: int | None = Field(
         None, description="Refuse with 409 unless this is the present version."
     )
@@ -150,7 +151,7 @@ def list_entities(call: Call, workspace: str, entity_type: str, query: EntityLis
     how many of all the entities listed have each value, at most the 1000 most frequent ones.
     """
     wanted = parse_filter(request.args, alias="search")
-    matching = rows_in(call.session, workspace, Entity).where(
+    matching = rows_in(call.session, call.actor, workspace, Entity).where(
         Entity.entity_type == entity_type, wanted.compile(FIELDS) if wanted else true()
     )
     page = paginate(
@@ -172,7 +173,7 @@ def get_entity(call: Call, workspace: str, entity_type: str, name: str, query: W
 
     A root, or with `parent` the child of that one.
     """
-    found = entities.find_entity(call.session, workspace, entity_type, name, parent=query.parent)
+    found = entities.find_entity(call.session, call.actor, workspace, entity_type, name, parent=query.parent)
     return _shown(found, workspace)
 
 
@@ -213,6 +214,7 @@ def delete_entity(call: Call, workspace: str, entity_type: str, name: str, query
     """
     entities.delete_entity(
         call.session,
+        call.actor,
         workspace,
         entity_type,
         name,
@@ -231,8 +233,8 @@ def get_entity_by_id(call: Call, entity_id: str) -> EntityShown:
     try:
         key = UUID(entity_id)
     except ValueError:
-        raise NotFound("Entity not found") from None
-    return _shown(*entities.find_entity_by_id(call.session, key))
+        raise refusal(call.session, call.actor, "Entity not found") from None
+    return _shown(*entities.find_entity_by_id(call.session, call.actor, key))
 
 
 def _group_counts(session: Session, matching: Select[Entity, str], count_by: str) -> dict[str, int]:

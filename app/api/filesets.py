@@ -1,6 +1,6 @@
 """Filesets over HTTP."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from flask import request
 from pydantic import Field
@@ -13,7 +13,7 @@ from app.api.fileset_metadata import FilesetMetadata
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import ListQuery, Page, paginate
 from app.api.scoped import rows_in
-from app.api.shapes import Moment, Name, Shown
+from app.api.shapes import Label, Moment, Name, Shown
 from app.db import session_scope
 from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound
 from app.models import Fileset, Workspace
@@ -38,15 +38,14 @@ FIELDS = Fields(
 )
 
 Purpose = Literal["generic", "dataset", "model"]
-Description = Annotated[str, Field(max_length=255)]
 
 
 class NewFileset(Body):
     """A fileset to make."""
 
     name: Name
-    description: Description | None = None
-    project: str | None = None
+    description: Label | None = None
+    project: Label | None = None
     purpose: Purpose = "generic"
     metadata: FilesetMetadata | None = None
     custom_fields: dict[str, Any] = Field(default_factory=dict)
@@ -59,8 +58,8 @@ class NewFileset(Body):
 class FilesetChanges(Body):
     """What to replace; keys left out stay as they are, and null resets a key to its default."""
 
-    description: Description | None = None
-    project: str | None = None
+    description: Label | None = None
+    project: Label | None = None
     purpose: Purpose | None = None
     metadata: FilesetMetadata | None = None
     custom_fields: dict[str, Any] | None = None
@@ -141,7 +140,7 @@ def create_fileset(call: Call, workspace: str, body: NewFileset) -> ShownFileset
     fileset = filesets.create_fileset(
         call.session,
         call.actor,
-        writable_workspace(call.session, workspace),
+        writable_workspace(call.session, call.actor, workspace),
         name=body.name,
         description=body.description or "",
         project=body.project or "",
@@ -164,7 +163,7 @@ def list_filesets(call: Call, workspace: str, query: FilesetQuery) -> Page[Shown
 
     Workspace `-` lists those of all workspaces.
     """
-    statement = rows_in(call.session, workspace, Fileset)
+    statement = rows_in(call.session, call.actor, workspace, Fileset)
     wanted = parse_filter(request.args)
     if wanted:
         statement = statement.where(wanted.compile(FIELDS))
@@ -184,7 +183,7 @@ def list_filesets(call: Call, workspace: str, query: FilesetQuery) -> Page[Shown
 )
 def get_fileset(call: Call, workspace: str, name: str) -> ShownFileset:
     """Get a fileset"""
-    home = readable_workspace(call.session, workspace)
+    home = readable_workspace(call.session, call.actor, workspace)
     return show(filesets.find_fileset(call.session, home, name), workspace)
 
 
@@ -196,7 +195,7 @@ def update_fileset(call: Call, workspace: str, name: str, body: FilesetChanges) 
 
     Keys given are replaced as a whole.
     """
-    home = writable_workspace(call.session, workspace)
+    home = writable_workspace(call.session, call.actor, workspace)
     # FOR UPDATE: a DELETE that is under way decides whether there is still something to change.
     fileset = filesets.find_fileset(call.session, home, name, lock="update")
     values = {
@@ -230,9 +229,11 @@ def delete_fileset(call: Call, workspace: str, name: str) -> ShownFileset:
     the same request can be repeated.
     """
     context = call.context
-    filesets.empty_fileset(context, call.actor, workspace=workspace, name=name)
+    emptied = filesets.empty_fileset(context, call.actor, workspace=workspace, name=name)
     with session_scope(context.sessions) as session:
-        fileset = filesets.delete_fileset(session, call.actor, context.store, workspace=workspace, name=name)
+        fileset = filesets.delete_fileset(
+            session, call.actor, context.store, workspace=workspace, name=name, emptied=emptied
+        )
         return show(fileset, workspace)
 
 

@@ -89,7 +89,7 @@ class StepQuery(ListQuery):
 class LogQuery(Query):
     """A stretch of a log."""
 
-    limit: int = Field(100, gt=0, description="Lines per page.")
+    limit: int = Field(100, gt=0, le=10_000, description="Lines per page.")
     page_cursor: str | None = Field(None, description="`next_page` of the page before.")
 
 
@@ -133,7 +133,7 @@ def list_steps(call: Call, workspace: str, name: str, query: StepQuery) -> Page[
     """
     wanted = parse_filter(request.args)
     statement = (
-        rows_in(call.session, workspace, Job)
+        rows_in(call.session, call.actor, workspace, Job)
         .where(true() if name == "-" else Job.name == name)
         .where(wanted.compile(STEP_FIELDS) if wanted else true())
         .order_by(*parse_sort(query.sort, STEP_FIELDS, "created_at"))
@@ -167,7 +167,7 @@ def list_results(call: Call, workspace: str, name: str) -> Results:
 
 
 def _job(call: Call, workspace: str, name: str) -> Job:
-    return find_job(call.session, readable_workspace(call.session, workspace), name)
+    return find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
 
 
 def _first_step(job: Job) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.job_spec import PROFILES, PlatformSpec, Profile
 from app.api.paging import ListQuery, Page, paginate
 from app.api.scoped import rows_in
-from app.api.shapes import Moment, Name, Shown
+from app.api.shapes import Description, Label, Moment, Name, Shown
 from app.db import after_commit, session_scope
 from app.dispatch import job_ring
 from app.errors import BadRequest, NameTaken, NotFound
@@ -50,9 +50,9 @@ class NewJob(Body):
     """What to run."""
 
     name: Name | None = Field(None, description="Made from `source` when it is left out.")
-    description: str | None = None
-    project: str | None = None
-    source: str
+    description: Description | None = None
+    project: Label | None = None
+    source: Label
     spec: dict[str, Any]
     platform_spec: PlatformSpec
     ownership: dict[str, Any] | None = None
@@ -150,7 +150,7 @@ def list_jobs(call: Call, workspace: str, query: JobQuery) -> Page[JobListed]:
     """
     wanted = parse_filter(request.args)
     statement = (
-        rows_in(call.session, workspace, Job)
+        rows_in(call.session, call.actor, workspace, Job)
         .where(wanted.compile(FIELDS) if wanted else true())
         .order_by(*parse_sort(query.sort, FIELDS, "-created_at"))
     )
@@ -168,7 +168,7 @@ def list_jobs(call: Call, workspace: str, query: JobQuery) -> Page[JobListed]:
 @routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=JobShown, raises=(NotFound,))
 def get_job(call: Call, workspace: str, name: str) -> JobShown:
     """Get a job."""
-    home = readable_workspace(call.session, workspace)
+    home = readable_workspace(call.session, call.actor, workspace)
     return _shown(jobs.find_job(call.session, home, name), workspace)
 
 
@@ -217,16 +217,16 @@ def delete_job(call: Call, workspace: str, name: str) -> None:
         call.context.bell.ring(ring)
 
 
-@routes.add("PATCH", f"{ONE}/status-details", permission=Permission.JOBS_WRITE, raises=(NotFound,))
+@routes.add("PATCH", f"{ONE}/status-details", permission=Permission.JOBS_REPORT, raises=(NotFound,))
 def update_status_details(call: Call, workspace: str, name: str, body: StatusDetails) -> None:
     """Merge keys into the status details of a job."""
-    home = writable_workspace(call.session, workspace)
+    home = writable_workspace(call.session, call.actor, workspace)
     job = jobs.find_job(call.session, home, name, lock=True)
     job.status_details = {**job.status_details, **body.root}
     job.updated_at, job.updated_by = clock.now(), call.actor.id
 
 
-@routes.add("GET", "/apis/jobs/v2/execution-profiles", permission=Permission.JOBS_READ, returns=Profiles)
+@routes.add("GET", "/apis/jobs/v2/execution-profiles", permission=Permission.PROFILES_READ, returns=Profiles)
 def list_execution_profiles(call: Call) -> Profiles:  # noqa: ARG001 -- the same for everybody
     """List what the steps of a job may name as their executor."""
     return Profiles(PROFILES)

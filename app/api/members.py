@@ -62,7 +62,7 @@ def list_members(call: Call, workspace: str) -> MemberList:
 
     Everybody who holds a role in the workspace, who was granted one last first. Not paginated.
     """
-    found = members.list_members(call.session, workspace)
+    found = members.list_members(call.session, call.actor, workspace)
     return MemberList(data=[MemberShown.model_validate(member) for member in found])
 
 
@@ -106,5 +106,5 @@ def remove_member(call: Call, workspace: str, principal: str) -> Deleted:
 
     Revokes all roles of the principal in the workspace, at once. The last Admin cannot be removed: 409.
     """
-    members.remove_member(call.session, workspace, principal)
+    members.remove_member(call.session, call.actor, workspace, principal)
     return Deleted(message=f"Member removed from workspace '{workspace}'", id=principal)

@@ -7,6 +7,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from app.access.permissions import OPEN
 from app.api.endpoint import Route
 from app.errors import DomainError
 
@@ -46,18 +47,27 @@ _ERROR = {
         },
     },
 }
-_COMMON_ERRORS = {400: "Error", 422: "ValidationError", 503: "Error"}
-"""Any route may answer these: a malformed header or filter, an invalid parameter, a database that is away."""
+_SECURITY = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of an issuer that the platform trusts. Not asked for while authentication is off.",
+    }
+}
 
 
-def build_document(routes: Iterable[Route]) -> dict[str, Any]:
-    """The document of `routes`, with every model they name."""
+def build_document(routes: Iterable[Route], *, asks_who: bool) -> dict[str, Any]:
+    """The document of `routes`, with every model they name; `asks_who` is calling, or authentication is off."""
     routes = list(routes)
     schemas, references = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PATH_PARAMETER.sub(r"{\1}", route.rule)
-        paths.setdefault(path, {})[route.method.lower()] = _operation(route, references)
+        operation = _operation(route, references)
+        if asks_who and route.permission not in OPEN:
+            operation["security"] = [{"token": []}]
+        paths.setdefault(path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -66,7 +76,7 @@ def build_document(routes: Iterable[Route]) -> dict[str, Any]:
             "description": "The workspace control plane that people trust to delete things.",
         },
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": {**schemas, **_ERROR}},
+        "components": {"schemas": {**schemas, **_ERROR}, "securitySchemes": _SECURITY},
     }
 
 
@@ -156,12 +166,12 @@ def _responses(route: Route, references: dict[tuple[Any, JsonSchemaMode], Any]) 
     elif route.status != 204:
         success["content"] = {"application/json": {"schema": _returned(route, references)}}
     answers = {str(route.status): success}
-    errors: dict[int, list[type[DomainError]]] = {status: [] for status in _COMMON_ERRORS}
+    errors: dict[int, list[type[DomainError]]] = {status: [] for status in _common_errors(route)}
     for error in route.raises:
         errors.setdefault(error.status, []).append(error)
     for status, raised in sorted(errors.items()):
         lines = [" ".join((error.__doc__ or "").split()) for error in raised]
-        schema = {"$ref": _REF.format(model=_COMMON_ERRORS.get(status, "Error"))}
+        schema = {"$ref": _REF.format(model="ValidationError" if status == 422 else "Error")}
         answers[str(status)] = {
             "description": " ".join(lines) or _COMMON_WORDS[status],
             "content": {"application/json": {"schema": schema}},
@@ -169,8 +179,24 @@ def _responses(route: Route, references: dict[tuple[Any, JsonSchemaMode], Any]) 
     return answers
 
 
+def _common_errors(route: Route) -> list[int]:
+    """What may be answered by any such route."""
+    statuses = [400, 422, 503]
+    if route.permission not in OPEN:
+        statuses += [401, 403]
+    if route.body or route.upload:
+        statuses.append(413)
+    if route.action == "write":
+        statuses.append(429)
+    return statuses
+
+
 _COMMON_WORDS = {
     400: "A header, filter or sort is malformed.",
+    401: "Nobody is proved to be calling.",
+    403: "You may not do this, or there is no such thing.",
+    413: "The body is larger than is accepted.",
+    429: "You have written too often just now.",
     422: "The body or a parameter is invalid.",
     503: "The database did not answer in time; try again.",
 }

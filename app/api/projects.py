@@ -12,7 +12,7 @@ from app.api.endpoint import Body, Call, Routes
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import ListQuery, Page, paginate
 from app.api.scoped import rows_in
-from app.api.shapes import Deleted, Moment, Name
+from app.api.shapes import Deleted, Description, Moment, Name
 from app.db import insert_unique
 from app.errors import BadRequest, NameTaken, NotFound
 from app.models import Project, Workspace
@@ -44,13 +44,13 @@ class NewProject(Body):
     """What to make."""
 
     name: Name
-    description: str | None = None
+    description: Description | None = None
 
 
 class ProjectChanges(Body):
     """What to change: null clears the description, leaving it out keeps it."""
 
-    description: str | None = None
+    description: Description | None = None
 
 
 class ProjectShown(BaseModel):
@@ -76,7 +76,7 @@ class ProjectShown(BaseModel):
 )
 def create_project(call: Call, workspace: str, body: NewProject) -> ProjectShown:
     """Create a project."""
-    home = writable_workspace(call.session, workspace)
+    home = writable_workspace(call.session, call.actor, workspace)
     project = Project(
         workspace_id=home.id,
         name=body.name,
@@ -103,7 +103,7 @@ def list_projects(call: Call, workspace: str, query: ListQuery) -> Page[ProjectS
     """
     wanted = parse_filter(request.args, alias="search")
     statement = (
-        rows_in(call.session, workspace, Project)
+        rows_in(call.session, call.actor, workspace, Project)
         .where(wanted.compile(FIELDS) if wanted else true())
         .order_by(*parse_sort(query.sort, FIELDS, "-created_at"))
     )
@@ -121,7 +121,7 @@ def list_projects(call: Call, workspace: str, query: ListQuery) -> Page[ProjectS
 @routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=ProjectShown, raises=(NotFound,))
 def get_project(call: Call, workspace: str, name: str) -> ProjectShown:
     """Get a project."""
-    home = readable_workspace(call.session, workspace)
+    home = readable_workspace(call.session, call.actor, workspace)
     return _shown(projects.find_project(call.session, home, name), workspace)
 
 
@@ -131,7 +131,7 @@ def update_project(call: Call, workspace: str, name: str, body: ProjectChanges) 
 
     `null` clears the description; leaving the key out changes nothing.
     """
-    home = writable_workspace(call.session, workspace)
+    home = writable_workspace(call.session, call.actor, workspace)
     project = projects.find_project(call.session, home, name)
     if "description" in body.model_fields_set and body.description != project.description:
         project.description = body.description
@@ -146,7 +146,7 @@ def delete_project(call: Call, workspace: str, name: str) -> Deleted:
 
     What was part of it stays in the workspace, as part of no project.
     """
-    projects.delete_project(call.session, workspace, name)
+    projects.delete_project(call.session, call.actor, workspace, name)
     return Deleted(message="Project deleted successfully", id=f"{workspace}/{name}")
 
 

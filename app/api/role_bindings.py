@@ -6,13 +6,14 @@ from flask import request
 from pydantic import BaseModel, Field
 from sqlalchemy import select, true
 
+from app.access.authorize import may
 from app.access.permissions import Permission
 from app.access.roles import Role
 from app.api.endpoint import Body, Call, Routes
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.members import PrincipalId
 from app.api.paging import ListQuery, Page, paginate
-from app.api.shapes import Deleted, Moment
+from app.api.shapes import Deleted, Label, Moment
 from app.errors import BadRequest, Conflict, LastAdmin, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
@@ -45,7 +46,7 @@ class NewRoleBinding(Body):
 
     principal: PrincipalId
     role: Role
-    workspace: str = Field("system", description="The workspace in which the role is held.")
+    workspace: Label = Field("system", description="The workspace in which the role is held.")
 
 
 class RoleBindingShown(BaseModel):
@@ -95,13 +96,17 @@ def create_role_binding(call: Call, body: NewRoleBinding) -> RoleBindingShown:
 def list_role_bindings(call: Call, query: RoleBindingQuery) -> Page[RoleBindingShown]:
     """List role bindings.
 
-    Of all workspaces, the revoked ones included: `filter[is_active]=true` leaves them out.
+    Of all workspaces that you administer, the revoked ones included: `filter[is_active]=true` leaves them out.
     """
     wanted = parse_filter(request.args)
     statement = (
         select(RoleBinding, Workspace.name)
         .join(Workspace, Workspace.id == RoleBinding.workspace_id)
-        .where(Workspace.state == WorkspaceState.ACTIVE, wanted.compile(FIELDS) if wanted else true())
+        .where(
+            Workspace.state == WorkspaceState.ACTIVE,
+            may(call.actor),
+            wanted.compile(FIELDS) if wanted else true(),
+        )
         .order_by(*parse_sort(query.sort, FIELDS, "created_at"))
     )
     return paginate(
@@ -123,7 +128,7 @@ def get_role_binding(call: Call, name: str) -> RoleBindingShown:
 
     By its name alone, whichever workspace it is in.
     """
-    return _shown(*members.find_binding(call.session, name))
+    return _shown(*members.find_binding(call.session, call.actor, name))
 
 
 @routes.add(
@@ -139,7 +144,7 @@ def revoke_role_binding(call: Call, name: str) -> Deleted:
     At once. The binding stays readable with its `revoked_at`; revoking it again: 409.
     So is taking Admin from the last Admin of a workspace.
     """
-    members.revoke_binding(call.session, name)
+    members.revoke_binding(call.session, call.actor, name)
     return Deleted(message="Resource deleted successfully.", id=name)
 
 

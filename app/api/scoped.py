@@ -5,6 +5,7 @@ from typing import TypeVar
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from app.access.authorize import Actor, may
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
 from app.models.columns import InWorkspace
@@ -16,16 +17,16 @@ EVERYWHERE = "-"
 M = TypeVar("M", bound=InWorkspace)
 
 
-def rows_in(session: Session, workspace: str, model: type[M]) -> Select[M, str]:
-    """The rows of one workspace, or of every ACTIVE one for `-`, each with the name of its workspace.
+def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> Select[M, str]:
+    """The rows of one workspace, or for `-` of every one in which the actor holds its permission.
 
-    Raises NotFound for a workspace that is not ACTIVE.
+    Each comes with the name of its workspace. Raises as `readable_workspace` does.
     """
     rows = (
         select(model, Workspace.name)
         .join(Workspace, Workspace.id == model.workspace_id)
-        .where(Workspace.state == WorkspaceState.ACTIVE)
+        .where(Workspace.state == WorkspaceState.ACTIVE, may(actor))
     )
     if workspace == EVERYWHERE:
         return rows
-    return rows.where(Workspace.id == readable_workspace(session, workspace).id)
+    return rows.where(Workspace.id == readable_workspace(session, actor, workspace).id)

@@ -75,7 +75,7 @@ def delete_workspace(call: Call, workspace: str) -> Response:
 )
 def preview_deletion(call: Call, workspace: str) -> PreviewShown:
     """Count what deleting the workspace would destroy."""
-    return PreviewShown.model_validate(plan.preview(call.session, call.context, workspace))
+    return PreviewShown.model_validate(plan.preview(call.session, call.context, call.actor, workspace))
 
 
 @routes.add(

@@ -5,11 +5,12 @@ from uuid import UUID
 from flask import request
 from sqlalchemy import select, true
 
+from app.access.authorize import may
 from app.access.permissions import Permission
 from app.api.endpoint import Body, Call, Routes
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import ListQuery, Page, paginate
-from app.api.shapes import Moment, Name, Shown
+from app.api.shapes import Description, Moment, Name, Shown
 from app.errors import BadRequest, NameTaken, NotFound
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
@@ -37,13 +38,13 @@ class NewWorkspace(Body):
     """What to make."""
 
     name: Name
-    description: str | None = None
+    description: Description | None = None
 
 
 class WorkspaceChanges(Body):
     """What to change: null clears the description, leaving it out keeps it."""
 
-    description: str | None = None
+    description: Description | None = None
 
 
 class WorkspaceShown(Shown):
@@ -69,9 +70,16 @@ class WorkspaceShown(Shown):
 def create_workspace(call: Call, body: NewWorkspace) -> WorkspaceShown:
     """Create a workspace.
 
-    The name of a workspace that is being deleted is free: the new one shares nothing with it.
+    Whoever creates it becomes its Admin. The name of a workspace that is being deleted is free: the new one
+    shares nothing with it.
     """
-    made = workspaces.create_workspace(call.session, call.actor, body.name, description=body.description)
+    made = workspaces.create_workspace(
+        call.session,
+        call.actor,
+        body.name,
+        description=body.description,
+        with_admin=call.context.settings.auth_enabled,
+    )
     return WorkspaceShown.model_validate(made)
 
 
@@ -83,14 +91,18 @@ def create_workspace(call: Call, body: NewWorkspace) -> WorkspaceShown:
     raises=(BadRequest,),
 )
 def list_workspaces(call: Call, query: ListQuery) -> Page[WorkspaceShown]:
-    """List workspaces.
+    """List the workspaces that you may read.
 
     Without those that are being deleted.
     """
     wanted = parse_filter(request.args, alias="search")
     statement = (
         select(Workspace)
-        .where(Workspace.state == WorkspaceState.ACTIVE, wanted.compile(FIELDS) if wanted else true())
+        .where(
+            Workspace.state == WorkspaceState.ACTIVE,
+            may(call.actor),
+            wanted.compile(FIELDS) if wanted else true(),
+        )
         .order_by(*parse_sort(query.sort, FIELDS, "-created_at"))
     )
     return paginate(
@@ -107,7 +119,7 @@ def list_workspaces(call: Call, query: ListQuery) -> Page[WorkspaceShown]:
 @routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=WorkspaceShown, raises=(NotFound,))
 def get_workspace(call: Call, workspace: str) -> WorkspaceShown:
     """Get a workspace."""
-    return WorkspaceShown.model_validate(workspaces.readable_workspace(call.session, workspace))
+    return WorkspaceShown.model_validate(workspaces.readable_workspace(call.session, call.actor, workspace))
 
 
 @routes.add("PUT", ONE, permission=Permission.WORKSPACES_UPDATE, returns=WorkspaceShown, raises=(NotFound,))
@@ -117,6 +129,8 @@ def update_workspace(call: Call, workspace: str, body: WorkspaceChanges) -> Work
     `null` clears the description; leaving the key out changes nothing.
     """
     if "description" not in body.model_fields_set:
-        return WorkspaceShown.model_validate(workspaces.readable_workspace(call.session, workspace))
+        return WorkspaceShown.model_validate(
+            workspaces.readable_workspace(call.session, call.actor, workspace)
+        )
     changed = workspaces.update_workspace(call.session, call.actor, workspace, description=body.description)
     return WorkspaceShown.model_validate(changed)

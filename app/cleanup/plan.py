@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.access.authenticate import Principal
+from app.access.authorize import Actor, is_platform_admin, may, refusal
 from app.cleanup import control, failures, ledger, remaining
 from app.cleanup.history import record
 from app.context import Context
@@ -20,14 +20,15 @@ from app.models import BUILT_IN, Deletion, Deployment, Job, RoleBinding, Workspa
 from app.services.workspaces import changeable_workspace, readable_workspace
 
 
-def request_deletion(session: Session, context: Context, actor: Principal, name: str) -> Deletion:
+def request_deletion(session: Session, context: Context, actor: Actor, name: str) -> Deletion:
     """Revoke all access to a workspace and hand it to the workers, in the caller's transaction.
 
     From the commit on nobody can see it or create anything in it, and its name is free. Asking again while it is
     being deleted gives the same deletion. Rings once committed; a lost ring is made good by the sweep.
-    Raises Protected for built-in and protected workspaces, NotFound if there is none of that name.
+    Raises Protected for built-in and protected workspaces, and as `readable_workspace` if there is none of that name.
     """
     if name in BUILT_IN:
+        readable_workspace(session, actor, name)  # raises for those who could not delete it anyway
         raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
     now = clock.now()
     # Creators hold FOR SHARE while they insert; wait for them, but not longer than a client would.
@@ -41,12 +42,13 @@ def request_deletion(session: Session, context: Context, actor: Principal, name:
             Workspace.name == name,
             Workspace.state == WorkspaceState.ACTIVE,
             Workspace.is_protected.is_(False),
+            may(actor),
         )
         .values(state=WorkspaceState.DELETING, updated_at=now, updated_by=actor.id)
         .returning(Workspace.id)
     )
     if workspace_id is None:
-        return _already_requested(session, name)
+        return _already_requested(session, actor, name)
     deletion = ledger.open_deletion(
         session,
         workspace_id=workspace_id,
@@ -68,9 +70,11 @@ def request_deletion(session: Session, context: Context, actor: Principal, name:
     return deletion
 
 
-def _already_requested(session: Session, name: str) -> Deletion:
+def _already_requested(session: Session, actor: Actor, name: str) -> Deletion:
     if session.scalar(
-        select(Workspace.id).where(Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE)
+        select(Workspace.id).where(
+            Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, may(actor)
+        )
     ):
         raise Protected(
             f"Workspace '{name}' is protected against deletion; take the protection away first "
@@ -79,16 +83,26 @@ def _already_requested(session: Session, name: str) -> Deletion:
     living = (DeletionState.DELETING, DeletionState.FAILED)
     deletion = session.scalars(
         select(Deletion)
-        .where(Deletion.workspace_name == name, Deletion.state.in_(living))
+        .where(Deletion.workspace_name == name, Deletion.state.in_(living), may_follow(actor))
         .order_by(Deletion.requested_at.desc())
         .limit(1)
     ).one_or_none()
     if deletion is None:
-        raise NotFound(f"Workspace '{name}' not found")
+        raise refusal(session, actor, f"Workspace '{name}' not found", workspace=name)
     return deletion
 
 
-def restore(session: Session, actor: Principal, deletion: Deletion, *, name: str | None = None) -> Workspace:
+def may_follow(actor: Actor) -> ColumnElement[bool]:
+    """Whether the actor may see the `Deletion` of the surrounding query: it asked for it, or may see all of them.
+
+    Nobody is a member of the workspace any more, so whoever asked for its end must not need to be.
+    """
+    if not actor.is_in_scope:
+        return is_platform_admin(actor)
+    return or_(is_platform_admin(actor), Deletion.requested_by == actor.id)
+
+
+def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | None = None) -> Workspace:
     """Give a workspace back as it was, under another name if `name` is given.
 
     Raises WrongState once destruction has begun, NameTaken when a successor has the name.
@@ -111,7 +125,7 @@ def restore(session: Session, actor: Principal, deletion: Deletion, *, name: str
     return workspace
 
 
-def reopen(session: Session, context: Context, actor: Principal, deletion: Deletion, *, event: str) -> None:
+def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str) -> None:
     """Set the workers on a FAILED deletion again. Raises WrongState unless it is FAILED."""
     ledger.reopen(session, deletion.id, event=event, actor=actor.id, now=clock.now())
     kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
@@ -122,7 +136,7 @@ def reopen(session: Session, context: Context, actor: Principal, deletion: Delet
 def skip(
     session: Session,
     context: Context,
-    actor: Principal,
+    actor: Actor,
     deletion: Deletion,
     *,
     reason: str,
@@ -157,9 +171,9 @@ def skip(
         )
 
 
-def set_protection(session: Session, actor: Principal, name: str, *, is_protected: bool) -> Workspace:
+def set_protection(session: Session, actor: Actor, name: str, *, is_protected: bool) -> Workspace:
     """Forbid the deletion of a workspace, or allow it again."""
-    workspace = changeable_workspace(session, name)
+    workspace = changeable_workspace(session, actor, name)
     if workspace.is_protected != is_protected:
         workspace.is_protected = is_protected
         workspace.updated_at = clock.now()
@@ -178,9 +192,9 @@ class Preview:
     protected: bool
 
 
-def preview(session: Session, context: Context, name: str) -> Preview:
+def preview(session: Session, context: Context, actor: Actor, name: str) -> Preview:
     """Count what a workspace holds, without touching it."""
-    workspace = readable_workspace(session, name)
+    workspace = readable_workspace(session, actor, name)
     return Preview(
         remaining=remaining.count_by_kind(session, [workspace.id])[workspace.id],
         bytes=context.store.size(workspace.id),

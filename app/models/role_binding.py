@@ -1,5 +1,6 @@
 """Who has which role in a workspace."""
 
+import hashlib
 from datetime import datetime
 from uuid import UUID
 
@@ -8,6 +9,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.models.columns import InWorkspace, Now, String
+
+
+def binding_name(workspace_id: UUID, principal: str, role: str) -> str:
+    """The name under which this grant can be addressed, the same whenever it is made again."""
+    # The workspace's id, not its name: a restored workspace and a successor of its name must not share names.
+    digest = hashlib.sha256(f"{principal}:{workspace_id}:{role}".encode()).hexdigest()
+    return f"rb-{digest[:24]}"
 
 
 class RoleBinding(InWorkspace, Base):

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
+from app.access.authorize import Actor
 from app.db import insert_unique
 from app.errors import BadRequest, Conflict, NameTaken, NotFound
 from app.lifecycle import DeploymentStatus
@@ -16,13 +16,13 @@ from app.services.workspaces import writable_workspace
 
 
 def create_config(
-    session: Session, actor: Principal, workspace: str, name: str, *, project: str | None, **content: Any
+    session: Session, actor: Actor, workspace: str, name: str, *, project: str | None, **content: Any
 ) -> DeploymentConfig:
     """Make version 1 of a configuration; `content` are its columns.
 
     Raises NameTaken while any version exists, Unprocessable for a missing project.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     if project is not None:
         require_project(session, home, project)
     taken = NameTaken(f"Deployment config with workspace '{workspace}' and name '{name}' already exists")
@@ -43,10 +43,10 @@ def create_config(
 
 
 def create_config_version(
-    session: Session, actor: Principal, workspace: str, name: str, **content: Any
+    session: Session, actor: Actor, workspace: str, name: str, **content: Any
 ) -> DeploymentConfig:
     """Make the next version of a configuration; `content` replaces that of the last one. Raises NotFound."""
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     latest = _locked_versions(session, home, name)[-1]
     config = DeploymentConfig(
         workspace_id=home.id,
@@ -72,12 +72,14 @@ def config_versions(session: Session, workspace_id: UUID, name: str) -> list[Dep
     return list(session.scalars(query.execution_options(populate_existing=True)))
 
 
-def delete_config(session: Session, workspace: str, name: str, *, version: int | None = None) -> None:
+def delete_config(
+    session: Session, actor: Actor, workspace: str, name: str, *, version: int | None = None
+) -> None:
     """Remove a configuration, or one version of it.
 
     Raises NotFound, and Conflict while a deployment that is not DELETED refers to it.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     doomed = [
         config
         for config in _locked_versions(session, home, name)

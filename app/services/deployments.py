@@ -7,7 +7,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.access.authenticate import Principal
+from app.access.authorize import Actor
 from app.db import insert_unique
 from app.errors import NameTaken, NotFound, WrongState
 from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus
@@ -24,7 +24,7 @@ _ENDING = (DeploymentStatus.DELETING, DeploymentStatus.DELETED)
 
 def create_deployment(
     session: Session,
-    actor: Principal,
+    actor: Actor,
     workspace: str,
     name: str,
     *,
@@ -38,7 +38,7 @@ def create_deployment(
     Raises BadRequest for a configuration that does not exist, Unprocessable for such a project,
     NameTaken while any version of `name` exists.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     if project is not None:
         require_project(session, home, project)
     used = config_to_use(session, home, config, config_version)
@@ -62,14 +62,14 @@ def create_deployment(
 
 
 def create_version(
-    session: Session, actor: Principal, workspace: str, name: str, *, config: str, config_version: int | None
+    session: Session, actor: Actor, workspace: str, name: str, *, config: str, config_version: int | None
 ) -> Deployment:
     """Make the next version of a deployment, PENDING until the runtime can put it in place of the last one.
 
     Raises NotFound without a version before it, WrongState while the deployment is being deleted,
     BadRequest for a configuration that does not exist.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     used = config_to_use(session, home, config, config_version)
     latest = _version(session, home, name, None)
     if latest.status in _ENDING:
@@ -102,14 +102,14 @@ def versions_of(session: Session, workspace_id: UUID, name: str) -> list[Deploym
 
 
 def delete_deployment(
-    session: Session, workspace: str, name: str, *, version: int | None = None
+    session: Session, actor: Actor, workspace: str, name: str, *, version: int | None = None
 ) -> list[Deployment]:
     """Ask for the end of a deployment, or of one version of it; those that the runtime now has to stop.
 
     Empty when every version was DELETED before: nothing of them runs, and the rows are gone now.
     Raises NotFound.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     doomed = _locked_versions(session, home, name)
     if version is not None:
         doomed = [_version(session, home, name, version)]
@@ -123,7 +123,7 @@ def delete_deployment(
 
 def report_status(
     session: Session,
-    actor: Principal,
+    actor: Actor,
     workspace: str,
     name: str,
     *,
@@ -136,7 +136,7 @@ def report_status(
 
     Raises NotFound, and WrongState as `move` does.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     deployment = _version(session, home, name, version)
     move(session, deployment, status, message)
     deployment.updated_by = actor.id

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app import clock
-from app.access.authenticate import Principal
+from app.access.authorize import Actor, may, refusal
 from app.db import insert_unique, unique_or
 from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
@@ -26,7 +26,7 @@ ATTEMPTS = 3
 
 def create_entity(
     session: Session,
-    actor: Principal,
+    actor: Actor,
     workspace: str,
     entity_type: str,
     *,
@@ -40,7 +40,7 @@ def create_entity(
     Names are unique among the entities of a type that have the same parent, or none.
     Raises NameTaken, and Unprocessable if parent or project are not in the workspace.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     if project is not None:
         require_project(session, home, project)
     if parent is not None:
@@ -71,31 +71,34 @@ def create_entity(
 
 
 def find_entity(
-    session: Session, workspace: str, entity_type: str, name: str, *, parent: UUID | None
+    session: Session, actor: Actor, workspace: str, entity_type: str, name: str, *, parent: UUID | None
 ) -> Entity:
     """The child of that parent, or without one the root, of that type and name. Raises NotFound."""
-    home = readable_workspace(session, workspace)
+    home = readable_workspace(session, actor, workspace)
     entity = session.scalars(_addressed(home, entity_type, name, parent)).one_or_none()
     if entity is None:
         raise NotFound("Entity not found")
     return entity
 
 
-def find_entity_by_id(session: Session, entity_id: UUID) -> tuple[Entity, str]:
-    """The entity and the name of its workspace, whichever ACTIVE one it is in. Raises NotFound."""
+def find_entity_by_id(session: Session, actor: Actor, entity_id: UUID) -> tuple[Entity, str]:
+    """The entity and the name of its workspace, whichever ACTIVE one it is in.
+
+    Raises Forbidden, or NotFound to those who may see every workspace.
+    """
     found = session.execute(
         select(Entity, Workspace.name)
         .join(Workspace, Workspace.id == Entity.workspace_id)
-        .where(Entity.id == entity_id, Workspace.state == WorkspaceState.ACTIVE)
+        .where(Entity.id == entity_id, Workspace.state == WorkspaceState.ACTIVE, may(actor))
     ).one_or_none()
     if found is None:
-        raise NotFound("Entity not found")
+        raise refusal(session, actor, "Entity not found")
     return found[0], found[1]
 
 
 def update_entity(
     session: Session,
-    actor: Principal,
+    actor: Actor,
     workspace: str,
     entity_type: str,
     name: str,
@@ -111,7 +114,7 @@ def update_entity(
     Raises NotFound, Conflict if `expected_db_version` is not the present one, NameTaken,
     and Unprocessable for a missing project.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     if project is not None:
         require_project(session, home, project)
     entity = _held(session, home, entity_type, name, parent=parent, expected_db_version=expected_db_version)
@@ -127,6 +130,7 @@ def update_entity(
 
 def delete_entity(
     session: Session,
+    actor: Actor,
     workspace: str,
     entity_type: str,
     name: str,
@@ -138,7 +142,7 @@ def delete_entity(
 
     Raises NotFound, and Conflict if `expected_db_version` is not the present one.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     entity = _held(session, home, entity_type, name, parent=parent, expected_db_version=expected_db_version)
     for _ in range(ATTEMPTS):
         try:

@@ -1,11 +1,12 @@
 """Filesets: making them, holding them still while files change, and deleting them with all their bytes."""
 
 from typing import Any, Literal
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
+from app.access.authorize import Actor
 from app.context import Context
 from app.db import insert_unique, session_scope
 from app.errors import Busy, Forbidden, NameTaken, NotFound
@@ -22,7 +23,7 @@ SERVICE_SOURCE = "service_source"
 
 def create_fileset(
     session: Session,
-    actor: Principal,
+    actor: Actor,
     workspace: Workspace,
     *,
     name: str,
@@ -64,19 +65,19 @@ def find_fileset(
     return fileset
 
 
-def writable_fileset(session: Session, actor: Principal, workspace: str, name: str) -> Fileset:
+def writable_fileset(session: Session, actor: Actor, workspace: str, name: str) -> Fileset:
     """The fileset whose files are about to change.
 
     Until the transaction ends, neither it nor its workspace can be deleted: what is stored meanwhile is
     stored before the purge, which will find it. Raises NotFound, and Forbidden for a service's fileset.
     """
-    fileset = find_fileset(session, writable_workspace(session, workspace), name, lock="share")
+    fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="share")
     _refuse_immutable(actor, fileset)
     return fileset
 
 
-def empty_fileset(context: Context, actor: Principal, *, workspace: str, name: str) -> None:
-    """Delete the bytes of a fileset, before `delete_fileset` makes sure of it.
+def empty_fileset(context: Context, actor: Actor, *, workspace: str, name: str) -> UUID:
+    """Delete the bytes of a fileset, before `delete_fileset` makes sure of it; which fileset that was.
 
     Outside a transaction: a slow store must not hold the locks that a DELETE of the workspace waits for.
     Raises as `delete_fileset` does.
@@ -84,17 +85,27 @@ def empty_fileset(context: Context, actor: Principal, *, workspace: str, name: s
     with session_scope(context.sessions) as session:
         fileset = writable_fileset(session, actor, workspace, name)
     _purge(context.store, fileset, f"{workspace}/{name}")
+    return fileset.id
 
 
 def delete_fileset(
-    session: Session, actor: Principal, store: BlobStore, *, workspace: str, name: str
+    session: Session,
+    actor: Actor,
+    store: BlobStore,
+    *,
+    workspace: str,
+    name: str,
+    emptied: UUID | None = None,
 ) -> Fileset:
     """Delete a fileset, and what bytes it has, in the caller's transaction.
 
+    Raises NotFound when another fileset has the name by now than the one that was `emptied` before.
     If the store fails, the row stays and Busy is raised: then the same request continues where this ended.
     """
     # FOR UPDATE: an upload waiting for its place must find the fileset gone, not store into the void.
-    fileset = find_fileset(session, writable_workspace(session, workspace), name, lock="update")
+    fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="update")
+    if emptied not in (None, fileset.id):
+        raise NotFound(f"Fileset '{name}' not found in workspace '{workspace}': it was deleted meanwhile")
     _refuse_immutable(actor, fileset)
     _purge(store, fileset, f"{workspace}/{name}")
     session.delete(fileset)
@@ -113,19 +124,15 @@ def _purge(store: BlobStore, fileset: Fileset, shown: str) -> None:
 
 
 def permitted_fields(
-    actor: Principal, given: dict[str, Any], *, before: dict[str, Any] | None = None
+    actor: Actor, given: dict[str, Any], *, before: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The custom fields that result when `actor` replaces `before` by `given`: only services mark as theirs."""
-    if _is_service(actor):
+    if actor.principal.is_service:
         return given
     own = {key: value for key, value in (before or {}).items() if key == SERVICE_SOURCE}
     return {key: value for key, value in given.items() if key != SERVICE_SOURCE} | own
 
 
-def _refuse_immutable(actor: Principal, fileset: Fileset) -> None:
-    if SERVICE_SOURCE in fileset.custom_fields and not _is_service(actor):
+def _refuse_immutable(actor: Actor, fileset: Fileset) -> None:
+    if SERVICE_SOURCE in fileset.custom_fields and not actor.principal.is_service:
         raise Forbidden("Access denied: This fileset's files are immutable")
-
-
-def _is_service(actor: Principal) -> bool:
-    return actor.id.startswith("service:")

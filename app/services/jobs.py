@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.access.authenticate import Principal
+from app.access.authorize import Actor
 from app.db import insert_unique
 from app.errors import NameTaken, NotFound, WrongState
 from app.lifecycle import JOB_MOVES, JobStatus
@@ -39,7 +39,7 @@ RESUME: Moves = {JobStatus.PAUSED: JobStatus.RESUMING}
 
 def create_job(
     session: Session,
-    actor: Principal,
+    actor: Actor,
     workspace: str,
     *,
     name: str | None,
@@ -51,7 +51,7 @@ def create_job(
 
     Without a `name` one is made from `source`. Raises NameTaken, and Unprocessable for a missing project.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     if project is not None:
         require_project(session, home, project)
     name = name or _name_after(source)
@@ -74,16 +74,16 @@ def create_job(
     return job
 
 
-def request_move(session: Session, actor: Principal, workspace: str, name: str, moves: Moves) -> Job:
+def request_move(session: Session, actor: Actor, workspace: str, name: str, moves: Moves) -> Job:
     """Cancel, pause or resume a job; one that `moves` does not name stays as it is. Raises NotFound."""
-    job = find_job(session, writable_workspace(session, workspace), name, lock=True)
+    job = find_job(session, writable_workspace(session, actor, workspace), name, lock=True)
     if job.status in moves:
         move(session, job, moves[job.status])
         job.updated_by = actor.id
     return job
 
 
-def request_deletion(session: Session, actor: Principal, workspace: str, name: str) -> Job:
+def request_deletion(session: Session, actor: Actor, workspace: str, name: str) -> Job:
     """Cancel a job and remember that it is to be removed once it has ended. Raises NotFound."""
     job = request_move(session, actor, workspace, name, CANCEL)
     job.delete_requested_at = job.delete_requested_at or clock.now()

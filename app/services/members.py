@@ -1,20 +1,19 @@
 """Members: who holds which roles in a workspace. The one writer of role bindings while it is ACTIVE."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.access.authenticate import Principal
-from app.access.roles import PLATFORM_ROLES, Role
+from app.access.authorize import Actor, may, refusal
+from app.access.roles import PLATFORM, PLATFORM_ROLES, ROLES_IN_PLATFORM, Role
 from app.errors import Conflict, LastAdmin, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
+from app.models.role_binding import binding_name
 from app.services.workspaces import readable_workspace, writable_workspace
 
 
@@ -28,9 +27,9 @@ class Member:
     granted_by: str
 
 
-def list_members(session: Session, workspace: str) -> list[Member]:
+def list_members(session: Session, actor: Actor, workspace: str) -> list[Member]:
     """Everybody with an active role, who was given one last first."""
-    home = readable_workspace(session, workspace)
+    home = readable_workspace(session, actor, workspace)
     bindings = session.scalars(
         select(RoleBinding)
         .where(RoleBinding.workspace_id == home.id, RoleBinding.revoked_at.is_(None))
@@ -43,13 +42,13 @@ def list_members(session: Session, workspace: str) -> list[Member]:
 
 
 def add_member(
-    session: Session, actor: Principal, workspace: str, principal: str, roles: Sequence[Role]
+    session: Session, actor: Actor, workspace: str, principal: str, roles: Sequence[Role]
 ) -> Member:
     """Grant `roles` on top of those the principal has; a role already held stays as it was granted.
 
     Raises Unprocessable for a role that the workspace cannot give.
     """
-    home = _changing_members(session, workspace)
+    home = _changing_members(session, actor, workspace)
     bindings = _bindings(session, home, principal)
     for role in roles:
         _grant(session, actor, home, bindings, principal=principal, role=role)
@@ -57,13 +56,13 @@ def add_member(
 
 
 def replace_roles(
-    session: Session, actor: Principal, workspace: str, principal: str, roles: Sequence[Role]
+    session: Session, actor: Actor, workspace: str, principal: str, roles: Sequence[Role]
 ) -> Member:
     """Make `roles` the only ones that the principal holds, whoever it was before.
 
     Raises LastAdmin if nobody would administer the workspace any more.
     """
-    home = _changing_members(session, workspace)
+    home = _changing_members(session, actor, workspace)
     bindings = _bindings(session, home, principal)
     for binding in bindings.values():
         if binding.role not in roles:
@@ -73,33 +72,31 @@ def replace_roles(
     return _member(bindings.values())
 
 
-def remove_member(session: Session, workspace: str, principal: str) -> None:
+def remove_member(session: Session, actor: Actor, workspace: str, principal: str) -> None:
     """Revoke every role of the principal.
 
     Raises NotFound for somebody who has none, LastAdmin if nobody would administer the workspace any more.
     """
-    home = _changing_members(session, workspace)
+    home = _changing_members(session, actor, workspace)
     active = [b for b in _bindings(session, home, principal).values() if b.revoked_at is None]
     if not active:
         raise NotFound(f"Member '{principal}' not found in workspace '{workspace}'")
     if _is_last_admin(session, home, principal):
         raise LastAdmin(
-            f"Cannot remove member '{principal}'. This is the last Admin for workspace '{workspace}'. "
-            "Add another Admin before removing this member."
+            f"Cannot remove member '{principal}'. This is the last {_keeper(home)} for workspace '{workspace}'. "
+            f"Add another {_keeper(home)} before removing this member."
         )
     for binding in active:
         binding.revoked_at = clock.now()
 
 
-def grant_binding(
-    session: Session, actor: Principal, workspace: str, principal: str, role: Role
-) -> RoleBinding:
+def grant_binding(session: Session, actor: Actor, workspace: str, principal: str, role: Role) -> RoleBinding:
     """Grant one role, again if it was revoked.
 
     Raises Conflict if the principal holds it, Unprocessable if there is no such workspace to hold it in.
     """
     try:
-        home = _changing_members(session, workspace)
+        home = _changing_members(session, actor, workspace)
     except NotFound:
         raise Unprocessable(
             f"Workspace '{workspace}' does not exist. Please create the workspace first."
@@ -110,36 +107,39 @@ def grant_binding(
     return _grant(session, actor, home, bindings, principal=principal, role=role)
 
 
-def find_binding(session: Session, name: str) -> tuple[RoleBinding, str]:
-    """The binding of that name, revoked ones too, and its workspace's name; in any ACTIVE workspace."""
+def find_binding(session: Session, actor: Actor, name: str) -> tuple[RoleBinding, str]:
+    """The binding of that name, revoked ones too, and its workspace's name; in any ACTIVE workspace.
+
+    Raises Forbidden, or NotFound to those who may see every workspace.
+    """
     found = session.execute(
         select(RoleBinding, Workspace.name)
         .join(Workspace, Workspace.id == RoleBinding.workspace_id)
-        .where(RoleBinding.name == name, Workspace.state == WorkspaceState.ACTIVE)
+        .where(RoleBinding.name == name, Workspace.state == WorkspaceState.ACTIVE, may(actor))
         .execution_options(populate_existing=True)
     ).one_or_none()
     if found is None:
-        raise NotFound(f"Role binding '{name}' not found")
+        raise refusal(session, actor, f"Role binding '{name}' not found")
     return found[0], found[1]
 
 
-def revoke_binding(session: Session, name: str) -> None:
+def revoke_binding(session: Session, actor: Actor, name: str) -> None:
     """Revoke one role.
 
     Raises NotFound, Conflict if it is revoked already, LastAdmin if nobody would administer the workspace.
     """
-    _, workspace = find_binding(session, name)
-    home = _changing_members(session, workspace)
+    _, workspace = find_binding(session, actor, name)
+    home = _changing_members(session, actor, workspace)
     # Again, now that nothing can change any more: the first reading only told whom to wait for.
-    binding, _ = find_binding(session, name)
+    binding, _ = find_binding(session, actor, name)
     if binding.revoked_at is not None:
         raise Conflict("Role binding is already revoked")
     _revoke(session, home, binding)
 
 
-def _changing_members(session: Session, workspace: str) -> Workspace:
+def _changing_members(session: Session, actor: Actor, workspace: str) -> Workspace:
     """The workspace, behind the gate, with no other change of its members under way until we commit."""
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     # Two Admins removing each other would each see the other one remain. Not a lock on the row of the
     # workspace: that one would wait for every creator that holds the gate, and they for us.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"members:{home.id}", 0))))
@@ -158,20 +158,25 @@ def _bindings(session: Session, home: Workspace, principal: str) -> dict[str, Ro
 
 def _grant(
     session: Session,
-    actor: Principal,
+    actor: Actor,
     home: Workspace,
     bindings: dict[str, RoleBinding],
     *,
     principal: str,
     role: Role,
 ) -> RoleBinding:
-    if role in PLATFORM_ROLES and home.name != "system":
-        raise Unprocessable(f"Role '{role}' can only be granted in workspace 'system'")
+    if role in PLATFORM_ROLES and home.name != PLATFORM:
+        raise Unprocessable(f"Role '{role}' can only be granted in workspace '{PLATFORM}'")
+    if role not in ROLES_IN_PLATFORM and home.name == PLATFORM:
+        raise Unprocessable(
+            f"Role '{role}' means nothing in workspace '{PLATFORM}', which only platform administrators change; "
+            f"grant {', '.join(sorted(ROLES_IN_PLATFORM))}."
+        )
     binding = bindings.get(role)
     if binding is None:
         binding = RoleBinding(
             workspace_id=home.id,
-            name=_binding_name(home.id, principal, role),
+            name=binding_name(home.id, principal, role),
             principal=principal,
             role=role,
         )
@@ -190,30 +195,29 @@ def _grant(
 def _revoke(session: Session, home: Workspace, binding: RoleBinding) -> None:
     if binding.revoked_at is not None:
         return
-    if binding.role == Role.ADMIN and _is_last_admin(session, home, binding.principal):
+    if binding.role == _keeper(home) and _is_last_admin(session, home, binding.principal):
         raise LastAdmin(
-            f"Cannot remove Admin role from '{binding.principal}'. "
-            f"This is the last Admin for workspace '{home.name}'. "
-            "Add another Admin before removing this one."
+            f"Cannot remove {binding.role} role from '{binding.principal}'. "
+            f"This is the last {binding.role} for workspace '{home.name}'. "
+            f"Add another {binding.role} before removing this one."
         )
     binding.revoked_at = clock.now()
+
+
+def _keeper(home: Workspace) -> Role:
+    """The role without which nobody could give out roles in this workspace any more."""
+    return Role.PLATFORM_ADMIN if home.name == PLATFORM else Role.ADMIN
 
 
 def _is_last_admin(session: Session, home: Workspace, principal: str) -> bool:
     admins = session.scalars(
         select(RoleBinding.principal).where(
             RoleBinding.workspace_id == home.id,
-            RoleBinding.role == Role.ADMIN,
+            RoleBinding.role == _keeper(home),
             RoleBinding.revoked_at.is_(None),
         )
     )
     return set(admins) == {principal}
-
-
-def _binding_name(workspace_id: UUID, principal: str, role: Role) -> str:
-    # The workspace's id, not its name: a restored workspace and a successor of its name must not share names.
-    digest = hashlib.sha256(f"{principal}:{workspace_id}:{role}".encode()).hexdigest()
-    return f"rb-{digest[:24]}"
 
 
 def _member(bindings: Iterable[RoleBinding]) -> Member:

@@ -3,6 +3,7 @@
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.access.authorize import Actor
 from app.errors import NotFound, Unprocessable
 from app.models import Deployment, DeploymentConfig, Entity, Fileset, Job, Project, Workspace
 from app.services.workspaces import writable_workspace
@@ -34,12 +35,12 @@ def require_project(session: Session, home: Workspace, name: str) -> None:
         )
 
 
-def delete_project(session: Session, workspace: str, name: str) -> None:
+def delete_project(session: Session, actor: Actor, workspace: str, name: str) -> None:
     """Delete a project, and clear the reference of everything in the workspace that was part of it.
 
     What was part of it stays. Raises NotFound.
     """
-    home = writable_workspace(session, workspace)
+    home = writable_workspace(session, actor, workspace)
     session.delete(find_project(session, home, name))
     session.flush()  # waits for those who hold the project, before we look for what refers to it
     for clearing in (

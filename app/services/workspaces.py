@@ -1,68 +1,88 @@
 """Workspaces: making them, and the one gate through which everything below them is reached."""
 
+from uuid import UUID
+
 from sqlalchemy import Select, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.access.authenticate import Principal
+from app.access.authorize import Actor, may, refusal
+from app.access.principal import EVERYBODY
+from app.access.roles import PLATFORM, Role
 from app.db import insert_unique
-from app.errors import NameTaken, NotFound
+from app.errors import NameTaken
 from app.lifecycle import WorkspaceState
-from app.models import BUILT_IN, CleanupControl, Workspace
+from app.models import BUILT_IN, CleanupControl, RoleBinding, Workspace
+from app.models.role_binding import binding_name
+
+OPEN_TO_EVERYBODY = (
+    ("default", Role.EDITOR),
+    (PLATFORM, Role.VIEWER),
+    (PLATFORM, Role.WORKSPACE_CREATOR),
+)
+"""What every authenticated caller may do from the first start, in which built-in workspace."""
 
 
-def readable_workspace(session: Session, name: str) -> Workspace:
-    """The ACTIVE workspace of that name.
+def readable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
+    """The ACTIVE workspace of that name, in which `actor` holds its permission.
 
-    Raises NotFound for any other, also while it is being deleted.
+    Raises Forbidden if there is none, or NotFound to those who may see every workspace; also while it is being
+    deleted.
     """
-    return _only(session, name, _active(name))
+    return _only(session, actor, name, _permitted(actor, name))
 
 
-def writable_workspace(session: Session, name: str) -> Workspace:
+def writable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
     """The ACTIVE workspace of that name, held so until the transaction ends.
 
-    Every insert or change below a workspace goes through here. Raises NotFound as `readable_workspace` does.
+    Every insert or change below a workspace goes through here. Raises as `readable_workspace` does.
     """
     # FOR SHARE, not the key share lock of the foreign key: that one lets a DELETE change the state under our
     # open transaction, and our row would be left in a workspace nobody can see.
-    return _only(session, name, _active(name).with_for_update(read=True))
+    return _only(session, actor, name, _permitted(actor, name).with_for_update(read=True))
 
 
-def changeable_workspace(session: Session, name: str) -> Workspace:
+def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
     """The ACTIVE workspace of that name, for a change of its own row.
 
-    Raises NotFound as `readable_workspace` does.
+    Raises as `readable_workspace` does.
     """
     # Not FOR SHARE: two that share the row and then both want to change it would wait for each other.
-    return _only(session, name, _active(name).with_for_update(key_share=True))
+    return _only(session, actor, name, _permitted(actor, name).with_for_update(key_share=True))
 
 
-def _active(name: str) -> Select[Workspace]:
-    return select(Workspace).where(Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE)
+def _permitted(actor: Actor, name: str) -> Select[Workspace]:
+    # State, role and row in one statement: no DELETE, revoke or successor can come between them.
+    return select(Workspace).where(
+        Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, may(actor)
+    )
 
 
-def _only(session: Session, name: str, query: Select[Workspace]) -> Workspace:
+def _only(session: Session, actor: Actor, name: str, query: Select[Workspace]) -> Workspace:
     workspace = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if workspace is None:
-        raise NotFound(f"Workspace '{name}' not found")
+        raise refusal(session, actor, f"Workspace '{name}' not found", workspace=name)
     return workspace
 
 
-def create_workspace(session: Session, actor: Principal, name: str, *, description: str | None) -> Workspace:
-    """Make an ACTIVE workspace.
+def create_workspace(
+    session: Session, actor: Actor, name: str, *, description: str | None, with_admin: bool
+) -> Workspace:
+    """Make an ACTIVE workspace; `with_admin` makes the actor its Admin.
 
     Raises NameTaken while another ACTIVE one has the name; one that is being deleted does not hold it.
     """
     workspace = Workspace(name=name, description=description, created_by=actor.id, updated_by=actor.id)
     insert_unique(session, workspace, taken=NameTaken(f"Workspace '{name}' already exists"))
+    if with_admin:
+        _bind(session, workspace.id, actor.principal.email or actor.id, Role.ADMIN, granted_by=actor.id)
     return workspace
 
 
-def update_workspace(session: Session, actor: Principal, name: str, *, description: str | None) -> Workspace:
+def update_workspace(session: Session, actor: Actor, name: str, *, description: str | None) -> Workspace:
     """Set the description of a workspace, or clear it with None."""
-    workspace = changeable_workspace(session, name)
+    workspace = changeable_workspace(session, actor, name)
     if workspace.description != description:
         workspace.description = description
         workspace.updated_at = clock.now()
@@ -71,7 +91,10 @@ def update_workspace(session: Session, actor: Principal, name: str, *, descripti
 
 
 def seed(session: Session) -> list[str]:
-    """Make sure that the built-in workspaces exist; names of those that had to be made."""
+    """Make sure that the built-in workspaces exist, with their first members; names of those that had to be made.
+
+    What an operator has revoked since does not come back.
+    """
     session.execute(upsert(CleanupControl).values(id=1, paused=False).on_conflict_do_nothing())
     made = []
     for name, description in BUILT_IN.items():
@@ -86,4 +109,24 @@ def seed(session: Session) -> list[str]:
             .returning(Workspace.id)
         )
         made += [name] if added else []
+    for workspace, role in OPEN_TO_EVERYBODY:
+        home = select(Workspace.id).where(
+            Workspace.name == workspace, Workspace.state == WorkspaceState.ACTIVE
+        )
+        _bind(session, session.scalars(home).one(), EVERYBODY, role, granted_by="system")
     return made
+
+
+def _bind(session: Session, workspace_id: UUID, principal: str, role: Role, *, granted_by: str) -> None:
+    """Grant a role for the first time. One that was revoked stays so, because its row stays."""
+    session.execute(
+        upsert(RoleBinding)
+        .values(
+            workspace_id=workspace_id,
+            name=binding_name(workspace_id, principal, role),
+            principal=principal,
+            role=role,
+            granted_by=granted_by,
+        )
+        .on_conflict_do_nothing(index_elements=["workspace_id", "principal", "role"])
+    )

@@ -2,13 +2,19 @@ import re
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from app.models import RoleBinding
 
 BASE = "/apis/auth/v2/iam/role-bindings"
 ANN = "ann@example.com"
 
 
 @pytest.fixture(autouse=True)
-def ml_team(client: FlaskClient) -> None:
+def ml_team(client: FlaskClient, session: Session) -> None:
+    session.execute(delete(RoleBinding))  # those of the first start are not what these tests count
+    session.commit()
     client.post("/apis/entities/v2/workspaces", json={"name": "ml-team"})
 
 

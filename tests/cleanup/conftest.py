@@ -9,13 +9,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
 from app.cleanup import plan
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Finished, Idle, Outcome, Postponed
 from app.context import Context
 from app.db import session_scope
 from app.models import Deletion
+from tests.support.actors import trusted
 
 
 @dataclass
@@ -42,7 +42,7 @@ def delete(context: Context) -> Callable[[str], UUID]:
 
     def request(name: str) -> UUID:
         with session_scope(context.sessions) as session:
-            return plan.request_deletion(session, context, Principal("ann@example.com"), name).id
+            return plan.request_deletion(session, context, trusted("ann@example.com"), name).id
 
     return request
 

@@ -6,7 +6,6 @@ from threading import Thread
 import pytest
 from sqlalchemy import select, update
 
-from app.access.authenticate import Principal
 from app.cleanup import control, plan, tending
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Idle
@@ -17,8 +16,9 @@ from app.models import CleanupControl, Deletion, DeletionEvent, RoleBinding, Wor
 from app.services.workspaces import create_workspace, readable_workspace, writable_workspace
 from tests import factories
 from tests.cleanup.conftest import the
+from tests.support.actors import trusted
 
-ANN = Principal("ann@example.com")
+ANN = trusted("ann@example.com")
 
 
 def test_a_deletion_revokes_every_role_and_hides_the_workspace_in_one_transaction(session, context, delete):
@@ -35,7 +35,7 @@ def test_a_deletion_revokes_every_role_and_hides_the_workspace_in_one_transactio
     assert other.revoked_at is None
     for gate in (readable_workspace, writable_workspace):
         with pytest.raises(NotFound, match="Workspace 'ml-team' not found"):
-            gate(session, "ml-team")
+            gate(session, ANN, "ml-team")
 
 
 def test_nothing_is_revoked_when_the_request_rolls_back(session, context, bell):
@@ -83,7 +83,7 @@ def test_the_name_is_free_at_once_and_the_next_delete_is_the_successors(session,
     first = delete("ml-team")
 
     with session_scope(context.sessions) as other:
-        create_workspace(other, ANN, "ml-team", description=None)
+        create_workspace(other, ANN, "ml-team", description=None, with_admin=False)
     second = delete("ml-team")
 
     assert first != second
@@ -94,7 +94,7 @@ def test_built_in_workspaces_cannot_be_deleted(session, delete, name):
     with pytest.raises(Protected, match="built in"):
         delete(name)
 
-    assert readable_workspace(session, name)
+    assert readable_workspace(session, ANN, name)
 
 
 def test_a_protected_workspace_cannot_be_deleted_until_the_protection_is_gone(session, context, delete):
@@ -122,9 +122,11 @@ def test_a_restored_workspace_is_as_before_and_gives_back_exactly_the_roles_it_t
     with session_scope(context.sessions) as other:
         plan.restore(other, ANN, other.get_one(Deletion, deletion_id))
 
-    assert readable_workspace(session, "ml-team").id == workspace.id
+    assert readable_workspace(session, ANN, "ml-team").id == workspace.id
     assert factories.rows_of(session, workspace.id) == held | {"role_bindings": held["role_bindings"] + 1}
-    active = select(RoleBinding).where(RoleBinding.revoked_at.is_(None))
+    active = select(RoleBinding).where(
+        RoleBinding.workspace_id == workspace.id, RoleBinding.revoked_at.is_(None)
+    )
     assert {one.principal for one in session.scalars(active)} == {"user-0@example.com", "user-1@example.com"}
     assert the(session, deletion_id).state is DeletionState.RESTORED
     assert run_slice(context, deletion_id, owner="late", now=clock.now) == Idle("it is RESTORED")
@@ -155,8 +157,8 @@ def test_a_taken_name_needs_another_to_restore_under(session, context, delete):
     with session_scope(context.sessions) as other:
         plan.restore(other, ANN, other.get_one(Deletion, deletion_id), name="ml-team-old")
 
-    assert readable_workspace(session, "ml-team").id == successor.id
-    assert readable_workspace(session, "ml-team-old").id == workspace.id
+    assert readable_workspace(session, ANN, "ml-team").id == successor.id
+    assert readable_workspace(session, ANN, "ml-team-old").id == workspace.id
 
 
 def test_a_pause_stops_destruction_but_not_revocation(session, context, delete, clock):
@@ -244,7 +246,7 @@ def test_a_preview_counts_and_destroys_nothing(session, context):
     workspace = factories.make_workspace(session)
     held = factories.fill(session, context.store, workspace)
 
-    preview = plan.preview(session, context, "ml-team")
+    preview = plan.preview(session, context, ANN, "ml-team")
 
     assert preview.remaining == held
     assert preview.bytes == 2 * len(b"bytes")

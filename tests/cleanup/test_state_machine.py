@@ -26,7 +26,6 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, Engine, select, update
 
-from app.access.authenticate import Principal
 from app.cleanup import control, plan, tending
 from app.cleanup.engine import run_slice
 from app.cleanup.failures import WHOLE_KIND
@@ -43,9 +42,10 @@ from tests.cleanup.conftest import FakeClock, FaultyStore
 from tests.cleanup.interleaving import OWNER, SimulatedWorker
 from tests.cleanup.invariants import Observer, World, check, check_that_the_sweep_forgot_nobody
 from tests.conftest import empty
+from tests.support.actors import trusted
 from tests.support.bell import RecordingBell
 
-ANN = Principal("ann@example.com")
+ANN = trusted("ann@example.com")
 DOOMED = ("alpha", "beta")
 FAULTS: dict[str, Callable[[], Exception]] = {
     "transient": lambda: ConnectionError("503 Service Unavailable"),
@@ -86,7 +86,7 @@ class Cascade(RuleBasedStateMachine):
 
     def _make_workspace(self, name: str, *, is_rich: bool) -> None:
         with session_scope(self.context.sessions) as session:
-            workspace = create_workspace(session, ANN, name, description=None)
+            workspace = create_workspace(session, ANN, name, description=None, with_admin=False)
             bytes_ = {"store": self.store.real, "files": {"a/b.txt": b"bytes"}}
             factories.make_fileset(session, workspace, "f-0", **bytes_)
             self.world.running.add(factories.make_job(session, workspace, "j-0", JobStatus.ACTIVE).id)
@@ -240,7 +240,7 @@ class Cascade(RuleBasedStateMachine):
         held = self.world.held.get(workspace_id, {})
         try:
             with session_scope(self.context.sessions) as session:
-                home = writable_workspace(session, name)
+                home = writable_workspace(session, ANN, name)
                 project = factories.make_project(session, home, f"late-{len(held['projects'])}")
         except NotFound:
             assert workspace_id is None

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
 from app.context import Context
 from app.db import session_scope
 from app.errors import Conflict, WrongState
@@ -15,8 +14,9 @@ from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
 from app.models import Deployment, DeploymentConfig
 from app.services import deployment_configs, deployments
 from tests.factories import make_config, make_deployment, make_workspace
+from tests.support.actors import trusted
 
-ANN = Principal("ann")
+ANN = trusted("ann")
 
 
 @pytest.mark.parametrize("before", DeploymentStatus)
@@ -87,7 +87,7 @@ def test_a_config_cannot_be_deleted_under_a_deployment_that_is_being_created(
 
     def delete() -> None:
         with session_scope(context.sessions) as other:
-            deployment_configs.delete_config(other, "ml-team", "small")
+            deployment_configs.delete_config(other, ANN, "ml-team", "small")
 
     with ThreadPoolExecutor(1) as threads:
         deployments.create_deployment(

@@ -4,14 +4,14 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
 from app.errors import Conflict, Unprocessable
 from app.models import Entity, Workspace
 from app.services import entities, projects
 from tests.factories import make_entity, make_project, make_workspace, rows_of
+from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
 
-ANN = Principal("ann")
+ANN = trusted("ann")
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def update(session: Session, data: dict[str, int]) -> None:
 
 def delete(engine: Engine) -> None:
     with Session(engine) as session, session.begin():
-        entities.delete_entity(session, "ml-team", "widget", "root", parent=None, expected_db_version=None)
+        entities.delete_entity(
+            session, ANN, "ml-team", "widget", "root", parent=None, expected_db_version=None
+        )
 
 
 def test_a_tree_is_deleted_together_with_a_child_that_was_just_being_added(
@@ -95,7 +97,7 @@ def test_a_project_waits_for_who_is_joining_it_and_then_lets_them_go(
 ) -> None:
     def delete_project() -> None:
         with Session(database) as second, second.begin():
-            projects.delete_project(second, "ml-team", "alpha")
+            projects.delete_project(second, ANN, "ml-team", "alpha")
 
     with Session(database) as creator:
         create(creator, project="alpha")
@@ -115,7 +117,7 @@ def test_nobody_joins_a_project_that_is_being_deleted(
             create(second, project="alpha")
 
     with Session(database) as deleter:
-        projects.delete_project(deleter, "ml-team", "alpha")
+        projects.delete_project(deleter, ANN, "ml-team", "alpha")
         with meanwhile(join) as joining:
             assert has_to_wait(database, joining)
             deleter.commit()

@@ -1,12 +1,12 @@
 """Filesets under concurrency: what an upload and a deletion may do to each other."""
 
 import threading
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
 from app.context import Context
 from app.db import session_scope
 from app.errors import Busy, NameTaken, NotFound
@@ -16,8 +16,9 @@ from app.services import filesets
 from app.services.workspaces import writable_workspace
 from app.storage import BlobStore, BytesRemain
 from tests.factories import make_fileset, make_workspace
+from tests.support.actors import trusted
 
-ACTOR = Principal("ann@example.com")
+ACTOR = trusted("ann@example.com")
 
 
 @pytest.fixture
@@ -61,11 +62,25 @@ def started(act: object, errors: list[Exception]) -> threading.Thread:
 def test_a_created_fileset_belongs_to_its_maker(session: Session) -> None:
     make_workspace(session, "ml-team")
 
-    fileset = filesets.create_fileset(session, ACTOR, writable_workspace(session, "ml-team"), name="data")
+    fileset = filesets.create_fileset(
+        session, ACTOR, writable_workspace(session, ACTOR, "ml-team"), name="data"
+    )
 
     assert (fileset.created_by, fileset.purpose, fileset.custom_fields) == (ACTOR.id, "generic", {})
     with pytest.raises(NameTaken):
-        filesets.create_fileset(session, ACTOR, writable_workspace(session, "ml-team"), name="data")
+        filesets.create_fileset(session, ACTOR, writable_workspace(session, ACTOR, "ml-team"), name="data")
+
+
+@pytest.mark.usefixtures("fileset")
+def test_a_namesake_made_after_the_bytes_went_is_not_deleted_in_the_place_of_the_one_that_was_asked_for(
+    context: Context, session: Session
+) -> None:
+    with session_scope(context.sessions) as other, pytest.raises(NotFound, match="deleted meanwhile"):
+        filesets.delete_fileset(
+            other, ACTOR, context.store, workspace="ml-team", name="data", emptied=uuid4()
+        )
+
+    assert session.scalars(select(Fileset.name)).all() == ["data"]
 
 
 def test_a_deletion_waits_for_an_upload_that_is_being_published_and_takes_it_along(

@@ -25,7 +25,10 @@ from tests.factories import (
     make_workspace,
     rows_of,
 )
+from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
+
+ANN = trusted("ann@example.com")
 
 Make = Callable[[Session, Workspace], Any]
 
@@ -79,7 +82,7 @@ def close(engine: Engine, workspace_id: UUID) -> None:
 def race(creators: Engine, engine: Engine, workspace: Workspace, make: Make) -> bool:
     """A creator passes the gate, a DELETE comes, the creator goes on. Whether the DELETE had to wait for it."""
     with Session(creators) as creator:
-        home = writable_workspace(creator, "ml-team")
+        home = writable_workspace(creator, ANN, "ml-team")
         with meanwhile(lambda: close(engine, workspace.id)) as closing:
             waited = has_to_wait(engine, closing)
             make(creator, home)
@@ -106,7 +109,7 @@ def test_a_delete_waits_for_an_open_creator(
     with Session(database) as later:
         for gate in (writable_workspace, readable_workspace):
             with pytest.raises(NotFound):
-                gate(later, "ml-team")
+                gate(later, ANN, "ml-team")
 
 
 @every_child
@@ -130,7 +133,7 @@ def test_a_creator_that_comes_during_a_delete_waits_and_finds_the_gate_shut(
 ) -> None:
     def create() -> None:
         with Session(database) as creator:
-            make_project(creator, writable_workspace(creator, "ml-team"))
+            make_project(creator, writable_workspace(creator, ANN, "ml-team"))
             creator.commit()
 
     with Session(database) as deleter:
@@ -150,7 +153,7 @@ def test_a_delete_that_is_called_off_lets_the_creator_through(
 ) -> None:
     def create() -> None:
         with Session(database) as creator:
-            make_project(creator, writable_workspace(creator, "ml-team"))
+            make_project(creator, writable_workspace(creator, ANN, "ml-team"))
             creator.commit()
 
     with Session(database) as deleter:
@@ -169,11 +172,11 @@ def test_creators_do_not_wait_for_each_other(
 ) -> None:
     def create() -> None:
         with Session(database) as creator:
-            make_project(creator, writable_workspace(creator, "ml-team"), "second")
+            make_project(creator, writable_workspace(creator, ANN, "ml-team"), "second")
             creator.commit()
 
     with Session(database) as first:
-        make_project(first, writable_workspace(first, "ml-team"), "first")
+        make_project(first, writable_workspace(first, ANN, "ml-team"), "first")
         with meanwhile(create) as creating:
             assert not has_to_wait(database, creating)
             first.commit()

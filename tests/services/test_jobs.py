@@ -4,14 +4,14 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
 from app.errors import WrongState
 from app.lifecycle import JOB_MOVES, JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Job
 from app.services import jobs
 from tests.factories import make_job, make_workspace
+from tests.support.actors import trusted
 
-ANN = Principal("ann")
+ANN = trusted("ann")
 
 
 @pytest.mark.parametrize("before", JobStatus)

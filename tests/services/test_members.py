@@ -7,21 +7,21 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.access.authenticate import Principal
 from app.access.roles import Role
 from app.errors import LastAdmin
 from app.models import RoleBinding, Workspace
 from app.services import members
 from app.services.workspaces import writable_workspace
 from tests.factories import make_project, make_workspace
+from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
 
-ROOT = Principal("root")
+ROOT = trusted("root")
 Leave = Callable[[Session, str], Any]
 
 
 def leave_by_delete(session: Session, principal: str) -> None:
-    members.remove_member(session, "ml-team", principal)
+    members.remove_member(session, ROOT, "ml-team", principal)
 
 
 def leave_by_put(session: Session, principal: str) -> None:
@@ -30,7 +30,7 @@ def leave_by_put(session: Session, principal: str) -> None:
 
 def leave_by_revocation(session: Session, principal: str) -> None:
     admin = RoleBinding.principal == principal, RoleBinding.role == Role.ADMIN
-    members.revoke_binding(session, session.scalars(select(RoleBinding.name).where(*admin)).one())
+    members.revoke_binding(session, ROOT, session.scalars(select(RoleBinding.name).where(*admin)).one())
 
 
 LEAVINGS = [leave_by_delete, leave_by_put, leave_by_revocation]
@@ -48,7 +48,9 @@ def workspace(session: Session) -> Workspace:
 
 def admins(session: Session) -> set[str]:
     return {
-        member.principal for member in members.list_members(session, "ml-team") if "Admin" in member.roles
+        member.principal
+        for member in members.list_members(session, ROOT, "ml-team")
+        if "Admin" in member.roles
     }
 
 
@@ -78,10 +80,10 @@ def test_two_admins_cannot_both_leave_at_once(
 def test_a_change_of_members_does_not_hold_up_other_creators(database: Engine) -> None:
     def create() -> None:
         with Session(database) as creator, creator.begin():
-            make_project(creator, writable_workspace(creator, "ml-team"))
+            make_project(creator, writable_workspace(creator, ROOT, "ml-team"))
 
     with Session(database) as changing:
-        members.remove_member(changing, "ml-team", "ann")
+        members.remove_member(changing, ROOT, "ml-team", "ann")
         changing.flush()
         with meanwhile(create) as creating:
             assert not has_to_wait(database, creating)
@@ -99,7 +101,7 @@ def test_changes_in_different_workspaces_do_not_wait_for_each_other(
             members.add_member(second, ROOT, "other", "ann", [Role.ADMIN])
 
     with Session(database) as first:
-        members.remove_member(first, workspace.name, "ann")
+        members.remove_member(first, ROOT, workspace.name, "ann")
         first.flush()
         with meanwhile(add_elsewhere) as adding:
             assert not has_to_wait(database, adding)
@@ -135,7 +137,7 @@ def test_a_new_grant_forgets_the_deletion_that_revoked_the_old_one(
     revoked_at = binding.revoked_at
     session.commit()
 
-    members.add_member(session, Principal("eve"), "ml-team", "ann", [Role.ADMIN])
+    members.add_member(session, trusted("eve"), "ml-team", "ann", [Role.ADMIN])
     session.commit()
 
     renewed = session.scalars(query.execution_options(populate_existing=True)).one()

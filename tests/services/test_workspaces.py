@@ -4,14 +4,14 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from app.access.authenticate import Principal
 from app.cleanup import plan
 from app.models import Workspace
 from app.services.workspaces import seed, update_workspace
 from tests.factories import make_workspace
+from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
 
-ANN, BOB = Principal("ann@example.com"), Principal("bob@example.com")
+ANN, BOB = trusted("ann@example.com"), trusted("bob@example.com")
 
 
 def describe(session, actor):
@@ -39,7 +39,7 @@ def test_two_changes_of_one_workspace_take_turns(database: Engine, session: Sess
         changing.result()
 
     session.expire_all()
-    assert session.scalars(select(Workspace.updated_by).where(Workspace.name == "ml-team")).one() == str(BOB)
+    assert session.scalars(select(Workspace.updated_by).where(Workspace.name == "ml-team")).one() == BOB.id
 
 
 def test_the_built_in_workspaces_are_seeded_once_and_keep_what_was_changed(
