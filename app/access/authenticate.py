@@ -1,16 +1,25 @@
-"""Who is calling. Authentication is off for now: a caller is whom the headers say, and nobody is refused."""
+"""Who is calling: proved by a token, or by the gateway in front of us, or, with authentication off, just said."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from hmac import compare_digest
+from typing import Any
 
-from app.access.principal import Principal
+from app.access.principal import SERVICE_PREFIX, Principal
+from app.access.tokens import Claims, Tokens
 from app.config import Settings
-from app.errors import BadRequest
-
-_ID = re.compile(r"[a-zA-Z0-9@._\-:+/]{1,256}\Z")
+from app.errors import BadRequest, Forbidden, Unauthorized
 
 Header = Callable[[str, str], str]
 """Reads one request header: `(name, default)`."""
+
+GATEWAY_SECRET = "X-Workspaces-Gateway-Secret"  # noqa: S105 -- the name of the header, not what is in it
+_PRINCIPAL = "X-NMP-Principal"
+_DELEGATED = f"{_PRINCIPAL}-On-Behalf-Of"
+
+_ID = re.compile(r"[a-zA-Z0-9@._\-:+/]{1,256}\Z")
+_MAX_ID, _MAX_EMAIL, _MAX_GROUPS = 256, 320, 100
 
 
 class Authenticator:
@@ -18,15 +27,122 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.tokens = Tokens(settings)
 
     def principal(self, header: Header) -> Principal:
         """The caller whom the headers prove.
 
-        Raises BadRequest when a header is malformed, Unauthorized when nobody is proved.
+        Raises BadRequest when a header is malformed, Unauthorized when nobody is proved, Forbidden for acting in
+        the name of somebody else without being a service, Busy when a token cannot be checked just now.
         """
-        claimed = header("X-NMP-Principal-Id", "")
-        if claimed and not _ID.match(claimed):
-            raise BadRequest(
-                "X-NMP-Principal-Id must be at most 256 characters; allowed: letters, digits and @ . _ - : + /"
+        if not self._settings.auth_enabled:
+            return Principal(_identifier(header, f"{_PRINCIPAL}-Id"), is_platform_admin=True)
+        if self._is_gateway(header):
+            return self._vouched_for(header)
+        scheme, _, token = header("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._trusting(self._from_claims(self.tokens.claims(token.strip())))
+        if header(f"{_PRINCIPAL}-Id", ""):
+            raise Unauthorized(
+                f"Unauthorized: {_PRINCIPAL}-Id counts only together with the gateway's secret in {GATEWAY_SECRET}."
             )
-        return Principal(claimed, is_platform_admin=True)
+        raise Unauthorized("Unauthorized")
+
+    def _is_gateway(self, header: Header) -> bool:
+        given, secret = header(GATEWAY_SECRET, ""), self._settings.gateway_secret.get_secret_value()
+        if not given:
+            return False
+        if not secret or not compare_digest(given.encode(), secret.encode()):
+            raise Unauthorized(f"Unauthorized: {GATEWAY_SECRET} is not the gateway's secret.")
+        return bool(header(f"{_PRINCIPAL}-Id", ""))
+
+    def _vouched_for(self, header: Header) -> Principal:
+        caller = _announced(header, f"{_PRINCIPAL}-Id", _PRINCIPAL)
+        scopes = _scopes(header("X-NMP-Scopes", "").split(), prefix="")
+        if not header(_DELEGATED, ""):
+            caller = replace(caller, scopes=scopes)
+            return replace(caller, is_platform_admin=True) if caller.is_service else self._trusting(caller)
+        if not caller.is_service:
+            raise Forbidden(f"Forbidden: only a service may send {_DELEGATED}.")
+        # From here on the user's powers count, and not the service's.
+        user = _announced(header, _DELEGATED, _DELEGATED)
+        if user.is_service:
+            raise Forbidden(f"Forbidden: {_DELEGATED} must name a user, not a service.")
+        return self._trusting(replace(user, scopes=scopes))
+
+    def _from_claims(self, claims: Claims) -> Principal:
+        settings = self._settings
+        subject = claims[settings.oidc_subject_claim]
+        if (
+            not isinstance(subject, str)
+            or not _is_name(subject, _MAX_ID)
+            or subject.startswith(SERVICE_PREFIX)
+        ):
+            raise Unauthorized("Invalid or expired token: its subject is not one that a user can have")
+        email = claims.get(settings.oidc_email_claim)
+        is_email = isinstance(email, str) and _is_name(email, _MAX_EMAIL) and "@" in email
+        # An issuer that says so itself has not checked that the address is the caller's.
+        is_proved = is_email and claims.get("email_verified") not in (False, "false")
+        groups = [*_listed(claims.get(settings.oidc_groups_claim)), *_listed(claims.get("cognito:groups"))]
+        scopes = [*_listed(claims.get("scope"), " "), *_listed(claims.get("scp"), " ")]
+        return Principal(
+            subject,
+            email=_unless_service(str(email)) if is_proved else "",
+            groups=frozenset(one for one in groups if _is_name(one, _MAX_ID) and _unless_service(one)),
+            scopes=_scopes(scopes, prefix=settings.oidc_scope_prefix),
+        )
+
+    def _trusting(self, principal: Principal) -> Principal:
+        admin = self._settings.admin_email.casefold()
+        is_admin = bool(admin) and principal.email.casefold() == admin
+        return replace(principal, is_platform_admin=is_admin)
+
+
+def _announced(header: Header, id_header: str, prefix: str) -> Principal:
+    email = header(f"{prefix}-Email", "")
+    if len(email) > _MAX_EMAIL or not (email.isprintable() or not email):
+        raise BadRequest(f"{prefix}-Email must be at most {_MAX_EMAIL} printable characters.")
+    groups = [one.strip() for one in header(f"{prefix}-Groups", "").split(",") if one.strip()]
+    if len(groups) > _MAX_GROUPS or not all(_is_name(one, _MAX_ID) for one in groups):
+        raise BadRequest(
+            f"{prefix}-Groups must list at most {_MAX_GROUPS} names, separated by commas, "
+            f"each of at most {_MAX_ID} printable characters."
+        )
+    return Principal(_identifier(header, id_header), email=email, groups=frozenset(groups))
+
+
+def _identifier(header: Header, name: str) -> str:
+    value = header(name, "")
+    if value and not _ID.match(value):
+        raise BadRequest(
+            f"{name} contains invalid characters or is longer than {_MAX_ID}; "
+            "allowed: letters, digits and @ . _ - : + /"
+        )
+    return value
+
+
+def _scopes(given: Iterable[str], *, prefix: str) -> frozenset[str] | None:
+    """The scopes that narrow what the caller may do; None if none does."""
+    scopes = [one.removeprefix(prefix) for one in given]
+    for scope in scopes:
+        # Addresses are scopes of other services, and no mistake.
+        if "." in scope and "/" not in scope:
+            raise BadRequest(
+                f"Invalid scope '{scope[:100]}': this value uses permission syntax (dots). "
+                "Scopes are written with a colon, such as 'entities:read'."
+            )
+    return frozenset(one for one in scopes if ":" in one) or None
+
+
+def _listed(claim: Any, separator: str = ",") -> list[str]:
+    if isinstance(claim, str):
+        return [one.strip() for one in claim.split(separator) if one.strip()]
+    return [one for one in claim if isinstance(one, str)] if isinstance(claim, list) else []
+
+
+def _is_name(text: str, longest: int) -> bool:
+    return 0 < len(text) <= longest and text.isprintable() and text == text.strip()
+
+
+def _unless_service(text: str) -> str:
+    return "" if text.startswith(SERVICE_PREFIX) else text

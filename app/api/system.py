@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from flask import Response, current_app, jsonify, render_template, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -67,11 +67,24 @@ class Status(BaseModel):
     controllers: Controllers
 
 
+class Oidc(BaseModel):
+    """Where a client gets its tokens; endpoints are left out that the issuer has not or does not tell now."""
+
+    issuer: str
+    client_id: str
+    default_scopes: str
+    scope_prefix: str
+    authorization_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
+    token_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
+    device_authorization_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
+    userinfo_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
+
+
 class Discovery(BaseModel):
     """How a client logs in."""
 
     auth_enabled: bool
-    oidc: None = None
+    oidc: Oidc | None
 
 
 @routes.add("GET", "/health/live", permission=Permission.PUBLIC, returns=Live, transaction=False)
@@ -134,9 +147,24 @@ def _check_controllers(call: Call) -> dict[str, bool]:
 
 
 @routes.add("GET", "/apis/auth/discovery", permission=Permission.PUBLIC, returns=Discovery, transaction=False)
-def discover_auth(call: Call) -> Discovery:  # noqa: ARG001 -- every handler takes the call
-    """Learn how to log in; authentication is off, so there is no need to."""
-    return Discovery(auth_enabled=False)
+def discover_auth(call: Call) -> Discovery:
+    """Learn whether and how to log in."""
+    settings = call.context.settings
+    issuer = current_app.extensions["authenticator"].tokens.issuers.get(settings.oidc_issuer)
+    if not settings.auth_enabled or issuer is None:
+        return Discovery(auth_enabled=settings.auth_enabled, oidc=None)
+    told = issuer.document()
+    endpoints = {name: told[name] for name in Oidc.model_fields if isinstance(told.get(name), str)}
+    oidc = Oidc.model_validate(
+        endpoints
+        | {
+            "issuer": settings.oidc_issuer,
+            "client_id": settings.oidc_client_id,
+            "default_scopes": settings.oidc_default_scopes,
+            "scope_prefix": settings.oidc_scope_prefix,
+        }
+    )
+    return Discovery(auth_enabled=True, oidc=oidc)
 
 
 @routes.add(

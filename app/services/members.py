@@ -49,6 +49,7 @@ def add_member(
     Raises Unprocessable for a role that the workspace cannot give.
     """
     home = _changing_members(session, actor, workspace)
+    _refuse_misplaced(home, roles)
     bindings = _bindings(session, home, principal)
     for role in roles:
         _grant(session, actor, home, bindings, principal=principal, role=role)
@@ -63,6 +64,7 @@ def replace_roles(
     Raises LastAdmin if nobody would administer the workspace any more.
     """
     home = _changing_members(session, actor, workspace)
+    _refuse_misplaced(home, roles)
     bindings = _bindings(session, home, principal)
     for binding in bindings.values():
         if binding.role not in roles:
@@ -101,6 +103,7 @@ def grant_binding(session: Session, actor: Actor, workspace: str, principal: str
         raise Unprocessable(
             f"Workspace '{workspace}' does not exist. Please create the workspace first."
         ) from None
+    _refuse_misplaced(home, [role])
     bindings = _bindings(session, home, principal)
     if role in bindings and bindings[role].revoked_at is None:
         raise Conflict("Active role binding already exists for this principal/workspace/role combination")
@@ -137,6 +140,18 @@ def revoke_binding(session: Session, actor: Actor, name: str) -> None:
     _revoke(session, home, binding)
 
 
+def _refuse_misplaced(home: Workspace, roles: Sequence[Role]) -> None:
+    """Raise Unprocessable for a role that means nothing in this workspace."""
+    for role in roles:
+        if role in PLATFORM_ROLES and home.name != PLATFORM:
+            raise Unprocessable(f"Role '{role}' can only be granted in workspace '{PLATFORM}'")
+        if role not in ROLES_IN_PLATFORM and home.name == PLATFORM:
+            raise Unprocessable(
+                f"Role '{role}' means nothing in workspace '{PLATFORM}', which only platform administrators change; "
+                f"grant {', '.join(sorted(ROLES_IN_PLATFORM))}."
+            )
+
+
 def _changing_members(session: Session, actor: Actor, workspace: str) -> Workspace:
     """The workspace, behind the gate, with no other change of its members under way until we commit."""
     home = writable_workspace(session, actor, workspace)
@@ -165,13 +180,6 @@ def _grant(
     principal: str,
     role: Role,
 ) -> RoleBinding:
-    if role in PLATFORM_ROLES and home.name != PLATFORM:
-        raise Unprocessable(f"Role '{role}' can only be granted in workspace '{PLATFORM}'")
-    if role not in ROLES_IN_PLATFORM and home.name == PLATFORM:
-        raise Unprocessable(
-            f"Role '{role}' means nothing in workspace '{PLATFORM}', which only platform administrators change; "
-            f"grant {', '.join(sorted(ROLES_IN_PLATFORM))}."
-        )
     binding = bindings.get(role)
     if binding is None:
         binding = RoleBinding(

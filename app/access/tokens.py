@@ -1,0 +1,97 @@
+"""Bearer tokens: what a JWT proves. Parsing and cryptography are PyJWT's; whom to believe is decided here."""
+
+from typing import Any
+
+import jwt
+
+from app.access.issuers import Issuer
+from app.config import Settings
+from app.errors import Unauthorized
+
+ALGORITHMS = ["RS256", "ES256"]
+"""Asymmetric both: whoever can verify a token still cannot make one."""
+
+MAX_CHARS = 16 * 1024
+"""Of a longer token nothing is parsed."""
+
+Claims = dict[str, Any]
+
+_WHY: dict[type[jwt.PyJWTError], str] = {
+    jwt.ExpiredSignatureError: "it has expired",
+    jwt.ImmatureSignatureError: "it is not valid yet",
+    jwt.InvalidIssuedAtError: "its time of issue makes no sense",
+    jwt.InvalidAudienceError: "it is for another audience",
+    jwt.InvalidSignatureError: "its signature is wrong",
+    jwt.InvalidAlgorithmError: "its algorithm is not that of its key",
+}
+
+
+class Tokens:
+    """Verifies tokens; one per process, because it remembers the issuers' keys."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.issuers: dict[str, Issuer] = {}
+        if settings.oidc_issuer:
+            main = Issuer(settings.oidc_issuer, settings, jwks_uri=settings.oidc_jwks_uri)
+            others = [Issuer(url, settings) for url in settings.oidc_additional_issuers]
+            self.issuers = {issuer.url: issuer for issuer in (main, *others)}
+
+    def claims(self, token: str) -> Claims:
+        """What the token says, if it can be believed.
+
+        Raises Unauthorized saying why it cannot, never quoting it; Busy when its issuer's keys cannot be had.
+        """
+        if not self.issuers and not self._settings.allow_unsigned_jwt:
+            raise Unauthorized("Bearer token authentication not configured")
+        if len(token) > MAX_CHARS:
+            raise _invalid(f"it is longer than {MAX_CHARS} characters")
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") == "none":
+                return self._unsigned(token)
+            return self._signed(token, header)
+        except jwt.MissingRequiredClaimError as error:
+            raise _invalid(f"it has no claim '{error.claim}'") from None
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            raise _invalid(_WHY.get(type(error), "it is malformed")) from None  # type: ignore[arg-type]  # of any class
+
+    def _unsigned(self, token: str) -> Claims:
+        if not self._settings.allow_unsigned_jwt:
+            raise Unauthorized(
+                "Unsigned JWTs are not accepted. Set WORKSPACES_ALLOW_UNSIGNED_JWT=true for local development."
+            )
+        if not token.endswith("."):
+            raise _invalid("it claims to be unsigned and has a signature")
+        checks = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), True)
+        return self._decoded(token, "", {"verify_signature": False, **checks})
+
+    def _signed(self, token: str, header: dict[str, Any]) -> Claims:
+        if header.get("alg") not in ALGORITHMS:
+            raise _invalid(f"its algorithm is none of {', '.join(ALGORITHMS)}")
+        claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        issuer = self.issuers.get(claimed) if isinstance(claimed, str) else None
+        if issuer is None:
+            raise _invalid("its issuer is not one of ours")
+        kid = header.get("kid")
+        # By its issuer alone: what one of them has signed says nothing in the name of another.
+        key = issuer.key(kid) if isinstance(kid, str) else None
+        if key is None:
+            raise _invalid("its signing key is unknown")
+        return self._decoded(token, key, {}, audience=self._settings.audience, issuer=issuer.url)
+
+    def _decoded(self, token: str, key: Any, options: dict[str, Any], **expected: str) -> Claims:
+        required = ["exp", "iat", self._settings.oidc_subject_claim]
+        claims: Claims = jwt.decode(
+            token,
+            key,
+            algorithms=ALGORITHMS,
+            leeway=self._settings.token_leeway_seconds,
+            options={"require": required, **options},  # type: ignore[arg-type]  # put together from parts
+            **expected,  # type: ignore[arg-type]  # as above
+        )
+        return claims
+
+
+def _invalid(why: str) -> Unauthorized:
+    return Unauthorized(f"Invalid or expired token: {why}")

@@ -1,0 +1,131 @@
+"""The gateway's word, and how far it goes."""
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.access.authenticate import Authenticator
+from app.access.principal import Principal
+from app.config import Settings
+from app.errors import BadRequest, Forbidden, Unauthorized
+from tests.support.people import GATEWAY_SECRET, OPERATOR, announced
+
+W = "/apis/entities/v2/workspaces"
+
+
+def principal(settings: Settings, headers: dict[str, str]) -> Principal:
+    return Authenticator(settings).principal(headers.get)
+
+
+def test_the_gateway_says_who_is_calling(settings: Settings) -> None:
+    ann = principal(settings, announced("ann", email="ann@example.com", groups=["crew", " deck "]))
+
+    assert ann == Principal("ann", "ann@example.com", frozenset({"crew", "deck"}))
+    assert ann.identities == {"ann", "ann@example.com", "crew", "deck", "*"}
+
+
+def test_the_gateway_outranks_a_token(settings: Settings) -> None:
+    headers = announced("ann") | {"Authorization": "Bearer rubbish"}
+
+    assert principal(settings, headers).id == "ann"
+
+
+def test_without_a_secret_in_the_settings_there_is_no_gateway(settings: Settings) -> None:
+    none = settings.model_copy(update={"gateway_secret": type(settings.gateway_secret)("")})
+
+    for secret in ("", " ", GATEWAY_SECRET):
+        with pytest.raises(Unauthorized):
+            principal(none, {"X-Workspaces-Gateway-Secret": secret, "X-NMP-Principal-Id": "ann"})
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "x", GATEWAY_SECRET + "x", GATEWAY_SECRET[:-1], "é", GATEWAY_SECRET.upper()]
+)
+def test_any_other_secret_is_refused(settings: Settings, secret: str) -> None:
+    with pytest.raises(Unauthorized) as refused:
+        principal(settings, {"X-Workspaces-Gateway-Secret": secret, "X-NMP-Principal-Id": "ann"})
+
+    assert "secret" in refused.value.message
+    assert GATEWAY_SECRET not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-NMP-Principal-Id", "ann smith"),
+        ("X-NMP-Principal-Id", "ann\n"),
+        ("X-NMP-Principal-Id", "a" * 257),
+        ("X-NMP-Principal-Id", "änn"),
+        ("X-NMP-Principal-Email", "a" * 321),
+        ("X-NMP-Principal-Email", "ann@example.com\t"),
+        ("X-NMP-Principal-Groups", ",".join(f"g{n}" for n in range(101))),
+        ("X-NMP-Principal-Groups", "g" * 257),
+        ("X-NMP-Scopes", "workspaces.read"),
+    ],
+)
+def test_a_malformed_header_is_named(settings: Settings, name: str, value: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        principal(settings, announced("ann") | {name: value})
+
+    assert name in refused.value.message or "Invalid scope 'workspaces.read'" in refused.value.message
+
+
+def test_a_service_may_do_everything_or_what_the_user_may_in_whose_name_it_acts(client: FlaskClient) -> None:
+    client.post(W, json={"name": "anns"}, headers=announced("ann"))
+    client.post(W, json={"name": "bobs"}, headers=announced("bob"))
+
+    def seen(headers: dict[str, Any]) -> set[str]:
+        return {one["name"] for one in client.get(W, headers=headers).json["data"]}
+
+    service, for_ann = announced("service:jobs"), announced("service:jobs", principal_on_behalf_of="ann")
+    assert seen(service) == {"anns", "bobs", "default", "system"}
+    assert seen(for_ann) == {"anns", "default", "system"}
+    assert client.get(f"{W}/bobs", headers=service).status_code == 200
+    assert client.get(f"{W}/bobs", headers=for_ann).status_code == 403
+    made = client.post(f"{W}/anns/projects", json={"name": "alpha"}, headers=for_ann)
+    assert (made.status_code, made.json["created_by"]) == (201, "ann")
+
+
+def test_the_user_in_whose_name_a_service_acts_has_an_email_and_groups(settings: Settings) -> None:
+    headers = announced("service:jobs", email=OPERATOR) | {
+        "X-NMP-Principal-On-Behalf-Of": "ann",
+        "X-NMP-Principal-On-Behalf-Of-Email": "ann@example.com",
+        "X-NMP-Principal-On-Behalf-Of-Groups": "crew",
+    }
+
+    assert principal(settings, headers) == Principal("ann", "ann@example.com", frozenset({"crew"}))
+
+
+def test_a_user_cannot_act_in_the_name_of_another_nor_anybody_in_that_of_a_service(
+    settings: Settings,
+) -> None:
+    for caller, named in (("ann", "bob"), ("ann", "service:jobs"), ("service:jobs", "service:files")):
+        with pytest.raises(Forbidden):
+            principal(settings, announced(caller, principal_on_behalf_of=named))
+
+
+def test_the_operator_is_known_by_the_email_and_by_nothing_else(settings: Settings) -> None:
+    assert principal(settings, announced("x", email=OPERATOR)).is_platform_admin
+    assert not principal(settings, announced(OPERATOR)).is_platform_admin
+    assert not principal(settings, announced("x", groups=[OPERATOR])).is_platform_admin
+    nameless = settings.model_copy(update={"admin_email": ""})
+    assert not principal(nameless, announced("x")).is_platform_admin
+
+
+def test_the_scopes_that_the_gateway_tells_narrow_its_word(client: FlaskClient) -> None:
+    client.post(W, json={"name": "anns"}, headers=announced("ann"))
+    reading = announced("ann", scopes="entities:read")
+
+    assert client.get(f"{W}/anns", headers=reading).status_code == 200
+    assert client.put(f"{W}/anns", json={"description": "x"}, headers=reading).status_code == 403
+    assert client.delete(f"{W}/anns", headers=reading).status_code == 403
+
+
+def test_with_authentication_off_the_header_only_gives_a_name(settings: Settings) -> None:
+    off = settings.model_copy(update={"auth_enabled": False})
+
+    assert principal(off, {"X-NMP-Principal-Id": "ann"}) == Principal("ann", is_platform_admin=True)
+    assert principal(off, {"Authorization": "Bearer rubbish"}) == Principal("", is_platform_admin=True)
+    with pytest.raises(BadRequest):
+        principal(off, {"X-NMP-Principal-Id": "ann smith"})

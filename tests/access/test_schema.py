@@ -1,0 +1,113 @@
+"""What the published description promises, tried with thousands of requests that are made from it."""
+
+import time
+from typing import Any
+from zlib import crc32
+
+import jwt
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+from schemathesis.checks import load_all_checks
+from sqlalchemy.orm import Session
+
+from app.api.app import document
+from app.config import Settings
+from app.context import Context
+from tests.access.world import make_world
+from tests.support.people import OPERATOR
+
+CASES_PER_OPERATION = 27
+"""With the eighty operations there are: more than 2,000 requests with authentication, and as many without."""
+
+load_all_checks()
+CONFIG = schemathesis.Config.from_dict(
+    {
+        "checks": {
+            # Rules that no schema can state: a filter that parses, a project that exists, a role that counts there.
+            "positive_data_acceptance": {"expected-statuses": ["2xx", 400, 401, 403, 404, 409, 422, 503]}
+        }
+    }
+)
+
+
+class Door:
+    """The application under test; another one for each test, because each has a database of its own."""
+
+    app: Flask
+    known: dict[str, str]
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        return self.app.wsgi_app(environ, start_response)
+
+
+door = Door()
+
+
+def description(*, asks_who: bool) -> schemathesis.BaseSchema:
+    schema = schemathesis.openapi.from_dict(document(asks_who=asks_who), config=CONFIG)
+    schema.app = door
+    schema.hook(map_path_parameters)
+    return schema
+
+
+def map_path_parameters(_: Any, given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Two requests out of three are about what is there; it would be a game of 404s otherwise."""
+    return given and {
+        name: door.known.get(name, value) if crc32(f"{name}={value}".encode(errors="replace")) % 3 else value
+        for name, value in given.items()
+    }
+
+
+thoroughly = hypothesis_settings(
+    max_examples=CASES_PER_OPERATION,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture
+def world(app: Flask, context: Context, session: Session) -> None:
+    """A workspace with one of everything; `name` is a job's in the paths of jobs, and so on."""
+    door.app = app
+    door.known = make_world(session, context.store, "ml-team").parameters | {"name": "data"}
+
+
+class TestWithAuthentication:
+    """As a platform administrator with a token, since everybody else would only ever be refused."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"allow_unsigned_jwt": True})
+
+    @description(asks_who=True).parametrize()
+    @thoroughly
+    def test_no_request_gets_an_answer_that_is_not_described(
+        self, case: schemathesis.Case, world: None
+    ) -> None:
+        case.call_and_validate(headers={"Authorization": f"Bearer {token()}"})
+
+
+class TestWithoutAuthentication:
+    """As anybody."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"auth_enabled": False})
+
+    @description(asks_who=False).parametrize()
+    @thoroughly
+    def test_no_request_gets_an_answer_that_is_not_described(
+        self, case: schemathesis.Case, world: None
+    ) -> None:
+        case.call_and_validate()
+
+
+def token() -> str:
+    now = int(time.time())
+    claims = {"sub": "the-operator", "email": OPERATOR, "iat": now, "exp": now + 3600}
+    return jwt.encode(claims, None, algorithm="none")

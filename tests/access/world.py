@@ -1,0 +1,106 @@
+"""A workspace with one of everything, for whoever knocks at its doors."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.db import Base
+from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStatus
+from app.models import Deletion, DeletionFailure, Workspace
+from app.storage import BlobStore
+from tests import factories
+
+
+@dataclass(frozen=True)
+class World:
+    """What a request can be about: values for the parameters of every route."""
+
+    workspace: Workspace
+    failed: Deletion
+    """A FAILED deletion of another workspace, with a resource that can be skipped."""
+    pending: Deletion
+    """One that has not begun."""
+    stuck: str
+    """Id of that resource."""
+    parameters: dict[str, str]
+
+
+def make_world(session: Session, store: BlobStore, name: str) -> World:
+    """Build it, under names that `name` keeps apart from other worlds."""
+    home = factories.make_workspace(session, name)
+    factories.make_job(session, home, "train", JobStatus.ACTIVE).platform_spec = {"steps": [{"name": "main"}]}
+    factories.make_config(session, home, "small")
+    factories.make_config(session, home, "unused")
+    factories.make_deployment(session, home, "chat", DeploymentStatus.READY)
+    factories.make_fileset(session, home, "data", store=store, files={"a.txt": b"bytes"})
+    entity = factories.make_entity(session, home, "thing")
+    factories.make_project(session, home, "alpha")
+    binding = factories.make_binding(session, home, f"member-of-{name}")
+    factories.make_binding(session, home, f"admin-of-{name}", "Admin")
+    failed = _deletion(session, f"{name}-failed", DeletionState.FAILED)
+    pending = _deletion(session, f"{name}-pending", DeletionState.DELETING)
+    session.commit()
+    return World(
+        workspace=home,
+        failed=failed,
+        pending=pending,
+        stuck=session.scalars(
+            select(DeletionFailure.resource_id).where(DeletionFailure.deletion_id == failed.id)
+        ).one(),
+        parameters={
+            "workspace": name,
+            "principal": f"member-of-{name}",
+            "entity_type": "widget",
+            "entity_id": str(entity.id),
+            "deletion_id": str(failed.id),
+            "binding": binding.name,
+            "path": "a.txt",
+            "version": "1",
+        },
+    )
+
+
+def _deletion(session: Session, name: str, state: DeletionState) -> Deletion:
+    """A deletion that somebody else asked for."""
+    doomed = factories.make_workspace(session, name, state=state.value)
+    now = clock.now()
+    has_failed = state is DeletionState.FAILED
+    deletion = Deletion(
+        workspace_id=doomed.id,
+        workspace_name=name,
+        state=state,
+        requested_by="somebody-else",
+        purge_after=now + timedelta(days=1),
+        started_at=now if has_failed else None,
+        reason="a test says so" if has_failed else None,
+    )
+    session.add(deletion)
+    session.flush()  # its failure refers to it
+    if has_failed:
+        stuck = factories.make_fileset(session, doomed, "stuck")
+        session.add(
+            DeletionFailure(
+                deletion_id=deletion.id,
+                kind="filesets",
+                resource_id=str(stuck.id),
+                name="stuck",
+                error_class=FailureClass.PERMANENT,
+                message="permission denied",
+                first_seen_at=now,
+                last_seen_at=now,
+            )
+        )
+    return deletion
+
+
+def everything(session: Session) -> str:
+    """A digest of every row there is: equal before and after whatever changed nothing."""
+    session.rollback()
+    digests = " || ".join(
+        f"(SELECT md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) FROM {table.name} t)"
+        for table in Base.metadata.sorted_tables
+    )
+    return session.scalars(text(f"SELECT md5({digests})")).one()

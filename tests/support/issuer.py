@@ -1,0 +1,116 @@
+"""A real token issuer on loopback: keys of its own, a discovery document, a JWKS; and ways to misbehave."""
+
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+AUDIENCE = "workspaces"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A pair of keys, by the id under which the public one is published."""
+
+    kid: str
+    algorithm: str
+    private: Any
+
+    @property
+    def jwk(self) -> dict[str, Any]:
+        kind = RSAAlgorithm if self.algorithm == "RS256" else ECAlgorithm
+        public = json.loads(kind.to_jwk(self.private.public_key()))
+        return public | {"kid": self.kid, "use": "sig", "alg": self.algorithm}
+
+    @property
+    def public_pem(self) -> bytes:
+        return self.private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+
+@cache
+def rsa_key(kid: str) -> Key:
+    return Key(kid, "RS256", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+@cache
+def ec_key(kid: str) -> Key:
+    return Key(kid, "ES256", ec.generate_private_key(ec.SECP256R1()))
+
+
+@dataclass
+class LocalIssuer:
+    """Serves while the `with` block runs. `keys` and `extra_jwks` can be changed at any time."""
+
+    keys: list[Key] = field(default_factory=lambda: [rsa_key("rsa-1"), ec_key("ec-1")])
+    extra_jwks: list[Any] = field(default_factory=list)
+    status: int = 200
+    hits: Counter[str] = field(default_factory=Counter)
+    url: str = ""
+    document_overrides: dict[str, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.hits[self.path] += 1
+                body = json.dumps(issuer.answer(self.path)).encode()
+                self.send_response(issuer.status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Go away: connections are refused from now on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, path: str) -> Any:
+        if path == "/.well-known/openid-configuration":
+            return {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "token_endpoint": f"{self.url}/token",
+                "device_authorization_endpoint": f"{self.url}/device",
+            } | self.document_overrides
+        return {"keys": [*self.extra_jwks, *(key.jwk for key in self.keys)]}
+
+    def token(self, *, key: Key | None = None, headers: dict[str, Any] | None = None, **claims: Any) -> str:
+        """A good token of ann's; `claims` replace parts of it, and None takes one out."""
+        key = key or self.keys[0]
+        now = int(time.time())
+        standard = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": "ann",
+            "email": "ann@example.com",
+            "iat": now,
+            "exp": now + 600,
+        }
+        wanted = {name: value for name, value in (standard | claims).items() if value is not None}
+        return jwt.encode(wanted, key.private, key.algorithm, headers={"kid": key.kid, **(headers or {})})
