@@ -4,12 +4,9 @@ from typing import Any
 
 import jwt
 
-from app.access.issuers import Issuer
+from app.access.issuers import ALGORITHMS, Issuer
 from app.config import Settings
 from app.errors import Unauthorized
-
-ALGORITHMS = ["RS256", "ES256"]
-"""Asymmetric both: whoever can verify a token still cannot make one."""
 
 MAX_CHARS = 16 * 1024
 """Of a longer token nothing is parsed."""

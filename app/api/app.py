@@ -33,6 +33,7 @@ RESOURCES = (
     "job_progress",
     "deployments",
     "deployment_configs",
+    "audit",
 )
 """Modules of this package that declare `routes`, in the order of the documentation."""
 

@@ -45,5 +45,5 @@ def get_cleanup_control(call: Call) -> CleanupControlShown:
 )
 def put_cleanup_control(call: Call, body: CleanupControlIn) -> CleanupControlShown:
     """Pause destruction, or resume it. Deletions are still accepted and access is still revoked."""
-    control.set_paused(call.session, paused=body.paused, actor=call.actor.id, now=clock.now())
+    control.set_paused(call.session, paused=body.paused, actor=call.actor, now=clock.now())
     return CleanupControlShown.model_validate(control.state(call.session))

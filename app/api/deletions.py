@@ -145,7 +145,7 @@ def list_deletion_events(call: Call, deletion_id: str, query: EventsQuery) -> Pa
 def retry_deletion(call: Call, deletion_id: str) -> DeletionReport:
     """Try a FAILED deletion again, now."""
     deletion = _find(call, deletion_id)
-    plan.reopen(call.session, call.context, call.actor, deletion, event="retried")
+    plan.retry(call.session, call.context, call.actor, deletion)
     return _shown(call, deletion)
 
 

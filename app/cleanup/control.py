@@ -5,10 +5,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.access import audit
+from app.access.authorize import Actor
 from app.cleanup.history import record
 from app.config import Settings
 from app.logs import get_logger
 from app.models import CleanupControl, Deletion
+from app.models.audit import AuditEvent
 
 log = get_logger(__name__)
 
@@ -21,11 +24,12 @@ def state(session: Session) -> CleanupControl:
 
 
 def set_paused(
-    session: Session, *, paused: bool, actor: str, now: datetime, reason: str | None = None
+    session: Session, *, paused: bool, actor: Actor | str, now: datetime, reason: str | None = None
 ) -> bool:
     """Pause or resume destruction, for slices that start from now on. False if it was so already."""
+    name = actor.id if isinstance(actor, Actor) else actor
     values = (
-        {"paused": True, "paused_by": actor, "paused_at": now, "reason": reason}
+        {"paused": True, "paused_by": name, "paused_at": now, "reason": reason}
         if paused
         else {"paused": False, "paused_by": None, "paused_at": None, "reason": None, "resumed_at": now}
     )
@@ -37,7 +41,9 @@ def set_paused(
         execution_options={"populate_existing": True},
     ).one_or_none()
     if changed:
-        log.warning("destruction.paused" if paused else "destruction.resumed", actor=actor, reason=reason)
+        event = AuditEvent.DESTRUCTION_PAUSED if paused else AuditEvent.DESTRUCTION_RESUMED
+        audit.record(session, actor, event, reason=reason)
+        log.warning(event, actor=name, reason=reason)
     return changed is not None
 
 

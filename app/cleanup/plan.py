@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from app import clock
+from app.access import audit
 from app.access.authorize import Actor, is_platform_admin, may, refusal
 from app.cleanup import control, failures, ledger, remaining
 from app.cleanup.history import record
@@ -17,6 +18,7 @@ from app.dispatch import cleanup_ring
 from app.errors import NameTaken, NotFound, Protected
 from app.lifecycle import DeletionState, DeploymentStatus, JobStatus, WorkspaceState
 from app.models import BUILT_IN, Deletion, Deployment, Job, RoleBinding, Workspace
+from app.models.audit import AuditEvent
 from app.services.workspaces import changeable_workspace, readable_workspace
 
 
@@ -61,6 +63,13 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
         update(RoleBinding)
         .where(RoleBinding.workspace_id == workspace_id, RoleBinding.revoked_at.is_(None))
         .values(revoked_at=now, revoked_by_deletion=deletion.id)
+    )
+    audit.record(
+        session,
+        actor,
+        AuditEvent.DELETION_REQUESTED,
+        workspace=(workspace_id, name),
+        subject=str(deletion.id),
     )
     control.trip_on_burst(session, context.settings, deletion, now=now)
     first = remaining.first_kind(session, workspace_id)
@@ -122,7 +131,27 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
         workspace.state = WorkspaceState.ACTIVE
         workspace.updated_at = now
         workspace.updated_by = actor.id
+    audit.record(
+        session,
+        actor,
+        AuditEvent.WORKSPACE_RESTORED,
+        workspace=(workspace.id, wanted),
+        subject=str(deletion.id),
+        deleted_as=None if wanted == deletion.workspace_name else deletion.workspace_name,
+    )
     return workspace
+
+
+def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) -> None:
+    """Set the workers on a FAILED deletion again, because somebody says so. Raises as `reopen`."""
+    reopen(session, context, actor, deletion, event="retried")
+    audit.record(
+        session, actor, AuditEvent.DELETION_RETRIED, workspace=_of(deletion), subject=str(deletion.id)
+    )
+
+
+def _of(deletion: Deletion) -> tuple[UUID, str]:
+    return deletion.workspace_id, deletion.workspace_name
 
 
 def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str) -> None:
@@ -162,6 +191,16 @@ def skip(
             name=name,
             reason=reason,
         )
+        audit.record(
+            session,
+            actor,
+            AuditEvent.DELETION_SKIPPED if kind else AuditEvent.DELETION_FORCED,
+            workspace=_of(deletion),
+            subject=f"{skipped_kind}/{skipped_id}",
+            deletion_id=str(deletion.id),
+            name=name,
+            reason=reason,
+        )
     reopen(session, context, actor, deletion, event="reopened")
     if not chosen:
         what = f"'{kind}/{resource_id}'" if kind else "a resource"
@@ -178,6 +217,8 @@ def set_protection(session: Session, actor: Actor, name: str, *, is_protected: b
         workspace.is_protected = is_protected
         workspace.updated_at = clock.now()
         workspace.updated_by = actor.id
+        event = AuditEvent.WORKSPACE_PROTECTED if is_protected else AuditEvent.WORKSPACE_UNPROTECTED
+        audit.record(session, actor, event, workspace=(workspace.id, name))
     return workspace
 
 

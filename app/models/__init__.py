@@ -1,5 +1,6 @@
 """The tables. Importing this package registers all of them."""
 
+from app.models.audit import AuditRecord
 from app.models.deletion import CleanupControl, Deletion, DeletionEvent, DeletionFailure
 from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
@@ -11,6 +12,7 @@ from app.models.workspace import BUILT_IN, Workspace
 
 __all__ = [
     "BUILT_IN",
+    "AuditRecord",
     "CleanupControl",
     "Deletion",
     "DeletionEvent",

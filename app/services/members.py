@@ -8,11 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import clock
+from app.access.audit import record
 from app.access.authorize import Actor, may, refusal
 from app.access.roles import PLATFORM, PLATFORM_ROLES, ROLES_IN_PLATFORM, Role
 from app.errors import Conflict, LastAdmin, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
+from app.models.audit import AuditEvent
 from app.models.role_binding import binding_name
 from app.services.workspaces import readable_workspace, writable_workspace
 
@@ -68,7 +70,7 @@ def replace_roles(
     bindings = _bindings(session, home, principal)
     for binding in bindings.values():
         if binding.role not in roles:
-            _revoke(session, home, binding)
+            _revoke(session, actor, home, binding)
     for role in roles:
         _grant(session, actor, home, bindings, principal=principal, role=role)
     return _member(bindings.values())
@@ -89,7 +91,7 @@ def remove_member(session: Session, actor: Actor, workspace: str, principal: str
             f"Add another {_keeper(home)} before removing this member."
         )
     for binding in active:
-        binding.revoked_at = clock.now()
+        _take_away(session, actor, home, binding)
 
 
 def grant_binding(session: Session, actor: Actor, workspace: str, principal: str, role: Role) -> RoleBinding:
@@ -137,7 +139,7 @@ def revoke_binding(session: Session, actor: Actor, name: str) -> None:
     binding, _ = find_binding(session, actor, name)
     if binding.revoked_at is not None:
         raise Conflict("Role binding is already revoked")
-    _revoke(session, home, binding)
+    _revoke(session, actor, home, binding)
 
 
 def _refuse_misplaced(home: Workspace, roles: Sequence[Role]) -> None:
@@ -162,10 +164,11 @@ def _changing_members(session: Session, actor: Actor, workspace: str) -> Workspa
 
 
 def _bindings(session: Session, home: Workspace, principal: str) -> dict[str, RoleBinding]:
-    """All bindings the principal ever had, by role."""
+    """All bindings the principal ever had, by role, as they were granted."""
     found = session.scalars(
         select(RoleBinding)
         .where(RoleBinding.workspace_id == home.id, RoleBinding.principal == principal)
+        .order_by(RoleBinding.granted_at, RoleBinding.id)
         .execution_options(populate_existing=True)
     )
     return {binding.role: binding for binding in found}
@@ -197,10 +200,18 @@ def _grant(
     binding.granted_by = actor.id or "system"
     session.flush()  # gives a new binding its id, by which roles granted at the same instant are ordered
     bindings[role] = binding
+    record(
+        session,
+        actor,
+        AuditEvent.MEMBER_GRANTED,
+        workspace=(home.id, home.name),
+        subject=principal,
+        role=role,
+    )
     return binding
 
 
-def _revoke(session: Session, home: Workspace, binding: RoleBinding) -> None:
+def _revoke(session: Session, actor: Actor, home: Workspace, binding: RoleBinding) -> None:
     if binding.revoked_at is not None:
         return
     if binding.role == _keeper(home) and _is_last_admin(session, home, binding.principal):
@@ -209,7 +220,19 @@ def _revoke(session: Session, home: Workspace, binding: RoleBinding) -> None:
             f"This is the last {binding.role} for workspace '{home.name}'. "
             f"Add another {binding.role} before removing this one."
         )
+    _take_away(session, actor, home, binding)
+
+
+def _take_away(session: Session, actor: Actor, home: Workspace, binding: RoleBinding) -> None:
     binding.revoked_at = clock.now()
+    record(
+        session,
+        actor,
+        AuditEvent.MEMBER_REVOKED,
+        workspace=(home.id, home.name),
+        subject=binding.principal,
+        role=binding.role,
+    )
 
 
 def _keeper(home: Workspace) -> Role:

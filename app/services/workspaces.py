@@ -7,6 +7,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from app import clock
+from app.access.audit import record
 from app.access.authorize import Actor, may, refusal
 from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
@@ -14,6 +15,7 @@ from app.db import insert_unique
 from app.errors import NameTaken
 from app.lifecycle import WorkspaceState
 from app.models import BUILT_IN, CleanupControl, RoleBinding, Workspace
+from app.models.audit import AuditEvent
 from app.models.role_binding import binding_name
 
 OPEN_TO_EVERYBODY = (
@@ -75,8 +77,18 @@ def create_workspace(
     """
     workspace = Workspace(name=name, description=description, created_by=actor.id, updated_by=actor.id)
     insert_unique(session, workspace, taken=NameTaken(f"Workspace '{name}' already exists"))
+    record(session, actor, AuditEvent.WORKSPACE_CREATED, workspace=(workspace.id, name))
     if with_admin:
-        _bind(session, workspace.id, actor.principal.email or actor.id, Role.ADMIN, granted_by=actor.id)
+        admin = actor.principal.email or actor.id
+        _bind(session, workspace.id, admin, Role.ADMIN, granted_by=actor.id)
+        record(
+            session,
+            actor,
+            AuditEvent.MEMBER_GRANTED,
+            workspace=(workspace.id, name),
+            subject=admin,
+            role=Role.ADMIN,
+        )
     return workspace
 
 
@@ -87,6 +99,7 @@ def update_workspace(session: Session, actor: Actor, name: str, *, description: 
         workspace.description = description
         workspace.updated_at = clock.now()
         workspace.updated_by = actor.id
+        record(session, actor, AuditEvent.WORKSPACE_UPDATED, workspace=(workspace.id, name))
     return workspace
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,6 +59,14 @@ class LocalIssuer:
     hits: Counter[str] = field(default_factory=Counter)
     url: str = ""
     document_overrides: dict[str, Any] = field(default_factory=dict)
+    keys_answer: Any = None
+    """Published instead of the keys."""
+    raw: bytes = b""
+    """Sent instead of any answer."""
+    silent: threading.Event = field(default_factory=threading.Event)
+    """While set, connections are accepted and nothing is answered."""
+    trickling: bool = False
+    """Send the answer byte by byte, never silent for long and never done."""
 
     def __enter__(self) -> Self:
         issuer = self
@@ -65,12 +74,22 @@ class LocalIssuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.hits[self.path] += 1
+                while issuer.silent.is_set():
+                    time.sleep(0.01)
+                if issuer.raw:
+                    self.close_connection = True
+                    self.wfile.write(issuer.raw)
+                    return
                 body = json.dumps(issuer.answer(self.path)).encode()
                 self.send_response(issuer.status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(10**6 if issuer.trickling else len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    while issuer.trickling:
+                        self.wfile.write(b" ")
+                        time.sleep(0.01)
+                    self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
@@ -86,6 +105,8 @@ class LocalIssuer:
 
     def stop(self) -> None:
         """Go away: connections are refused from now on."""
+        self.trickling = False
+        self.silent.clear()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -98,6 +119,8 @@ class LocalIssuer:
                 "token_endpoint": f"{self.url}/token",
                 "device_authorization_endpoint": f"{self.url}/device",
             } | self.document_overrides
+        if self.keys_answer is not None:
+            return self.keys_answer
         return {"keys": [*self.extra_jwks, *(key.jwk for key in self.keys)]}
 
     def token(self, *, key: Key | None = None, headers: dict[str, Any] | None = None, **claims: Any) -> str:

@@ -1,0 +1,43 @@
+"""Putting on record who did what. Nothing here, and nothing else, ever changes a record."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.access.authorize import Actor
+from app.models import AuditRecord
+from app.models.audit import AuditEvent
+
+
+def record(
+    session: Session,
+    actor: Actor | str,
+    event: AuditEvent,
+    *,
+    workspace: tuple[UUID, str] | None = None,
+    subject: str | None = None,
+    **detail: Any,
+) -> None:
+    """Append one line, in the transaction of what it tells of: there is neither one without the other.
+
+    `workspace` are its id and name; `actor` is a name where no request is behind it. Details that are None are
+    left out. Does not commit.
+    """
+    workspace_id, name = workspace or (None, None)
+    origin = (
+        {"actor": actor.id, "address": actor.address, "request_id": actor.request_id}
+        if isinstance(actor, Actor)
+        else {"actor": actor}
+    )
+    told = {key: value for key, value in detail.items() if value is not None}
+    session.add(
+        AuditRecord(
+            event=event,
+            workspace_id=workspace_id,
+            workspace_name=name,
+            subject=subject,
+            detail=told,
+            **origin,
+        )
+    )

@@ -1,0 +1,56 @@
+"""Who did what: the audit log."""
+
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import Index, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.models.columns import Id, Json, Now, String
+
+
+class AuditEvent(StrEnum):
+    """What is put on record about workspaces, members and deletions."""
+
+    WORKSPACE_CREATED = "workspace.created"
+    WORKSPACE_UPDATED = "workspace.updated"
+    WORKSPACE_PROTECTED = "workspace.protected"
+    WORKSPACE_UNPROTECTED = "workspace.unprotected"
+    WORKSPACE_RESTORED = "workspace.restored"
+    MEMBER_GRANTED = "member.granted"
+    MEMBER_REVOKED = "member.revoked"
+    DELETION_REQUESTED = "deletion.requested"
+    DELETION_RETRIED = "deletion.retried"
+    DELETION_SKIPPED = "deletion.skipped"
+    DELETION_FORCED = "deletion.forced"
+    DESTRUCTION_PAUSED = "destruction.paused"
+    DESTRUCTION_RESUMED = "destruction.resumed"
+
+
+class AuditRecord(Base):
+    """One thing that somebody did. The database refuses to change or remove it.
+
+    No foreign keys: it outlives what it is about.
+    """
+
+    __tablename__ = "audit_records"
+    __table_args__ = (
+        Index("ix_audit_records_workspace_id", "workspace_id"),
+        Index("ix_audit_records_workspace_name", "workspace_name"),
+        Index("ix_audit_records_actor", "actor"),
+        Index("ix_audit_records_at", "at"),
+    )
+
+    id: Mapped[Id]
+    at: Mapped[Now]
+    event: Mapped[String]
+    actor: Mapped[String]
+    """The principal's id, or `breaker`."""
+    address: Mapped[str] = mapped_column(Text, default="")
+    request_id: Mapped[str] = mapped_column(Text, default="")
+    workspace_id: Mapped[UUID | None]
+    workspace_name: Mapped[str | None] = mapped_column(Text)
+    subject: Mapped[str | None] = mapped_column(Text)
+    """Whom or what it was done to within the workspace: a member, a deletion, a resource that was given up."""
+    detail: Mapped[Json]

@@ -1,0 +1,249 @@
+"""The audit log: complete, unchangeable, and there for as long as the database is."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.cleanup.engine import run_slice
+from app.config import Settings
+from app.context import Context
+from app.models import Workspace
+from app.models.audit import AuditEvent
+from tests.access.world import make_world
+from tests.support.people import OPERATOR, announced
+
+W = "/apis/entities/v2/workspaces"
+BINDINGS = "/apis/auth/v2/iam/role-bindings"
+DELETIONS = "/apis/entities/v2/deletions"
+CONTROL = "/apis/entities/v2/cleanup-control"
+AUDIT = "/apis/auth/v2/audit"
+ANN = announced("ann", email="ann@example.com") | {"X-Request-Id": "request-of-ann"}
+ADMIN = announced("the-operator", email=OPERATOR) | {"X-Request-Id": "request-of-the-operator"}
+
+
+def lines(client: FlaskClient, **query: Any) -> list[dict[str, Any]]:
+    """The log, the oldest line first."""
+    answer = client.get(AUDIT, query_string={"sort": "at", **query}, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json["data"]
+    return found
+
+
+@pytest.fixture
+def send(client: FlaskClient) -> Callable[..., Any]:
+    """Send a request that has to succeed; what it put on record, and what it answered."""
+
+    def do(method: str, path: str, body: Any = None, by: dict[str, str] = ANN) -> tuple[list[Any], Any]:
+        before = len(lines(client))
+        answer = client.open(path, method=method, json=body, headers=by)
+        assert answer.status_code < 300, answer.text
+        added = lines(client)[before:]
+        for line in added:
+            assert line["request_id"] == by["X-Request-Id"]
+            assert (line["actor"], line["address"]) == (by["X-NMP-Principal-Id"], "127.0.0.1")
+        return [(one["event"], one["subject"], one["detail"]) for one in added], answer.json
+
+    return do
+
+
+@pytest.fixture(autouse=True)
+def seen(client: FlaskClient) -> Iterator[set[str]]:
+    """Every event that a test of this module has found in the log."""
+    yield SEEN
+    SEEN.update(line["event"] for line in lines(client))
+
+
+SEEN: set[str] = set()
+
+
+def test_the_life_of_a_workspace_is_on_record(send: Callable[..., Any]) -> None:
+    assert send("POST", W, {"name": "ml-team"})[0] == [
+        ("workspace.created", None, {}),
+        ("member.granted", "ann@example.com", {"role": "Admin"}),
+    ]
+    assert send("PUT", f"{W}/ml-team", {"description": "x"})[0] == [("workspace.updated", None, {})]
+    assert send("PUT", f"{W}/ml-team", {"description": "x"})[0] == []
+    protection = f"{W}/ml-team/deletion-protection"
+    assert send("PUT", protection, {"protected": True})[0] == [("workspace.protected", None, {})]
+    assert send("PUT", protection, {"protected": True})[0] == []
+    assert send("PUT", protection, {"protected": False})[0] == [("workspace.unprotected", None, {})]
+    added, answer = send("DELETE", f"{W}/ml-team")
+    assert added == [("deletion.requested", answer["deletion_id"], {})]
+    assert send("DELETE", f"{W}/ml-team")[0] == []
+    again = f"{DELETIONS}/{answer['deletion_id']}/restore"
+    assert send("POST", again, {"name": "ml-team-2"})[0] == [
+        ("workspace.restored", answer["deletion_id"], {"deleted_as": "ml-team"})
+    ]
+
+
+def test_every_change_of_a_members_roles_is_a_line(send: Callable[..., Any]) -> None:
+    send("POST", W, {"name": "ml-team"})
+    members = f"{W}/ml-team/members"
+
+    assert send("POST", members, {"principal": "bob", "roles": ["Viewer", "Editor"]})[0] == [
+        ("member.granted", "bob", {"role": "Viewer"}),
+        ("member.granted", "bob", {"role": "Editor"}),
+    ]
+    assert send("POST", members, {"principal": "bob", "roles": ["Editor"]})[0] == []
+    assert send("PUT", f"{members}/bob", {"roles": ["Editor", "Admin"]})[0] == [
+        ("member.revoked", "bob", {"role": "Viewer"}),
+        ("member.granted", "bob", {"role": "Admin"}),
+    ]
+    assert send("DELETE", f"{members}/bob")[0] == [
+        ("member.revoked", "bob", {"role": "Editor"}),
+        ("member.revoked", "bob", {"role": "Admin"}),
+    ]
+    added, binding = send("POST", BINDINGS, {"principal": "eve", "role": "Viewer", "workspace": "ml-team"})
+    assert added == [("member.granted", "eve", {"role": "Viewer"})]
+    assert send("DELETE", f"{BINDINGS}/{binding['name']}")[0] == [
+        ("member.revoked", "eve", {"role": "Viewer"})
+    ]
+
+
+@pytest.mark.parametrize("verb", ["retry", "skip", "force"])
+def test_what_operators_do_to_a_failed_deletion_is_on_record(
+    send: Callable[..., Any], session: Session, context: Context, verb: str
+) -> None:
+    world = make_world(session, context.store, "ml-team")
+    stuck = {"kind": "filesets", "resource_id": world.stuck, "reason": "ticket 7"}
+    body = {"retry": None, "skip": stuck, "force": {"reason": "ticket 7"}}[verb]
+
+    added, _ = send("POST", f"{DELETIONS}/{world.failed.id}/{verb}", body, ADMIN)
+
+    given_up = {"deletion_id": str(world.failed.id), "name": "stuck", "reason": "ticket 7"}
+    assert (
+        added
+        == {
+            "retry": [("deletion.retried", str(world.failed.id), {})],
+            "skip": [("deletion.skipped", f"filesets/{world.stuck}", given_up)],
+            "force": [("deletion.forced", f"filesets/{world.stuck}", given_up)],
+        }[verb]
+    )
+
+
+def test_pausing_is_on_record(send: Callable[..., Any]) -> None:
+    assert send("PUT", CONTROL, {"paused": True}, ADMIN)[0] == [("destruction.paused", None, {})]
+    assert send("PUT", CONTROL, {"paused": True}, ADMIN)[0] == []
+    assert send("PUT", CONTROL, {"paused": False}, ADMIN)[0] == [("destruction.resumed", None, {})]
+
+
+class TestTheBreaker:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"burst_deletions": 1})
+
+    def test_is_on_record_by_its_own_name(self, client: FlaskClient) -> None:
+        for name in ("one", "two"):
+            client.post(W, json={"name": name}, headers=ANN)
+            client.delete(f"{W}/{name}", headers=ANN)
+
+        (line,) = lines(client, **{"filter[event]": "destruction.paused"})
+        assert (line["actor"], line["address"], line["request_id"]) == ("breaker", "", "")
+        assert "more than 1 deletions" in line["detail"]["reason"]
+
+
+def test_every_event_is_recorded_by_some_test_above() -> None:
+    assert set(AuditEvent) == SEEN, "an event is never recorded, or no test here makes it happen"
+
+
+def test_what_was_refused_or_rolled_back_leaves_no_line(client: FlaskClient) -> None:
+    client.post(W, json={"name": "ml-team"}, headers=ANN)
+    before = lines(client)
+
+    for method, path, body, by in (
+        ("POST", W, {"name": "ml-team"}, ANN),
+        ("POST", W, {"name": "!"}, ANN),
+        ("DELETE", f"{W}/ml-team", None, announced("eve")),
+        ("DELETE", f"{W}/default", None, ADMIN),
+        ("PUT", f"{W}/ml-team/members/ann@example.com", {"roles": ["Viewer"]}, ANN),
+        ("POST", f"{W}/ml-team/members", {"principal": "eve"}, announced("eve")),
+    ):
+        assert client.open(path, method=method, json=body, headers=by).status_code >= 400
+
+    assert lines(client) == before
+
+
+def test_the_log_outlives_the_workspace(client: FlaskClient, context: Context, session: Session) -> None:
+    made = client.post(W, json={"name": "ml-team"}, headers=ANN).json
+    deletion = UUID(client.delete(f"{W}/ml-team", headers=ANN).json["deletion_id"])
+    client.post(W, json={"name": "ml-team"}, headers=announced("bob"))
+
+    for _ in range(20):
+        run_slice(context, deletion, owner="test", now=clock.now)
+
+    session.rollback()
+    assert session.scalars(select(Workspace.id).where(Workspace.id == UUID(made["id"]))).all() == []
+    told = lines(client, **{"filter[workspace_id]": made["id"]})
+    assert [one["event"] for one in told] == ["workspace.created", "member.granted", "deletion.requested"]
+    assert {one["workspace_name"] for one in told} == {"ml-team"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_records SET actor = 'nobody'",
+        "UPDATE audit_records SET actor = 'nobody' WHERE false",
+        "DELETE FROM audit_records",
+        "TRUNCATE audit_records",
+    ],
+)
+def test_the_database_refuses_to_change_it(client: FlaskClient, session: Session, statement: str) -> None:
+    client.post(W, json={"name": "ml-team"}, headers=ANN)
+
+    with pytest.raises(DBAPIError, match="audit_records is append-only"):
+        session.execute(text(statement))
+
+    session.rollback()
+    assert len(lines(client)) == 2
+
+
+def test_it_is_paged_and_filtered_and_the_newest_comes_first(client: FlaskClient) -> None:
+    for name in ("one", "two", "three"):
+        client.post(W, json={"name": name}, headers=ANN)
+    client.post(W, json={"name": "four"}, headers=announced("bob") | {"X-Request-Id": "request-of-bob"})
+
+    page = client.get(f"{AUDIT}?page_size=3", headers=ADMIN).json
+
+    assert page["pagination"]["total_results"] == 8
+    assert [(one["event"], one["workspace_name"]) for one in page["data"]] == [
+        ("member.granted", "four"),
+        ("workspace.created", "four"),
+        ("member.granted", "three"),
+    ]
+    for query, expected in (
+        ({"filter[actor]": "bob"}, 2),
+        ({"filter[event]": "workspace.created"}, 4),
+        ({"filter[workspace_name]": "two"}, 2),
+        ({"filter[request_id]": "request-of-bob"}, 2),
+        ({"filter": 'subject:"bob" AND address:"127.0.0.1"'}, 1),
+        ({"filter[at][gte]": "2100-01-01T00:00:00Z"}, 0),
+    ):
+        assert len(lines(client, **query)) == expected, query
+    assert client.get(f"{AUDIT}?filter[password]=x", headers=ADMIN).status_code == 400
+    assert client.get(f"{AUDIT}?sort=actor", headers=ADMIN).status_code == 400
+
+
+class TestBehindAProxy:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"trusted_proxies": 1})
+
+    def test_the_address_is_what_the_last_proxy_says(self, client: FlaskClient) -> None:
+        forwarded = {"X-Forwarded-For": "6.6.6.6, 192.0.2.7"}
+
+        client.post(W, json={"name": "ml-team"}, headers=ANN | forwarded)
+
+        assert {line["address"] for line in lines(client)} == {"192.0.2.7"}
+
+
+def test_without_trusted_proxies_nobody_chooses_their_address(client: FlaskClient) -> None:
+    client.post(W, json={"name": "ml-team"}, headers=ANN | {"X-Forwarded-For": "6.6.6.6"})
+
+    assert {line["address"] for line in lines(client)} == {"127.0.0.1"}

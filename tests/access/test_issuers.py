@@ -1,0 +1,287 @@
+"""Issuers that answer late, wrongly or not at all, and what we still know of their keys."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from app.access.issuers import Issuer
+from app.config import Settings
+from app.errors import Busy
+from tests.support.issuer import AUDIENCE, LocalIssuer, ec_key, rsa_key
+
+COOLDOWN_S, LIFETIME_S = 10, 300
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def server() -> Iterator[LocalIssuer]:
+    with LocalIssuer() as one:
+        yield one
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def meet(settings: Settings, clock: Clock) -> Callable[..., Issuer]:
+    """Get to know the issuer that a server is."""
+    settings = settings.model_copy(
+        update={"jwks_cache_seconds": LIFETIME_S, "jwks_cooldown_seconds": COOLDOWN_S}
+    )
+    return lambda server, **more: Issuer(server.url, settings, monotonic=clock, **more)
+
+
+def test_the_keys_may_be_where_the_settings_say(meet: Callable[..., Issuer], server: LocalIssuer) -> None:
+    """Then it needs no discovery document, which is what the setting is for."""
+    server.document_overrides = {"issuer": "https://somebody-else.example"}
+    issuer = meet(server, jwks_uri=f"{server.url}/keys")
+
+    assert issuer.key("rsa-1") is not None
+    assert server.hits == {"/keys": 1}
+
+
+def test_keys_are_asked_for_once_in_their_life(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
+) -> None:
+    issuer = meet(server)
+
+    for _ in range(5):
+        assert issuer.key("rsa-1") and issuer.key("ec-1")
+    assert server.hits["/keys"] == 1
+
+    clock.now += LIFETIME_S
+    assert issuer.key("rsa-1")
+    assert server.hits["/keys"] == 2
+
+
+def test_a_withdrawn_key_ends_with_the_life_of_the_cache(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
+) -> None:
+    issuer = meet(server)
+    assert issuer.key("rsa-1")
+
+    server.keys = [rsa_key("rsa-2")]
+    clock.now += LIFETIME_S - 1
+    assert issuer.key("rsa-1")
+    clock.now += 1
+
+    assert issuer.key("rsa-1") is None
+    assert issuer.key("rsa-2")
+
+
+def test_an_issuer_that_withdraws_every_key_is_believed(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
+) -> None:
+    issuer = meet(server)
+    assert issuer.key("rsa-1")
+
+    server.keys = []
+    clock.now += LIFETIME_S
+
+    assert issuer.key("rsa-1") is None
+
+
+def test_keys_of_an_issuer_that_is_away_stay_good_for_a_day(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
+) -> None:
+    """No longer: who keeps us from hearing that a key was withdrawn must not make it last for ever."""
+    issuer = meet(server)
+    assert issuer.key("rsa-1")
+
+    server.stop()
+
+    clock.now += 24 * 3600 - 1
+    assert issuer.key("rsa-1")
+    clock.now += COOLDOWN_S
+    with pytest.raises(Busy):
+        issuer.key("rsa-1")
+
+
+def test_unknown_keys_cost_the_issuer_one_request_per_cooldown(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
+) -> None:
+    issuer = meet(server)
+
+    for moment in range(3):
+        for number in range(20):
+            assert issuer.key(f"no-{moment}-{number}") is None
+        assert server.hits["/keys"] == moment + 1
+        clock.now += COOLDOWN_S
+
+
+def test_a_rotated_key_is_found_after_the_cooldown(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
+) -> None:
+    issuer = meet(server)
+    assert issuer.key("rsa-2") is None
+
+    server.keys.append(rsa_key("rsa-2"))
+    clock.now += COOLDOWN_S
+
+    assert issuer.key("rsa-2")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        7,
+        None,
+        [],
+        {},
+        {"kid": "x"},
+        {"kty": ["RSA"], "kid": "x"},
+        {"kty": "RSA", "kid": "x", "alg": ["RS256"], "n": "AQAB", "e": "AQAB"},
+        {"kty": "RSA", "kid": "x", "alg": {"a": 1}},
+        {"kty": "RSA", "kid": "x", "n": 5, "e": []},
+        {"kty": "RSA", "kid": ["x"], "n": "!", "e": "AQAB"},
+        {"kty": "EC", "kid": "x", "crv": "P-256", "x": "AQAB", "y": "AQAB"},
+        {"kty": "EC", "kid": "x", "crv": ["P-256"]},
+        {"kty": "OKP", "kid": "x", "crv": "Ed25519", "x": 1},
+        {"kty": "oct", "kid": "x", "k": "c2VjcmV0"},
+    ],
+    ids=str,
+)
+def test_an_entry_that_is_no_key_spoils_none(
+    meet: Callable[..., Issuer], server: LocalIssuer, entry: Any
+) -> None:
+    server.extra_jwks = [entry]
+    issuer = meet(server)
+
+    assert issuer.key("rsa-1") and issuer.key("ec-1")
+    assert issuer.key("x") is None
+
+
+BROKEN_ANSWERS: dict[str, bytes] = {
+    "no HTTP": b"rubbish\r\n\r\n",
+    "nothing": b"\r\n",
+    "cut off": b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{",
+    "cut off in a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{",
+    "no JSON": b"HTTP/1.1 200 OK\r\n\r\n<html>",
+    "no object": b"HTTP/1.1 200 OK\r\n\r\n[]",
+    "no text": b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe\xfd",
+    "nested without end": b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,
+    "without end": b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 3_000_000 + b"{}",
+    "elsewhere": b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n",
+    "elsewhere by file": b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",
+    "an error": b"HTTP/1.1 503 Busy\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN_ANSWERS.values(), ids=BROKEN_ANSWERS.keys())
+def test_a_broken_answer_is_none(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock, answer: bytes
+) -> None:
+    fresh, knowing = meet(server), meet(server)
+    assert knowing.key("rsa-1")
+
+    server.raw = answer
+    clock.now += LIFETIME_S
+
+    assert knowing.key("rsa-1")
+    assert fresh.document() == {}
+    with pytest.raises(Busy):
+        fresh.key("rsa-1")
+
+
+@pytest.mark.parametrize("answer", [{"keys": {"a": 1}}, {"error": "x"}, {"keys": None}])
+def test_an_answer_without_a_list_of_keys_withdraws_none(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock, answer: dict[str, Any]
+) -> None:
+    issuer = meet(server)
+    assert issuer.key("rsa-1")
+
+    server.keys_answer = answer
+    clock.now += LIFETIME_S
+
+    assert issuer.key("rsa-1")
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://keys.example/", "file:///etc/passwd", "ftp://127.0.0.1/", "", None, 7, "http://[", "//x"]
+)
+def test_keys_are_fetched_only_from_where_nobody_can_change_them(
+    meet: Callable[..., Issuer], server: LocalIssuer, uri: Any
+) -> None:
+    server.document_overrides = {"jwks_uri": uri}
+
+    with pytest.raises(Busy):
+        meet(server).key("rsa-1")
+
+
+def test_nobody_with_a_known_key_waits_for_a_silent_issuer(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
+) -> None:
+    """One caller at a time asks it; all others go on with what is known."""
+    issuer = meet(server)
+    assert issuer.key("rsa-1")
+    asked_before = server.hits.total()
+    clock.now += LIFETIME_S
+    server.silent.set()
+
+    with ThreadPoolExecutor(1) as asking:
+        first = asking.submit(issuer.key, "rsa-1")
+        wait_until(lambda: server.hits.total() > asked_before)
+        begun = time.monotonic()
+        others = [issuer.key("ec-1") for _ in range(20)]
+        unknown = [issuer.key(f"no-{number}") for number in range(20)]
+        took = time.monotonic() - begun
+        server.silent.clear()
+
+        assert first.result(timeout=10)
+    assert took < 1
+    assert all(others)
+    assert unknown == [None] * 20
+    assert server.hits.total() == asked_before + 2
+
+
+def test_a_trickling_issuer_is_given_up(meet: Callable[..., Issuer], server: LocalIssuer) -> None:
+    server.trickling = True
+    begun = time.monotonic()
+
+    with pytest.raises(Busy):
+        meet(server).key("rsa-1")
+
+    assert time.monotonic() - begun < 6
+
+
+def test_many_who_come_first_together_ask_once(meet: Callable[..., Issuer], server: LocalIssuer) -> None:
+    issuer, start = meet(server), threading.Barrier(8)
+
+    def ask(_: int) -> object:
+        start.wait()
+        return issuer.key("rsa-1")
+
+    with ThreadPoolExecutor(8) as together:
+        assert all(together.map(ask, range(8)))
+    assert server.hits["/keys"] == 1
+
+
+def wait_until(is_so: Callable[[], bool], *, within_s: float = 5) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("key", [rsa_key("rsa-1"), ec_key("ec-1")], ids=lambda key: key.algorithm)
+def test_the_issuer_of_these_tests_signs_with_what_it_publishes(key, server: LocalIssuer, meet) -> None:
+    import jwt
+
+    claims = jwt.decode(server.token(key=key), meet(server).key(key.kid), audience=AUDIENCE)
+
+    assert claims["sub"] == "ann"

@@ -1,0 +1,84 @@
+"""The migrations lead to what the models say, from an empty database and from every older one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, text
+
+from app.db import Base
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def url(database_url: str) -> Iterator[str]:
+    """A database of its own on the server of this test run."""
+    server = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS migrating"))
+        connection.execute(text("CREATE DATABASE migrating"))
+        yield database_url.rpartition("/")[0] + "/migrating"
+        connection.execute(text("DROP DATABASE migrating"))
+    server.dispose()
+
+
+def configured(url: str) -> Config:
+    config = Config(ROOT / "alembic.ini")
+    config.attributes["url"] = url
+    return config
+
+
+def differences(engine: Engine) -> list[object]:
+    with engine.connect() as connection:
+        found: list[object] = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    return found
+
+
+def test_the_newest_version_is_what_the_models_say(url: str) -> None:
+    command.upgrade(configured(url), "head")
+
+    engine = create_engine(url)
+    assert differences(engine) == []
+    engine.dispose()
+
+
+def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
+    command.upgrade(configured(url), "0001")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        home = connection.execute(
+            text(
+                "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
+                "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now()) RETURNING id"
+            )
+        ).scalar_one()
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, workspace_id, name, attempt_id, source, fileset, status, created_at, "
+                "created_by, updated_at, updated_by) VALUES (gen_random_uuid(), :home, 'train', "
+                "gen_random_uuid(), 'tests', 'f', 'pending', now(), '', now(), '')"
+            ),
+            {"home": home},
+        )
+
+    command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT name, status FROM jobs")).all() == [("train", "pending")]
+    engine.dispose()
+
+
+def test_every_step_can_be_taken_back(url: str) -> None:
+    command.upgrade(configured(url), "head")
+
+    command.downgrade(configured(url), "0001")
+    command.upgrade(configured(url), "head")
+
+    engine = create_engine(url)
+    assert differences(engine) == []
+    engine.dispose()
