@@ -39,6 +39,11 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
         ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "soon", "reattempt_delays_seconds"),
         ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "[]", "at least one"),
         ("WORKSPACES_VISIBILITY_TIMEOUT_SECONDS", "60", "visibility_timeout_seconds"),
+        ("WORKSPACES_OIDC_ISSUER", "https://issuer.example", "oidc_audience"),
+        ("WORKSPACES_OIDC_ISSUER", "http://issuer.example", "https"),
+        ("WORKSPACES_OIDC_ADDITIONAL_ISSUERS", '["https://issuer.example"]', "oidc_issuer"),
+        ("WORKSPACES_OIDC_JWKS_URI", "file:///etc/passwd", "https"),
+        ("WORKSPACES_GATEWAY_SECRET", "short", "16 characters"),
     ],
 )
 def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str, complaint: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hmac import compare_digest
 from typing import Any
 
-from app.access.principal import SERVICE_PREFIX, Principal
+from app.access.principal import EVERYBODY, SERVICE_PREFIX, Principal
 from app.access.tokens import Claims, Tokens
 from app.config import Settings
 from app.errors import BadRequest, Forbidden, Unauthorized
@@ -54,6 +54,8 @@ class Authenticator:
             return False
         if not secret or not compare_digest(given.encode(), secret.encode()):
             raise Unauthorized(f"Unauthorized: {GATEWAY_SECRET} is not the gateway's secret.")
+        if header(_DELEGATED, "") and not header(f"{_PRINCIPAL}-Id", ""):
+            raise BadRequest(f"{_DELEGATED} needs {_PRINCIPAL}-Id: the service that acts in that name.")
         return bool(header(f"{_PRINCIPAL}-Id", ""))
 
     def _vouched_for(self, header: Header) -> Principal:
@@ -72,17 +74,16 @@ class Authenticator:
 
     def _from_claims(self, claims: Claims) -> Principal:
         settings = self._settings
+        # Most issuers say nothing; one that says anything but yes has not checked that the address is the caller's.
+        is_checked = claims.get("email_verified", True) in (True, "true")
         subject = claims[settings.oidc_subject_claim]
-        if (
-            not isinstance(subject, str)
-            or not _is_name(subject, _MAX_ID)
-            or subject.startswith(SERVICE_PREFIX)
-        ):
+        is_users = isinstance(subject, str) and _is_name(subject, _MAX_ID) and subject != EVERYBODY
+        if not is_users or subject.startswith(SERVICE_PREFIX):
             raise Unauthorized("Invalid or expired token: its subject is not one that a user can have")
+        if settings.oidc_subject_claim == settings.oidc_email_claim and not is_checked:
+            raise Unauthorized("Invalid or expired token: its subject is an email that nobody has verified")
         email = claims.get(settings.oidc_email_claim)
-        is_email = isinstance(email, str) and _is_name(email, _MAX_EMAIL) and "@" in email
-        # An issuer that says so itself has not checked that the address is the caller's.
-        is_proved = is_email and claims.get("email_verified") not in (False, "false")
+        is_proved = is_checked and isinstance(email, str) and _is_name(email, _MAX_EMAIL) and "@" in email
         groups = [*_listed(claims.get(settings.oidc_groups_claim)), *_listed(claims.get("cognito:groups"))]
         scopes = [*_listed(claims.get("scope"), " "), *_listed(claims.get("scp"), " ")]
         return Principal(
@@ -93,9 +94,10 @@ class Authenticator:
         )
 
     def _trusting(self, principal: Principal) -> Principal:
-        admin = self._settings.admin_email.casefold()
-        is_admin = bool(admin) and principal.email.casefold() == admin
-        return replace(principal, is_platform_admin=is_admin)
+        admin, email = self._settings.admin_email, principal.email
+        # Only ASCII has cases here: Unicode would also take a Kelvin sign or a long s for a k or an s.
+        is_admin = email == admin or (email.isascii() and email.lower() == admin.lower())
+        return replace(principal, is_platform_admin=bool(admin) and is_admin)
 
 
 def _announced(header: Header, id_header: str, prefix: str) -> Principal:
@@ -123,6 +125,8 @@ def _identifier(header: Header, name: str) -> str:
 
 def _scopes(given: Iterable[str], *, prefix: str) -> frozenset[str] | None:
     """The scopes that narrow what the caller may do; None if none does."""
+    # As the command line writes them: with a slash between the two.
+    prefix = prefix and prefix.removesuffix("/") + "/"
     scopes = [one.removeprefix(prefix) for one in given]
     for scope in scopes:
         # Addresses are scopes of other services, and no mistake.

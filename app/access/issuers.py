@@ -62,7 +62,7 @@ class _Told(Generic[T]):
             finally:
                 self._resting_until = self._monotonic() + self._cooldown_s
         except (OSError, HTTPException, ValueError, RecursionError) as error:
-            log.warning("issuer.unusable", error=type(error).__name__, reason=str(error))
+            log.warning("issuer.unusable", error=type(error).__name__, reason=str(error)[:200])
         finally:
             self._lock.release()
 
@@ -125,7 +125,7 @@ def _usable(published: Any) -> PyJWK | None:
     """The published key, None if it is none that tokens are signed with; it must not spoil those beside it."""
     if not isinstance(published, dict) or not isinstance(published.get("kid"), str):
         return None
-    if published.get("use", "sig") != "sig" or published.get("alg", ALGORITHMS[0]) not in ALGORITHMS:
+    if published.get("use") not in (None, "sig") or published.get("alg") not in (None, *ALGORITHMS):
         return None
     try:
         key = PyJWK.from_dict(published)

@@ -105,6 +105,15 @@ def test_a_user_cannot_act_in_the_name_of_another_nor_anybody_in_that_of_a_servi
             principal(settings, announced(caller, principal_on_behalf_of=named))
 
 
+def test_nobody_acts_in_the_name_of_another_without_a_name_of_its_own(settings: Settings) -> None:
+    headers = announced("") | {"X-NMP-Principal-On-Behalf-Of": "bob", "Authorization": "Bearer rubbish"}
+
+    with pytest.raises(BadRequest) as refused:
+        principal(settings, headers)
+
+    assert "needs X-NMP-Principal-Id" in refused.value.message
+
+
 def test_the_operator_is_known_by_the_email_and_by_nothing_else(settings: Settings) -> None:
     assert principal(settings, announced("x", email=OPERATOR)).is_platform_admin
     assert not principal(settings, announced(OPERATOR)).is_platform_admin

@@ -61,7 +61,8 @@ def test_keys_are_asked_for_once_in_their_life(
     issuer = meet(server)
 
     for _ in range(5):
-        assert issuer.key("rsa-1") and issuer.key("ec-1")
+        assert issuer.key("rsa-1")
+        assert issuer.key("ec-1")
     assert server.hits["/keys"] == 1
 
     clock.now += LIFETIME_S
@@ -162,7 +163,8 @@ def test_an_entry_that_is_no_key_spoils_none(
     server.extra_jwks = [entry]
     issuer = meet(server)
 
-    assert issuer.key("rsa-1") and issuer.key("ec-1")
+    assert issuer.key("rsa-1")
+    assert issuer.key("ec-1")
     assert issuer.key("x") is None
 
 

@@ -124,6 +124,12 @@ class TestGoodTokens:
             ({"email": OPERATOR, "email_verified": True}, 200),
             ({"email": OPERATOR, "email_verified": False}, 403),
             ({"email": OPERATOR, "email_verified": "false"}, 403),
+            ({"email": OPERATOR, "email_verified": "False"}, 403),
+            ({"email": OPERATOR, "email_verified": "no"}, 403),
+            ({"email": OPERATOR, "email_verified": 0}, 403),
+            ({"email": OPERATOR, "email_verified": []}, 403),
+            ({"email": [OPERATOR]}, 403),
+            ({"email": f"{OPERATOR},x"}, 403),
             ({"email": "ann@example.com"}, 403),
             ({"sub": OPERATOR, "email": None}, 403),
             ({"groups": [OPERATOR], "email": None}, 403),
@@ -155,6 +161,8 @@ BAD_CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
     "of an empty name": ({"sub": ""}, "its subject is not one that a user can have"),
     "of a service": ({"sub": "service:entities"}, "its subject is not one that a user can have"),
     "of a name with a newline": ({"sub": "ann\n"}, "its subject is not one that a user can have"),
+    "of everybody": ({"sub": "*"}, "its subject is not one that a user can have"),
+    "of a name written backwards": ({"sub": "a\u202eb"}, "its subject is not one that a user can have"),
     "of an endless name": ({"sub": "a" * 257}, "its subject is not one that a user can have"),
 }
 
@@ -179,6 +187,33 @@ def test_a_claim_of_the_wrong_type_is_refused(get: Get, issuer: LocalIssuer, nam
     status, why = get(token)
 
     assert (status, why.startswith(INVALID)) == (401, True)
+
+
+@pytest.mark.parametrize("email", ["op\u017f@kin.example", "ops@\u212ain.example"])
+def test_an_email_that_only_unicode_takes_for_the_operators_is_not(
+    context: Context, issuer: LocalIssuer, email: str
+) -> None:
+    """A long s and a Kelvin sign: folding cases turns them into the letters that they resemble."""
+    settings = context.settings.model_copy(update={"admin_email": "ops@kin.example"})
+    client = create_app(replace(context, settings=settings)).test_client()
+    control = "/apis/entities/v2/cleanup-control"
+
+    for claimed, expected in ((email, 403), ("OPS@kin.example", 200)):
+        headers = {"Authorization": f"Bearer {issuer.token(email=claimed)}"}
+        assert client.get(control, headers=headers).status_code == expected
+
+
+def test_an_email_that_nobody_has_verified_is_no_subject_either(
+    context: Context, issuer: LocalIssuer
+) -> None:
+    settings = context.settings.model_copy(update={"oidc_subject_claim": "email"})
+    client = create_app(replace(context, settings=settings)).test_client()
+
+    assert asked(client, issuer.token())[0] == 200
+    assert asked(client, issuer.token(email_verified=False)) == (
+        401,
+        f"{INVALID}its subject is an email that nobody has verified",
+    )
 
 
 class TestAlgorithms:
@@ -400,6 +435,19 @@ class TestScopes:
         if not may_read:
             assert "scopes" in read.json["detail"]
             assert client.get(W, headers=headers).json["data"] == []
+
+    @pytest.mark.parametrize("prefix", ["api://workspaces", "api://workspaces/"])
+    def test_come_with_the_prefix_that_the_command_line_writes(
+        self, context: Context, issuer: LocalIssuer, prefix: str
+    ) -> None:
+        """It puts a slash between the two, whether or not the prefix ends with one."""
+        settings = context.settings.model_copy(update={"oidc_scope_prefix": prefix})
+        client = create_app(replace(context, settings=settings)).test_client()
+        token = issuer.token(scope="openid api://workspaces/entities:read")
+        headers = {"Authorization": f"Bearer {token}"}
+
+        assert client.get(f"{W}/default", headers=headers).status_code == 200
+        assert client.post(W, json={"name": "anns"}, headers=headers).status_code == 403
 
     def test_do_not_bind_a_platform_administrator(self, client: FlaskClient, issuer: LocalIssuer) -> None:
         token = issuer.token(email=OPERATOR, scope="jobs:read")
