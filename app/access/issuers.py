@@ -35,7 +35,10 @@ class _Told(Generic[T]):
     `jwks_cooldown_seconds`, whatever tokens arrive and whether or not it answered.
     """
 
-    def __init__(self, ask: Callable[[], T], settings: Settings, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, issuer: str, ask: Callable[[], T], settings: Settings, monotonic: Callable[[], float]
+    ) -> None:
+        self._issuer = issuer
         self._ask = ask
         self._lifetime_s = settings.jwks_cache_seconds
         self._cooldown_s = settings.jwks_cooldown_seconds
@@ -62,7 +65,12 @@ class _Told(Generic[T]):
             finally:
                 self._resting_until = self._monotonic() + self._cooldown_s
         except (OSError, HTTPException, ValueError, RecursionError) as error:
-            log.warning("issuer.unusable", error=type(error).__name__, reason=str(error)[:200])
+            log.warning(
+                "issuer.unusable",
+                issuer=self._issuer,
+                error=type(error).__name__,
+                reason=str(error)[:200],
+            )
         finally:
             self._lock.release()
 
@@ -87,8 +95,8 @@ class Issuer:
     ) -> None:
         self.url = url
         self._jwks_uri = jwks_uri
-        self._document = _Told(self._ask_for_document, settings, monotonic)
-        self._keys = _Told(self._ask_for_keys, settings, monotonic)
+        self._document = _Told(url, self._ask_for_document, settings, monotonic)
+        self._keys = _Told(url, self._ask_for_keys, settings, monotonic)
 
     def key(self, kid: str) -> PyJWK | None:
         """The key published under that id, None if there is none.
@@ -125,14 +133,12 @@ def _usable(published: Any) -> PyJWK | None:
     """The published key, None if it is none that tokens are signed with; it must not spoil those beside it."""
     if not isinstance(published, dict) or not isinstance(published.get("kid"), str):
         return None
-    if published.get("use") not in (None, "sig") or published.get("alg") not in (None, *ALGORITHMS):
-        return None
     try:
         key = PyJWK.from_dict(published)
     except (PyJWTError, ValueError, TypeError):
         return None
-    is_long_enough = key.algorithm_name in ALGORITHMS and not key.Algorithm.check_key_length(key.key)
-    return key if is_long_enough else None
+    is_to_sign = key.public_key_use in (None, "sig") and key.algorithm_name in ALGORITHMS
+    return key if is_to_sign and not key.Algorithm.check_key_length(key.key) else None
 
 
 class _Straight(HTTPRedirectHandler):

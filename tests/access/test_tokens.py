@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.access.authenticate import Authenticator
 from app.config import Settings
 from app.context import Context
 from tests.support.issuer import AUDIENCE, LocalIssuer, ec_key, rsa_key
@@ -137,6 +138,14 @@ class TestGoodTokens:
             token = issuer.token(**claims)
             answer = client.get(control, headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == expected, claims
+
+    def test_have_no_identity_in_common_with_a_service(self, settings: Settings, issuer: LocalIssuer) -> None:
+        token = issuer.token(email="service:jobs@x", groups=["service:jobs", "crew"])
+
+        ann = Authenticator(settings).principal({"Authorization": f"Bearer {token}"}.get)
+
+        assert ann.identities == {"ann", "crew", "*"}
+        assert not ann.is_platform_admin
 
     def test_may_be_a_little_early_or_late_because_clocks_differ(self, get: Get, issuer: LocalIssuer) -> None:
         now = int(time.time())

@@ -40,8 +40,8 @@ class Key:
 
 
 @cache
-def rsa_key(kid: str) -> Key:
-    return Key(kid, "RS256", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+def rsa_key(kid: str, bits: int = 2048) -> Key:
+    return Key(kid, "RS256", rsa.generate_private_key(public_exponent=65537, key_size=bits))
 
 
 @cache
