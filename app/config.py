@@ -195,6 +195,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _say_whose_tokens(self) -> Self:
+        proofs = (self.oidc_issuer, self.gateway_secret.get_secret_value(), self.allow_unsigned_jwt)
+        if self.auth_enabled and not any(proofs):
+            raise ValueError(
+                "auth_enabled without an oidc_issuer, a gateway_secret or allow_unsigned_jwt lets nobody in: "
+                "set one of them"
+            )
         if self.oidc_additional_issuers and not self.oidc_issuer:
             raise ValueError("oidc_additional_issuers need an oidc_issuer that they are additional to")
         if self.oidc_issuer and not self.audience:

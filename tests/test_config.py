@@ -41,6 +41,7 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
         ("WORKSPACES_VISIBILITY_TIMEOUT_SECONDS", "60", "visibility_timeout_seconds"),
         ("WORKSPACES_OIDC_ISSUER", "https://issuer.example", "oidc_audience"),
         ("WORKSPACES_OIDC_ISSUER", "http://issuer.example", "https"),
+        ("WORKSPACES_AUTH_ENABLED", "true", "lets nobody in"),
         ("WORKSPACES_OIDC_ADDITIONAL_ISSUERS", '["https://issuer.example"]', "oidc_issuer"),
         ("WORKSPACES_OIDC_JWKS_URI", "file:///etc/passwd", "https"),
         ("WORKSPACES_GATEWAY_SECRET", "short", "16 characters"),
