@@ -1,0 +1,104 @@
+"""Lists show what their reader may see and nothing else, and count only that."""
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.api.app import all_routes
+from app.context import Context
+from app.lifecycle import WorkspaceState
+from app.models import Workspace
+from tests import factories
+from tests.access.world import make_world
+from tests.support.people import OPERATOR, announced
+
+W = "/apis/entities/v2/workspaces"
+OF_ALL = [
+    f"{W}/-/projects",
+    f"{W}/-/entities/widget",
+    "/apis/files/v2/workspaces/-/filesets",
+    "/apis/jobs/v2/workspaces/-/jobs",
+    "/apis/jobs/v2/workspaces/-/jobs/-/steps",
+    "/apis/models/v2/workspaces/-/deployments",
+    "/apis/models/v2/workspaces/-/deployment-configs",
+]
+ANN, BOB, NOBODY = announced("ann"), announced("bob", groups=["crew"]), announced("nobody")
+ADMIN = announced("the-operator", email=OPERATOR)
+
+
+@pytest.fixture(autouse=True)
+def worlds(session: Session, context: Context) -> None:
+    """Three workspaces with the same things in them: of ann, of the crew, and of somebody else."""
+    for name, member in (("anns", "ann"), ("crews", "crew"), ("others", "somebody-else")):
+        world = make_world(session, context.store, name)
+        factories.make_binding(session, world.workspace, member, "Viewer")
+    session.commit()
+
+
+def seen(client: FlaskClient, path: str, headers: dict[str, str]) -> set[str]:
+    page = client.get(path, query_string={"page_size": 100}, headers=headers).json
+    assert page["pagination"]["total_results"] == len(page["data"]) == page["pagination"]["current_page_size"]
+    return {one["workspace"] for one in page["data"]}
+
+
+def test_every_list_over_all_workspaces_is_tried_here() -> None:
+    paged = {
+        route.rule.replace("<workspace>", "-").replace("<entity_type>", "widget").replace("<name>", "-")
+        for route in all_routes()
+        if route.method == "GET" and "<workspace>" in route.rule and "Page[" in str(route.returns)
+    }
+
+    entities = {f"{W}/-/entities/widget"}  # its page has counts, and so a name of its own
+    assert paged | entities == set(OF_ALL), "a list that takes `-` for all workspaces: add it above"
+
+
+@pytest.mark.parametrize("path", OF_ALL)
+def test_a_list_over_all_workspaces_has_only_those_of_its_reader(client: FlaskClient, path: str) -> None:
+    assert seen(client, path, ANN) == {"anns"}
+    assert seen(client, path, BOB) == {"crews"}
+    assert seen(client, path, NOBODY) == set()
+    assert seen(client, path, ADMIN) == {"anns", "crews", "others"}
+
+
+@pytest.mark.parametrize("path", OF_ALL)
+def test_a_list_of_a_workspace_of_somebody_else_is_refused(client: FlaskClient, path: str) -> None:
+    assert client.get(path.replace("/-/", "/anns/", 1), headers=ANN).status_code == 200
+    assert client.get(path.replace("/-/", "/others/", 1), headers=ANN).status_code == 403
+
+
+def test_pages_and_filters_count_only_what_their_reader_may_see(client: FlaskClient) -> None:
+    page = client.get(f"{W}?page_size=1&filter[name][$like]=s", headers=ANN).json
+
+    # `system` by the role that everybody has there, and her own.
+    assert page["pagination"]["total_results"] == 2
+    assert page["pagination"]["total_pages"] == 2
+
+
+def test_not_even_an_administrator_reaches_a_workspace_that_is_being_deleted(
+    client: FlaskClient, session: Session
+) -> None:
+    session.execute(update(Workspace).where(Workspace.name == "others").values(state=WorkspaceState.DELETING))
+    session.commit()
+
+    assert client.get(f"{W}/others", headers=ADMIN).status_code == 404
+    for path in OF_ALL:
+        assert seen(client, path, ADMIN) == {"anns", "crews"}
+        assert client.get(path.replace("/-/", "/others/", 1), headers=ADMIN).status_code == 404
+
+
+def test_a_role_that_was_bound_in_system_before_it_could_not_be_lets_nobody_write_there(
+    client: FlaskClient, session: Session
+) -> None:
+    system = session.scalars(select(Workspace).where(Workspace.name == "system")).one()
+    for role in ("Editor", "Admin"):
+        factories.make_binding(session, system, f"an-{role}", role)
+    session.commit()
+
+    for role in ("Editor", "Admin"):
+        old = announced(f"an-{role}")
+        assert client.get(f"{W}/system", headers=old).status_code == 200
+        assert client.post(f"{W}/system/projects", json={"name": "alpha"}, headers=old).status_code == 403
+        assert client.put(f"{W}/system", json={"description": "x"}, headers=old).status_code == 403
+        body = {"principal": "x", "roles": ["Viewer"]}
+        assert client.post(f"{W}/system/members", json=body, headers=old).status_code == 403
