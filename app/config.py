@@ -1,10 +1,13 @@
 """Settings from the environment, prefix `WORKSPACES_`; a bad value refuses to start."""
 
+import os
 import re
 import sys
 from datetime import timedelta
 from functools import cache
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from socket import getaddrinfo
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -37,6 +40,18 @@ def is_protected(url: str) -> bool:
     if parts.scheme == "http":
         return parts.hostname in {"127.0.0.1", "::1", "localhost"}
     return parts.scheme == "https" and bool(parts.hostname)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether every address of `host` can be reached from this machine only."""
+    try:
+        found = {ip_address(str(address[0])) for *_, address in getaddrinfo(host, None)}
+    except (OSError, ValueError):
+        return False
+    return all(
+        (one.ipv4_mapped if isinstance(one, IPv6Address) and one.ipv4_mapped else one).is_loopback
+        for one in found
+    )
 
 
 def _protected(url: str) -> str:
@@ -120,8 +135,33 @@ class Settings(BaseSettings):
     """Levels of nesting of a JSON body."""
     max_upload_bytes: Annotated[int, Field(ge=0)] = 0
     """Largest body of an upload; 0 is no limit."""
+    upload_idle_seconds: PositiveFloat = 10
+    """An upload of which nothing arrives for so long is refused with 408."""
     write_rate_limit: Annotated[str, AfterValidator(_rate)] = ""
     """How often one caller may write, such as `100/minute`; empty is no limit."""
+
+    runtime_host: str = ""
+    """Name of the host of a runtime worker, the same after each restart; empty means the system's host name."""
+    subprocess_provider: Literal["auto", "on", "off"] = "auto"
+    """Whether jobs and deployments may start processes beside the worker; `auto` is on where HOST is loopback."""
+    runtime_lease_seconds: PositiveFloat = 30
+    """How long a silent supervisor keeps its job or deployment before it counts as lost."""
+    runtime_poll_seconds: PositiveFloat = 0.5
+    """How often a supervisor looks what was asked of its job or deployment."""
+    stop_grace_seconds: PositiveFloat = 10
+    """Between SIGTERM and SIGKILL for the processes of a job or deployment."""
+    job_time_limit_seconds: NonNegative = 0
+    """A job that runs longer is stopped and ends as `error`; 0 is no limit."""
+    job_log_limit_bytes: PositiveInt = 64 * 1024 * 1024
+    """Of what a job prints; the rest is dropped, and its log says so."""
+    deployment_runtime: Literal["subprocess", "kubernetes", "none"] = "subprocess"
+    """What serves deployments; `none`, or `subprocess` where no process may be started, refuses to make any."""
+    kubernetes_namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "default"
+    """Where deployments are made in the cluster; it has to exist."""
+    kubernetes_api_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """An API to which nobody has to log in, as of `kubectl proxy`; empty is the cluster around, or the kubeconfig."""
+    deployment_start_seconds: PositiveFloat = 300
+    """A deployment whose health check has not succeeded after this long is an ERROR."""
 
     deletion_grace: NonNegative = 0
     """Seconds between DELETE and the first destruction, in which the deletion can be restored."""
@@ -214,6 +254,20 @@ class Settings(BaseSettings):
     def audience(self) -> str:
         """Whom a signed token has to be for."""
         return self.oidc_audience or self.oidc_client_id
+
+    @property
+    def runs_processes(self) -> bool:
+        """Whether jobs and deployments may start processes beside the runtime worker."""
+        if self.subprocess_provider == "auto":
+            return is_loopback(os.environ.get("HOST") or "127.0.0.1")
+        return self.subprocess_provider == "on"
+
+    @property
+    def backend(self) -> Literal["subprocess", "kubernetes", "none"]:
+        """What serves deployments here."""
+        if self.deployment_runtime == "subprocess" and not self.runs_processes:
+            return "none"
+        return self.deployment_runtime
 
     @property
     def blob_url(self) -> str:

@@ -5,6 +5,7 @@ DomainError
 ├── Unauthorized 401      nobody is proved to be calling
 ├── Forbidden 403         not yours to do
 ├── NotFound 404          not there, or not yours to know
+├── TooSlow 408           the client has stopped sending
 ├── Conflict 409          the state forbids it
 │   ├── NameTaken
 │   ├── Protected
@@ -71,6 +72,12 @@ class LastAdmin(Conflict):
 
 class WrongState(Conflict):
     """The thing is in a state in which this cannot be done."""
+
+
+class TooSlow(DomainError):
+    """The client has stopped sending."""
+
+    status = 408
 
 
 class TooLarge(DomainError):

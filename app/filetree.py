@@ -1,62 +1,131 @@
-"""Directory trees on any fsspec filesystem: honest listing, removal that goes on, moves that are atomic."""
+"""Directory trees on any fsspec filesystem: honest listing, removal that goes on, files that appear whole.
+
+files/<key>                      what is published
+staging/<top of the key>/<id>    drafts: files on their way
+"""
 
 import io
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
+from uuid_utils.compat import uuid7
 
 _PARENT_ATTEMPTS = (
     5  # Requests that prune and requests that create do not meet more often than this by chance.
 )
 
 R = TypeVar("R")
-Entry = dict[str, Any]
-"""What fsspec tells of a file or directory: at least `name`, `size` and `type`."""
+
+
+class StoreMisconfigured(OSError):
+    """The store cannot work as it is set up; a person has to change that."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file or a directory of a tree."""
+
+    key: str
+    size: int
+    is_file: bool
+
+
+class FileDraft:
+    """A file that is being written and that nobody sees yet."""
+
+    def __init__(self, tree: "FileTree", key: str, within: str) -> None:
+        self._tree, self._target, self._within = tree, key, within
+        self._path = tree.new_draft_path(key)
+        self._file = tree.create(self._path)
+
+    def write(self, chunk: bytes) -> None:
+        """Add to the end."""
+        self._file.write(chunk)
+
+    def finish(self) -> None:
+        """Nothing more will be written: keep what was."""
+        # To the disk, where there is one: a power cut could otherwise leave a name with no bytes.
+        with suppress(AttributeError, io.UnsupportedOperation):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+    def publish(self) -> None:
+        """Put it in its place at once, instead of whatever file was there.
+
+        Raises IsADirectoryError or NotADirectoryError where a file and a directory would share a key,
+        FileNotFoundError when it was collected meanwhile.
+        """
+        self._tree.move_draft(self._path, self._target, within=self._within)
+
+    def discard(self) -> None:
+        """Drop it; no harm if it was published. Never fails: `collect_drafts` removes what stays."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._tree.remove_draft(self._path)
 
 
 class FileTree:
-    """A filesystem by full keys. Everything it cannot do is raised; fsspec's own helpers often keep quiet."""
+    """A filesystem with directories. Everything it cannot do is raised; fsspec's own helpers often keep quiet."""
 
-    def __init__(self, filesystem: Any) -> None:
+    chunk_bytes = 1024 * 1024
+    """In which pieces files are best read."""
+
+    def __init__(self, filesystem: Any, root: str) -> None:
         self._fs = filesystem
+        self._files, self._staging = f"{root}/files", f"{root}/staging"
 
-    def children(self, directory: str) -> list[Entry]:
-        """Entries right below; none if it is missing. Any other failure is raised: it does not mean empty."""
-        try:
-            entries: list[Entry] = self._fs.ls(directory, detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        # A file lists as itself, and so do the directory markers of some object stores.
-        return [entry for entry in entries if entry["name"] != directory]
+    # --- looking ------------------------------------------------------------------------------------------
 
-    def walk(self, top: str) -> Iterator[Entry]:
-        """Everything below, directories before what is in them."""
+    def children(self, top: str = "") -> list[Found]:
+        """What is right below; nothing if `top` is missing. Any other failure is raised: it does not mean empty."""
+        directory = f"{self._files}/{top}" if top else self._files
+        return [
+            Found(
+                entry["name"].removeprefix(f"{self._files}/"),
+                entry["size"] or 0,
+                entry["type"] != "directory",
+            )
+            for entry in self._list(directory)
+        ]
+
+    def files(self, top: str) -> Iterator[Found]:
+        """Every file below, however deep."""
         # Not fsspec's find: it takes a directory that cannot be listed for an empty one.
         waiting = [top]
         while waiting:
-            for entry in self.children(waiting.pop()):
-                if entry["type"] == "directory":
-                    waiting.append(entry["name"])
-                yield entry
+            for each in self.children(waiting.pop()):
+                if each.is_file:
+                    yield each
+                else:
+                    waiting.append(each.key)
+
+    def tops(self) -> set[str]:
+        """The first parts of all keys, also of drafts."""
+        listed = (*self._list(self._files), *self._list(self._staging))
+        return {posixpath.basename(entry["name"]) for entry in listed}
 
     def file_size(self, key: str) -> int:
         """Bytes of the file. Raises FileNotFoundError, also for a directory and below a file."""
         try:
-            entry = self._fs.info(key)
+            entry = self._fs.info(f"{self._files}/{key}")
         except NotADirectoryError:
-            raise _not_a_file(key) from None
+            raise _not_a_file(f"{self._files}/{key}") from None
         if entry["type"] != "file":
-            raise _not_a_file(key)
+            raise _not_a_file(f"{self._files}/{key}")
         return int(entry["size"])
 
     def open_file(self, key: str) -> Any:
-        """The file, open for reading. Raises FileNotFoundError as `file_size` does."""
+        """The file, open for reading, with its `size`. Raises FileNotFoundError as `file_size` does."""
         try:
-            return self._fs.open(key, "rb")
+            return self._fs.open(f"{self._files}/{key}", "rb")
         except (
             IsADirectoryError,
             NotADirectoryError,
@@ -64,72 +133,52 @@ class FileTree:
         ) as error:  # The last is memory's word.
             raise FileNotFoundError(*error.args, error.filename) from None
 
-    def modified_at(self, key: str) -> Any:
-        """When the file was written last, aware."""
-        return self._fs.modified(key)
-
-    def write_file(self, key: str, chunks: Iterable[bytes]) -> int:
-        """Write a file and the directories above it; its size."""
-        with self._beside_others(key, lambda: self._fs.open(key, "wb")) as file:
-            size: int = sum(file.write(chunk) for chunk in chunks)
-            # To the disk, where there is one: a power cut could otherwise leave a name with no bytes.
-            with suppress(AttributeError, io.UnsupportedOperation):
-                file.flush()
-                os.fsync(file.fileno())
-        return size
-
-    def move_file(self, source: str, target: str, *, within: str) -> None:
-        """Put `source` in the place of `target` at once, making directories below `within`.
-
-        Raises IsADirectoryError or NotADirectoryError where a file and a directory would share a path.
-        """
-        self._refuse_conflict(target, within)
+    def _list(self, directory: str) -> list[dict[str, Any]]:
         try:
-            self._beside_others(target, lambda: self._replace(source, target))
-        except FileExistsError:  # What makedirs says of a file in its way.
-            raise NotADirectoryError(f"{target} lies below a file") from None
+            entries: list[dict[str, Any]] = self._fs.ls(directory, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [entry for entry in entries if entry["name"] != directory]  # A file lists as itself.
 
-    def remove_file(self, key: str) -> None:
-        """Delete one file. Raises FileNotFoundError."""
-        self._fs.rm_file(key)
+    # --- writing ------------------------------------------------------------------------------------------
 
-    def remove_all(self, top: str) -> None:
-        """Delete everything below `top` that lets itself be deleted, and then raise the first error."""
-        failures: list[OSError] = []
-        directories = [top]
-        for directory in directories:  # Grows as we go; parents stand before their children.
-            try:
-                for entry in self.children(directory):
-                    if entry["type"] == "directory":
-                        directories.append(entry["name"])
-                    else:
-                        _attempt(self._fs.rm_file, entry["name"], failures)
-            except OSError as error:
-                failures.append(error)
-        for directory in reversed(directories):
-            _attempt(self._fs.rmdir, directory, failures)
-        if failures:
-            raise failures[0]
+    def draft(self, key: str, *, within: str) -> FileDraft:
+        """Begin a file that will appear as `key`. Directories are made only below `within`."""
+        return FileDraft(self, key, within)
 
-    def prune(self, directory: str, *, below: str) -> None:
-        """Remove `directory` and those above it, up to `below`, while they are empty."""
-        with suppress(OSError):  # Not empty, or gone already.
-            while directory != below:
-                self._fs.rmdir(directory)
-                directory = posixpath.dirname(directory)
+    def new_draft_path(self, key: str) -> str:
+        """Where a draft of `key` can be written."""
+        return f"{self._staging}/{key.partition('/')[0]}/{uuid7()}"
 
-    def _beside_others(self, key: str, act: Callable[[], R]) -> R:
-        """`act` with the directories of `key` there, although others may prune them while they are empty."""
+    def create(self, path: str) -> Any:
+        """A new file, open for writing, with the directories above it."""
+        return self._beside_others(path, lambda: self._fs.open(path, "wb"))
+
+    def move_draft(self, path: str, key: str, *, within: str) -> None:
+        """Publish: see FileDraft."""
+        target = f"{self._files}/{key}"
+        try:
+            self._refuse_conflict(target, f"{self._files}/{within}")
+            self._beside_others(target, lambda: self._replace(path, target))
+        except OSError as error:
+            # Whatever it was for may be gone for good: the directories made for it must not outlive that.
+            self._prune(posixpath.dirname(target), below=self._files)
+            if isinstance(error, FileExistsError):  # What makedirs says of a file in its way.
+                raise NotADirectoryError(f"{target} lies below a file") from None
+            raise
+
+    def _beside_others(self, path: str, act: Callable[[], R]) -> R:
+        """`act` with the directories of `path` there, although others may prune them while they are empty."""
         for _ in range(_PARENT_ATTEMPTS - 1):
             # makedirs says "exists" of a directory that was pruned while it looked.
             with suppress(FileNotFoundError, FileExistsError):
-                self._fs.makedirs(posixpath.dirname(key), exist_ok=True)
+                self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
                 return act()
-        self._fs.makedirs(posixpath.dirname(key), exist_ok=True)
+        self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
         return act()
 
     def _refuse_conflict(self, target: str, within: str) -> None:
-        # Object stores would keep `a` beside `a/b`, and nobody could download both to a disk.
+        # Memory would keep `a` beside `a/b`.
         if self._fs.isdir(target):
             raise IsADirectoryError(f"{target} is a directory")
         above = posixpath.dirname(target)
@@ -142,13 +191,84 @@ class FileTree:
         if isinstance(self._fs, LocalFileSystem):
             os.replace(source, target)  # noqa: PTH105 -- keys are text; fsspec's own move is not atomic
         else:
-            # Atomic for readers all the same: object stores show an object only when it is whole.
             self._fs.cp_file(source, target)
             self._fs.rm_file(source)
 
+    # --- removing -----------------------------------------------------------------------------------------
 
-def _not_a_file(key: str) -> FileNotFoundError:
-    return FileNotFoundError(f"{key} is not a file")
+    def remove_file(self, key: str) -> None:
+        """Delete one file, and the directories that are empty without it. Raises FileNotFoundError."""
+        path = f"{self._files}/{key}"
+        self._fs.rm_file(path)
+        self._prune(posixpath.dirname(path), below=self._files)
+
+    def remove_all(self, top: str) -> None:
+        """Delete everything below that lets itself be deleted, and then raise the first error."""
+        self._remove_below(f"{self._files}/{top}")
+
+    def remains(self, top: str) -> str | None:
+        """The key of something that is still below, be it an empty directory."""
+        return next((each.key for each in self.children(top)), None)
+
+    def prune(self, top: str) -> None:
+        """Remove the directory if it is empty."""
+        self._prune(f"{self._files}/{top}", below=self._files)
+
+    # --- drafts -------------------------------------------------------------------------------------------
+
+    def remove_draft(self, path: str) -> None:
+        """Delete one draft. Raises FileNotFoundError when it is not there."""
+        try:
+            self._fs.rm_file(path)
+        finally:
+            self._prune(posixpath.dirname(path), below=self._staging)
+
+    def remove_drafts(self, top: str) -> None:
+        """Delete all drafts of files below: none of them can be published after this."""
+        self._remove_below(f"{self._staging}/{top}")
+
+    def has_drafts(self, top: str) -> bool:
+        """Whether files below are on their way."""
+        return bool(self._list(f"{self._staging}/{top}"))
+
+    def collect_drafts(self, older_than: datetime) -> int:
+        """Delete the drafts that nobody has written to since then; how many."""
+        collected = 0
+        for directory in self._list(self._staging):
+            for draft in self._list(directory["name"]):
+                with suppress(FileNotFoundError):  # Published or discarded meanwhile.
+                    if self._fs.modified(draft["name"]) < older_than:
+                        self._fs.rm_file(draft["name"])
+                        collected += 1
+            self._prune(directory["name"], below=self._staging)
+        return collected
+
+    def _remove_below(self, top: str) -> None:
+        failures: list[OSError] = []
+        directories = [top]
+        for directory in directories:  # Grows as we go; parents stand before their children.
+            try:
+                for entry in self._list(directory):
+                    if entry["type"] == "directory":
+                        directories.append(entry["name"])
+                    else:
+                        _attempt(self._fs.rm_file, entry["name"], failures)
+            except OSError as error:
+                failures.append(error)
+        for directory in reversed(directories):
+            _attempt(self._fs.rmdir, directory, failures)
+        if failures:
+            raise failures[0]
+
+    def _prune(self, directory: str, *, below: str) -> None:
+        with suppress(OSError):  # Not empty, or gone already.
+            while directory != below:
+                self._fs.rmdir(directory)
+                directory = posixpath.dirname(directory)
+
+
+def _not_a_file(path: str) -> FileNotFoundError:
+    return FileNotFoundError(f"{path} is not a file")
 
 
 def _attempt(remove: Callable[[str], Any], key: str, failures: list[OSError]) -> None:

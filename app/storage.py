@@ -1,25 +1,21 @@
 """The blob store: the bytes of filesets, under the ids of their workspace and fileset.
 
-files/<workspace id>/<fileset id>/<path>      what users see
-staging/<workspace id>/<upload id>            uploads on their way
+A key of its tree is <workspace id>/<fileset id>/<path>.
 """
 
-import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import fsspec
-from uuid_utils.compat import uuid7
 
-from app.filetree import FileTree
-
-_CHUNK = 1024 * 1024
+from app.filetree import FileTree, Found
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +23,36 @@ R = TypeVar("R")
 
 class BytesRemain(Exception):
     """Bytes are left where none may be."""
+
+
+class Draft(Protocol):
+    """A file on its way; FileDraft says what each does."""
+
+    def write(self, chunk: bytes) -> None: ...
+    def finish(self) -> None: ...
+    def publish(self) -> None: ...
+    def discard(self) -> None: ...
+
+
+class Tree(Protocol):
+    """Where the bytes are: FileTree, which says what each does, or ObjectTree."""
+
+    @property
+    def chunk_bytes(self) -> int: ...
+
+    def children(self, top: str = "") -> list[Found]: ...
+    def files(self, top: str) -> Iterator[Found]: ...
+    def tops(self) -> set[str]: ...
+    def file_size(self, key: str) -> int: ...
+    def open_file(self, key: str) -> Any: ...
+    def draft(self, key: str, *, within: str) -> Draft: ...
+    def remove_file(self, key: str) -> None: ...
+    def remove_all(self, top: str) -> None: ...
+    def remains(self, top: str) -> str | None: ...
+    def prune(self, top: str) -> None: ...
+    def remove_drafts(self, top: str) -> None: ...
+    def has_drafts(self, top: str) -> bool: ...
+    def collect_drafts(self, older_than: datetime) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -41,18 +67,21 @@ class StoredFile:
 class Staged:
     """An upload that has arrived whole and is not visible yet."""
 
-    key: str
+    draft: Draft
+    path: str
     size: int
 
 
 class Reading(Iterator[bytes]):
     """The bytes of a stored file, in chunks.
 
-    Held open from the start, so that an upload that replaces the file meanwhile cannot mix into it.
+    Held open from the start, so that an upload that replaces the file meanwhile cannot mix into it: then they
+    are those of the file as it was, or end in an OSError.
     """
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, chunk_bytes: int) -> None:
+        self._file, self._chunk_bytes = file, chunk_bytes
+        self._fetched = b""
         self.size: int = file.size
         self._left = self.size
 
@@ -61,18 +90,28 @@ class Reading(Iterator[bytes]):
         self._file.seek(start)
         self._left = min(self.size, stop) - start
 
+    def begin(self) -> None:
+        """Fetch the first chunk now, so that a store that fails does so before anything is answered."""
+        self._fetched = self._fetch()
+
     def __next__(self) -> bytes:
-        chunk: bytes = self._file.read(min(_CHUNK, self._left)) if self._left > 0 else b""
+        chunk, self._fetched = self._fetched or self._fetch(), b""
         if not chunk:
             self.close()
             raise StopIteration
-        self._left -= len(chunk)
         return chunk
 
     def close(self) -> None:
         """Let go of the file; also when not everything was read."""
-        self._left = 0
+        self._left, self._fetched = 0, b""
         self._file.close()
+
+    def _fetch(self) -> bytes:
+        if self._left <= 0:
+            return b""
+        chunk: bytes = self._file.read(min(self._chunk_bytes, self._left))
+        self._left -= len(chunk)
+        return chunk
 
 
 def _naming_relative_paths(
@@ -97,73 +136,73 @@ def _naming_relative_paths(
 
 
 class BlobStore:
-    """Bytes by workspace, fileset and path, on any fsspec filesystem.
+    """Bytes by workspace, fileset and path: on a disk, in a bucket, or on whatever else fsspec knows.
 
-    Paths are trusted here: the door has refused those that are absolute or climb out. Failures of the
-    filesystem pass through as the OSErrors they are; the paths they name start below the workspace.
+    Paths are trusted here: the door has refused those that are absolute or climb out. Failures of the store
+    pass through as the OSErrors they are; the paths they name start below the workspace.
     """
 
-    def __init__(self, filesystem: Any, root: str) -> None:
-        self._tree = FileTree(filesystem)
-        self._root = root.rstrip("/")
-        self._hidden = re.compile(re.escape(self._root) + r"/((files|staging)/[0-9a-f-]{36}/)?")
+    def __init__(self, filesystem: Any, root: str, *, kind: Callable[[Any, str], Tree] = FileTree) -> None:
+        root = root.rstrip("/")
+        self._tree = kind(filesystem, root)
+        self._hidden = re.compile(re.escape(root) + r"/((files|staging)/[0-9a-f-]{36}/)?")
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """The store at an fsspec URL such as `file:///var/lib/workspaces/blobs`."""
+        """The store at an fsspec URL such as `file:///var/lib/workspaces/blobs` or `s3://bucket/prefix`.
+
+        Contacts nothing. Raises ImportError, which says what to install, where the URL needs what is missing,
+        and ValueError for an S3 URL with credentials: s3fs would take them for a part of the bucket's name.
+        """
+        if url.startswith(("s3://", "s3a://")) and "@" in urlsplit(url).netloc:
+            raise ValueError(
+                "Credentials do not belong into WORKSPACES_STORAGE_URL; set AWS_ACCESS_KEY_ID and others"
+            )
         # No listings cache: what another process wrote must be seen, or a purge would leave it behind.
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-        return cls(filesystem, root)
+        if "s3" not in filesystem.protocol:
+            return cls(filesystem, root)
+        from app.objecttree import ObjectTree  # noqa: PLC0415 -- what it needs is an extra
+
+        return cls(filesystem, root, kind=ObjectTree)
 
     def relative(self, value: Any) -> Any:
         """`value`, if it is text, with every path in it cut to what lies below its workspace."""
         return self._hidden.sub("", value) if isinstance(value, str) else value
 
     @_naming_relative_paths
-    def stage(self, workspace_id: UUID, chunks: Iterable[bytes]) -> Staged:
+    def stage(self, workspace_id: UUID, fileset_id: UUID, path: str, chunks: Iterable[bytes]) -> Staged:
         """Receive an upload, in constant memory. Nothing of it stays when `chunks` or the store fails."""
-        key = f"{self._staging(workspace_id)}/{uuid7()}"
+        draft = self._tree.draft(_key(workspace_id, fileset_id, path), within=_key(workspace_id, fileset_id))
+        size = 0
         try:
-            return Staged(key, self._tree.write_file(key, chunks))
+            for chunk in chunks:
+                draft.write(chunk)
+                size += len(chunk)
+            draft.finish()
         except BaseException:
-            self.discard(Staged(key, 0))
+            draft.discard()
             raise
+        return Staged(draft, path, size)
 
     @_naming_relative_paths
-    def publish(self, staged: Staged, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
+    def publish(self, staged: Staged) -> StoredFile:
         """Put an upload in its place at once, instead of whatever file was there.
 
         Raises IsADirectoryError or NotADirectoryError where a file and a directory would share a path,
         FileNotFoundError when the upload was collected meanwhile.
         """
-        target = self._key(workspace_id, fileset_id, path)
-        try:
-            self._tree.move_file(staged.key, target, within=self._key(workspace_id, fileset_id))
-        except OSError:
-            # The workspace may be gone for good: the directories made for the file must not outlive it.
-            self._prune_files(target)
-            raise
-        return StoredFile(path, staged.size)
+        staged.draft.publish()
+        return StoredFile(staged.path, staged.size)
 
     def discard(self, staged: Staged) -> None:
-        """Drop an upload that was not published; no harm if it was."""
-        # Never in the way of the error that led here: what it fails to remove, `collect_staging` does.
-        with suppress(OSError):
-            self._tree.remove_file(staged.key)
-        self._tree.prune(posixpath.dirname(staged.key), below=f"{self._root}/staging")
+        """Drop an upload that was not published; no harm if it was. What it fails to drop is collected later."""
+        staged.draft.discard()
 
     @_naming_relative_paths
     def collect_staging(self, older_than: datetime) -> int:
         """Remove the uploads that nobody has written to since then; how many."""
-        collected = 0
-        for directory in self._tree.children(f"{self._root}/staging"):
-            for upload in self._tree.children(directory["name"]):
-                with suppress(FileNotFoundError):  # Published or discarded meanwhile.
-                    if self._tree.modified_at(upload["name"]) < older_than:
-                        self._tree.remove_file(upload["name"])
-                        collected += 1
-            self._tree.prune(directory["name"], below=f"{self._root}/staging")
-        return collected
+        return self._tree.collect_drafts(older_than)
 
     @_naming_relative_paths
     def files(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> list[StoredFile]:
@@ -172,29 +211,26 @@ class BlobStore:
         if path:
             with suppress(FileNotFoundError):
                 found.append(self.stat(workspace_id, fileset_id, path))
-        fileset = self._key(workspace_id, fileset_id)
-        for entry in self._tree.walk(f"{fileset}/{path}" if path else fileset):
-            if entry["type"] == "file":
-                found.append(StoredFile(entry["name"].removeprefix(f"{fileset}/"), entry["size"]))
+        fileset = _key(workspace_id, fileset_id)
+        for file in self._tree.files(f"{fileset}/{path}" if path else fileset):
+            found.append(StoredFile(file.key.removeprefix(f"{fileset}/"), file.size))
         return sorted(found, key=lambda file: file.path)
 
     @_naming_relative_paths
     def stat(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
         """The file at `path`. Raises FileNotFoundError, also for a directory."""
-        return StoredFile(path, self._tree.file_size(self._key(workspace_id, fileset_id, path)))
+        return StoredFile(path, self._tree.file_size(_key(workspace_id, fileset_id, path)))
 
     @_naming_relative_paths
     def read(self, workspace_id: UUID, fileset_id: UUID, path: str) -> Reading:
         """The bytes of the file at `path`. Raises FileNotFoundError, also for a directory."""
-        return Reading(self._tree.open_file(self._key(workspace_id, fileset_id, path)))
+        return Reading(self._tree.open_file(_key(workspace_id, fileset_id, path)), self._tree.chunk_bytes)
 
     @_naming_relative_paths
     def remove(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
         """Delete one file, and the directories that are empty without it. Raises FileNotFoundError."""
         file = self.stat(workspace_id, fileset_id, path)
-        key = self._key(workspace_id, fileset_id, path)
-        self._tree.remove_file(key)
-        self._prune_files(key)
+        self._tree.remove_file(_key(workspace_id, fileset_id, path))
         return file
 
     @_naming_relative_paths
@@ -204,7 +240,7 @@ class BlobStore:
         A file that refuses does not protect those after it: its error is raised at the end.
         Raises BytesRemain when the store reported success and was wrong.
         """
-        self._purge(self._key(workspace_id, fileset_id))
+        self._purge(_key(workspace_id, fileset_id))
 
     @_naming_relative_paths
     def purge_workspace(self, workspace_id: UUID, *, keep: Set[UUID] = frozenset()) -> None:
@@ -213,47 +249,44 @@ class BlobStore:
         The filesets in `keep` stay as they are. Raises BytesRemain if any other has bytes: nobody purged
         them, so something is wrong that a person must see.
         """
+        workspace = str(workspace_id)
         # Uploads first: whichever was about to be published finds nothing to publish after this.
-        self._purge(self._staging(workspace_id))
-        kept = {self._key(workspace_id, fileset_id) for fileset_id in keep}
-        for entry in self._tree.children(self._files(workspace_id)):
-            if entry["name"] in kept:
+        self._tree.remove_drafts(workspace)
+        if self._tree.has_drafts(workspace):
+            raise BytesRemain("an upload is still there after it was removed")
+        kept = {_key(workspace_id, fileset_id) for fileset_id in keep}
+        for each in self._tree.children(workspace):
+            if each.key in kept:
                 continue
-            if any(each["type"] != "directory" for each in (entry, *self._tree.walk(entry["name"]))):
-                raise BytesRemain(f"{self.relative(entry['name'])} holds bytes of a fileset that is unknown")
-            self._purge(entry["name"])
-        self._tree.prune(self._files(workspace_id), below=f"{self._root}/files")
+            if each.is_file or next(self._tree.files(each.key), None):
+                raise BytesRemain(f"{_below_workspace(each.key)} holds bytes of a fileset that is unknown")
+            self._purge(each.key)
+        self._tree.prune(workspace)
 
     @_naming_relative_paths
     def size(self, workspace_id: UUID) -> int:
         """Bytes in all filesets of a workspace."""
-        entries = self._tree.walk(self._files(workspace_id))
-        return sum(entry["size"] for entry in entries if entry["type"] == "file")
+        return sum(file.size for file in self._tree.files(str(workspace_id)))
 
     @_naming_relative_paths
     def workspace_ids(self) -> set[UUID]:
         """The workspaces that have anything here, be it an empty directory."""
         ids = set()
-        for part in ("files", "staging"):
-            for entry in self._tree.children(f"{self._root}/{part}"):
-                with suppress(ValueError):  # `lost+found` and the like.
-                    ids.add(UUID(posixpath.basename(entry["name"])))
+        for top in self._tree.tops():
+            with suppress(ValueError):  # `lost+found` and the like.
+                ids.add(UUID(top))
         return ids
 
     def _purge(self, top: str) -> None:
         self._tree.remove_all(top)
-        if left := self._tree.children(top):
-            raise BytesRemain(f"{self.relative(left[0]['name'])} is still there after it was deleted")
+        if left := self._tree.remains(top):
+            raise BytesRemain(f"{_below_workspace(left)} is still there after it was deleted")
 
-    def _prune_files(self, key: str) -> None:
-        self._tree.prune(posixpath.dirname(key), below=f"{self._root}/files")
 
-    def _key(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> str:
-        fileset = f"{self._files(workspace_id)}/{fileset_id}"
-        return f"{fileset}/{path}" if path else fileset
+def _key(workspace_id: UUID, fileset_id: UUID, path: str = "") -> str:
+    fileset = f"{workspace_id}/{fileset_id}"
+    return f"{fileset}/{path}" if path else fileset
 
-    def _files(self, workspace_id: UUID) -> str:
-        return f"{self._root}/files/{workspace_id}"
 
-    def _staging(self, workspace_id: UUID) -> str:
-        return f"{self._root}/staging/{workspace_id}"
+def _below_workspace(key: str) -> str:
+    return key.partition("/")[2]

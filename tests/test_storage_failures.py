@@ -57,7 +57,7 @@ def shaky(refusing: Refusing, tmp_path: Path) -> BlobStore:
 
 
 def put(store: BlobStore, path: str) -> None:
-    store.publish(store.stage(OURS, [b"x"]), OURS, FILESET, path)
+    store.publish(store.stage(OURS, FILESET, path, [b"x"]))
 
 
 def paths(store: BlobStore) -> list[str]:

@@ -1,5 +1,6 @@
 """The files of a fileset over HTTP: bytes are streamed both ways, and never while a transaction is open."""
 
+import errno
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from app.api.endpoint import Call, Query, Routes
 from app.api.shapes import Shown
 from app.api.uploads import uploaded
 from app.db import session_scope
-from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable, TooLarge
+from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable, TooLarge, TooSlow
 from app.logs import get_logger
 from app.models import Fileset
 from app.services import filesets
 from app.services.workspaces import readable_workspace
-from app.storage import StoredFile
+from app.storage import BlobStore, Reading, Staged, StoredFile
 
 log = get_logger(__name__)
 
@@ -80,7 +81,7 @@ def list_files(call: Call, workspace: str, name: str, query: FileQuery) -> FileL
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_WRITE,
     returns=ShownFile,
-    raises=(BadRequest, Forbidden, NotFound, Conflict, TooLarge, Busy),
+    raises=(BadRequest, Forbidden, NotFound, TooSlow, Conflict, TooLarge, Busy),
     transaction=False,
     upload=True,
 )
@@ -95,14 +96,15 @@ def upload_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
     with session_scope(call.context.sessions) as session:
         fileset = filesets.writable_fileset(session, call.actor, workspace, name)
     with _store_failures(workspace, name, path):
-        staged = store.stage(fileset.workspace_id, uploaded(request, max_bytes=max_bytes))
+        chunks = uploaded(request, max_bytes=max_bytes, idle_s=call.context.settings.upload_idle_seconds)
+        staged = store.stage(fileset.workspace_id, fileset.id, path, chunks)
         try:
             with session_scope(call.context.sessions) as session:
                 # Again, and held this time: much can have happened while the bytes arrived.
                 present = filesets.writable_fileset(session, call.actor, workspace, name)
                 if present.id != fileset.id:
                     raise NotFound(f"Fileset '{name}' was deleted while the file was uploaded")
-                file = store.publish(staged, fileset.workspace_id, fileset.id, path)
+                file = _publish(store, staged)
         finally:
             store.discard(staged)
     return _show(workspace, name, file)
@@ -131,6 +133,9 @@ def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
         raise
     start, stop = span or (0, reading.size)
     reading.limit(start, stop)
+    if request.method == "GET":
+        with _store_failures(workspace, name, path):
+            _begin(reading)
     response = Response(reading, 206 if span else 200, mimetype="application/octet-stream")
     response.content_length = stop - start
     response.headers["Accept-Ranges"] = "bytes"
@@ -162,6 +167,21 @@ def delete_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
 def _readable(call: Call, workspace: str, name: str) -> Fileset:
     with session_scope(call.context.sessions) as session:
         return filesets.find_fileset(session, readable_workspace(session, call.actor, workspace), name)
+
+
+def _publish(store: BlobStore, staged: Staged) -> StoredFile:
+    try:
+        return store.publish(staged)
+    except FileNotFoundError as error:
+        raise Busy("The upload was removed before it was complete; send it again.") from error
+
+
+def _begin(reading: Reading) -> None:
+    try:
+        reading.begin()
+    except OSError:
+        reading.close()
+        raise
 
 
 def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> ShownFile:
@@ -223,5 +243,7 @@ def _store_failures(workspace: str, name: str, path: str) -> Iterator[None]:
             "a path. Delete the one that is there, or choose another path."
         ) from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise BadRequest("The path is too long for this storage; choose a shorter one.") from None
         log.warning("store.failed", fileset=f"{workspace}/{name}", exc_info=error)
         raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error

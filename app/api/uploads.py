@@ -1,27 +1,29 @@
 """The body of an upload, as a stream of chunks, however the client has wrapped it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 
 from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from app.errors import BadRequest, TooLarge
+from app.errors import BadRequest, TooLarge, TooSlow
 
 _CHUNK = 1024 * 1024
 FORM_FIELD = "file"
 
 
-def uploaded(request: Request, *, max_bytes: int) -> Iterator[bytes]:
+def uploaded(request: Request, *, max_bytes: int, idle_s: float) -> Iterator[bytes]:
     """The content: the raw body, or the field `file` of a form. Constant memory, and nothing is kept on disk.
 
     Raises TooLarge when the body has more than `max_bytes` (0 is no limit), at once if that was announced.
     Raises BadRequest when the body is no such form, or less of it arrives than was announced.
+    Raises TooSlow when nothing arrives for `idle_s` seconds, as far as the server lets us notice.
     """
     if max_bytes and (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
-    body = _body(request, max_bytes)
+    body = _body(request, max_bytes, idle_s)
     if request.mimetype != "multipart/form-data":
         return body
     boundary = request.mimetype_params.get("boundary", "")
@@ -30,20 +32,51 @@ def uploaded(request: Request, *, max_bytes: int) -> Iterator[bytes]:
     return _form_field(body, boundary.encode())
 
 
-def _body(request: Request, max_bytes: int) -> Iterator[bytes]:
+def _body(request: Request, max_bytes: int, idle_s: float) -> Iterator[bytes]:
     announced, arrived = request.content_length, 0
-    try:
-        while chunk := request.stream.read(_CHUNK):
-            arrived += len(chunk)
-            if max_bytes and arrived > max_bytes:
-                # What is still to come is never read: the server hangs up on whoever goes on sending.
-                raise _too_large(max_bytes)
-            yield chunk
-    except (ClientDisconnected, OSError):
-        raise _broken_off(arrived) from None
+    while chunk := _next_chunk(request, arrived, idle_s):
+        arrived += len(chunk)
+        if max_bytes and arrived > max_bytes:
+            # What is still to come is never read: the server hangs up on whoever goes on sending.
+            raise _too_large(max_bytes)
+        yield chunk
     # Some servers end the stream where the connection ended, without a word.
     if announced is not None and arrived < announced:
         raise _broken_off(arrived)
+
+
+def _next_chunk(request: Request, arrived: int, idle_s: float) -> bytes:
+    try:
+        with _limited_wait(request, idle_s):
+            chunk: bytes = request.stream.read(_CHUNK)
+    except TimeoutError:
+        raise _too_slow(arrived, idle_s) from None
+    except (ClientDisconnected, OSError) as error:
+        if isinstance(error.__cause__, TimeoutError):
+            raise _too_slow(arrived, idle_s) from None
+        raise _broken_off(arrived) from None
+    return chunk
+
+
+@contextmanager
+def _limited_wait(request: Request, idle_s: float) -> Iterator[None]:
+    """Let the connection fail when nothing comes for `idle_s` seconds, for the block only."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None:
+        yield
+        return
+    before = connection.gettimeout()
+    connection.settimeout(idle_s)
+    try:
+        yield
+    finally:
+        # A closed one has nothing left to set.
+        with suppress(OSError):
+            connection.settimeout(before)
+
+
+def _too_slow(arrived: int, idle_s: float) -> TooSlow:
+    return TooSlow(f"Nothing was sent for {idle_s:g} s after {arrived} bytes; nothing was stored.")
 
 
 def _too_large(max_bytes: int) -> TooLarge:

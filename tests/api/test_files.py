@@ -1,16 +1,19 @@
 import io
 from collections.abc import Iterator
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from app.config import Settings
 from app.context import Context
 from app.db import session_scope
 from app.lifecycle import WorkspaceState
 from app.models import Fileset, Workspace
 from tests.factories import make_fileset, make_workspace
+from tests.support.s3 import BUCKET, S3Server, s3fs_uses, serving_s3
 
 FILESET = "/apis/files/v2/workspaces/ml-team/filesets/data"
 DIGITS = b"0123456789"
@@ -23,11 +26,26 @@ def fileset(session: Session) -> Fileset:
     return fileset
 
 
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with serving_s3(tmp_path_factory.mktemp("s3")) as server, s3fs_uses(server.endpoint):
+        yield server
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def settings(request: pytest.FixtureRequest, settings: Settings, s3: S3Server) -> Settings:
+    if request.param == "disk":
+        return settings
+    return settings.model_copy(update={"storage_url": f"s3://{BUCKET}/{uuid4()}"})
+
+
 def stored(client: FlaskClient) -> list[str]:
     return [file["path"] for file in client.get(f"{FILESET}/files").json["data"]]
 
 
 def staged(context: Context) -> list[str]:
+    if context.settings.storage_url:
+        return [upload["Key"] for upload in context.store._tree._uploads("")]
     return [
         path.name for path in (context.settings.data_dir / "blobs" / "staging").rglob("*") if path.is_file()
     ]

@@ -86,12 +86,12 @@ def test_a_namesake_made_after_the_bytes_went_is_not_deleted_in_the_place_of_the
 def test_a_deletion_waits_for_an_upload_that_is_being_published_and_takes_it_along(
     context: Context, fileset: Fileset, errors: list[Exception]
 ) -> None:
-    staged = context.store.stage(fileset.workspace_id, [b"late"])
+    staged = context.store.stage(fileset.workspace_id, fileset.id, "late", [b"late"])
     with session_scope(context.sessions) as session:
         filesets.writable_fileset(session, ACTOR, "ml-team", "data")
         deletion = started(lambda: delete(context), errors)
         wait_until_blocked(session)
-        context.store.publish(staged, fileset.workspace_id, fileset.id, "late")
+        context.store.publish(staged)
     deletion.join()
 
     assert errors == []
@@ -123,12 +123,12 @@ def test_a_workspace_cannot_be_closed_while_an_upload_is_being_published(
         with session_scope(context.sessions) as session:
             session.get_one(Workspace, fileset.workspace_id).state = WorkspaceState.DELETING
 
-    staged = context.store.stage(fileset.workspace_id, [b"just in time"])
+    staged = context.store.stage(fileset.workspace_id, fileset.id, "b", [b"just in time"])
     with session_scope(context.sessions) as session:
         filesets.writable_fileset(session, ACTOR, "ml-team", "data")
         closing = started(close, errors)
         wait_until_blocked(session)
-        context.store.publish(staged, fileset.workspace_id, fileset.id, "b")
+        context.store.publish(staged)
     closing.join()
 
     assert errors == []

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.context import Context
+from app.filetree import StoreMisconfigured
 from app.lifecycle import FailureClass
 
 
@@ -55,7 +56,7 @@ Kind = ResourceKind | RowsKind
 
 def classify(error: BaseException) -> FailureClass:
     """Whether `error` may go away by itself. Anything unknown may."""
-    permanent = (PermissionError, InvalidReference)
+    permanent = (PermissionError, StoreMisconfigured, InvalidReference)
     return FailureClass.PERMANENT if isinstance(error, permanent) else FailureClass.TRANSIENT
 
 

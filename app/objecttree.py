@@ -1,0 +1,312 @@
+"""Keys of an S3 bucket: listed flat, written as multipart uploads, deleted with all their versions.
+
+A draft is a multipart upload of the very key that it will become. So publishing is one short request, whatever
+the size: it is made in a transaction that holds the fileset still, and in that there is no time for a copy.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+from aiohttp import ClientError as TransferError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    ReadTimeoutError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import ConnectionError as NoConnection
+from botocore.parsers import ResponseParserError
+from s3fs import S3File, S3FileSystem
+from s3fs.errors import translate_boto_error
+from s3fs.utils import FileExpired
+
+from app.filetree import Found, StoreMisconfigured
+
+_MISCONFIGURED = {"NoSuchBucket", "InvalidBucketName", "AuthorizationHeaderMalformed", "PermanentRedirect"}
+"""Codes of S3 for which s3fs has milder words; a missing bucket must never look like one that is empty."""
+
+_PART_BYTES = 8 * 1024 * 1024
+_PARTS_OF_ONE_SIZE = 1400
+"""After so many parts they begin to grow: at most 10 000 are allowed, and this way they hold S3's largest file."""
+
+_CLIENT = {"connect_timeout": 5, "read_timeout": 10, "max_pool_connections": 32}
+_ATTEMPTS = 2
+"""Of each request. Both must fail within the 30 s after which PostgreSQL ends an idle transaction."""
+
+
+class ObjectDraft:
+    """An upload that is invisible until it is complete. As FileDraft promises."""
+
+    def __init__(self, filesystem: S3FileSystem, tree: "ObjectTree", key: str, within: str) -> None:
+        self._tree, self._key, self._within = tree, key, within
+        # Not by way of filesystem.open: that keeps every file of which it does not know the end.
+        self._file = S3File(filesystem, tree.path(key), "wb", block_size=_PART_BYTES, autocommit=False)
+
+    def write(self, chunk: bytes) -> None:
+        self._file.blocksize = max(_PART_BYTES, self._file.tell() // _PARTS_OF_ONE_SIZE)
+        with _plain_errors():
+            self._file.write(chunk)
+
+    def finish(self) -> None:
+        with _plain_errors():
+            self._file.close()  # Sends the last part; what makes it visible is `commit`.
+
+    def publish(self) -> None:
+        self._tree.refuse_conflict(self._key, self._within)
+        with _plain_errors():
+            self._file.commit()
+        self._file.mpu = None  # Nothing to abort any more.
+
+    def discard(self) -> None:
+        self._file.closed = True  # Or the garbage collector would send what is left.
+        with suppress(OSError), _plain_errors():
+            self._file.discard()
+
+
+class ObjectReader:
+    """A stored file, fetched in the pieces that are asked for; never those of two versions."""
+
+    def __init__(self, file: S3File) -> None:
+        self._file = file
+        self.size: int = file.size
+
+    def seek(self, position: int) -> None:
+        self._file.seek(position)
+
+    def read(self, size: int) -> bytes:
+        with _plain_errors():
+            chunk: bytes = self._file.read(size)
+        return chunk
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ObjectTree:
+    """What FileTree promises, in a bucket. Directories are only what the slashes of keys make of them."""
+
+    chunk_bytes = 4 * 1024 * 1024
+
+    def __init__(self, filesystem: S3FileSystem, root: str) -> None:
+        bucket, _, prefix = root.partition("/")
+        self._fs, self._bucket = filesystem, bucket
+        self._base = f"{prefix}/files/" if prefix else "files/"
+        # Whatever the operator has set for s3fs wins. It connects on first use, not before.
+        retries = {"total_max_attempts": 1, "mode": "standard"}  # s3fs makes its own.
+        filesystem.config_kwargs = {**_CLIENT, "retries": retries, **filesystem.config_kwargs}
+        filesystem.retries = _ATTEMPTS
+
+    def path(self, key: str) -> str:
+        """A key as s3fs has it."""
+        return f"{self._bucket}/{self._base}{key}"
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    def children(self, top: str = "") -> list[Found]:
+        prefix = self._prefix(top)
+        found = []
+        for page in self._pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
+            directories = (each["Prefix"][:-1] for each in page.get("CommonPrefixes", []))
+            found += [Found(self._key(each), 0, is_file=False) for each in directories]
+            found += self._files_of(page)
+        return found
+
+    def files(self, top: str) -> Iterator[Found]:
+        for page in self._pages("list_objects_v2", Prefix=self._prefix(top)):
+            yield from self._files_of(page)
+
+    def tops(self) -> set[str]:
+        keys = [each.key for each in self.children()]
+        keys += [self._key(upload["Key"]) for upload in self._uploads("")]
+        return {key.partition("/")[0] for key in keys}
+
+    def file_size(self, key: str) -> int:
+        with _plain_errors():
+            entry = self._fs.info(self.path(key))
+        if entry["type"] != "file":
+            raise FileNotFoundError(f"{self.path(key)} is not a file")
+        return int(entry["size"])
+
+    def open_file(self, key: str) -> ObjectReader:
+        with _plain_errors():
+            file = S3File(self._fs, self.path(key), "rb", block_size=self.chunk_bytes, cache_type="none")
+        if file.details["type"] != "file":
+            raise FileNotFoundError(f"{self.path(key)} is not a file")
+        return ObjectReader(file)
+
+    # --- writing and removing -----------------------------------------------------------------------------
+
+    def draft(self, key: str, *, within: str) -> ObjectDraft:
+        return ObjectDraft(self._fs, self, key, within)
+
+    def refuse_conflict(self, key: str, within: str) -> None:
+        """Raise as `publish` does. A bucket would keep `a` beside `a/b`, and nobody could download both."""
+        if next(self.files(key), None):
+            raise IsADirectoryError(f"{self.path(key)} is a directory")
+        above = key.rpartition("/")[0]
+        while above != within:
+            with suppress(FileNotFoundError):
+                self.file_size(above)
+                raise NotADirectoryError(f"{self.path(above)} is a file")
+            above = above.rpartition("/")[0]
+
+    def remove_file(self, key: str) -> None:
+        self._call("delete_object", Key=self._base + key)
+
+    def remove_all(self, top: str) -> None:
+        failures: list[OSError] = []
+        for doomed in self._versions(top):
+            answer = self._call("delete_objects", Delete={"Objects": doomed, "Quiet": True})
+            # The request as a whole has succeeded; s3fs would leave it at that.
+            failures += [
+                _refused(self.path(self._key(each["Key"])), each) for each in answer.get("Errors", [])
+            ]
+        self.remove_drafts(top)
+        if failures:
+            raise failures[0]
+
+    def remains(self, top: str) -> str | None:
+        doomed = next(self._versions(top), None) or next(self._uploads(top), None)
+        first = doomed[0] if isinstance(doomed, list) else doomed
+        return self._key(first["Key"]) if first else None
+
+    def prune(self, top: str) -> None:
+        """There are no empty directories."""
+
+    def _versions(self, top: str) -> Iterator[list[dict[str, str]]]:
+        """Pages of everything below that takes up space, as `delete_objects` wants to be told."""
+        if self._has_versions():
+            for page in self._pages("list_object_versions", Prefix=self._prefix(top)):
+                every = (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+                if every:
+                    yield [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in every]
+            return
+        for page in self._pages("list_objects_v2", Prefix=self._prefix(top)):
+            if page.get("Contents"):
+                yield [{"Key": each["Key"]} for each in page["Contents"]]
+
+    def _has_versions(self) -> bool:
+        try:
+            return bool(self._call("get_bucket_versioning").get("Status"))
+        except OSError as error:
+            if error.errno == errno.ENOSYS:  # Stores that are only like S3.
+                return False
+            raise
+
+    # --- drafts -------------------------------------------------------------------------------------------
+
+    def remove_drafts(self, top: str) -> None:
+        for upload in self._uploads(top):
+            self._abort(upload)
+
+    def has_drafts(self, top: str) -> bool:
+        return next(self._uploads(top), None) is not None
+
+    def collect_drafts(self, older_than: datetime) -> int:
+        collected = 0
+        for upload in self._uploads(""):
+            with suppress(FileNotFoundError):  # Published or discarded meanwhile.
+                if upload["Initiated"] < older_than and self._last_written(upload) < older_than:
+                    self._abort(upload)
+                    collected += 1
+        return collected
+
+    def _last_written(self, upload: dict[str, Any]) -> datetime:
+        named = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+        parts = (part for page in self._pages("list_parts", **named) for part in page.get("Parts", []))
+        latest: datetime = max((part["LastModified"] for part in parts), default=upload["Initiated"])
+        return latest
+
+    def _uploads(self, top: str) -> Iterator[dict[str, Any]]:
+        prefix = self._prefix(top)
+        for page in self._pages("list_multipart_uploads", Prefix=prefix):
+            # Not every store minds the prefix.
+            yield from (each for each in page.get("Uploads", []) if each["Key"].startswith(prefix))
+
+    def _abort(self, upload: dict[str, Any]) -> None:
+        with suppress(FileNotFoundError):
+            self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+
+    # --- S3 -----------------------------------------------------------------------------------------------
+
+    def _prefix(self, top: str) -> str:
+        return f"{self._base}{top}/" if top else self._base
+
+    def _key(self, name: str) -> str:
+        return name.removeprefix(self._base)
+
+    def _files_of(self, page: dict[str, Any]) -> list[Found]:
+        # A name that ends in a slash is how some tools remember an empty directory.
+        return [
+            Found(self._key(each["Key"]), each["Size"], is_file=True)
+            for each in page.get("Contents", [])
+            if not each["Key"].endswith("/")
+        ]
+
+    def _pages(self, method: str, **wanted: Any) -> Iterator[dict[str, Any]]:
+        while True:
+            page = self._call(method, **wanted)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            wanted |= {name.removeprefix("Next"): page[name] for name in page if name.startswith("Next")}
+
+    def _call(self, method: str, **wanted: Any) -> dict[str, Any]:
+        with _plain_errors():
+            answer: dict[str, Any] = self._fs.call_s3(method, Bucket=self._bucket, **wanted)
+        return answer
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Let only OSErrors out, and let their class tell whether another attempt may help.
+
+    PermissionError and StoreMisconfigured will not go away by themselves. No text holds a secret.
+    """
+    try:
+        yield
+    except (ConnectTimeoutError, ReadTimeoutError) as error:
+        raise TimeoutError("the object store does not answer") from error
+    except (
+        NoConnection,
+        HTTPClientError,
+        TransferError,
+        CredentialRetrievalError,
+        TokenRetrievalError,
+    ) as error:
+        raise ConnectionError(f"no answer from the object store ({type(error).__name__})") from error
+    except ResponseParserError as error:
+        raise ConnectionError("the object store's answer was cut off or is not its own") from error
+    except (BotoCoreError, ValueError) as error:
+        raise StoreMisconfigured(f"the object store cannot be used ({error})") from error
+    except FileExpired as error:
+        raise OSError("the file was replaced while it was read") from error
+    except OSError as error:  # After those of botocore, some of which are OSErrors that name the endpoint.
+        if not isinstance(error.__cause__, ClientError):
+            raise
+        raise _plain(error, error.__cause__) from error
+
+
+def _plain(error: OSError, answer: ClientError) -> OSError:
+    code = answer.response["Error"].get("Code", "")
+    text = f"{code}: {error.strerror or error}"
+    if code in _MISCONFIGURED:
+        return StoreMisconfigured(text)
+    plain = type(error)(text)
+    plain.errno = error.errno
+    return plain
+
+
+def _refused(path: str, failure: dict[str, Any]) -> OSError:
+    """An entry of the errors of `delete_objects`, as if the path had been deleted by itself."""
+    told = {"Error": {"Code": failure.get("Code", ""), "Message": failure.get("Message", "")}}
+    answer = ClientError(told, "DeleteObjects")
+    error = _plain(translate_boto_error(answer), answer)
+    error.args = (f"{error} ({path})",)
+    return error

@@ -1,0 +1,193 @@
+"""A bucket that fails: for a while, slowly, in the middle of its answers, or because nobody may use it any more."""
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.models import Fileset
+from app.storage import BlobStore
+from tests.faults.conftest import Measured
+from tests.faults.world import EACH, QUICK, RING_LOST_S, WORK_S, Tenant, World, seconds_since
+from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
+from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
+from tests.support.stack import Stack
+
+URL = f"s3://{BUCKET}/production"
+ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
+OUTAGE_S = 20.0
+SLOW = Fault(delay_s=0.2)
+# The back-off after the last failure, and what a slice of several requests to a bucket takes.
+RECOVERY_S = QUICK["backoff_cap_seconds"] + RING_LOST_S + 2 * WORK_S
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with serving_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def proxy(s3: S3Server) -> Iterator[Proxy]:
+    with proxying(s3.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[Stack]:
+    settings = {**QUICK, "item_timeout_seconds": 1.5, "fruitless_passes": 100}
+    with Stack(
+        tmp_path_factory.mktemp("store"),
+        environment=environment(proxy.endpoint),
+        storage_url=URL,
+        **settings,
+    ) as stack:
+        yield stack
+
+
+@pytest.fixture
+def world(world: World, s3: S3Server, proxy: Proxy) -> World:
+    """As the others have it, but with its files in a bucket that does not fail at first."""
+    proxy.fail(None)
+    with s3fs_uses(s3.endpoint):
+        world.store = BlobStore.open(URL)
+    return world
+
+
+def keys(s3: S3Server, tenant: Tenant) -> list[str]:
+    return s3.keys(f"production/files/{tenant.id}/")
+
+
+def filesets_of(world: World, tenant: Tenant) -> list[UUID]:
+    with Session(world.engine) as session:
+        query = select(Fileset.id).where(Fileset.workspace_id == tenant.id).order_by(Fileset.name)
+        return list(session.scalars(query))
+
+
+def asked(proxy: Proxy, stack: Stack, times: int, fault: Fault) -> None:
+    """Let the store fail so until it was asked that often."""
+    before = len(proxy.requests)
+    proxy.fail(fault)
+    stack.wait_until(lambda: len(proxy.requests) >= before + times, f"the store was asked {times} times")
+
+
+def post(stack: Stack, deletion: str, what: str, **body: Any) -> None:
+    answer = stack.client.post(f"/apis/entities/v2/deletions/{deletion}/{what}", json=body, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Measured
+) -> None:
+    doomed, neighbour = world.fill(), world.fill()
+    neighbours = keys(s3, neighbour)
+    proxy.fail(SLOW_DOWN)
+    started = time.monotonic()
+    deletion = world.delete(doomed.name)
+
+    stack.wait_until(lambda: seconds_since(started) > OUTAGE_S, "the outage is over", timeout_s=OUTAGE_S + 5)
+    report = world.report(deletion)
+    assert report["state"] == "DELETING"
+    assert any("SlowDown: Please reduce your request rate" in each["message"] for each in report["failures"])
+    assert {failure["error_class"] for failure in report["failures"]} == {"transient"}
+    asked(proxy, stack, 5, SLOW)
+    asked(proxy, stack, 5, TRUNCATED)
+    proxy.fail(None)
+    recovered = time.monotonic()
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    within("store down, slow, cut off, and back: DONE", seconds_since(recovered), RECOVERY_S)
+    assert "failed" not in world.events(deletion)
+    assert (world.left_of(doomed.id), keys(s3, doomed)) == ([], [])
+    assert world.is_untouched(neighbour)
+    assert keys(s3, neighbour) == neighbours != []
+
+
+def test_the_api_says_that_the_store_fails_and_goes_on_when_it_is_back(
+    world: World, stack: Stack, proxy: Proxy
+) -> None:
+    tenant = world.fill()
+    url = f"/apis/files/v2/workspaces/{tenant.name}/filesets/fileset-0/-/a/b.txt"
+
+    for fault in (SLOW_DOWN, FORBIDDEN, TRUNCATED):
+        proxy.fail(fault)
+        for answer in (stack.client.get(url), stack.client.put(url, content=b"new")):
+            assert answer.status_code == 503
+            assert answer.json()["detail"].startswith("The storage failed")
+    proxy.fail(None)
+
+    assert stack.client.get(url).content == b"bytes"
+    assert " 500 " not in stack.log("web")
+
+
+def test_a_download_that_the_store_breaks_off_is_not_taken_for_whole(
+    world: World, stack: Stack, proxy: Proxy
+) -> None:
+    tenant = world.fill()
+    url = f"/apis/files/v2/workspaces/{tenant.name}/filesets/fileset-0/-/large"
+    assert stack.client.put(url, content=b"x" * 12_000_000).status_code == 200
+    pieces = count()
+    # The first piece of the file comes, and no other.
+    proxy.choose = lambda method, target: (
+        SLOW_DOWN if method == "GET" and target.endswith("/large") and next(pieces) else None
+    )
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        stack.client.get(url)
+
+    proxy.fail(None)
+    assert len(stack.client.get(url).content) == 12_000_000
+
+
+def test_revoked_credentials_fail_at_once_and_a_retry_finishes_once_they_are_restored(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Measured
+) -> None:
+    doomed, neighbour = world.fill(), world.fill()
+    proxy.fail(FORBIDDEN)
+    started = time.monotonic()
+    deletion = world.delete(doomed.name)
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+
+    within("credentials revoked: FAILED", seconds_since(started), RING_LOST_S + 2 * WORK_S)
+    report = world.report(deletion)
+    assert (
+        "PermissionError: InvalidAccessKeyId: The Access Key Id you provided does not exist"
+        in report["reason"]
+    )
+    assert {failure["error_class"] for failure in report["failures"]} == {"permanent"}
+    assert report["next_reattempt_at"] is None
+    assert keys(s3, doomed) != []
+    said = str(report) + stack.log("worker")
+    assert "secret" not in said.replace("secrets", "")
+
+    proxy.fail(None)
+    post(stack, deletion, "retry")
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    assert (world.left_of(doomed.id), keys(s3, doomed)) == ([], [])
+    assert world.is_untouched(neighbour)
+    assert keys(s3, neighbour) != []
+
+
+def test_a_fileset_that_nobody_may_delete_can_be_skipped(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy
+) -> None:
+    doomed = world.fill()
+    forbidden = filesets_of(world, doomed)[1]
+    proxy.fail(Fault(403, "AccessDenied", "The object is under legal hold"), only=str(forbidden))
+    deletion = world.delete(doomed.name)
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    assert world.report(deletion)["deleted"]["filesets"] == EACH - 1
+
+    post(stack, deletion, "skip", kind="filesets", resource_id=str(forbidden), reason="legal hold")
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    left = keys(s3, doomed)
+    assert left != []
+    assert all(f"/{forbidden}/" in key for key in left)
