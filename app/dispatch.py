@@ -61,20 +61,25 @@ def cleanup_ring(deletion_id: UUID, workspace: str, phase: str | None, *, attemp
     return Message(cleanup_task(phase), CLEANUP_QUEUE, facts)
 
 
-def job_ring(job_id: UUID, workspace_id: UUID, name: str) -> Message:
-    """Ring for the runtime to look at a job."""
+def job_ring(job_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
+    """Ring for the runtime to look at a job; for `host`, if processes of it may be alive there."""
     facts = {"job": name, "job_id": str(job_id), "workspace_id": str(workspace_id)}
-    return Message(TaskName.JOB_RUN, RUNTIME_QUEUE, facts)
+    return Message(TaskName.JOB_RUN, runtime_queue(host), facts)
 
 
-def deployment_ring(deployment_id: UUID, workspace_id: UUID, name: str) -> Message:
-    """Ring for the runtime to look at a deployment."""
+def deployment_ring(deployment_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
+    """Ring for the runtime to look at a deployment; for `host`, if processes of it may be alive there."""
     facts = {
         "deployment": name,
         "deployment_id": str(deployment_id),
         "workspace_id": str(workspace_id),
     }
-    return Message(TaskName.DEPLOYMENT_RUN, RUNTIME_QUEUE, facts)
+    return Message(TaskName.DEPLOYMENT_RUN, runtime_queue(host), facts)
+
+
+def runtime_queue(host: str | None) -> str:
+    """Where the runtime workers of one host listen, who alone can see its processes; without a host, all of them."""
+    return f"{RUNTIME_QUEUE}.{host}" if host else RUNTIME_QUEUE
 
 
 def readable(facts: dict[str, Any]) -> str:

@@ -1,11 +1,9 @@
 """Where a server may listen: without authentication, only where nobody but this machine can reach it."""
 
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
-from socket import getaddrinfo
 from typing import Any
 
-from app.config import Settings
+from app.config import Settings, is_loopback
 
 Address = tuple[Any, ...] | str | bytes
 """As sockets name it: host and port, or the path of a Unix socket."""
@@ -13,7 +11,7 @@ Address = tuple[Any, ...] | str | bytes
 
 def refusal(settings: Settings, addresses: Iterable[Address]) -> str | None:
     """Why a server must not listen on `addresses`: one line with variable and remedy. None if it may."""
-    exposed = [one for one in addresses if isinstance(one, tuple) and not _is_loopback(str(one[0]))]
+    exposed = [one for one in addresses if isinstance(one, tuple) and not is_loopback(str(one[0]))]
     if not exposed:
         return None
     where = ", ".join(f"{host or '0.0.0.0'}:{port}" for host, port, *_ in exposed)  # noqa: S104 -- the words for it
@@ -28,14 +26,3 @@ def refusal(settings: Settings, addresses: Iterable[Address]) -> str | None:
             "set it to true, listen on 127.0.0.1, or set WORKSPACES_ALLOW_OPEN_ACCESS=true if that is meant."
         )
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        found = {ip_address(str(address[0])) for *_, address in getaddrinfo(host, None)}
-    except (OSError, ValueError):
-        return False
-    return all(
-        (one.ipv4_mapped if isinstance(one, IPv6Address) and one.ipv4_mapped else one).is_loopback
-        for one in found
-    )

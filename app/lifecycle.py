@@ -29,8 +29,8 @@ class JobStatus(StrEnum):
     """Life of a job; the names and moves are the published contract."""
 
     CREATED = "created"  #: Accepted; the runtime worker takes it up.
-    PENDING = "pending"  #: The runtime has it and waits for something to run it with.
-    ACTIVE = "active"  #: Its process runs.
+    PENDING = "pending"  #: A runtime worker has it; its first process is about to start.
+    ACTIVE = "active"  #: Its processes run.
     CANCELLING = "cancelling"  #: Asked to stop; the runtime confirms.
     CANCELLED = "cancelled"  #: Stopped on request. Final.
     PAUSING = "pausing"  #: Asked to pause; the runtime confirms.

@@ -13,6 +13,7 @@ from app.models import (
     Entity,
     Fileset,
     Job,
+    JobLog,
     Project,
     RoleBinding,
     Workspace,
@@ -27,19 +28,29 @@ def make_workspace(session: Session, name: str = "ml-team", **values: Any) -> Wo
 
 
 def make_job(
-    session: Session, workspace: Workspace, name: str = "train", status: JobStatus = JobStatus.CREATED
+    session: Session,
+    workspace: Workspace,
+    name: str = "train",
+    status: JobStatus = JobStatus.CREATED,
+    **values: Any,
 ) -> Job:
+    values = {"platform_spec": {"steps": []}, **values}
     return _added(
         session,
         Job(
             workspace_id=workspace.id,
             name=name,
             source="tests",
-            platform_spec={"steps": []},
             fileset=f"job-fileset-{name}",
             status=status,
+            **values,
         ),
     )
+
+
+def make_job_log(session: Session, job: Job, message: str = "hello", **values: Any) -> JobLog:
+    values = {"workspace_id": job.workspace_id, "attempt_id": job.attempt_id, "step": "main", **values}
+    return _added(session, JobLog(job_id=job.id, task="main", message=message, **values))
 
 
 def make_config(session: Session, workspace: Workspace, name: str = "small") -> DeploymentConfig:
@@ -79,7 +90,7 @@ def make_fileset(
     fileset = _added(session, Fileset(workspace_id=workspace.id, name=name))
     for path, content in (files or {}).items():
         assert store is not None
-        store.publish(store.stage(workspace.id, [content]), workspace.id, fileset.id, path)
+        store.publish(store.stage(workspace.id, fileset.id, path, [content]))
     return fileset
 
 
@@ -113,7 +124,7 @@ def make_binding(
 def fill(session: Session, store: BlobStore, workspace: Workspace, *, number: int = 2) -> dict[str, int]:
     """Put `number` of every kind into a workspace; what it then holds."""
     for i in range(number):
-        make_job(session, workspace, f"job-{i}")
+        make_job_log(session, make_job(session, workspace, f"job-{i}"))
         make_config(session, workspace, f"config-{i}")
         make_deployment(session, workspace, f"deployment-{i}")
         make_fileset(session, workspace, f"fileset-{i}", store=store, files={"a/b.txt": b"bytes"})
@@ -124,6 +135,7 @@ def fill(session: Session, store: BlobStore, workspace: Workspace, *, number: in
     session.commit()
     return {
         "jobs": number,
+        "job_logs": number,
         "deployments": number,
         "deployment_configs": number,
         "filesets": number,

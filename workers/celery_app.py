@@ -1,5 +1,6 @@
 """The Celery application of workers, beat and Flower."""
 
+from threading import Lock
 from typing import Any
 
 from celery import Celery
@@ -59,14 +60,16 @@ def configure(settings: Settings) -> Celery:
 celery = configure(load_settings())
 
 _context: Context | None = None
+_context_lock = Lock()  # The tasks of the runtime worker are threads.
 
 
 def context() -> Context:
     """The connections of this process."""
     global _context  # noqa: PLW0603 -- one per process, made after the fork
-    if _context is None:
-        _context = Context.open(load_settings())
-    return _context
+    with _context_lock:
+        if _context is None:
+            _context = Context.open(load_settings())
+        return _context
 
 
 @worker_process_init.connect

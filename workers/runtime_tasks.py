@@ -1,21 +1,24 @@
-"""The runtime queue: the life of jobs and deployments."""
+"""The runtime queue: each task supervises one job or deployment, for as long as its processes live."""
 
 from uuid import UUID
 
 from app.dispatch import TaskName
 from app.runtime import deployments, jobs
 from workers.celery_app import celery, context
+from workers.host import stopping
 
 
-@celery.task(name=TaskName.JOB_RUN.value, max_retries=3)
+# Acknowledged when it is heard: the row knows what is left to do, and the sweep rings again, while Redis would
+# deliver the message of a long job again and again. The pool of threads, in which they run, has no time limits.
+@celery.task(name=TaskName.JOB_RUN.value, acks_late=False, max_retries=0)
 def run_job(job_id: str, workspace_id: str, job: str) -> str:
-    """Move a job on by what it was asked for."""
+    """Run a job, or do whatever else it waits for."""
     del workspace_id  # shown in Flower
-    return f"{job}: {jobs.advance(context(), UUID(job_id))}"
+    return f"{job}: {jobs.supervise(context(), UUID(job_id), stopping=stopping)}"
 
 
-@celery.task(name=TaskName.DEPLOYMENT_RUN.value, max_retries=3)
+@celery.task(name=TaskName.DEPLOYMENT_RUN.value, acks_late=False, max_retries=0)
 def run_deployment(deployment_id: str, workspace_id: str, deployment: str) -> str:
-    """Move a deployment on by what it was asked for."""
+    """Serve a deployment, or do whatever else it waits for."""
     del workspace_id  # shown in Flower
-    return f"{deployment}: {deployments.advance(context(), UUID(deployment_id))}"
+    return f"{deployment}: {deployments.supervise(context(), UUID(deployment_id), stopping=stopping)}"

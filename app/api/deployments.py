@@ -74,8 +74,10 @@ class DeploymentQuery(OldestFirstQuery):
 def create_deployment(call: Call, workspace: str, body: NewDeployment) -> DeploymentShown:
     """Create a deployment.
 
-    This release has no executor: the deployment is accepted and waits in status `PENDING`.
+    The runtime starts its server and checks its health; it is `READY` once that succeeds, and its status message
+    says where it serves.
     """
+    _require_backend(call)
     deployment = deployments.create_deployment(
         call.session,
         call.actor,
@@ -135,13 +137,18 @@ def get_deployment(call: Call, workspace: str, name: str) -> DeploymentShown:
     permission=Permission.DEPLOYMENTS_WRITE,
     status=201,
     returns=DeploymentShown,
-    raises=(BadRequest, NotFound, WrongState),
+    raises=(BadRequest, NotFound, WrongState, Unprocessable),
 )
 def create_deployment_version(call: Call, workspace: str, name: str, body: NewVersion) -> DeploymentShown:
-    """Create the next version of a deployment."""
+    """Create the next version of a deployment.
+
+    It takes the place of the versions before it, which are then stopped, once it is `READY`.
+    """
+    _require_backend(call)
     deployment = deployments.create_version(
         call.session, call.actor, workspace, name, config=body.config, config_version=body.config_version
     )
+    _ring(call, deployment)
     return _shown(deployment, workspace)
 
 
@@ -205,7 +212,8 @@ def report_status(
 ) -> DeploymentShown:
     """Report what became of a deployment.
 
-    From DELETING only DELETED can follow, and after DELETED nothing.
+    From DELETING only DELETED can follow, and after DELETED nothing. What the runtime supervises it reports
+    itself: then 409.
     """
     deployment = deployments.report_status(
         call.session,
@@ -231,6 +239,11 @@ def list_models(call: Call, workspace: str, name: str) -> ServedModels:
     return ServedModels(workspace=workspace, name=name, models=[])
 
 
+def _require_backend(call: Call) -> None:
+    if call.context.settings.backend == "none":
+        raise Unprocessable("Deployments are not enabled because the backend runtime is set to 'none'")
+
+
 def _delete(call: Call, workspace: str, name: str, version: int | None) -> Response | None:
     stopping = deployments.delete_deployment(call.session, call.actor, workspace, name, version=version)
     if not stopping:
@@ -249,7 +262,7 @@ def _versions(call: Call, workspace: str, name: str) -> list[Deployment]:
 
 
 def _ring(call: Call, deployment: Deployment) -> None:
-    message = deployment_ring(deployment.id, deployment.workspace_id, deployment.name)
+    message = deployment_ring(deployment.id, deployment.workspace_id, deployment.name, deployment.host)
     after_commit(call.session, lambda: call.context.bell.ring(message))
 
 

@@ -1,23 +1,25 @@
-"""How far a job is, over HTTP: its status, steps, log and results."""
+"""How far a job is, over HTTP: its status and its steps."""
 
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from flask import request
 from pydantic import BaseModel, Field
 from sqlalchemy import true
 
 from app.access.permissions import Permission
-from app.api.endpoint import Call, Query, Routes
+from app.api.endpoint import Body, Call, Routes
 from app.api.filters import Fields, parse_filter, parse_sort
 from app.api.paging import ListQuery, Page, paginate
 from app.api.scoped import rows_in
 from app.api.shapes import Moment
-from app.errors import BadRequest, NotFound, Unprocessable
+from app.clock import now
+from app.errors import BadRequest, NotFound, WrongState
 from app.lifecycle import JobStatus
 from app.models import Job
+from app.services import job_steps
 from app.services.jobs import find_job
-from app.services.workspaces import readable_workspace
+from app.services.workspaces import readable_workspace, writable_workspace
 
 routes = Routes("jobs")
 ONE = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>"
@@ -32,18 +34,31 @@ STEP_FIELDS = Fields(
         "updated_at": Job.updated_at,
     },
 )
-"""A step takes all of this from its job."""
+"""In a list, what is asked of a step is asked of its job."""
 
 
-class StepStatus(BaseModel):
-    """How far a step is. Tasks belong to executors, of which this release has none."""
+class TaskStatus(BaseModel):
+    """How far a task of a step is."""
 
     id: UUID
     name: str
     status: JobStatus
     status_details: dict[str, Any]
     error_details: dict[str, Any]
-    tasks: list[dict[str, Any]]
+    error_stack: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class StepStatus(BaseModel):
+    """How far a step is."""
+
+    id: UUID
+    name: str
+    status: JobStatus
+    status_details: dict[str, Any]
+    error_details: dict[str, Any]
+    tasks: list[TaskStatus]
     created_at: Moment
     updated_at: Moment
 
@@ -65,11 +80,15 @@ class Step(BaseModel):
     """A step whose turn has come, with what it needs to know of its job."""
 
     id: UUID
+    entity_id: UUID
     job: str
     attempt_id: UUID
+    parent: UUID
     fileset: str
     workspace: str
+    project: str | None
     name: str
+    config: dict[str, Any]
     step_spec: dict[str, Any]
     status: JobStatus
     status_details: dict[str, Any]
@@ -79,6 +98,14 @@ class Step(BaseModel):
     updated_at: Moment
 
 
+class StepReport(Body):
+    """How far a step is; what is left out stays as it is."""
+
+    status: JobStatus
+    status_details: dict[str, Any] | None = None
+    error_details: dict[str, Any] | None = None
+
+
 class StepQuery(ListQuery):
     """A page of steps."""
 
@@ -86,50 +113,29 @@ class StepQuery(ListQuery):
     sort: str = Field("created_at", description="Field to sort by; a leading `-` sorts descending.")
 
 
-class LogQuery(Query):
-    """A stretch of a log."""
-
-    limit: int = Field(100, gt=0, le=10_000, description="Lines per page.")
-    page_cursor: str | None = Field(None, description="`next_page` of the page before.")
-
-
-class LogPage(BaseModel):
-    """Lines of a log. Nothing has run, so there are none."""
-
-    data: list[dict[str, Any]]
-    total: int
-    next_page: str | None
-    prev_page: str | None
-
-
-class Results(BaseModel):
-    """What a job has produced. Nothing has run, so there is nothing."""
-
-    data: list[dict[str, Any]]
-
-
 @routes.add("GET", f"{ONE}/status", permission=Permission.JOBS_READ, returns=Progress, raises=(NotFound,))
 def get_status(call: Call, workspace: str, name: str) -> Progress:
-    """Get the status of a job and of its steps."""
-    job = _job(call, workspace, name)
-    shared: dict[str, Any] = {
-        "status": job.status,
-        "error_details": job.error_details or {},
-        "created_at": job.created_at,
-        "updated_at": job.updated_at,
-    }
-    step_name = _first_step(job)["name"]
-    step = StepStatus(id=_step_id(job), name=step_name, status_details={}, tasks=[], **shared)
-    return Progress(id=job.id, name=job.name, status_details=job.status_details, steps=[step], **shared)
+    """Get the status of a job, and of its steps whose turn has come."""
+    job = find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
+    return Progress(
+        id=job.id,
+        name=job.name,
+        status=job.status,
+        status_details=job.status_details,
+        error_details=job.error_details or {},
+        created_at=job.created_at,
+        updated_at=job.updated_at,
+        steps=[_status(step) for step in job_steps.first_steps(job)],
+    )
 
 
 @routes.add(
     "GET", f"{ONE}/steps", permission=Permission.JOBS_READ, returns=Page[Step], raises=(BadRequest, NotFound)
 )
 def list_steps(call: Call, workspace: str, name: str, query: StepQuery) -> Page[Step]:
-    """List the steps whose turn has come, of one job, or of all for the name `-`.
+    """List the steps that are at work, of one job, or of all for the name `-`.
 
-    Steps run one after another; until the first has ended it is the only one. Workspace `-` means all.
+    Steps run one after another: it is the one whose turn came last. Workspace `-` means all.
     """
     wanted = parse_filter(request.args)
     statement = (
@@ -145,55 +151,55 @@ def list_steps(call: Call, workspace: str, name: str, query: StepQuery) -> Page[
         page_size=query.page_size,
         sort=query.sort,
         filter=wanted,
-        item=_step,
+        item=lambda job, home: _step(job, home, job_steps.first_steps(job)[-1]),
     )
 
 
-@routes.add("GET", f"{ONE}/logs", permission=Permission.JOBS_READ, returns=LogPage, raises=(NotFound,))
-def get_logs(call: Call, workspace: str, name: str, query: LogQuery) -> LogPage:
-    """Read the log of a job."""
-    _job(call, workspace, name)
-    if query.page_cursor is not None:
-        # No log fills a page, so no cursor was ever given out.
-        raise Unprocessable("Invalid page cursor")
-    return LogPage(data=[], total=0, next_page=None, prev_page=None)
+@routes.add("GET", f"{ONE}/steps/<step>", permission=Permission.JOBS_READ, returns=Step, raises=(NotFound,))
+def get_step(call: Call, workspace: str, name: str, step: str) -> Step:
+    """Get a step whose turn has come."""
+    job = find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
+    return _step(job, workspace, job_steps.find_step(job, step))
 
 
-@routes.add("GET", f"{ONE}/results", permission=Permission.JOBS_READ, returns=Results, raises=(NotFound,))
-def list_results(call: Call, workspace: str, name: str) -> Results:
-    """List the results of a job."""
-    _job(call, workspace, name)
-    return Results(data=[])
+@routes.add(
+    "PATCH",
+    f"{ONE}/steps/<step>/status",
+    permission=Permission.JOBS_REPORT,
+    returns=Step,
+    raises=(NotFound, WrongState),
+)
+def report_step(call: Call, workspace: str, name: str, step: str, body: StepReport) -> Step:
+    """Report how far a step is.
+
+    The status of the job itself follows its processes, not what is reported.
+    """
+    home = writable_workspace(call.session, call.actor, workspace)
+    job = find_job(call.session, home, name, lock=True)
+    reported = job_steps.report_step(
+        job, step, body.status, status_details=body.status_details, error_details=body.error_details
+    )
+    job.updated_at, job.updated_by = now(), call.actor.id
+    return _step(job, workspace, reported)
 
 
-def _job(call: Call, workspace: str, name: str) -> Job:
-    return find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
+def _status(step: job_steps.Entry) -> StepStatus:
+    tasks = [{**task, "error_details": task["error_details"] or {}} for task in step.get("tasks", [])]
+    return StepStatus.model_validate({**step, "error_details": step["error_details"] or {}, "tasks": tasks})
 
 
-def _first_step(job: Job) -> dict[str, Any]:
-    step: dict[str, Any] = job.platform_spec["steps"][0]
-    return step
-
-
-def _step_id(job: Job) -> UUID:
-    # Derived, because no row keeps it: the same step of the same attempt has the same id.
-    return uuid5(job.attempt_id, _first_step(job)["name"])
-
-
-def _step(job: Job, workspace: str) -> Step:
-    spec = _first_step(job)
+def _step(job: Job, workspace: str, step: job_steps.Entry) -> Step:
+    spec = job_steps.spec_of(job, step["name"])
     return Step(
-        id=_step_id(job),
+        entity_id=step["id"],
         job=job.name,
         attempt_id=job.attempt_id,
+        parent=job.attempt_id,
         fileset=job.fileset,
         workspace=workspace,
-        name=spec["name"],
+        project=job.project,
+        config=spec.get("config") or {},
         step_spec=spec,
-        status=job.status,
-        status_details={},
-        error_details=job.error_details,
         auth_context=None,
-        created_at=job.created_at,
-        updated_at=job.updated_at,
+        **{key: value for key, value in step.items() if key != "tasks"},
     )

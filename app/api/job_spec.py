@@ -6,7 +6,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from app.api.endpoint import Body
 from app.api.shapes import Name
+from app.config import Settings
 from app.errors import Unprocessable
+from app.services.job_steps import command_of
 
 
 class SecretReference(Body):
@@ -18,7 +20,7 @@ class SecretReference(Body):
 class EnvironmentVariable(Body):
     """An environment variable: its value, or the secret that holds it."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, pattern="^[^=]+$")]
     value: str | None = None
     from_secret: SecretReference | None = None
 
@@ -55,7 +57,7 @@ class Resources(Body):
 
 
 class ContainerExecutor(Body):
-    """Runs a container."""
+    """Runs a container; on a subprocess profile, its entry point with its command, without the image."""
 
     provider: Literal["cpu", "gpu", "gpu_distributed"]
     profile: str = "default"
@@ -68,7 +70,7 @@ class SubprocessExecutor(Body):
 
     provider: Literal["subprocess"]
     profile: str = "default"
-    command: list[str]
+    command: Annotated[list[str], Field(min_length=1)]
 
 
 class Lifecycle(Body):
@@ -100,14 +102,18 @@ class PlatformSpec(Body):
                 raise ValueError(f"two steps are named '{name}'; give each step its own name")
         return self
 
-    def check_references(self) -> None:
-        """Raise Unprocessable for an execution profile or a secret that does not exist."""
-        known = {(profile.provider, profile.profile) for profile in PROFILES}
+    def check_references(self, settings: Settings) -> None:
+        """Raise Unprocessable for an execution profile or a secret that does not exist, or nothing to start."""
+        known = {(profile.provider, profile.profile) for profile in profiles(settings)}
         for step in self.steps:
             wanted = (step.executor.provider, step.executor.profile)
             if wanted not in known:
                 raise Unprocessable(
                     f"The execution profile '{'/'.join(wanted)}' specified in step '{step.name}' does not exist."
+                )
+            if not command_of(step.executor.model_dump()):
+                raise Unprocessable(
+                    f"Step '{step.name}' starts nothing: give its container an entrypoint or a command."
                 )
             for variable in step.environment:
                 if variable.from_secret:
@@ -126,8 +132,11 @@ class Profile(BaseModel):
     config: dict[str, Any]
 
 
-PROFILES = [
-    Profile(provider=provider, profile="default", backend="none", config={})
-    for provider in ("cpu", "gpu", "gpu_distributed", "subprocess")
-]
-"""Backend `none`: such steps are accepted, and wait until there is something to execute them."""
+def profiles(settings: Settings) -> list[Profile]:
+    """The execution profiles there are."""
+    if not settings.runs_processes:
+        return []
+    return [
+        Profile(provider=provider, profile="default", backend="subprocess", config={})
+        for provider in ("subprocess", "cpu")
+    ]

@@ -11,13 +11,13 @@ from app import clock
 from app.access.permissions import Permission
 from app.api.endpoint import Body, Call, Routes
 from app.api.filters import Fields, parse_filter, parse_sort
-from app.api.job_spec import PROFILES, PlatformSpec, Profile
+from app.api.job_spec import PlatformSpec, Profile, profiles
 from app.api.paging import ListQuery, Page, paginate
 from app.api.scoped import rows_in
 from app.api.shapes import Description, Label, Moment, Name, Shown
 from app.db import after_commit, session_scope
 from app.dispatch import job_ring
-from app.errors import BadRequest, NameTaken, NotFound
+from app.errors import BadRequest, NameTaken, NotFound, WrongState
 from app.lifecycle import JOB_TERMINAL, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
@@ -119,10 +119,10 @@ class JobListed(JobShown):
 def create_job(call: Call, workspace: str, body: NewJob) -> JobShown:
     """Create a job.
 
-    A fileset `job-fileset-<job>` is created with it and goes with it. This release has no executor: the job
-    is accepted and waits in status `pending`.
+    Its steps run one after another on a host of the runtime. A fileset `job-fileset-<job>` is created with it and
+    goes with it; it gets the results.
     """
-    body.platform_spec.check_references()
+    body.platform_spec.check_references(call.context.settings)
     job = jobs.create_job(
         call.session,
         call.actor,
@@ -176,8 +176,8 @@ def get_job(call: Call, workspace: str, name: str) -> JobShown:
 def cancel_job(call: Call, workspace: str, name: str) -> JobShown:
     """Cancel a job.
 
-    One that was not taken up yet is `cancelled` at once; otherwise it is `cancelling` until the runtime has
-    seen it end. A job that has ended stays as it is.
+    One of which nothing runs is `cancelled` at once; otherwise it is `cancelling` until the runtime has seen all
+    of its processes end. A job that has ended stays as it is.
     """
     return _move(call, workspace, name, jobs.CANCEL)
 
@@ -195,6 +195,24 @@ def resume_job(call: Call, workspace: str, name: str) -> JobShown:
 
 
 @routes.add(
+    "POST",
+    f"{ONE}/rerun",
+    permission=Permission.JOBS_WRITE,
+    returns=JobShown,
+    raises=(NotFound, WrongState),
+)
+def rerun_job(call: Call, workspace: str, name: str) -> JobShown:
+    """Run a job again.
+
+    A new attempt of a job that has ended, from its first step. The log of earlier attempts can still be read, and
+    results stay until others take their names.
+    """
+    job = jobs.rerun(call.session, call.actor, workspace, name)
+    _ring(call, job)
+    return _shown(job, workspace)
+
+
+@routes.add(
     "DELETE", ONE, permission=Permission.JOBS_WRITE, status=204, raises=(NotFound,), transaction=False
 )
 def delete_job(call: Call, workspace: str, name: str) -> None:
@@ -205,8 +223,8 @@ def delete_job(call: Call, workspace: str, name: str) -> None:
     """
     with session_scope(call.context.sessions) as session:
         job = jobs.request_deletion(session, call.actor, workspace, name)
-    ring = job_ring(job.id, job.workspace_id, job.name)
-    if job.status not in JOB_TERMINAL:
+    ring = job_ring(job.id, job.workspace_id, job.name, job.host)
+    if not jobs.has_ended(job):
         call.context.bell.ring(ring)
         return
     try:
@@ -227,9 +245,9 @@ def update_status_details(call: Call, workspace: str, name: str, body: StatusDet
 
 
 @routes.add("GET", "/apis/jobs/v2/execution-profiles", permission=Permission.PROFILES_READ, returns=Profiles)
-def list_execution_profiles(call: Call) -> Profiles:  # noqa: ARG001 -- the same for everybody
+def list_execution_profiles(call: Call) -> Profiles:
     """List what the steps of a job may name as their executor."""
-    return Profiles(PROFILES)
+    return Profiles(profiles(call.context.settings))
 
 
 def _move(call: Call, workspace: str, name: str, moves: jobs.Moves) -> JobShown:
@@ -240,7 +258,8 @@ def _move(call: Call, workspace: str, name: str, moves: jobs.Moves) -> JobShown:
 
 
 def _ring(call: Call, job: Job) -> None:
-    after_commit(call.session, lambda: call.context.bell.ring(job_ring(job.id, job.workspace_id, job.name)))
+    ring = job_ring(job.id, job.workspace_id, job.name, job.host)
+    after_commit(call.session, lambda: call.context.bell.ring(ring))
 
 
 def _shown(job: Job, workspace: str) -> JobShown:

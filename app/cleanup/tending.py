@@ -39,17 +39,19 @@ class Swept:
 def sweep(context: Context, *, now: datetime) -> Swept:
     """Ring for everything that is due and that nobody works on, whatever became of its message.
 
-    Also reopens FAILED deletions whose re-attempt has come, and rings for jobs and deployments whose runtime
-    seems to have missed them. Any number of sweeps may run at once.
+    Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
+    silent, and rings for those that have none. Any number of sweeps may run at once.
     """
     with session_scope(context.sessions) as session:
         session.execute(update(CleanupControl).values(last_sweep_at=now))
     with session_scope(context.sessions) as session:
         reattempted = _reattempt_failed(session, now=now)
+    with session_scope(context.sessions) as session:
+        runtime.mark_lost(session, now=now)
     quiet = timedelta(seconds=context.settings.ring_again_seconds)
     with session_scope(context.sessions) as session:
         messages, oldest_s = _due(session, now=now, quiet=quiet)
-        messages += runtime.unfinished(session, older_than=now - quiet)
+        messages += runtime.unsupervised(session, now=now, quiet=quiet)
     for message in messages:
         context.bell.ring(message)
     return Swept(rang=len(messages), reattempted=reattempted, oldest_s=oldest_s)

@@ -5,7 +5,7 @@ from app.models.deletion import CleanupControl, Deletion, DeletionEvent, Deletio
 from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
 from app.models.fileset import Fileset
-from app.models.job import Job
+from app.models.job import Job, JobLog
 from app.models.project import Project
 from app.models.role_binding import RoleBinding
 from app.models.workspace import BUILT_IN, Workspace
@@ -22,6 +22,7 @@ __all__ = [
     "Entity",
     "Fileset",
     "Job",
+    "JobLog",
     "Project",
     "RoleBinding",
     "Workspace",

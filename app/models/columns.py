@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Enum, ForeignKey, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, MetaData, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
@@ -50,6 +50,18 @@ class Stamped:
     created_by: Mapped[str] = mapped_column(Text, default="")
     updated_at: Mapped[Now]
     updated_by: Mapped[str] = mapped_column(Text, default="")
+
+
+class Supervised:
+    """By what one runtime worker holds the processes behind a row, as a cleaner holds a deletion."""
+
+    host: Mapped[str | None] = mapped_column(Text)
+    """The runtime host on which processes may be alive; empty only when none is, as that host has seen."""
+    runner: Mapped[str | None] = mapped_column(Text)
+    """Which supervisor on that host has the lease."""
+    lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    fence: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    """Grows with each claim; every write of a supervisor names the fence it was given."""
 
 
 def tables_of_workspaces(metadata: MetaData) -> list[Table]:

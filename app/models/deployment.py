@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.lifecycle import DeploymentStatus
-from app.models.columns import InWorkspace, Json, Stamped, String, state_column
+from app.models.columns import InWorkspace, Json, Stamped, String, Supervised, state_column
 
 
 class DeploymentConfig(InWorkspace, Stamped, Base):
@@ -30,7 +30,7 @@ class DeploymentConfig(InWorkspace, Stamped, Base):
     model_entity_id: Mapped[str | None] = mapped_column(Text)
 
 
-class Deployment(InWorkspace, Stamped, Base):
+class Deployment(InWorkspace, Stamped, Supervised, Base):
     """One version of a deployment. Its row goes only after the runtime has reported DELETED."""
 
     __tablename__ = "deployments"
@@ -55,3 +55,5 @@ class Deployment(InWorkspace, Stamped, Base):
     """Newest last, at most 100: `{timestamp, status, status_message}`."""
     model_provider_id: Mapped[str | None] = mapped_column(Text)
     """`workspace/name` of the provider that serves it, as its controller reported."""
+    address: Mapped[str | None] = mapped_column(Text)
+    """Where it serves, as a URL, while it is READY."""

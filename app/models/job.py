@@ -11,10 +11,10 @@ from uuid_utils.compat import uuid7
 
 from app.db import Base
 from app.lifecycle import JobStatus
-from app.models.columns import InWorkspace, Json, Stamped, String, state_column
+from app.models.columns import InWorkspace, Json, Now, Stamped, String, Supervised, state_column
 
 
-class Job(InWorkspace, Stamped, Base):
+class Job(InWorkspace, Stamped, Supervised, Base):
     """A job. Its row goes only after the runtime has seen it end."""
 
     __tablename__ = "jobs"
@@ -43,3 +43,32 @@ class Job(InWorkspace, Stamped, Base):
     custom_fields: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     delete_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """Set by DELETE on a job that still had to be stopped; the runtime removes the row once it has ended."""
+    steps: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, default=list, server_default=text("'[]'::jsonb")
+    )
+    """The steps whose turn has come, in order, of this attempt: `{id, name, status, status_details, error_details,
+    created_at, updated_at}`, and whatever tasks have reported."""
+    results: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSONB, default=list, server_default=text("'[]'::jsonb")
+    )
+    """What it has produced: `{name, artifact_url, artifact_storage_type, created_at, updated_at}`, one per name."""
+
+
+class JobLog(InWorkspace, Base):
+    """One line of a job's log. Its id, made in the order of the lines, is also the cursor of those who read on.
+
+    No foreign key to the job: a log can be long, and goes in chunks before or after it.
+    """
+
+    __tablename__ = "job_logs"
+    __table_args__ = (
+        Index("ix_job_logs_workspace_id_id", "workspace_id", "id"),
+        Index("ix_job_logs_job_id_attempt_id_id", "job_id", "attempt_id", "id"),
+    )
+
+    job_id: Mapped[UUID]
+    attempt_id: Mapped[UUID]
+    step: Mapped[String]
+    task: Mapped[String]
+    at: Mapped[Now]
+    message: Mapped[String]

@@ -1,62 +1,99 @@
-"""Carries out what was asked of jobs and deployments, one row at a time.
+"""Runs the processes of jobs and deployments, one supervisor for each row.
 
-This is the seam behind which their processes will be supervised. This release has no executor, so nothing is
-ever started: new work waits, and a request to stop is confirmed at once, because there is nothing to stop.
+Rings start supervisors. They may be lost, so the sweep rings again for every row that waits for one; and it ends
+those whose supervisor has gone silent.
 """
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from app.config import Settings
 from app.dispatch import Message, deployment_ring, job_ring
 from app.lifecycle import JOB_TERMINAL, WorkspaceState
 from app.models import Deployment, Job, Workspace
 from app.runtime import deployments, jobs
+from app.runtime.lease import Runner
 
 _RINGS_LIMIT = 200
 """Rings of one kind in one sweep: a long outage must not fill the queue at once; the next sweep rings the rest."""
 
+_LONGEST_QUIET = timedelta(hours=1)
 
-def unfinished(session: Session, older_than: datetime) -> list[Message]:
-    """Rings for the rows that wait for the runtime untouched since `older_than`, the longest waiting first.
 
-    In a workspace that is being deleted only stops are rung for: the cascade waits for those.
+def mark_lost(session: Session, *, now: datetime) -> int:
+    """End the jobs and deployments whose supervisors have gone silent; how many. Their hosts stay on record."""
+    return jobs.mark_lost(session, now=now) + deployments.mark_lost(session, now=now)
+
+
+def unsupervised(session: Session, *, now: datetime, quiet: timedelta) -> list[Message]:
+    """Rings for the rows that wait for a supervisor, the longest untouched first; noted, so that it is not too often.
+
+    In a workspace that is being deleted only for what has to stop: the cascade waits for that. A row is rung for
+    once it was quiet for so long, and again when it has waited half as long once more, at least hourly: all
+    runtime workers may be busy for days, and the queue keeps every ring.
     """
-    return [*_unfinished_jobs(session, older_than), *_unfinished_deployments(session, older_than)]
-
-
-def _unfinished_jobs(session: Session, older_than: datetime) -> list[Message]:
-    query = (
-        select(Job.id, Job.workspace_id, Job.name)
-        .join(Workspace, Workspace.id == Job.workspace_id)
-        .where(
-            or_(
-                Job.status.in_([*jobs.CONFIRMED, *jobs.TAKEN_UP]),
-                and_(Job.delete_requested_at.is_not(None), Job.status.in_(JOB_TERMINAL)),
-            ),
-            or_(Workspace.state == WorkspaceState.ACTIVE, Job.status.in_(jobs.CONFIRMED)),
-            Job.updated_at < older_than,
-        )
-        .order_by(Job.updated_at)
-        .limit(_RINGS_LIMIT)
+    in_use = Workspace.state == WorkspaceState.ACTIVE
+    waiting_jobs = or_(
+        Job.status.in_(jobs.CONFIRMED),
+        and_(in_use, Job.status.in_(jobs.TAKEN_UP)),
+        and_(in_use, Job.status.in_(JOB_TERMINAL), Job.delete_requested_at.is_not(None)),
     )
-    return [job_ring(*row) for row in session.execute(query)]
-
-
-def _unfinished_deployments(session: Session, older_than: datetime) -> list[Message]:
-    query = (
-        select(Deployment.id, Deployment.workspace_id, Deployment.name)
-        .join(Workspace, Workspace.id == Deployment.workspace_id)
-        .where(
-            Deployment.status.in_([*deployments.CONFIRMED, *deployments.TAKEN_UP]),
-            or_(
-                Workspace.state == WorkspaceState.ACTIVE,
-                Deployment.status.in_(deployments.CONFIRMED),
-            ),
-            Deployment.updated_at < older_than,
-        )
-        .order_by(Deployment.updated_at)
-        .limit(_RINGS_LIMIT)
+    waiting_deployments = or_(
+        Deployment.status.in_(deployments.CONFIRMED),
+        and_(in_use, Deployment.status.in_(deployments.TAKEN_UP)),
     )
-    return [deployment_ring(*row) for row in session.execute(query)]
+    return [
+        *_rings(session, Job, job_ring, waiting_jobs, now=now, quiet=quiet),
+        *_rings(session, Deployment, deployment_ring, waiting_deployments, now=now, quiet=quiet),
+    ]
+
+
+def hosts_of(settings: Settings) -> list[str]:
+    """The hosts for which a worker of this process can speak: its own, and the cluster that all workers share."""
+    own = Runner.of_this_process(settings).host
+    return [own, "kubernetes"] if settings.deployment_runtime == "kubernetes" else [own]
+
+
+def left_on(session: Session, hosts: list[str]) -> list[Message]:
+    """Rings for every row of which processes may be alive on these hosts: whoever starts there looks after them."""
+    return [*_left(session, Job, job_ring, hosts), *_left(session, Deployment, deployment_ring, hosts)]
+
+
+def _left(
+    session: Session, model: type[Any], ring: Callable[..., Message], hosts: list[str]
+) -> list[Message]:
+    rows = session.scalars(select(model).where(model.host.in_(hosts)).order_by(model.id))
+    return [ring(row.id, row.workspace_id, row.name, row.host) for row in rows]
+
+
+def _rings(
+    session: Session,
+    model: type[Any],
+    ring: Callable[..., Message],
+    is_waiting: ColumnElement[bool],
+    *,
+    now: datetime,
+    quiet: timedelta,
+) -> list[Message]:
+    query = (
+        select(model)
+        .join(Workspace, Workspace.id == model.workspace_id)
+        .where(
+            model.runner.is_(None),
+            or_(model.host.is_not(None), is_waiting),
+            # While nobody supervises the row, its lease is that of the ring: until then it may be on its way.
+            func.coalesce(model.lease_until, model.updated_at + quiet) < now,
+        )
+        .order_by(model.updated_at)
+        .limit(_RINGS_LIMIT)
+        .with_for_update(of=model, skip_locked=True)  # two sweeps share the work
+        .execution_options(populate_existing=True)
+    )
+    rows = session.scalars(query).all()
+    for row in rows:
+        row.lease_until = now + min(_LONGEST_QUIET, max(quiet, (now - row.updated_at) / 2))
+    return [ring(row.id, row.workspace_id, row.name, row.host) for row in rows]

@@ -1,48 +1,324 @@
-"""What the runtime does with one version of a deployment."""
+"""What the runtime does with one version of a deployment when it is rung for: serve it, or see it stopped."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from threading import Event
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import clock
+from app.config import Settings
 from app.context import Context
-from app.db import session_scope
+from app.db import after_commit, session_scope
+from app.dispatch import deployment_ring
 from app.lifecycle import DeploymentStatus
-from app.models import Deployment
+from app.logs import get_logger
+from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime.gate import hold_if_active
-from app.services.deployments import move
+from app.runtime.lease import DATABASE_AWAY, RELEASED, LeaseLost, Runner, claim, has_lapsed, renew
+from app.runtime.process import kill_leftovers
+from app.runtime.runtimes import KUBERNETES, Observed, Runtime, Unservable, Wanted, runtime_for
+from app.services.deployments import move, replace_older
+
+log = get_logger(__name__)
+
+Change = Callable[[Session, Deployment], None]
 
 CONFIRMED = {DeploymentStatus.DELETING: DeploymentStatus.DELETED}
-"""Requests to stop, and what the runtime answers: no server of the deployment runs."""
+"""What may be asked of a deployment that no host has, and the answer: nothing of it runs."""
 
-TAKEN_UP = {DeploymentStatus.CREATED: DeploymentStatus.PENDING}
-"""Requests to serve, and what the runtime answers: the deployment waits for an executor."""
+TAKEN_UP = frozenset({DeploymentStatus.CREATED, DeploymentStatus.PENDING, DeploymentStatus.LOST})
+"""In which a deployment that no host has waits for one."""
+
+_LOST_AT_ONCE = 200  # Bounds the transaction; the next sweep marks the rest.
 
 
-def advance(context: Context, deployment_id: UUID) -> str:
-    """Do the next thing that was asked of a version of a deployment; a sentence for the operator.
+def supervise(context: Context, deployment_id: UUID, *, stopping: Event) -> str:
+    """Do what a version of a deployment waits for, for as long as it serves; a sentence for the operator.
 
-    Idempotent, so a ring may be doubled or late. Starts nothing in a workspace that is being deleted.
+    Idempotent, so a ring may be doubled or late: whoever gets the lease serves it, all others return at once.
+    Starts nothing in a workspace that is being deleted. When `stopping` is set it stops the server and hands the
+    deployment back for another worker; in a cluster it goes on serving. Raises SQLAlchemy's errors; the sweep rings
+    again.
     """
+    taken = _take(context, deployment_id, stopping)
+    if isinstance(taken, str):
+        return taken
+    try:
+        return _Supervisor(context, taken, stopping).run()
+    except LeaseLost:
+        log.warning("deployment.lease_lost", deployment_id=str(deployment_id), fence=taken.fence)
+        return "the lease was lost; what had been started was killed"
+
+
+def mark_lost(session: Session, *, now: datetime) -> int:
+    """Make LOST whose supervisor has gone silent; how many.
+
+    Their hosts stay on record: only there can be seen that nothing is left, and there they are taken up again.
+    """
+    query = (
+        select(Deployment)
+        .where(Deployment.host.is_not(None), has_lapsed(Deployment, now))
+        .order_by(Deployment.lease_until)
+        .limit(_LOST_AT_ONCE)
+        .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
+    )
+    lost = session.scalars(query.execution_options(populate_existing=True)).all()
+    for deployment in lost:
+        log.warning("deployment.runner_lost", deployment_id=str(deployment.id), host=deployment.host)
+        if deployment.status not in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
+            move(session, deployment, DeploymentStatus.LOST, f"runner lost on host '{deployment.host}'")
+        deployment.runner = deployment.lease_until = deployment.address = None
+        deployment.fence += (
+            1  # Should the runner wake up, it must find that it has nothing to write any more.
+        )
+    return len(lost)
+
+
+@dataclass(frozen=True)
+class _Claimed:
+    """A version of a deployment that this runner holds, and what it shall be."""
+
+    deployment: Deployment
+    wanted: Wanted | Unservable
+    fence: int
+    may_serve: bool
+    """Otherwise its workspace is being deleted: what an earlier runner has left is only to be stopped."""
+
+
+def _take(context: Context, deployment_id: UUID, stopping: Event) -> _Claimed | str:
+    """Claim a deployment that has to be served or seen stopped; otherwise what there was to do, or not."""
     with session_scope(context.sessions) as session:
-        return _move_on(session, deployment_id)
+        found = session.get(Deployment, deployment_id)
+        if found is None:
+            return "gone, nothing to do"
+        # The workspace first, then the row: the order in which requests take these locks.
+        is_active = hold_if_active(session, found.workspace_id)
+        row = session.get(Deployment, deployment_id, with_for_update=True, populate_existing=True)
+        if row is None:
+            return "gone, nothing to do"
+        version, before = f"version {row.entity_version}", row.status
+        if row.host is None:
+            if before in CONFIRMED:
+                move(session, row, CONFIRMED[before], "Deployment deleted")
+                return f"{version} {before} → {row.status}, nothing of it runs"
+            if before not in TAKEN_UP:
+                return f"{version} {before}, nothing to do"
+            if not is_active:
+                return f"{version} stays {before}, its workspace is being deleted"
+            if stopping.is_set():
+                return f"{version} stays {before}, this worker is being stopped"
+        lease = timedelta(seconds=context.settings.runtime_lease_seconds)
+        fence = claim(row, _runner(context.settings, row), now=clock.now(), lease=lease)
+        if fence is None:
+            return f"{version} {before}, supervised on host '{row.host}'"
+        return _Claimed(row, _wanted(session, row), fence, is_active)
 
 
-def _move_on(session: Session, deployment_id: UUID) -> str:
-    found = session.get(Deployment, deployment_id)
-    if found is None:
-        return "gone, nothing to do"
-    # The workspace first, then the row: the order in which requests take these locks.
-    is_active = hold_if_active(session, found.workspace_id)
-    deployment = session.get(Deployment, deployment_id, with_for_update=True, populate_existing=True)
-    if deployment is None:
-        return "gone, nothing to do"
-    version, before = f"version {deployment.entity_version}", deployment.status
-    if before in CONFIRMED:
-        move(session, deployment, CONFIRMED[before], "Deployment deleted")
-        return f"{version} {before} → {deployment.status}, nothing of it runs"
-    if before in TAKEN_UP and is_active:
-        move(session, deployment, TAKEN_UP[before], "Accepted; this release has no executor to serve it")
-        return f"{version} {before} → {deployment.status}; this release has no executor, the deployment waits"
-    if before in TAKEN_UP:
-        return f"{version} stays {before}, its workspace is being deleted"
-    return f"{version} {before}, nothing to do"
+def _runner(settings: Settings, row: Deployment) -> Runner:
+    """Kubernetes keeps what it runs, whichever worker looks after it: there all of them are one host.
+
+    What is somewhere is looked after there, whichever runtime is set by now.
+    """
+    runner = Runner.of_this_process(settings)
+    if (row.host or settings.deployment_runtime) == KUBERNETES:
+        return Runner(KUBERNETES, f"{runner.host}/{runner.name}")
+    return runner
+
+
+def _wanted(session: Session, row: Deployment) -> Wanted | Unservable:
+    workspace = session.get_one(Workspace, row.workspace_id)
+    config = session.scalars(
+        select(DeploymentConfig).where(
+            DeploymentConfig.workspace_id == row.workspace_id,
+            DeploymentConfig.name == row.config,
+            DeploymentConfig.entity_version == row.config_version,
+        )
+    ).one_or_none()
+    if config is None:
+        return Unservable(f"configuration '{row.config}' version {row.config_version} is gone")
+    try:
+        return Wanted.of(row, config, workspace.name)
+    except Unservable as error:
+        return error
+
+
+class _Supervisor:
+    """Looks after one version until it is gone, given up, or handed back. Every write passes the fence."""
+
+    def __init__(self, context: Context, claimed: _Claimed, stopping: Event) -> None:
+        self._context, self._settings, self._stopping = context, context.settings, stopping
+        self._row, self._wanted, self._fence = claimed.deployment, claimed.wanted, claimed.fence
+        self._may_serve, self._is_in_cluster = claimed.may_serve, self._row.host == KUBERNETES
+        self._lease_s = self._settings.runtime_lease_seconds
+        self._held_until = time.monotonic() + self._lease_s
+        self._renew_at = 0.0
+        self._status = self._row.status
+        self._told: Observed | None = None
+
+    def run(self) -> str:
+        """Serve until there is no more to do; a sentence for the operator. Raises LeaseLost."""
+        try:
+            runtime = self._open()
+        except Unservable as error:
+            return self._give_up(None, str(error))
+        try:
+            return self._serve(runtime)
+        except BaseException:
+            runtime.kill()  # nobody would look after it any more
+            raise
+
+    def _open(self) -> Runtime:
+        if isinstance(self._wanted, Unservable):
+            raise self._wanted
+        if not self._is_in_cluster:
+            # Of an earlier runner on this host, whatever it had started.
+            while not kill_leftovers(self._row.id, within_s=self._settings.stop_grace_seconds):
+                self._look()
+        return runtime_for(self._settings, self._wanted, host=self._row.host)
+
+    def _serve(self, runtime: Runtime) -> str:
+        while True:
+            asked = self._look()
+            if self._stopping.is_set() and self._is_in_cluster:
+                return self._leave()
+            if asked is DeploymentStatus.DELETING:
+                if self._is_stopped(runtime):
+                    return self._end(DeploymentStatus.DELETED, "Deployment deleted")
+            elif not self._may_serve:
+                if self._is_stopped(runtime):
+                    return self._end(DeploymentStatus.PENDING, "stopped: its workspace is being deleted")
+            elif self._stopping.is_set():
+                if self._is_stopped(runtime):
+                    return self._end(DeploymentStatus.PENDING, "handed back: the runtime worker was stopped")
+            elif ended := self._attend(runtime):
+                return ended
+            # `stopping` would end the pause at once each time, while a server takes its time to end.
+            time.sleep(self._settings.runtime_poll_seconds)
+
+    def _attend(self, runtime: Runtime) -> str | None:
+        try:
+            observed = runtime.observe()
+        except Unservable as error:
+            return self._give_up(runtime, str(error))
+        except OSError as error:
+            # What was ready still may be: nobody has seen it fail.
+            before = self._told or Observed(DeploymentStatus.PENDING, "")
+            observed = replace(before, message=f"the runtime failed: {type(error).__name__}: {error}")
+        if observed.status is DeploymentStatus.ERROR:
+            return self._give_up(runtime, observed.message)
+        if observed != self._told:
+            self._write(lambda session, row: _tell(session, self._context, row, observed))
+            self._told = observed
+        return None
+
+    def _is_stopped(self, runtime: Runtime) -> bool:
+        """Whether nothing is left of it. What keeps it from being stopped is told, and it is tried again."""
+        try:
+            return runtime.stop()
+        except OSError as error:
+            told = Observed(self._status, f"cannot be stopped yet: {type(error).__name__}: {error}")
+        if told != self._told:
+            self._write(lambda session, row: move(session, row, row.status, told.message))
+            self._told = told
+        return False
+
+    def _give_up(self, runtime: Runtime | None, why: str) -> str:
+        """Stop what is there, and leave the deployment as an ERROR, or DELETED if that was asked meanwhile."""
+        while runtime and not self._is_stopped(runtime):
+            self._look()
+            time.sleep(self._settings.runtime_poll_seconds)
+        if runtime is None and not self._is_in_cluster:
+            while not kill_leftovers(self._row.id, within_s=self._settings.stop_grace_seconds):
+                self._look()
+        return self._end(DeploymentStatus.ERROR, why)
+
+    def _leave(self) -> str:
+        """Let go of what serves without this worker too; the next one looks after it."""
+
+        def release(session: Session, row: Deployment) -> None:
+            row.runner = row.lease_until = None
+            ring = deployment_ring(row.id, row.workspace_id, row.name, row.host)
+            after_commit(session, lambda: self._context.bell.ring(ring))
+
+        self._write(release)
+        return f"version {self._row.entity_version} {self._status}: left to the next runtime worker"
+
+    def _end(self, status: DeploymentStatus, message: str) -> str:
+        """The last write: nothing of it is left here, and nobody looks after it any more."""
+
+        def settle(session: Session, row: Deployment) -> None:
+            if row.status is DeploymentStatus.DELETING:
+                move(session, row, DeploymentStatus.DELETED, "Deployment deleted")
+            else:
+                move(session, row, status, message)
+            row.address = None
+            for name, value in RELEASED.items():
+                setattr(row, name, value)
+            if row.status is DeploymentStatus.PENDING:
+                ring = deployment_ring(row.id, row.workspace_id, row.name)
+                after_commit(session, lambda: self._context.bell.ring(ring))
+            self._status = row.status
+
+        self._write(settle)
+        return f"version {self._row.entity_version} {self._status}: {message}"
+
+    def _look(self) -> DeploymentStatus:
+        """What is asked of the deployment. Renews the lease when a third of it has passed. Raises LeaseLost."""
+        if time.monotonic() >= self._renew_at:
+            self._write(lambda _session, _row: None)
+            return self._status
+        query = select(Deployment.status).where(
+            Deployment.id == self._row.id,
+            Deployment.fence == self._fence,
+            Deployment.runner.is_not(None),
+        )
+        try:
+            with session_scope(self._context.sessions) as session:
+                status = session.scalar(query)
+        except DATABASE_AWAY:
+            return self._status
+        if status is None:
+            raise LeaseLost
+        self._status = status
+        return status
+
+    def _write(self, change: Change) -> None:
+        """Change the row while the lease holds, and renew that; waits for a database that is away.
+
+        Raises LeaseLost, and then nothing has changed.
+        """
+        while True:
+            now = time.monotonic()
+            try:
+                with session_scope(self._context.sessions) as session:
+                    until = clock.now() + timedelta(seconds=self._lease_s)
+                    renew(session, Deployment, self._row.id, self._fence, until=until)
+                    row = session.get_one(Deployment, self._row.id, populate_existing=True)
+                    change(session, row)
+                    status = row.status
+            except DATABASE_AWAY as error:
+                if now > self._held_until:
+                    raise LeaseLost from error
+                time.sleep(self._settings.runtime_poll_seconds)
+                continue
+            self._held_until, self._renew_at = now + self._lease_s, now + self._lease_s / 3
+            self._status = status
+            return
+
+
+def _tell(session: Session, context: Context, row: Deployment, observed: Observed) -> None:
+    """Record how far the server is. Whoever is READY for the first time takes the place of its older versions."""
+    if row.status is DeploymentStatus.DELETING:
+        return
+    move(session, row, observed.status, observed.message)
+    row.address = observed.address
+    if observed.status is DeploymentStatus.READY:
+        for older in replace_older(session, row):
+            ring = deployment_ring(older.id, older.workspace_id, older.name, older.host)
+            after_commit(session, partial(context.bell.ring, ring))

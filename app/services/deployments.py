@@ -113,7 +113,7 @@ def delete_deployment(
     doomed = _locked_versions(session, home, name)
     if version is not None:
         doomed = [_version(session, home, name, version)]
-    if all(one.status is DeploymentStatus.DELETED for one in doomed):
+    if all(is_gone(one) for one in doomed):
         session.execute(delete(Deployment).where(Deployment.id.in_([one.id for one in doomed])))
         return []
     for one in doomed:
@@ -138,6 +138,12 @@ def report_status(
     """
     home = writable_workspace(session, actor, workspace)
     deployment = _version(session, home, name, version)
+    if deployment.host is not None:
+        # Else a report of DELETED would let the row go while its server lives.
+        raise WrongState(
+            f"Deployment '{workspace}/{name}' version {deployment.entity_version} is supervised by the runtime on "
+            f"'{deployment.host}', which reports its status itself."
+        )
     move(session, deployment, status, message)
     deployment.updated_by = actor.id
     if model_provider_id is not None:
@@ -145,8 +151,32 @@ def report_status(
     return deployment
 
 
-def request_stop(session: Session, deployment_id: UUID) -> DeploymentStatus | None:
-    """Move a deployment towards DELETED in a workspace of any state; its status now, None if the row is gone.
+def replace_older(session: Session, deployment: Deployment) -> list[Deployment]:
+    """Ask for the end of the versions before this one, because it serves in their place; those asked. Does not ring."""
+    query = (
+        select(Deployment)
+        .where(
+            Deployment.workspace_id == deployment.workspace_id,
+            Deployment.name == deployment.name,
+            Deployment.entity_version < deployment.entity_version,
+            Deployment.status.not_in(_ENDING),
+        )
+        .order_by(Deployment.entity_version)
+        .with_for_update(skip_locked=True)  # one that is just being changed is asked at the next report
+    )
+    older = list(session.scalars(query.execution_options(populate_existing=True)))
+    for one in older:
+        move(session, one, DeploymentStatus.DELETING, f"Replaced by version {deployment.entity_version}")
+    return older
+
+
+def is_gone(deployment: Deployment) -> bool:
+    """Whether nothing of it runs, as its host has seen."""
+    return deployment.status is DeploymentStatus.DELETED and deployment.host is None
+
+
+def request_stop(session: Session, deployment_id: UUID) -> Deployment | None:
+    """Move a deployment towards DELETED in a workspace of any state; the row as it is now, None if it is gone.
 
     Idempotent. Does not commit, and does not ring.
     """
@@ -154,7 +184,7 @@ def request_stop(session: Session, deployment_id: UUID) -> DeploymentStatus | No
     if deployment is None:
         return None
     _towards_deleted(session, deployment)
-    return deployment.status
+    return deployment
 
 
 def move(session: Session, deployment: Deployment, to: DeploymentStatus, message: str) -> None:

@@ -8,13 +8,15 @@ from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from app import clock
 from app.access.authorize import Actor
 from app.db import insert_unique
 from app.errors import NameTaken, NotFound, WrongState
-from app.lifecycle import JOB_MOVES, JobStatus
+from app.lifecycle import JOB_MOVES, JOB_TERMINAL, JobStatus
 from app.models import Job, Workspace
+from app.services import job_steps
 from app.services.filesets import create_fileset
 from app.services.projects import require_project
 from app.services.workspaces import writable_workspace
@@ -22,7 +24,7 @@ from app.services.workspaces import writable_workspace
 Moves = dict[JobStatus, JobStatus]
 
 CANCEL: Moves = {
-    JobStatus.CREATED: JobStatus.CANCELLED,  # Nothing has taken it up, so nothing has to confirm.
+    JobStatus.CREATED: JobStatus.CANCELLING,
     JobStatus.PENDING: JobStatus.CANCELLING,
     JobStatus.ACTIVE: JobStatus.CANCELLING,
     JobStatus.PAUSING: JobStatus.CANCELLING,
@@ -78,7 +80,7 @@ def request_move(session: Session, actor: Actor, workspace: str, name: str, move
     """Cancel, pause or resume a job; one that `moves` does not name stays as it is. Raises NotFound."""
     job = find_job(session, writable_workspace(session, actor, workspace), name, lock=True)
     if job.status in moves:
-        move(session, job, moves[job.status])
+        _ask(session, job, moves[job.status])
         job.updated_by = actor.id
     return job
 
@@ -90,17 +92,56 @@ def request_deletion(session: Session, actor: Actor, workspace: str, name: str) 
     return job
 
 
-def request_stop(session: Session, job_id: UUID) -> JobStatus | None:
-    """Move a job towards its end in a workspace of any state; its status now, None if the row is gone.
+def request_stop(session: Session, job_id: UUID) -> Job | None:
+    """Move a job towards its end in a workspace of any state; the job as it is now, None if the row is gone.
 
     Idempotent. Does not commit, and does not ring.
     """
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
-    if job is None:
-        return None
-    if job.status in CANCEL:
-        move(session, job, CANCEL[job.status])
-    return job.status
+    if job is not None and job.status in CANCEL:
+        _ask(session, job, CANCEL[job.status])
+    return job
+
+
+def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
+    """Begin a new attempt of a job that has ended; the log and the results of earlier ones stay.
+
+    Raises NotFound, and WrongState while it has not ended, or is about to be deleted.
+    """
+    job = find_job(session, writable_workspace(session, actor, workspace), name, lock=True)
+    if not has_ended(job) or job.delete_requested_at is not None:
+        raise WrongState(
+            f"Cannot rerun job '{name}' from '{job.status}': it must have ended, with none of its processes left, "
+            "and not be about to be deleted. Refresh the job status and try again."
+        )
+    job.attempt_id, job.status, job.steps = uuid7(), JobStatus.CREATED, []
+    job.status_details, job.error_details = {}, None
+    job.updated_at, job.updated_by = clock.now(), actor.id
+    return job
+
+
+def has_ended(job: Job) -> bool:
+    """Whether a job has come to its end, and its host has seen that no process of it is left."""
+    return job.status in JOB_TERMINAL and job.host is None
+
+
+def fail(session: Session, job: Job, message: str, **facts: Any) -> None:
+    """End a job, and the step that has not ended, as `error`. Raises WrongState if it had ended."""
+    details = {"message": message, **facts}
+    if job.status is JobStatus.PAUSED:
+        # The published moves lead from paused to error only by way of resuming.
+        move(session, job, JobStatus.RESUMING)
+    move(session, job, JobStatus.ERROR)
+    job.error_details = details
+    job_steps.settle_last_step(job, JobStatus.ERROR, error_details=details)
+
+
+def _ask(session: Session, job: Job, to: JobStatus) -> None:
+    move(session, job, to)
+    if to is JobStatus.CANCELLING and job.host is None:
+        # No process of it is anywhere, so nobody has to confirm, and nobody must be waited for.
+        move(session, job, JobStatus.CANCELLED)
+        job_steps.settle_last_step(job, JobStatus.CANCELLED)
 
 
 def find_job(session: Session, home: Workspace, name: str, *, lock: bool = False) -> Job:

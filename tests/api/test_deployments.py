@@ -1,5 +1,7 @@
 """Deployments and their configurations over HTTP."""
 
+from dataclasses import replace
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -7,9 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from app import create_app
 from app.context import Context
 from app.lifecycle import DeploymentStatus, WorkspaceState
-from app.models import Workspace
+from app.models import Deployment, Workspace
 from app.runtime import deployments as runtime
 from tests.factories import make_config, make_deployment, make_workspace
 from tests.support.bell import RecordingBell
@@ -102,7 +105,7 @@ def test_a_config_is_deleted_only_once_no_deployment_needs_it(
 ) -> None:
     refused = client.delete(f"{CONFIGS}/small")
     client.delete(f"{DEPLOYMENTS}/chat")
-    runtime.advance(context, UUID(deployment["id"]))
+    runtime.supervise(context, UUID(deployment["id"]), stopping=Event())
     deleted = client.delete(f"{CONFIGS}/small", content_type="application/json")
 
     assert answer(refused) == (
@@ -202,9 +205,9 @@ def test_a_deleted_deployment_goes_in_two_steps(
     assert (shown["status"], shown["status_message"]) == ("DELETING", "Deployment deletion requested")
     assert [ring.facts["deployment_id"] for ring in bell.rung] == [deployment["id"], newer["id"]]
 
-    runtime.advance(context, UUID(deployment["id"]))
+    runtime.supervise(context, UUID(deployment["id"]), stopping=Event())
     assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 202
-    runtime.advance(context, UUID(newer["id"]))
+    runtime.supervise(context, UUID(newer["id"]), stopping=Event())
     assert client.get(f"{DEPLOYMENTS}/chat").json["status"] == "DELETED"
     assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 204
     assert answer(client.delete(f"{DEPLOYMENTS}/chat")) == (
@@ -219,7 +222,7 @@ def test_one_version_can_be_deleted_and_the_name_stays_taken(client: FlaskClient
     old = client.get(f"{DEPLOYMENTS}/chat/versions/1").json
 
     assert client.delete(f"{DEPLOYMENTS}/chat/versions/1").status_code == 202
-    runtime.advance(context, UUID(old["id"]))
+    runtime.supervise(context, UUID(old["id"]), stopping=Event())
     assert client.delete(f"{DEPLOYMENTS}/chat/versions/1").status_code == 204
 
     assert client.get(f"{DEPLOYMENTS}/chat/versions").json == [newer]
@@ -256,6 +259,32 @@ def test_once_deleting_only_deleted_can_be_reported(client: FlaskClient) -> None
     detail = "Deployment is marked for deletion (DELETING). Only transition to DELETED is allowed."
     assert answer(refused) == (409, {"detail": detail})
     assert client.post(f"{DEPLOYMENTS}/chat/status", json={"status": "DELETED"}).status_code == 200
+
+
+def test_what_the_runtime_supervises_it_reports_itself(
+    client: FlaskClient, session: Session, deployment: dict
+) -> None:
+    row = session.get_one(Deployment, UUID(deployment["id"]))
+    row.host = "somewhere"
+    session.commit()
+    client.delete(f"{DEPLOYMENTS}/chat")
+
+    refused = client.post(f"{DEPLOYMENTS}/chat/status", json={"status": "DELETED"})
+
+    assert refused.status_code == 409
+    assert "supervised by the runtime on 'somewhere'" in refused.json["detail"]
+    assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 202
+    assert client.get(f"{DEPLOYMENTS}/chat").json["status"] == "DELETING"
+
+
+def test_where_nothing_can_serve_them_none_are_made(context: Context, deployment: dict) -> None:
+    settings = context.settings.model_copy(update={"deployment_runtime": "none"})
+    client = create_app(replace(context, settings=settings)).test_client()
+    refusal = (422, {"detail": "Deployments are not enabled because the backend runtime is set to 'none'"})
+
+    assert answer(client.post(DEPLOYMENTS, json={"name": "more", "config": "small"})) == refusal
+    assert answer(client.post(f"{DEPLOYMENTS}/chat", json={"config": "small"})) == refusal
+    assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 202
 
 
 @pytest.mark.usefixtures("deployment")

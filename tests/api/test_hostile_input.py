@@ -143,6 +143,8 @@ VALID = {
     "NewJob": {"source": "tests", "spec": {}, "platform_spec": {"steps": [_STEP]}},
     "NewDeployment": {"name": "chat", "config": "small"},
     "NewVersion": {"config": "small"},
+    "StepReport": {"status": "active"},
+    "NewResult": {"artifact_url": "ml-team/data#a", "artifact_storage_type": "fileset"},
     "StatusReport": {"status": "READY"},
     "NewConfig": {"name": "small", **_CONFIG},
     "NewConfigVersion": _CONFIG,

@@ -1,18 +1,20 @@
 """Jobs over HTTP: what is accepted, what is shown, and what is left when one goes."""
 
 import re
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app import clock, create_app
 from app.context import Context
-from app.lifecycle import JobStatus, WorkspaceState
+from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, Workspace
-from app.runtime import jobs as runtime
+from app.runtime.jobs import remove_ended
 from tests.factories import make_fileset, make_job, make_project, make_workspace
 from tests.support.bell import RecordingBell
 
@@ -47,8 +49,8 @@ def with_step(**changes: Any) -> dict[str, Any]:
     return a_job(platform_spec={"steps": [{**STEP, **changes}]})
 
 
-def put(session: Session, workspace: Workspace, status: JobStatus, name: str = "train") -> Job:
-    job = make_job(session, workspace, name, status)
+def put(session: Session, workspace: Workspace, status: JobStatus, name: str = "train", **values: Any) -> Job:
+    job = make_job(session, workspace, name, status, **values)
     session.commit()
     return job
 
@@ -119,6 +121,8 @@ def test_a_job_without_a_name_gets_a_valid_one_made_from_its_source(client: Flas
         a_job(unknown=1),
         with_step(name="-"),
         with_step(executor={"provider": "abacus"}),
+        with_step(executor={"provider": "subprocess", "command": []}),
+        with_step(environment=[{"name": "A=B", "value": "1"}]),
         with_step(environment=[{"name": "A"}]),
         with_step(environment=[{"name": "A", "value": "1", "from_secret": {"name": "s"}}]),
     ],
@@ -136,6 +140,14 @@ def test_a_malformed_job_is_refused_with_the_list_of_what_is_wrong(client: Flask
         (
             with_step(executor={"provider": "cpu", "profile": "x", "container": {}}),
             "The execution profile 'cpu/x' specified in step 'only' does not exist.",
+        ),
+        (
+            with_step(executor={"provider": "gpu", "container": {"command": ["true"]}}),
+            "The execution profile 'gpu/default' specified in step 'only' does not exist.",
+        ),
+        (
+            with_step(executor={"provider": "cpu", "container": {"image": "any"}}),
+            "Step 'only' starts nothing: give its container an entrypoint or a command.",
         ),
         (
             a_job(project="nope"),
@@ -187,7 +199,11 @@ def test_every_offered_execution_profile_can_be_used(client: FlaskClient) -> Non
     assert profiles
     for profile in profiles:
         executor = {key: profile[key] for key in ("provider", "profile")}
-        executor |= {"command": ["true"]} if profile["provider"] == "subprocess" else {"container": {}}
+        executor |= (
+            {"command": ["true"]}
+            if profile["provider"] == "subprocess"
+            else {"container": {"command": ["true"]}}
+        )
         response = client.post(JOBS, json={**with_step(executor=executor), "name": None})
         assert response.status_code == 201, response.text
 
@@ -251,6 +267,7 @@ def test_a_dash_lists_the_jobs_of_all_active_workspaces(
         ("GET", "/train/steps"),
         ("GET", "/train/logs"),
         ("GET", "/train/results"),
+        ("POST", "/train/rerun"),
     ],
 )
 def test_jobs_of_a_workspace_that_is_being_deleted_cannot_be_reached(
@@ -281,7 +298,7 @@ def test_a_missing_job_is_not_found(client: FlaskClient, path: str) -> None:
 @pytest.mark.parametrize(
     ("action", "before", "after"),
     [
-        ("cancel", JobStatus.CREATED, JobStatus.CANCELLED),
+        ("cancel", JobStatus.CREATED, JobStatus.CANCELLING),
         ("cancel", JobStatus.PENDING, JobStatus.CANCELLING),
         ("cancel", JobStatus.PAUSING, JobStatus.CANCELLING),
         ("cancel", JobStatus.COMPLETED, JobStatus.COMPLETED),
@@ -298,23 +315,92 @@ def test_cancel_pause_and_resume_answer_the_job_as_it_now_is(
     before: JobStatus,
     after: JobStatus,
 ) -> None:
-    put(session, workspace, before)
+    put(session, workspace, before, host="somewhere")
 
     response = client.post(f"{JOBS}/train/{action}", content_type="application/json")
 
     assert (response.status_code, response.json["status"]) == (200, after)
 
 
-def test_the_runtime_is_rung_for_a_job_that_must_stop_and_not_for_one_that_has_ended(
+@pytest.mark.parametrize("before", sorted(set(JobStatus) - JOB_TERMINAL))
+def test_a_job_of_which_nothing_runs_is_cancelled_at_once(
+    client: FlaskClient, session: Session, workspace: Workspace, before: JobStatus
+) -> None:
+    put(session, workspace, before)
+
+    response = client.post(f"{JOBS}/train/cancel")
+
+    assert response.json["status"] == ("cancelling" if before is JobStatus.CANCELLING else "cancelled")
+
+
+def test_the_host_of_a_job_that_must_stop_is_rung_and_nobody_for_one_that_has_ended(
     client: FlaskClient, session: Session, workspace: Workspace, bell: RecordingBell
 ) -> None:
-    put(session, workspace, JobStatus.ACTIVE, "running")
+    put(session, workspace, JobStatus.ACTIVE, "running", host="somewhere")
     put(session, workspace, JobStatus.COMPLETED, "ended")
 
     for name in ("running", "ended"):
         client.post(f"{JOBS}/{name}/cancel")
 
-    assert [ring.facts["job"] for ring in bell.rung] == ["running"]
+    assert [(ring.facts["job"], ring.queue) for ring in bell.rung] == [("running", "runtime.somewhere")]
+
+
+def test_where_no_process_may_be_started_no_job_is_accepted(context: Context, session: Session) -> None:
+    settings = context.settings.model_copy(update={"subprocess_provider": "off"})
+    client = create_app(replace(context, settings=settings)).test_client()
+
+    response = client.post(JOBS, json=a_job())
+
+    assert client.get("/apis/jobs/v2/execution-profiles").json == []
+    assert (response.status_code, response.json) == (
+        422,
+        {"detail": "The execution profile 'subprocess/default' specified in step 'only' does not exist."},
+    )
+    assert count(session, Job) == 0
+
+
+def test_a_job_that_has_ended_runs_again_as_a_new_attempt(
+    client: FlaskClient, session: Session, workspace: Workspace, bell: RecordingBell
+) -> None:
+    before = put(
+        session,
+        workspace,
+        JobStatus.ERROR,
+        platform_spec={"steps": [STEP]},
+        error_details={"message": "oops"},
+        steps=[{"name": "only"}],
+        status_details={"epoch": 7},
+    )
+
+    response = client.post(f"{JOBS}/train/rerun")
+
+    again = response.json
+    assert (response.status_code, again["status"]) == (200, "created")
+    assert (again["id"], again["attempt_id"] == str(before.attempt_id)) == (str(before.id), False)
+    assert (again["error_details"], again["status_details"]) == (None, {})
+    assert [step["status"] for step in client.get(f"{JOBS}/train/status").json["steps"]] == ["created"]
+    assert [ring.facts["job"] for ring in bell.rung] == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("status", "values"),
+    [
+        *((status, {}) for status in sorted(set(JobStatus) - JOB_TERMINAL)),
+        (JobStatus.ERROR, {"host": "somewhere"}),
+        (JobStatus.CANCELLED, {"delete_requested_at": clock.now()}),
+    ],
+)
+def test_a_job_that_has_not_quite_ended_does_not_run_again(
+    client: FlaskClient, session: Session, workspace: Workspace, status: JobStatus, values: dict[str, Any]
+) -> None:
+    job = put(session, workspace, status, **values)
+    attempt_id = job.attempt_id
+
+    response = client.post(f"{JOBS}/train/rerun")
+
+    session.refresh(job)
+    assert (response.status_code, job.status, job.attempt_id) == (409, status, attempt_id)
+    assert f"Cannot rerun job 'train' from '{status}'" in response.json["detail"]
 
 
 @pytest.mark.parametrize("status", [JobStatus.CREATED, JobStatus.COMPLETED])
@@ -335,18 +421,26 @@ def test_deleting_a_job_that_does_not_run_removes_it_with_its_fileset_and_bytes_
     assert (count(session, Job), count(session, Fileset)) == (0, 1)
 
 
-def test_deleting_a_running_job_stops_it_first_and_it_goes_when_the_runtime_has_seen_it_end(
+def test_deleting_a_running_job_stops_it_first_and_it_goes_when_its_host_has_seen_it_end(
     client: FlaskClient, session: Session, context: Context, bell: RecordingBell
 ) -> None:
     job_id = UUID(create(client)["id"])
-    runtime.advance(context, job_id)
+    session.execute(update(Job).values(status=JobStatus.ACTIVE, host="somewhere"))
+    session.commit()
 
     assert client.delete(f"{JOBS}/train").status_code == 204
     assert client.get(f"{JOBS}/train").json["status"] == "cancelling"
     assert client.post(JOBS, json=a_job()).status_code == 409
+    assert (bell.rung[-1].facts["job_id"], bell.rung[-1].queue) == (str(job_id), "runtime.somewhere")
 
-    assert bell.rung[-1].facts["job_id"] == str(job_id)
-    runtime.advance(context, job_id)
+    session.execute(update(Job).values(status=JobStatus.CANCELLED))
+    session.commit()
+    assert client.delete(f"{JOBS}/train").status_code == 204
+    assert client.get(f"{JOBS}/train").json["status"] == "cancelled"
+
+    session.execute(update(Job).values(host=None))
+    session.commit()
+    assert remove_ended(context, job_id)
     assert client.get(f"{JOBS}/train").status_code == 404
     assert (count(session, Job), count(session, Fileset)) == (0, 0)
 
@@ -385,18 +479,3 @@ def test_steps_of_all_jobs_are_listed_by_status(client: FlaskClient) -> None:
 
     assert [step["job"] for step in page["data"]] == ["cd"]
     assert client.get(f"{JOBS}/nope/steps").json["data"] == []
-
-
-def test_the_log_of_a_job_that_never_ran_is_an_empty_page(client: FlaskClient) -> None:
-    create(client)
-
-    assert client.get(f"{JOBS}/train/logs").json == {
-        "data": [],
-        "total": 0,
-        "next_page": None,
-        "prev_page": None,
-    }
-    assert client.get(f"{JOBS}/train/results").json == {"data": []}
-    bad = client.get(f"{JOBS}/train/logs?page_cursor=made-up")
-    assert (bad.status_code, bad.json) == (422, {"detail": "Invalid page cursor"})
-    assert client.get(f"{JOBS}/train/logs?limit=0").status_code == 422

@@ -24,7 +24,9 @@ def exists(session, workspace_id):
 def settle_runtime(session):
     """Play the runtime worker: confirm everything that was asked to stop."""
     session.rollback()
-    session.execute(update(Job).where(Job.status == JobStatus.CANCELLING).values(status=JobStatus.CANCELLED))
+    session.execute(
+        update(Job).where(Job.status == JobStatus.CANCELLING).values(status=JobStatus.CANCELLED, host=None)
+    )
     session.execute(
         update(Deployment)
         .where(Deployment.status == DeploymentStatus.DELETING)
@@ -111,7 +113,7 @@ def test_a_slice_says_what_it_did_in_words(session, context, delete, clock):
 
 def test_filesets_wait_until_the_last_job_has_ended(session, context, delete, clock):
     workspace = factories.make_workspace(session)
-    factories.make_job(session, workspace, status=JobStatus.ACTIVE)
+    factories.make_job(session, workspace, status=JobStatus.ACTIVE, host="somewhere")
     factories.make_fileset(session, workspace)
     session.commit()
     deletion_id = delete("ml-team")
@@ -128,7 +130,7 @@ def test_filesets_wait_until_the_last_job_has_ended(session, context, delete, cl
 
 def test_waiting_polls_more_and_more_slowly(session, context, delete, clock):
     workspace = factories.make_workspace(session)
-    factories.make_job(session, workspace, status=JobStatus.ACTIVE)
+    factories.make_job(session, workspace, status=JobStatus.ACTIVE, host="somewhere")
     session.commit()
     deletion_id = delete("ml-team")
 
@@ -144,7 +146,7 @@ def test_waiting_polls_more_and_more_slowly(session, context, delete, clock):
 
 def test_what_never_stops_becomes_an_error_after_the_waiting_limit(session, context, delete, drive):
     workspace = factories.make_workspace(session)
-    factories.make_job(session, workspace, "stubborn", status=JobStatus.ACTIVE)
+    factories.make_job(session, workspace, "stubborn", status=JobStatus.ACTIVE, host="somewhere")
     session.commit()
 
     last = drive(delete("ml-team"))[-1]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -89,7 +89,8 @@ class Cascade(RuleBasedStateMachine):
             workspace = create_workspace(session, ANN, name, description=None, with_admin=False)
             bytes_ = {"store": self.store.real, "files": {"a/b.txt": b"bytes"}}
             factories.make_fileset(session, workspace, "f-0", **bytes_)
-            self.world.running.add(factories.make_job(session, workspace, "j-0", JobStatus.ACTIVE).id)
+            job = factories.make_job(session, workspace, "j-0", JobStatus.ACTIVE, host="somewhere")
+            self.world.running.add(job.id)
             factories.make_project(session, workspace)
             if is_rich:
                 factories.make_fileset(session, workspace, "f-1", **bytes_)
@@ -102,7 +103,7 @@ class Cascade(RuleBasedStateMachine):
                     session, workspace, parent=factories.make_entity(session, workspace, "root")
                 )
                 factories.make_binding(session, workspace)
-                self.store.real.stage(workspace.id, [b"abandoned"])
+                self.store.real.stage(workspace.id, uuid4(), "a", [b"abandoned"])
         self.world.active.add(workspace.id)
         self.world.held[workspace.id] = self.observer.look(self.clock.at).rows[workspace.id]
 
@@ -190,7 +191,12 @@ class Cascade(RuleBasedStateMachine):
                 (Job, JobStatus.CANCELLING, JobStatus.CANCELLED),
                 (Deployment, DeploymentStatus.DELETING, DeploymentStatus.DELETED),
             ):
-                ended = update(model).where(model.status == asked).values(status=stopped).returning(model.id)
+                ended = (
+                    update(model)
+                    .where(model.status == asked)
+                    .values(status=stopped, host=None)
+                    .returning(model.id)
+                )
                 self.world.running.difference_update(session.scalars(ended))
 
     @rule()

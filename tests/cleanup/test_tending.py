@@ -122,7 +122,7 @@ def test_the_audit_is_content_with_what_belongs_to_somebody(session, context, cl
 
 def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, context, clock):
     gone = uuid7()
-    context.store.publish(context.store.stage(gone, [b"leak"]), gone, uuid7(), "secret.txt")
+    context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
 
     with pytest.raises(tending.OrphansFound, match=str(gone)):
         tending.audit(context, now=clock.now())
@@ -145,11 +145,11 @@ def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, 
 def test_the_audit_collects_uploads_that_were_abandoned(session, context, clock, tmp_path):
     workspace = factories.make_workspace(session)
     session.commit()
-    context.store.stage(workspace.id, [b"half"])
+    context.store.stage(workspace.id, uuid7(), "a", [b"half"])
     for path in (tmp_path / "blobs").rglob("*"):
         if path.is_file():
             old = (clock.now() - timedelta(days=2)).timestamp()
             os.utime(path, (old, old))
-    context.store.stage(workspace.id, [b"fresh"])
+    context.store.stage(workspace.id, uuid7(), "b", [b"fresh"])
 
     assert tending.audit(context, now=clock.now()).endswith("1 abandoned uploads collected")

@@ -33,6 +33,7 @@ TASK_NAMES = {
     "workspace.cleanup.jobs",
     "workspace.cleanup.deployments",
     "workspace.cleanup.deployment_configs",
+    "workspace.cleanup.job_logs",
     "workspace.cleanup.filesets",
     "workspace.cleanup.entities",
     "workspace.cleanup.projects",

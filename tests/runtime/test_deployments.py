@@ -1,68 +1,491 @@
-"""What the runtime does with a version of a deployment, and that doing it twice does no harm."""
+"""Deployments with real servers: started, checked, replaced, and stopped; nothing of them is left."""
 
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from threading import Event, Thread
+from typing import Any
 from uuid import UUID
 
+import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app import clock
 from app.context import Context
+from app.db import session_scope
 from app.lifecycle import DeploymentStatus, WorkspaceState
-from app.models import Deployment
-from app.runtime import unfinished
-from app.runtime.deployments import CONFIRMED, TAKEN_UP, advance
-from tests.factories import make_deployment, make_workspace
+from app.models import Deployment, DeploymentConfig, Workspace
+from app.runtime import deployments
+from app.runtime.lease import Runner
+from app.runtime.process import kill_leftovers, leftovers
+from tests.factories import make_workspace
+from tests.runtime.runs import QUICK, tuned, wait_until
+
+READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
+DELETING, DELETED, LOST = DeploymentStatus.DELETING, DeploymentStatus.DELETED, DeploymentStatus.LOST
+
+SERVER = """
+import http.server, os, pathlib, signal, sys
+{before}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        {answer}
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+OK = "self.send_response(200); self.end_headers(); self.wfile.write(os.environ.get('GREETING', '').encode())"
 
 
-def status_of(session: Session, deployment_id: UUID) -> DeploymentStatus | None:
-    session.rollback()
-    return session.scalar(select(Deployment.status).where(Deployment.id == deployment_id))
+def server(before: str = "", answer: str = OK) -> list[str]:
+    """The command of a small HTTP server."""
+    return [sys.executable, "-c", SERVER.format(before=before, answer=answer)]
 
 
-@pytest.mark.parametrize("state", WorkspaceState)
-@pytest.mark.parametrize("before", DeploymentStatus)
-def test_a_ring_confirms_stops_everywhere_and_takes_up_work_only_in_an_active_workspace(
-    session: Session, context: Context, before: DeploymentStatus, state: WorkspaceState
+def deploy(
+    session: Session,
+    command: list[str] | None = None,
+    *,
+    workspace: Workspace | None = None,
+    name: str = "chat",
+    version: int = 1,
+    **executor: Any,
+) -> UUID:
+    """A deployment that waits for the runtime; its id."""
+    home = workspace or make_workspace(session)
+    override = {"command": server() if command is None else command, "port": executor.pop("port", 0)}
+    session.add(
+        DeploymentConfig(
+            workspace_id=home.id,
+            name="small",
+            entity_version=version,
+            engine="generic",
+            executor_config={"gpu": 0, "override_config": override, **executor},
+        )
+    )
+    row = Deployment(
+        workspace_id=home.id,
+        name=name,
+        entity_version=version,
+        config="small",
+        config_version=version,
+    )
+    session.add(row)
+    session.commit()
+    return row.id
+
+
+@dataclass
+class Serving:
+    """One supervisor of a deployment, in a thread."""
+
+    context: Context
+    id: UUID
+    stopping: Event = field(default_factory=Event)
+    told: str | None = None
+
+    def start(self) -> "Serving":
+        self._thread = Thread(target=self._supervise)
+        self._thread.start()
+        return self
+
+    def _supervise(self) -> None:
+        self.told = deployments.supervise(self.context, self.id, stopping=self.stopping)
+
+    def end(self) -> Deployment:
+        """The row, once the supervisor has returned."""
+        self._thread.join(30)
+        assert not self._thread.is_alive(), self.row.status_message
+        return self.row
+
+    @property
+    def row(self) -> Deployment:
+        with session_scope(self.context.sessions) as session:
+            return session.get_one(Deployment, self.id)
+
+    def wait_for(self, status: DeploymentStatus, words: str = "") -> Deployment:
+        wait_until(
+            lambda: self.row.status is status and words in self.row.status_message,
+            f"{status} '{words}', not {self.row.status} '{self.row.status_message}'",
+        )
+        return self.row
+
+    def ask(self, **values: Any) -> None:
+        """What somebody else does to the row."""
+        with session_scope(self.context.sessions) as session:
+            session.execute(update(Deployment).where(Deployment.id == self.id).values(**values))
+
+    @property
+    def port(self) -> int:
+        return int((self.row.address or "").rpartition(":")[2])
+
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve(context: Context) -> Iterator[Serve]:
+    """Supervise deployments; nothing of them outlives the test."""
+    with ExitStack() as undo:
+
+        def do(deployment_id: UUID, **settings: Any) -> Serving:
+            return undo.enter_context(_supervised(tuned(context, **{**QUICK, **settings}), deployment_id))
+
+        yield do
+
+
+@contextmanager
+def _supervised(context: Context, deployment_id: UUID) -> Iterator[Serving]:
+    serving = Serving(context, deployment_id).start()
+    try:
+        yield serving
+    finally:
+        serving.stopping.set()
+        serving.end()
+        assert kill_leftovers(deployment_id, within_s=10)
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def fetched(serving: Serving, path: str = "/") -> str:
+    with urllib.request.urlopen(f"{serving.row.address}{path}", timeout=5) as answer:  # noqa: S310 -- its own server
+        text: str = answer.read().decode()
+        return text
+
+
+def is_all_gone(serving: Serving) -> bool:
+    """No process, no directory, no host on record."""
+    directory = serving.context.settings.data_dir / "runs" / str(serving.id)
+    return not (leftovers(serving.id) or directory.exists() or serving.row.host)
+
+
+def test_it_serves_until_it_is_deleted_and_leaves_nothing(session: Session, serve: Serve) -> None:
+    serving = serve(deploy(session, additional_envs={"GREETING": "hello"}))
+
+    ready = serving.wait_for(READY)
+
+    assert ready.status_message == f"Serving at {ready.address}"
+    assert fetched(serving) == "hello"
+    assert ready.host
+    serving.ask(status=DELETING)
+    gone = serving.end()
+    assert (gone.status, gone.address) == (DELETED, None)
+    assert not is_listening(int((ready.address or "").rpartition(":")[2]))
+    assert is_all_gone(serving)
+
+
+def test_a_port_can_be_chosen_and_is_told_to_the_command(session: Session, serve: Serve) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
+
+    serving = serve(deploy(session, command, port=port, health_check_path="/"))
+
+    assert serving.wait_for(READY).address == f"http://127.0.0.1:{port}"
+
+
+def test_it_is_not_ready_before_its_health_check_succeeds(session: Session, serve: Serve, tmp_path) -> None:
+    flag = tmp_path / "healthy"
+    answer = f"self.send_response(200 if pathlib.Path({str(flag)!r}).exists() else 503); self.end_headers()"
+    serving = serve(deploy(session, server(answer=answer), health_check_path="healthz"))
+
+    serving.wait_for(PENDING, "/healthz answers 503")
+    flag.touch()
+    serving.wait_for(READY)
+    flag.unlink()
+
+    # Three failed checks in a row, and it is started anew.
+    serving.wait_for(READY, "but /healthz answers 503")
+    serving.wait_for(PENDING)
+    flag.touch()
+    serving.wait_for(READY)
+
+
+def test_a_server_that_dies_is_started_again(session: Session, serve: Serve) -> None:
+    serving = serve(deploy(session))
+    serving.wait_for(READY)
+    first = set(leftovers(serving.id))
+
+    for pid in first:
+        psutil.Process(pid).kill()
+
+    serving.wait_for(PENDING)
+    serving.wait_for(READY)
+    assert not first & set(leftovers(serving.id))
+
+
+def test_a_server_whose_keeper_is_killed_is_started_again_on_the_same_port(
+    session: Session, serve: Serve
 ) -> None:
-    deployment = make_deployment(session, make_workspace(session, state=state), status=before)
-    session.commit()
-    taken_up = TAKEN_UP if state is WorkspaceState.ACTIVE else {}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serving = serve(deploy(session, port=port))
+    serving.wait_for(READY)
+    keeper = psutil.Process(min(leftovers(serving.id)))
 
-    advance(context, deployment.id)
-    advance(context, deployment.id)
+    keeper.kill()
 
-    assert status_of(session, deployment.id) is {**CONFIRMED, **taken_up}.get(before, before)
-
-
-def test_a_confirmed_stop_is_remembered_in_the_history(session: Session, context: Context) -> None:
-    home = make_workspace(session, state=WorkspaceState.DELETING)
-    deployment = make_deployment(session, home, status=DeploymentStatus.DELETING)
-    session.commit()
-
-    told = advance(context, deployment.id)
-
-    session.refresh(deployment)
-    assert told == "version 1 DELETING → DELETED, nothing of it runs"
-    assert [entry["status"] for entry in deployment.status_history] == ["DELETED"]
+    serving.wait_for(PENDING)
+    serving.wait_for(READY)
+    assert serving.row.address == f"http://127.0.0.1:{port}"
 
 
-def test_a_ring_for_a_deployment_that_is_gone_is_harmless(context: Context) -> None:
-    assert advance(context, uuid7()) == "gone, nothing to do"
-
-
-@pytest.mark.parametrize("state", WorkspaceState)
-@pytest.mark.parametrize("status", DeploymentStatus)
-def test_the_sweep_is_told_of_exactly_the_deployments_for_which_a_ring_does_something(
-    session: Session, context: Context, state: WorkspaceState, status: DeploymentStatus
+def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_words_are_told(
+    session: Session, serve: Serve
 ) -> None:
-    deployment = make_deployment(session, make_workspace(session, state=state), status=status)
-    deployment.updated_at = clock.now() - timedelta(hours=1)
+    crashing = ["sh", "-c", "echo out of memory; exit 7"]
+    serving = serve(deploy(session, crashing), deployment_start_seconds=4)
+
+    serving.wait_for(
+        PENDING, "ended with exit code 7; starting again after 1 s; its last words: out of memory"
+    )
+    serving.wait_for(PENDING, "starting again after 2 s")
+    failed = serving.wait_for(ERROR, "not ready within 4 s")
+
+    assert "out of memory" in failed.status_message
+    serving.end()
+    assert is_all_gone(serving)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], "set executor_config.override_config.command"),
+        (["no-such-command"], "'no-such-command' cannot be run"),
+        ("not a list", "command must be a list of strings"),
+    ],
+)
+def test_what_cannot_be_served_is_an_error_that_says_what_to_change(
+    session: Session, serve: Serve, command: Any, words: str
+) -> None:
+    serving = serve(deploy(session, command))
+
+    assert words in serving.end().status_message
+    assert serving.row.status is ERROR
+    assert is_all_gone(serving)
+
+
+def test_where_no_process_may_be_started_none_is(session: Session, serve: Serve) -> None:
+    serving = serve(deploy(session), subprocess_provider="off")
+
+    assert "WORKSPACES_SUBPROCESS_PROVIDER is off" in serving.end().status_message
+    assert serving.row.host is None
+
+
+def test_one_that_ignores_sigterm_goes_too(session: Session, serve: Serve) -> None:
+    serving = serve(deploy(session, server(before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")))
+    serving.wait_for(READY)
+
+    serving.ask(status=DELETING)
+
+    assert serving.end().status is DELETED
+    assert is_all_gone(serving)
+
+
+def test_two_rings_start_one_server(session: Session, serve: Serve) -> None:
+    deployment_id = deploy(session)
+    first = serve(deployment_id)
+    first.wait_for(READY)
+    started = leftovers(deployment_id)
+
+    second = serve(deployment_id)
+
+    assert "supervised on host" in ((second.end() and second.told) or "")
+    assert leftovers(deployment_id) == started
+
+
+def test_a_newer_version_takes_the_place_of_the_older_ones_once_it_is_ready(
+    session: Session, serve: Serve
+) -> None:
+    home = make_workspace(session)
+    old = serve(deploy(session, workspace=home))
+    old.wait_for(READY)
+
+    new = serve(deploy(session, workspace=home, version=2))
+
+    new.wait_for(READY)
+    assert old.end().status is DELETED
+    assert "Replaced by version 2" in str(old.row.status_history)
+    assert is_all_gone(old)
+    assert new.row.status is READY
+
+
+def test_a_stopping_worker_hands_it_back_to_the_next_one(session: Session, serve: Serve) -> None:
+    serving = serve(deploy(session))
+    serving.wait_for(READY)
+
+    serving.stopping.set()
+
+    handed = serving.end()
+    assert (handed.status, handed.host, handed.address) == (PENDING, None, None)
+    assert is_all_gone(serving)
+    serve(serving.id).wait_for(READY)
+
+
+def test_a_runner_that_lost_its_lease_ends_its_server_and_writes_nothing(
+    session: Session, serve: Serve
+) -> None:
+    serving = serve(deploy(session))
+    serving.wait_for(READY)
+
+    serving.ask(fence=100, runner="1@0.00")
+
+    assert serving.end().fence == 100
+    assert "the lease was lost" in (serving.told or "")
+    wait_until(lambda: leftovers(serving.id) == [], "its server is gone")
+
+
+def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
+    session: Session, context: Context, serve: Serve
+) -> None:
+    deployment_id = deploy(session)
+    here = Runner.of_this_process(context.settings).host
+    session.get_one(Deployment, deployment_id).host = here
+    session.get_one(Deployment, deployment_id).runner = "1@0.00"
+    session.get_one(Deployment, deployment_id).lease_until = clock.now() - timedelta(seconds=1)
     session.commit()
 
-    messages = unfinished(session, older_than=clock.now() - timedelta(minutes=1))
-    advance(context, deployment.id)
+    assert deployments.mark_lost(session, now=clock.now()) == 1
+    session.commit()
 
-    assert bool(messages) == (status_of(session, deployment.id) is not status)
+    row = session.get_one(Deployment, deployment_id, populate_existing=True)
+    assert (row.status, row.status_message, row.host) == (LOST, f"runner lost on host '{here}'", here)
+    elsewhere = serve(deployment_id, runtime_host="elsewhere")
+    assert f"supervised on host '{here}'" in ((elsewhere.end() and elsewhere.told) or "")
+    serve(deployment_id).wait_for(READY)
+
+
+def test_what_a_lost_runner_left_behind_is_killed_before_anything_is_started(
+    session: Session, context: Context, serve: Serve
+) -> None:
+    serving = serve(deploy(session))
+    serving.wait_for(READY)
+    left = set(leftovers(serving.id))
+    serving.ask(runner="1@0.00", lease_until=clock.now() - timedelta(seconds=1), fence=100)
+    with session_scope(context.sessions) as other:
+        deployments.mark_lost(other, now=clock.now())
+
+    again = serve(serving.id)
+
+    again.wait_for(READY)
+    assert not left & set(leftovers(serving.id))
+
+
+@pytest.mark.parametrize("state", [WorkspaceState.DELETING, WorkspaceState.FAILED])
+def test_in_a_workspace_that_is_being_deleted_nothing_is_started_and_everything_stopped(
+    session: Session, serve: Serve, state: WorkspaceState
+) -> None:
+    home = make_workspace(session, state=state)
+    waiting = serve(deploy(session, workspace=home))
+    stopping = deploy(session, workspace=home, name="other", version=2)
+    session.get_one(Deployment, stopping).status = DELETING
+    session.commit()
+
+    assert "its workspace is being deleted" in ((waiting.end() and waiting.told) or "")
+    assert serve(stopping).end().status is DELETED
+
+
+@pytest.mark.parametrize("status", [ERROR, DELETED, DeploymentStatus.UNKNOWN])
+def test_what_waits_for_nothing_is_left_as_it_is(
+    session: Session, context: Context, status: DeploymentStatus
+) -> None:
+    deployment_id = deploy(session)
+    session.get_one(Deployment, deployment_id).status = status
+    session.commit()
+
+    told = deployments.supervise(context, deployment_id, stopping=Event())
+
+    assert told == f"version 1 {status}, nothing to do"
+    assert deployments.supervise(context, uuid7(), stopping=Event()) == "gone, nothing to do"
+
+
+def test_a_long_stay_in_one_status_is_one_line_of_its_history(session: Session, serve: Serve) -> None:
+    serving = serve(deploy(session, ["sh", "-c", "exit 1"]), deployment_start_seconds=2)
+
+    serving.end()
+
+    assert [one["status"] for one in serving.row.status_history] == ["PENDING", "ERROR"]
+
+
+def test_in_a_workspace_that_is_being_deleted_what_a_lost_runner_left_is_only_stopped(
+    session: Session, serve: Serve
+) -> None:
+    home = make_workspace(session)
+    serving = serve(deploy(session, workspace=home))
+    serving.wait_for(READY)
+    serving.ask(runner=None, lease_until=None, fence=100, status=LOST)
+    home.state = WorkspaceState.DELETING
+    session.commit()
+
+    again = serve(serving.id)
+
+    stopped = again.end()
+    assert (stopped.status, stopped.address) == (PENDING, None)
+    assert "its workspace is being deleted" in stopped.status_message
+    assert is_all_gone(again)
+
+
+def test_what_a_host_has_is_ended_there_whatever_runtime_is_set_by_now(
+    session: Session, serve: Serve
+) -> None:
+    serving = serve(deploy(session))
+    serving.wait_for(READY)
+    serving.ask(runner=None, lease_until=None, fence=100, status=DELETING)
+
+    elsewhere = serve(serving.id, deployment_runtime="kubernetes")
+
+    assert elsewhere.end().status is DELETED
+    assert is_all_gone(elsewhere)
+
+
+def test_it_is_not_ready_because_another_server_answers_on_its_port(session: Session, serve: Serve) -> None:
+    other = serve(deploy(session))
+    other.wait_for(READY)
+    workspace = make_workspace(session, "elsewhere")
+
+    serving = serve(deploy(session, port=other.port, workspace=workspace), deployment_start_seconds=1)
+
+    failed = serving.end()
+    assert (failed.status, f"port {other.port} is in use" in failed.status_message) == (ERROR, True)
+    assert READY not in [one["status"] for one in failed.status_history]
+
+
+def test_a_health_path_may_hold_any_letter(session: Session, serve: Serve) -> None:
+    answer = (
+        "self.send_response(200 if self.path == '/gr%C3%BC%C3%9Fe%20dich?a=1' else 404); self.end_headers()"
+    )
+
+    serving = serve(deploy(session, server(answer=answer), health_check_path="/grüße dich?a=1"))
+
+    serving.wait_for(READY)
+
+
+def test_one_that_dies_soon_after_each_start_waits_longer_too(session: Session, serve: Serve) -> None:
+    flapping = server(before="import threading; threading.Timer(1, os._exit, [3]).start()")
+    serving = serve(deploy(session, flapping))
+
+    serving.wait_for(READY)
+    serving.wait_for(PENDING, "starting again after 1 s")
+    serving.wait_for(READY)
+    serving.wait_for(PENDING, "starting again after 2 s")
+
+
+def test_what_it_prints_is_in_a_file_of_bounded_size_while_it_lives(session: Session, serve: Serve) -> None:
+    chatty = server(before="sys.stdout.write('x' * 3_000_000 + '\\nready\\n'); sys.stdout.flush()")
+    serving = serve(deploy(session, chatty))
+    serving.wait_for(READY)
+    directory = serving.context.settings.data_dir / "runs" / str(serving.id)
+
+    wait_until(lambda: (directory / "server.log").read_bytes().endswith(b"ready\n"), "its output is there")
+    assert sum(file.stat().st_size for file in directory.glob("server.log*")) <= 2_100_000

@@ -1,69 +1,153 @@
-"""What the runtime does with a job, and that doing it twice does no harm."""
+"""What a ring does for a job that nothing runs for, or whose runner is lost; and which rings the sweep sends."""
 
 from datetime import timedelta
+from itertools import pairwise
+from threading import Event
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app import clock
+from app.cleanup.kinds.base import Gone, Waiting
+from app.cleanup.kinds.jobs import KIND
 from app.context import Context
-from app.lifecycle import JobStatus, WorkspaceState
-from app.models import Fileset, Job
-from app.runtime import unfinished
-from app.runtime.jobs import CONFIRMED, TAKEN_UP, advance
+from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
+from app.models import Fileset, Job, JobLog
+from app.runtime import jobs, left_on, unsupervised
+from app.runtime.lease import Runner
 from tests.factories import make_fileset, make_job, make_workspace
+from tests.runtime.runs import tuned
+from tests.support.bell import RecordingBell
+
+QUIET = timedelta(seconds=15)
+LONG_AGO = clock.now() - timedelta(hours=1)
+ELSEWHERE = {"host": "elsewhere", "runner": "7@1.00", "fence": 3}
+STOPPING = Event()
+STOPPING.set()
+"""Of a worker that starts nothing any more: what these tests ring for needs no process."""
+
+
+def ring(context: Context, job_id: UUID) -> str:
+    return jobs.supervise(context, job_id, stopping=STOPPING)
+
+
+def find(session: Session, job_id: UUID) -> Job | None:
+    session.rollback()
+    return session.get(Job, job_id, populate_existing=True)
 
 
 def status_of(session: Session, job_id: UUID) -> JobStatus | None:
-    session.rollback()
-    return session.scalar(select(Job.status).where(Job.id == job_id))
+    job = find(session, job_id)
+    return job.status if job else None
 
 
 def put(
     session: Session, status: JobStatus, *, state: WorkspaceState = WorkspaceState.ACTIVE, **values: Any
 ) -> Job:
-    job = make_job(session, make_workspace(session, state=state), "train", status)
-    for name, value in values.items():
-        setattr(job, name, value)
+    job = make_job(session, make_workspace(session, state=state), "train", status, **values)
     session.commit()
     return job
 
 
+@pytest.mark.parametrize("state", WorkspaceState)
 @pytest.mark.parametrize("before", JobStatus)
-def test_each_ring_does_the_next_thing_and_a_second_one_nothing(
-    session: Session, context: Context, before: JobStatus
-) -> None:
-    job = put(session, before)
-    expected = {**CONFIRMED, **TAKEN_UP}.get(before, before)
-
-    first, second = advance(context, job.id), advance(context, job.id)
-
-    assert status_of(session, job.id) is expected
-    assert first.startswith(before)
-    assert second == f"{expected}, nothing to do"
-
-
-@pytest.mark.parametrize("state", [WorkspaceState.DELETING, WorkspaceState.FAILED])
-@pytest.mark.parametrize("before", JobStatus)
-def test_in_a_workspace_that_is_being_deleted_stops_are_confirmed_and_nothing_is_started(
+def test_what_needs_no_process_is_confirmed_at_once_in_a_workspace_of_any_state(
     session: Session, context: Context, before: JobStatus, state: WorkspaceState
 ) -> None:
     job = put(session, before, state=state)
 
-    advance(context, job.id)
+    ring(context, job.id)
+    ring(context, job.id)
 
-    assert status_of(session, job.id) is CONFIRMED.get(before, before)
+    assert status_of(session, job.id) is jobs.CONFIRMED.get(before, before)
+
+
+@pytest.mark.parametrize("state", [WorkspaceState.DELETING, WorkspaceState.FAILED])
+def test_nothing_is_started_in_a_workspace_that_is_being_deleted(
+    session: Session, context: Context, state: WorkspaceState
+) -> None:
+    job = put(session, JobStatus.CREATED, state=state)
+
+    told = jobs.supervise(context, job.id, stopping=Event())
+
+    assert told == "stays created, its workspace is being deleted"
+    assert find(session, job.id).host is None
+
+
+def test_where_no_process_may_be_started_a_job_ends_with_the_reason(
+    session: Session, context: Context
+) -> None:
+    job = put(session, JobStatus.PENDING)
+
+    jobs.supervise(tuned(context, subprocess_provider="off"), job.id, stopping=Event())
+
+    ended = find(session, job.id)
+    assert (ended.status, ended.host) == (JobStatus.ERROR, None)
+    assert "WORKSPACES_SUBPROCESS_PROVIDER is off" in ended.error_details["message"]
 
 
 def test_a_ring_for_a_job_that_is_gone_is_harmless(context: Context) -> None:
-    assert advance(context, uuid7()) == "gone, nothing to do"
+    assert ring(context, uuid7()) == "gone, nothing to do"
 
 
-def test_a_job_to_be_deleted_goes_with_its_fileset_and_bytes_once_it_has_ended(
+@pytest.mark.parametrize("before", JobStatus)
+def test_another_hosts_job_is_left_to_that_host(
+    session: Session, context: Context, before: JobStatus
+) -> None:
+    job = put(session, before, **ELSEWHERE, lease_until=LONG_AGO)
+
+    assert ring(context, job.id) == f"{before}, supervised on host 'elsewhere'"
+
+    after = find(session, job.id)
+    assert (after.status, after.host, after.fence) == (before, "elsewhere", 3)
+
+
+@pytest.mark.parametrize("before", sorted(set(JobStatus) - JOB_TERMINAL))
+def test_a_job_whose_runner_has_gone_silent_is_an_error_and_its_host_stays_on_record(
+    session: Session, before: JobStatus
+) -> None:
+    lost = put(session, before, **ELSEWHERE, lease_until=LONG_AGO, steps=[step(before)])
+    home = make_workspace(session, "neighbour")
+    alive = make_job(session, home, "alive", before, **ELSEWHERE, lease_until=clock.now() + QUIET)
+    session.commit()
+
+    assert jobs.mark_lost(session, now=clock.now()) == 1
+    session.commit()
+
+    found = find(session, lost.id)
+    assert (found.status, found.host, found.runner, found.fence) == (JobStatus.ERROR, "elsewhere", None, 4)
+    assert found.error_details == {"message": f"runner lost: the job was {before} on host 'elsewhere'"}
+    assert (found.steps[0]["status"], found.steps[0]["error_details"]) == ("error", found.error_details)
+    assert find(session, alive.id).status is before
+
+
+def step(status: JobStatus) -> dict[str, Any]:
+    return {"name": "main", "status": status, "error_details": None, "tasks": []}
+
+
+@pytest.mark.parametrize("before", JobStatus)
+def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
+    session: Session, context: Context, before: JobStatus
+) -> None:
+    runner = Runner.of_this_process(context.settings)
+    directory = context.settings.data_dir / "runs"
+    job = put(session, before, host=runner.host, runner="999999999@1.00", lease_until=clock.now() + QUIET)
+    (directory / str(job.id)).mkdir(parents=True)
+
+    assert [message.queue for message in left_on(session, [runner.host])] == [f"runtime.{runner.host}"]
+    ring(context, job.id)
+
+    found = find(session, job.id)
+    assert found.status is (before if before in JOB_TERMINAL else JobStatus.ERROR)
+    assert (found.host, found.runner, found.lease_until) == (None, None, None)
+    assert list(directory.iterdir()) == []
+
+
+def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_ended(
     session: Session, context: Context
 ) -> None:
     job = put(session, JobStatus.CANCELLING, delete_requested_at=clock.now())
@@ -71,17 +155,46 @@ def test_a_job_to_be_deleted_goes_with_its_fileset_and_bytes_once_it_has_ended(
     workspace = make_workspace(session, "neighbour")
     other = make_fileset(session, workspace, job.fileset, store=context.store, files={"a": b"1"})
     own = Fileset(workspace_id=home, name=job.fileset)
-    session.add(own)
+    line = {"workspace_id": home, "attempt_id": job.attempt_id, "step": "main", "task": "main", "message": ""}
+    session.add_all([own, *(JobLog(job_id=job_id, **line) for job_id in [job.id] * 5 + [uuid7()])])
     session.commit()
-    context.store.publish(context.store.stage(home, [b"bytes"]), home, own.id, "log.txt")
+    context.store.publish(context.store.stage(home, own.id, "log.txt", [b"bytes"]))
 
-    told = advance(context, job.id)
+    told = ring(tuned(context, chunk_size=2), job.id)
 
     assert told.endswith("removed, as requested")
     assert status_of(session, job.id) is None
     assert session.scalars(select(Fileset.id)).all() == [other.id]
+    assert session.scalar(select(func.count()).select_from(JobLog)) == 1
     assert context.store.files(home, own.id) == []
     assert len(context.store.files(workspace.id, other.id)) == 1
+
+
+def test_a_job_to_be_deleted_stays_while_processes_of_it_may_be_alive_on_a_host(
+    session: Session, context: Context
+) -> None:
+    job = put(session, JobStatus.ERROR, delete_requested_at=clock.now(), host="elsewhere")
+
+    assert not jobs.remove_ended(context, job.id)
+
+    assert status_of(session, job.id) is JobStatus.ERROR
+
+
+@pytest.mark.parametrize("status", sorted(JOB_TERMINAL))
+def test_the_cascade_waits_for_the_host_of_a_job_that_has_ended_but_may_have_left_processes(
+    session: Session, context: Context, bell: RecordingBell, status: JobStatus
+) -> None:
+    job = put(session, status, state=WorkspaceState.DELETING, host="elsewhere")
+
+    outcome = KIND.delete(context, job)
+
+    waiting_for = f"{status}: waiting for host 'elsewhere' to confirm that its processes are gone"
+    assert outcome == Waiting(waiting_for)
+    assert [(one.facts["job_id"], one.queue) for one in bell.rung] == [(str(job.id), "runtime.elsewhere")]
+
+    session.execute(update(Job).values(host=None))
+    session.commit()
+    assert KIND.delete(context, job) == Gone()
 
 
 def test_a_job_whose_bytes_cannot_be_deleted_stays_and_goes_with_the_next_ring(
@@ -91,19 +204,18 @@ def test_a_job_whose_bytes_cannot_be_deleted_stays_and_goes_with_the_next_ring(
     fileset = Fileset(workspace_id=job.workspace_id, name=job.fileset)
     session.add(fileset)
     session.commit()
-    staged = context.store.stage(job.workspace_id, [b"bytes"])
-    context.store.publish(staged, job.workspace_id, fileset.id, "log.txt")
+    context.store.publish(context.store.stage(job.workspace_id, fileset.id, "log.txt", [b"bytes"]))
     blobs = context.settings.data_dir / "blobs"
     blobs.rename(blobs.with_name("elsewhere"))
     blobs.write_text("not a directory")
 
     with pytest.raises(OSError, match=r".+"):
-        advance(context, job.id)
+        ring(context, job.id)
     assert status_of(session, job.id) is JobStatus.CANCELLED
 
     blobs.unlink()
     blobs.with_name("elsewhere").rename(blobs)
-    advance(context, job.id)
+    ring(context, job.id)
     assert status_of(session, job.id) is None
 
 
@@ -112,7 +224,7 @@ def test_a_job_to_be_deleted_is_left_to_the_cascade_once_its_workspace_is_being_
 ) -> None:
     job = put(session, JobStatus.CANCELLING, state=WorkspaceState.DELETING, delete_requested_at=clock.now())
 
-    advance(context, job.id)
+    ring(context, job.id)
 
     assert status_of(session, job.id) is JobStatus.CANCELLED
 
@@ -120,26 +232,55 @@ def test_a_job_to_be_deleted_is_left_to_the_cascade_once_its_workspace_is_being_
 @pytest.mark.parametrize("state", WorkspaceState)
 @pytest.mark.parametrize("status", JobStatus)
 @pytest.mark.parametrize("delete_requested_at", [None, clock.now()], ids=["kept", "to-be-deleted"])
-def test_the_sweep_is_told_of_exactly_the_jobs_for_which_a_ring_does_something(
-    session: Session, context: Context, state: WorkspaceState, status: JobStatus, delete_requested_at: Any
+def test_the_sweep_rings_for_exactly_the_jobs_for_which_a_ring_does_something(
+    session: Session, state: WorkspaceState, status: JobStatus, delete_requested_at: Any
 ) -> None:
-    long_ago = clock.now() - timedelta(hours=1)
-    job_id = put(
-        session, status, state=state, delete_requested_at=delete_requested_at, updated_at=long_ago
-    ).id
+    job = put(session, status, state=state, delete_requested_at=delete_requested_at, updated_at=LONG_AGO)
+    is_active = state is WorkspaceState.ACTIVE
+    expected = (
+        status in jobs.CONFIRMED
+        or (is_active and status in jobs.TAKEN_UP)
+        or (is_active and status in JOB_TERMINAL and delete_requested_at is not None)
+    )
 
-    messages = unfinished(session, older_than=clock.now() - timedelta(minutes=1))
-    advance(context, job_id)
+    rings = unsupervised(session, now=clock.now(), quiet=QUIET)
 
-    does_something = status_of(session, job_id) is not status
-    assert [message.facts["job_id"] for message in messages] == ([str(job_id)] if does_something else [])
+    assert [(one.facts["job_id"], one.queue) for one in rings] == ([(str(job.id), "runtime")] * expected)
+
+
+@pytest.mark.parametrize("state", WorkspaceState)
+@pytest.mark.parametrize("status", JobStatus)
+def test_the_sweep_rings_at_the_host_where_processes_may_be_alive_unless_they_are_supervised(
+    session: Session, state: WorkspaceState, status: JobStatus
+) -> None:
+    home = make_workspace(session, state=state)
+    make_job(session, home, "left", status, host="elsewhere", updated_at=LONG_AGO)
+    supervised = {**ELSEWHERE, "lease_until": clock.now() + QUIET}
+    make_job(session, home, "supervised", status, **supervised, updated_at=LONG_AGO)
+
+    rings = unsupervised(session, now=clock.now(), quiet=QUIET)
+
+    assert [(one.facts["job"], one.queue) for one in rings] == [("left", "runtime.elsewhere")]
 
 
 def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(session: Session) -> None:
     home = make_workspace(session)
     for name, minutes in (("fresh", 0), ("late", 5), ("later", 9)):
-        make_job(session, home, name).updated_at = clock.now() - timedelta(minutes=minutes)
+        make_job(session, home, name, updated_at=clock.now() - timedelta(minutes=minutes))
 
-    messages = unfinished(session, older_than=clock.now() - timedelta(minutes=1))
+    messages = unsupervised(session, now=clock.now(), quiet=QUIET)
 
     assert [message.facts["job"] for message in messages] == ["later", "late"]
+
+
+def test_the_sweep_rings_less_often_the_longer_a_job_has_waited(session: Session) -> None:
+    """All runtime workers may be busy for days, and the queue keeps every ring."""
+    put(session, JobStatus.CREATED)
+    start = clock.now()
+    day = [start + timedelta(seconds=20 * tick) for tick in range(24 * 180)]
+
+    rung_at = [now - start for now in day if unsupervised(session, now=now, quiet=QUIET)]
+
+    assert rung_at[0] <= timedelta(seconds=40)
+    assert all(later - earlier <= timedelta(hours=1, seconds=20) for earlier, later in pairwise(rung_at))
+    assert len(rung_at) < 50

@@ -63,8 +63,8 @@ def test_a_deployment_of_a_workspace_that_is_being_deleted_is_moved_towards_its_
     home = make_workspace(session, state=WorkspaceState.DELETING)
     deployment = make_deployment(session, home, status=before)
 
-    first = deployments.request_stop(session, deployment.id)
-    second = deployments.request_stop(session, deployment.id)
+    first = deployments.request_stop(session, deployment.id).status
+    second = deployments.request_stop(session, deployment.id).status
 
     session.refresh(deployment)
     assert first is second is deployment.status

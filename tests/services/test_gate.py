@@ -7,11 +7,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, create_engine, event, select, update
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from app.db import Base
 from app.errors import NotFound
 from app.lifecycle import WorkspaceState
-from app.models import Workspace
+from app.models import Job, Workspace
 from app.models.columns import tables_of_workspaces
 from app.services.workspaces import readable_workspace, writable_workspace
 from tests.factories import (
@@ -21,6 +22,7 @@ from tests.factories import (
     make_entity,
     make_fileset,
     make_job,
+    make_job_log,
     make_project,
     make_workspace,
     rows_of,
@@ -37,6 +39,9 @@ CHILDREN: dict[str, Make] = {
     "entities": make_entity,
     "filesets": make_fileset,
     "jobs": make_job,
+    "job_logs": lambda session, home: make_job_log(
+        session, Job(id=uuid7(), workspace_id=home.id, attempt_id=uuid7())
+    ),
     "deployment_configs": make_config,
     "deployments": make_deployment,
     "role_bindings": make_binding,

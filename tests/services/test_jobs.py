@@ -48,7 +48,7 @@ def test_every_job_that_has_not_ended_can_be_cancelled() -> None:
 def test_a_request_moves_the_jobs_it_names_and_leaves_all_others_alone(
     session: Session, before: JobStatus, moves: jobs.Moves
 ) -> None:
-    job = make_job(session, make_workspace(session), "train", before)
+    job = make_job(session, make_workspace(session), "train", before, host="somewhere")
     touched_at = job.updated_at
 
     jobs.request_move(session, ANN, "ml-team", "train", moves)
@@ -77,14 +77,20 @@ def test_a_job_that_moved_since_it_was_read_is_not_moved_again(session: Session)
 def test_a_job_of_a_workspace_that_is_being_deleted_is_moved_towards_its_end(
     session: Session, before: JobStatus
 ) -> None:
-    job = make_job(session, make_workspace(session, state=WorkspaceState.DELETING), "train", before)
+    home = make_workspace(session, state=WorkspaceState.DELETING)
+    runs = make_job(session, home, "runs", before, host="somewhere")
+    waits = make_job(session, home, "waits", before)
 
-    first = jobs.request_stop(session, job.id)
-    second = jobs.request_stop(session, job.id)
+    for job in (runs, waits, runs, waits):
+        jobs.request_stop(session, job.id)
 
-    session.refresh(job)
-    assert first is second is job.status
-    assert job.status in {*JOB_TERMINAL, JobStatus.CANCELLING}
+    session.refresh(runs)
+    session.refresh(waits)
+    assert runs.status is (before if before in JOB_TERMINAL else JobStatus.CANCELLING)
+    # Nobody has it, so nobody has to confirm, and nobody is waited for.
+    ended = {JobStatus.CANCELLING: JobStatus.CANCELLING}.get(before, JobStatus.CANCELLED)
+    assert waits.status is (before if before in JOB_TERMINAL else ended)
+    assert (jobs.has_ended(runs), jobs.has_ended(waits)) == (False, waits.status in JOB_TERMINAL)
 
 
 def test_stopping_a_job_that_is_gone_says_so(session: Session) -> None:
@@ -93,3 +99,18 @@ def test_stopping_a_job_that_is_gone_says_so(session: Session) -> None:
     session.flush()  # the row must be gone before it is asked for
 
     assert jobs.request_stop(session, job.id) is None
+
+
+@pytest.mark.parametrize("before", sorted(set(JobStatus) - JOB_TERMINAL))
+def test_a_job_in_any_state_can_fail_with_the_step_that_ran(session: Session, before: JobStatus) -> None:
+    steps = [
+        {"name": name, "status": status, "tasks": []} for name, status in (("a", "completed"), ("b", before))
+    ]
+    job = make_job(session, make_workspace(session), "train", before, steps=steps)
+
+    jobs.fail(session, job, "oops", exit_code=3)
+    session.commit()
+
+    session.refresh(job)
+    assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": "oops", "exit_code": 3})
+    assert [step["status"] for step in job.steps] == ["completed", "error"]

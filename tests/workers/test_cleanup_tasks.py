@@ -79,7 +79,7 @@ def test_a_stale_ring_is_a_success_that_says_why_nothing_was_done(session, delet
 
 def test_waiting_is_a_retry_that_names_what_it_waits_for(session, delete_workspace, run):
     workspace = factories.make_workspace(session)
-    factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE)
+    factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE, host="somewhere")
     session.commit()
 
     with pytest.raises(Retry) as retry:
@@ -91,7 +91,7 @@ def test_waiting_is_a_retry_that_names_what_it_waits_for(session, delete_workspa
 
 def test_a_retry_keeps_its_readable_args(session, delete_workspace, run):
     workspace = factories.make_workspace(session)
-    factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE)
+    factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE, host="somewhere")
     session.commit()
     deletion_id = delete_workspace()
 

@@ -5,6 +5,7 @@ from app.cleanup.kinds import (
     deployments,
     entities,
     filesets,
+    job_logs,
     jobs,
     projects,
     role_bindings,
@@ -15,6 +16,7 @@ ORDER: tuple[Kind, ...] = (
     jobs.KIND,  # running code writes filesets and holds deployments
     deployments.KIND,  # still serving; the last running thing
     deployment_configs.KIND,  # deployments were made from them
+    job_logs.KIND,  # nothing runs any more that could add to them
     filesets.KIND,  # nothing can write any more
     entities.KIND,  # no side effects
     projects.KIND,  # entities named them

@@ -4,19 +4,20 @@ from app.cleanup.kinds.base import Gone, ResourceKind, Waiting
 from app.context import Context
 from app.db import after_commit, session_scope
 from app.dispatch import deployment_ring
-from app.lifecycle import DeploymentStatus
 from app.models import Deployment
 from app.services import deployments as service
 
 
 def _delete(context: Context, deployment: Deployment) -> Gone | Waiting:
     with session_scope(context.sessions) as session:
-        status = service.request_stop(session, deployment.id)
-        if status is None or status is DeploymentStatus.DELETED:
+        present = service.request_stop(session, deployment.id)
+        if present is None or service.is_gone(present):
             return Gone()
-        message = deployment_ring(deployment.id, deployment.workspace_id, deployment.name)
-        after_commit(session, lambda: context.bell.ring(message))
-    return Waiting(f"{status.value}: waiting for the runtime worker to confirm that it stopped")
+        ring = deployment_ring(present.id, present.workspace_id, present.name, present.host)
+        # Rung on every poll: a lost ring costs one poll, not the deployment.
+        after_commit(session, lambda: context.bell.ring(ring))
+    whom = f"host '{present.host}'" if present.host else "the runtime worker"
+    return Waiting(f"{present.status.value}: waiting for {whom} to confirm that nothing of it runs")
 
 
 KIND = ResourceKind("deployments", Deployment, _delete)

@@ -1,0 +1,36 @@
+"""A directory of a fileset as one download: a gzipped tar archive, made while it is sent."""
+
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+
+from app.storage import Reading, StoredFile
+
+_BLOCK = tarfile.BLOCKSIZE
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+def tar_gz(
+    files: Iterable[StoredFile], read: Callable[[StoredFile], Reading], *, within: str, named: str
+) -> Iterator[bytes]:
+    """The archive in chunks, in constant memory: one file is open at a time.
+
+    Its members are the paths of `files` below `within`, in a directory `named`. Raises as `read` does.
+    """
+    # Only the headers are tarfile's: it cannot give way in the middle of a file, however large.
+    compressor = zlib.compressobj(wbits=_GZIP)
+    now = int(time.time())
+    for file in files:
+        reading = read(file)
+        try:
+            member = tarfile.TarInfo(f"{named}/{file.path.removeprefix(f'{within}/')}")
+            member.size, member.mtime = reading.size, now
+            yield compressor.compress(member.tobuf(tarfile.PAX_FORMAT))
+            for chunk in reading:
+                yield compressor.compress(chunk)
+            yield compressor.compress(bytes(-reading.size % _BLOCK))
+        finally:
+            reading.close()
+    yield compressor.compress(bytes(2 * _BLOCK))
+    yield compressor.flush()

@@ -1,0 +1,168 @@
+"""What the processes of a job print, on its way into the job's log."""
+
+import os
+import selectors
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from threading import Event, Thread
+from typing import IO
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select
+
+from app import clock
+from app.context import Context
+from app.db import session_scope
+from app.logs import get_logger
+from app.models import Job, JobLog
+from app.runtime.lease import DATABASE_AWAY, LeaseLost
+from app.services.job_steps import TASK
+
+log = get_logger(__name__)
+
+_FLUSH_S = 0.25  # A reader who follows the log sees a line this late.
+_LINES_AT_ONCE = 500  # Bounds a transaction, and with the longest line the memory of a reader.
+_LONGEST_LINE = 64 * 1024  # A longer one is split: it may never end.
+_LEAST_PER_LINE = 64  # What a line counts at least, because an empty one costs a row too.
+_AGAIN_S = 1.0
+
+Line = tuple[datetime, str]
+
+
+class LogWriter:
+    """Appends to the log of one attempt of a job, as long as its runner holds the lease, up to the limit."""
+
+    def __init__(self, context: Context, job: Job, fence: int) -> None:
+        self._context = context
+        self._job_id, self._attempt_id, self._workspace_id = job.id, job.attempt_id, job.workspace_id
+        self._fence = fence
+        self._left = context.settings.job_log_limit_bytes
+
+    def append(self, step: str, lines: list[Line]) -> None:
+        """Write lines. Beyond the limit they are dropped, and one line says so.
+
+        Raises LeaseLost, and as SQLAlchemy does when the database is away; then nothing was written.
+        """
+        left, kept = self._left, []
+        for at, text in lines:
+            if left <= 0:
+                break
+            left -= max(len(text.encode()), _LEAST_PER_LINE)
+            kept.append((at, text if left > 0 else f"The log ends here: it has reached {self._limit} bytes."))
+        if kept:
+            self._insert(step, kept)
+        self._left = left
+
+    @property
+    def _limit(self) -> int:
+        return self._context.settings.job_log_limit_bytes
+
+    def _insert(self, step: str, lines: list[Line]) -> None:
+        ours = {"workspace_id": self._workspace_id, "job_id": self._job_id, "attempt_id": self._attempt_id}
+        with session_scope(self._context.sessions) as session:
+            # FOR SHARE: nobody takes the lease, and nobody removes the job, between this look and the commit.
+            held = select(Job.id).where(
+                Job.id == self._job_id, Job.fence == self._fence, Job.runner.is_not(None)
+            )
+            if session.scalar(held.with_for_update(read=True)) is None:
+                raise LeaseLost
+            session.execute(
+                insert(JobLog),
+                [{**ours, "step": step, "task": TASK, "at": at, "message": text} for at, text in lines],
+            )
+
+
+class LogReader(Thread):
+    """Reads what a process prints until the last writer is gone, in a thread of its own.
+
+    Whatever becomes of the log, it goes on reading, or the process would wait for it for ever.
+    """
+
+    def __init__(self, writer: LogWriter, step: str, output: IO[bytes]) -> None:
+        super().__init__(name=f"log of {step}", daemon=True)
+        self._writer, self._step, self._output = writer, step, output
+        self._is_abandoned = Event()
+        self._unfinished = bytearray()
+        self._lines: list[Line] = []
+        self.heard_at = time.monotonic()
+        """When it printed something last."""
+        self.start()
+
+    def abandon(self) -> None:
+        """Write nothing any more: the lease is lost."""
+        self._is_abandoned.set()
+
+    def run(self) -> None:
+        """Read, split into lines, and write a few times a second."""
+        with self._output, selectors.DefaultSelector() as selector:
+            selector.register(self._output, selectors.EVENT_READ)
+            due = 0.0
+            while True:
+                if selector.select(max(0.0, due - time.monotonic()) if self._lines else None):
+                    chunk = os.read(self._output.fileno(), _LONGEST_LINE)
+                    if not chunk:
+                        break
+                    self.heard_at = time.monotonic()
+                    due = due if self._lines else self.heard_at + _FLUSH_S
+                    self._take(chunk)
+                if len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= due:
+                    self._flush()
+        if self._unfinished:
+            self._lines.append((clock.now(), _text(self._unfinished)))
+        self._flush()
+
+    def _take(self, chunk: bytes) -> None:
+        now = clock.now()
+        self._unfinished += chunk
+        *whole, rest = self._unfinished.split(b"\n")
+        for line in whole:
+            self._lines += [(now, _text(piece)) for piece in _pieces(line)]
+        if len(rest) >= _LONGEST_LINE:
+            *begun, rest = _pieces(rest)
+            self._lines += [(now, _text(piece)) for piece in begun]
+        self._unfinished = rest
+
+    def _flush(self) -> None:
+        while self._lines and not self._is_abandoned.is_set():
+            batch = self._lines[:_LINES_AT_ONCE]
+            try:
+                self._writer.append(self._step, batch)
+                del self._lines[: len(batch)]
+            except LeaseLost:
+                self.abandon()
+            except DATABASE_AWAY:
+                # The process waits meanwhile, once the pipe is full: better than a hole in its log.
+                self._is_abandoned.wait(_AGAIN_S)
+            except Exception:
+                # The boundary of the thread: a log that cannot be written must not stop the reading.
+                log.exception("job_log.failed", step=self._step)
+                self.abandon()
+        self._lines.clear()
+
+
+def _pieces(line: bytearray) -> Iterator[bytearray]:
+    """A line in pieces that are not too long, cut between characters; one that is short, or empty, as it is."""
+    while len(line) >= _LONGEST_LINE:
+        cut = _LONGEST_LINE - 1
+        while cut > _LONGEST_LINE - 4 and line[cut] & 0xC0 == 0x80:  # in the middle of a UTF-8 sequence
+            cut -= 1
+        yield line[:cut]
+        line = line[cut:]
+    yield line
+
+
+def _text(line: bytes | bytearray) -> str:
+    # PostgreSQL has no NUL in a text.
+    return line.removesuffix(b"\r").decode(errors="replace").replace("\0", "")
+
+
+def remove_chunk(context: Context, job_id: UUID) -> int:
+    """Remove some lines of the log of a job, of all its attempts; how many. Commits."""
+    page = select(JobLog.id).where(JobLog.job_id == job_id).limit(context.settings.chunk_size)
+    with session_scope(context.sessions) as session:
+        removed = session.execute(
+            delete(JobLog).where(JobLog.id.in_(page)).returning(JobLog.id),
+            execution_options={"synchronize_session": False},
+        )
+        return len(removed.all())

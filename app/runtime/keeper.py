@@ -1,0 +1,110 @@
+"""Keeps one command and everything it starts, so that none of it outlives the command or those who asked for it.
+
+A program of its own, run by path: `keeper.py <status fd> <grace seconds> <command> …`. It adopts every descendant
+of the command, also those that detach themselves. When the command has ended, when it is told SIGTERM, or when the
+process that started it dies, it ends them all: SIGTERM, after the grace SIGKILL, until none is left. Then it ends
+as the command did. SIGUSR1 makes it kill at once.
+
+On the status fd it says "ok", or the number of the error that kept the command from starting.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import psutil
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+POLL_S = 0.05
+
+
+def main() -> None:
+    """Start the command, wait for its end or for a request, and leave nothing behind."""
+    status_fd, grace_s, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    requested: list[int] = []
+    for wanted in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(wanted, lambda number, _: requested.append(number))
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(os.environ.pop("KEEPER_PARENT")):
+        return  # it died before it could be watched
+
+    os.set_inheritable(status_fd, False)  # noqa: FBT003 -- positional only
+    try:
+        child = subprocess.Popen(command, process_group=0, stdin=subprocess.DEVNULL)  # noqa: S603 -- that is its purpose
+    except OSError as error:
+        os.write(status_fd, str(error.errno).encode())
+        return
+    os.write(status_fd, b"ok")
+    os.close(status_fd)
+    # Whoever reads the output waits until all writers are gone; this one never writes.
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+
+    while child.poll() is None and not requested:
+        _rest()
+    _end_all(child, requested, grace_s)
+    code = child.returncode
+    if code < 0:
+        # As the command died, so that the one who waits for us sees it.
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _end_all(child: subprocess.Popen[bytes], requested: list[int], grace_s: float) -> None:
+    """Return when nothing is left but this process."""
+    me = psutil.Process()
+    deadline = time.monotonic() + grace_s
+    told: set[psutil.Process] = set()
+    while True:
+        child.poll()
+        living = [one for one in me.children(recursive=True) if _is_alive(one)]
+        _reap_adopted(child)
+        if not living and child.returncode is not None:
+            return
+        is_over = time.monotonic() >= deadline or signal.SIGUSR1 in requested
+        for one in living:
+            if is_over:
+                _send(one, signal.SIGKILL)
+            elif one not in told:
+                told.add(one)
+                _send(one, signal.SIGTERM)
+                _send(one, signal.SIGCONT)  # a stopped one could not even hear it
+        _rest()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _send(process: psutil.Process, number: int) -> None:
+    with suppress(psutil.Error):
+        process.send_signal(number)  # makes sure that the pid is still that process
+
+
+def _reap_adopted(child: subprocess.Popen[bytes]) -> None:
+    """Collect orphans that ended; the command itself is left to `child.poll`."""
+    for one in psutil.Process().children():
+        if one.pid != child.pid:
+            with suppress(ChildProcessError):
+                os.waitpid(one.pid, os.WNOHANG)
+
+
+def _rest() -> None:
+    time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Who supervises the processes behind a job or a deployment: one runner at a time, on the host where they are.
+
+As the lease of a cleaner, with one thing more: `host` stays until that host has seen that no process is left.
+Whatever the row says otherwise, it must not go before.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+import psutil
+from sqlalchemy import ColumnElement, and_, or_, update
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from app.config import Settings
+from app.models import Deployment, Job
+
+Row = Job | Deployment
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""What a supervisor waits out, as long as its lease holds."""
+
+
+class LeaseLost(Exception):
+    """Another runner has the row by now; this one must stop what it started, and write nothing."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A process that supervises others; `name` tells it from every other one that was ever on its host."""
+
+    host: str
+    name: str
+
+    @classmethod
+    def of_this_process(cls, settings: Settings) -> Self:
+        """The runner that this process is."""
+        pid = os.getpid()
+        return cls(
+            settings.runtime_host or socket.gethostname(), f"{pid}@{psutil.Process(pid).create_time():.2f}"
+        )
+
+    def has_died(self, name: str) -> bool:
+        """Whether the runner of that name, on the same host, is surely gone."""
+        pid, _, started = name.partition("@")
+        if not pid.isdigit():
+            return False  # it is on another host, and cannot be looked for here
+        try:
+            return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.Error:
+            return False
+
+
+def claim(row: Row, runner: Runner, *, now: datetime, lease: timedelta) -> int | None:
+    """Take the lease of a row that the caller has locked FOR UPDATE; the fence, or None if it is not to be had.
+
+    It is free on the host where processes may be alive, and everywhere when none is; and when nobody holds it,
+    its holder's time is over, or its holder is dead. Does not commit.
+    """
+    is_held = row.lease_until is not None and row.lease_until > now and row.runner is not None
+    if row.host not in (None, runner.host):
+        return None
+    if is_held and not runner.has_died(row.runner or ""):
+        return None
+    row.host, row.runner = runner.host, runner.name
+    row.lease_until = now + lease
+    row.fence += 1
+    return row.fence
+
+
+def write(session: Session, model: type[Row], row_id: Any, fence: int, **values: Any) -> None:
+    """Change a row under its fence, in the caller's transaction. Raises LeaseLost, and then nothing has changed."""
+    changed = session.execute(
+        update(model)
+        .where(model.id == row_id, model.fence == fence, model.runner.is_not(None))
+        .values(**values)
+        .returning(model.id),
+        execution_options={"synchronize_session": False},
+    )
+    if changed.one_or_none() is None:
+        raise LeaseLost
+
+
+def renew(session: Session, model: type[Row], row_id: Any, fence: int, *, until: datetime) -> None:
+    """Keep the lease until then. Raises LeaseLost."""
+    write(session, model, row_id, fence, lease_until=until)
+
+
+RELEASED: dict[str, Any] = {"host": None, "runner": None, "lease_until": None}
+"""What a runner writes last, when it has seen that none of its processes is left."""
+
+
+def has_lapsed(model: type[Row], now: datetime) -> ColumnElement[bool]:
+    """Whether a row was supervised and is so no more, as a condition of a query."""
+    return and_(model.runner.is_not(None), or_(model.lease_until.is_(None), model.lease_until <= now))

@@ -1,0 +1,231 @@
+"""Deployments as processes beside the runtime worker."""
+
+import contextlib
+import errno
+import http.client
+import os
+import socket
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+from app.config import Settings
+from app.lifecycle import DeploymentStatus
+from app.runtime.process import Process, kill_leftovers
+from app.runtime.runtimes import Observed, Unservable, Wanted
+from app.runtime.workdir import WorkDirectory
+
+_HOST = "127.0.0.1"
+_HEALTH_TIMEOUT_S = 2.0
+_UNHEALTHY_AFTER = 3
+"""Failed checks in a row of a server that was ready, before it is started anew."""
+_LONGEST_BACKOFF_S = 60.0
+_LAST_LINES = 5
+_LINE_CHARS = 500
+_KILL_S = 5.0
+_BRIEF_S = 0.05
+_LOG_BYTES = 1024 * 1024
+"""Of what a server prints, in its directory; as much again of what came before."""
+
+
+class SubprocessRuntime:
+    """One server process: started, checked, and started again with growing pauses when it fails."""
+
+    def __init__(self, settings: Settings, wanted: Wanted) -> None:
+        self._settings, self._wanted = settings, wanted
+        self._directory = WorkDirectory(settings, wanted.id)
+        self._process: Process | None = None
+        self._tail: deque[str] = deque(maxlen=_LAST_LINES)
+        self._listener: threading.Thread | None = None
+        self._port = 0
+        self._crashes = 0
+        self._failed_checks = 0
+        self._start_at = 0.0
+        self._why_pausing = ""
+        self._was_ready = False
+        self._ready_at = 0.0
+        self._deadline = time.monotonic() + settings.deployment_start_seconds
+
+    def observe(self) -> Observed:
+        """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take."""
+        now = time.monotonic()
+        if self._process is None:
+            if now < self._start_at:
+                return self._pending(self._why_pausing)
+            self._port = self._wanted.port or _free_port()
+            if _is_taken(self._port):
+                # Or the answers of another server would count as ours.
+                return self._pending(
+                    f"port {self._port} is in use; without executor_config.override_config.port it gets a free one"
+                )
+            self._start()
+        if self._process and (code := self._process.poll()) is not None:
+            return self._crashed(f"the server ended with {_ending(code)}")
+        if trouble := self._trouble():
+            return self._unhealthy(trouble)
+        self._failed_checks = 0
+        if not self._was_ready:
+            self._was_ready, self._ready_at = True, now
+        if now - self._ready_at > _LONGEST_BACKOFF_S:
+            self._crashes = 0  # not before: it may be one that serves for a moment after each start
+        address = f"http://{_HOST}:{self._port}"
+        return Observed(DeploymentStatus.READY, f"Serving at {address}", address)
+
+    def stop(self) -> bool:
+        """As `Runtime.stop`; its directory goes with it."""
+        if self._process:
+            if self._process.poll() is None:
+                self._process.terminate()
+                return False
+            self._forget()
+        if not kill_leftovers(self._wanted.id, within_s=1):
+            return False
+        self._directory.discard()
+        return True
+
+    def kill(self) -> None:
+        """As `Runtime.kill`."""
+        if self._process:
+            self._process.kill()
+            deadline = time.monotonic() + _KILL_S
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(_BRIEF_S)
+            self._forget()
+
+    def _start(self) -> None:
+        if self._settings.backend != "subprocess":
+            raise Unservable("this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off")
+        if not self._wanted.command:
+            raise Unservable(
+                "the configuration names no command: set executor_config.override_config.command, "
+                'for example ["python", "-m", "http.server", "{port}"]'
+            )
+        if not self._directory.path.exists():
+            self._directory.make()
+        port = str(self._port)
+        try:
+            self._process = Process.start(
+                [part.replace("{port}", port) for part in (*self._wanted.command, *self._wanted.arguments)],
+                run=self._wanted.id,
+                environment={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "LANG": "C.UTF-8",
+                    "HOME": str(self._directory.path),
+                    "TMPDIR": str(self._directory.path),
+                    **self._wanted.environment,
+                    "HOST": _HOST,
+                    "PORT": port,
+                },
+                directory=self._directory.path,
+                grace_s=self._settings.stop_grace_seconds,
+            )
+        except (FileNotFoundError, PermissionError, ValueError) as error:
+            raise Unservable(str(error)) from error
+        self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
+        self._listener.start()
+
+    def _listen(self, process: Process) -> None:
+        # Read always, or a server that prints much would stop at a full pipe; kept is only its end.
+        log = _BoundedFile(self._directory.path / "server.log")
+        with (
+            contextlib.suppress(OSError, ValueError),
+            os.fdopen(os.dup(process.output.fileno()), "rb") as output,
+        ):
+            while line := output.readline(_LINE_CHARS * 4):
+                log.append(line)
+                self._tail.append(line.decode(errors="replace").strip().replace("\0", "")[:_LINE_CHARS])
+
+    def _trouble(self) -> str | None:
+        """Why the server cannot serve yet; None if its health check succeeds."""
+        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_HEALTH_TIMEOUT_S)
+        try:
+            connection.request("GET", self._wanted.health_path)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            return f"{self._wanted.health_path} does not answer ({type(error).__name__})"
+        finally:
+            connection.close()
+        return None if 200 <= status < 300 else f"{self._wanted.health_path} answers {status}"
+
+    def _unhealthy(self, trouble: str) -> Observed:
+        if not self._was_ready:
+            return self._pending(f"waiting: {trouble}")
+        self._failed_checks += 1
+        if self._failed_checks < _UNHEALTHY_AFTER:
+            address = f"http://{_HOST}:{self._port}"
+            return Observed(DeploymentStatus.READY, f"Serving at {address}, but {trouble}", address)
+        if self._process:
+            self._process.kill()
+        # Whoever reads on sees it crash, and that is how it goes on.
+        return self._pending(f"starting again: {trouble}")
+
+    def _crashed(self, what: str) -> Observed:
+        self._forget()
+        # A server can kill its keeper; what is left would go on listening on its port.
+        kill_leftovers(self._wanted.id, within_s=1)
+        if self._was_ready:
+            self._was_ready = False
+            self._deadline = time.monotonic() + self._settings.deployment_start_seconds
+        pause = min(_LONGEST_BACKOFF_S, 2.0**self._crashes)
+        self._crashes += 1
+        self._start_at = time.monotonic() + pause
+        self._why_pausing = f"{what}; starting again after {pause:.0f} s; {self._last_words()}"
+        return self._pending(self._why_pausing)
+
+    def _forget(self) -> None:
+        if self._process:
+            self._process.close()
+        self._process, self._failed_checks = None, 0
+
+    def _pending(self, message: str) -> Observed:
+        if time.monotonic() < self._deadline:
+            return Observed(DeploymentStatus.PENDING, message)
+        limit = self._settings.deployment_start_seconds
+        return Observed(
+            DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}; {self._last_words()}"
+        )
+
+    def _last_words(self) -> str:
+        if self._listener and self._process is None:
+            self._listener.join(1)  # of the one that has just ended, all
+        return f"its last words: {' | '.join(self._tail)}" if self._tail else "it said nothing"
+
+
+class _BoundedFile:
+    """What came last, in a file and the one before it. A disk that fails loses it, and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._before = path, path.with_name(f"{path.name}.1")
+
+    def append(self, line: bytes) -> None:
+        """Add it, in the place of the oldest."""
+        with contextlib.suppress(OSError):
+            with self._path.open("ab", buffering=0) as file:
+                size = file.tell()
+                file.write(line)
+            if size + len(line) > _LOG_BYTES:
+                self._path.replace(self._before)
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: connections of an earlier one that are not forgotten yet do not matter.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        return False
+
+
+def _free_port() -> int:
+    # Another process can take it before the server does; then the server fails and gets another one.
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,92 @@
+"""The private directory of a running job, and the environment of its processes."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from app.config import Settings
+from app.logs import get_logger
+from app.models import Job
+from app.services.job_steps import TASK
+
+log = get_logger(__name__)
+
+
+class WorkDirectory:
+    """`<data_dir>/runs/<job id>/`: the steps of a job share it, and nobody else reads it."""
+
+    def __init__(self, settings: Settings, job_id: UUID) -> None:
+        self.path = (settings.data_dir / "runs" / str(job_id)).absolute()
+        self.results = self.path / "results"
+        """What a step leaves here is stored when it has ended."""
+
+    def make(self) -> None:
+        """Make it anew, empty."""
+        self.remove()
+        self.results.mkdir(parents=True)
+        self.path.chmod(0o700)
+
+    def remove(self) -> None:
+        """Remove it with everything in it, if it is there. Raises OSError."""
+        if self.path.exists():
+            _make_removable(self.path)
+            shutil.rmtree(self.path)
+
+    def discard(self) -> None:
+        """As `remove`; if that is not possible, a person is told, and the job ends nevertheless."""
+        try:
+            self.remove()
+        except OSError:
+            log.exception("job.directory_remains", directory=str(self.path))
+
+    def empty_results(self) -> None:
+        """Make room for the results of the next step."""
+        if self.results.is_dir() and not self.results.is_symlink():
+            _make_removable(self.results)
+            shutil.rmtree(self.results)
+        # The step may have put something else in its place.
+        self.results.unlink(missing_ok=True)
+        self.results.mkdir()
+
+    def environment(self, job: Job, workspace: str, step: Mapping[str, Any]) -> dict[str, str]:
+        """What the process of a step is told: its own variables and the facts of its job, and nothing of the server's.
+
+        Leaves the configuration of the step in a file, whose path is one of the facts.
+        """
+        config = self.path / "step-config.json"
+        config.unlink(missing_ok=True)  # An earlier step may have made it a link.
+        config.write_text(json.dumps(step.get("config") or {}))
+        own = {variable["name"]: variable["value"] for variable in step.get("environment") or ()}
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(self.path),
+            "TMPDIR": str(self.path),
+            **own,
+            "WORKSPACES_RESULTS_DIR": str(self.results),
+            # The names under which jobs written for the peer look for the same facts.
+            "NEMO_JOB_ID": str(job.id),
+            "NEMO_JOB_ATTEMPT_ID": str(job.attempt_id),
+            "NEMO_JOB_WORKSPACE": workspace,
+            "NEMO_JOB_FILESET": job.fileset,
+            "NEMO_JOB_STEP": step["name"],
+            "NEMO_JOB_TASK": TASK,
+            "NEMO_JOB_STEP_CONFIG_FILE_PATH": str(config),
+            "NEMO_JOB_PERSISTENT_JOB_STORAGE_PATH": str(self.path),
+            "NEMO_JOB_EPHEMERAL_TASK_STORAGE_PATH": str(self.path),
+        }
+
+
+def _make_removable(top: Path) -> None:
+    """A job may have taken the permissions from its own directories; their owner can give them back."""
+    top.chmod(0o700)
+    for directory, children, _ in os.walk(top):
+        for child in children:
+            path = os.path.join(directory, child)  # noqa: PTH118 -- names need not be UTF-8
+            # Not through links: they may lead out of the directory.
+            if not os.path.islink(path):  # noqa: PTH114
+                os.chmod(path, 0o700)  # noqa: PTH101

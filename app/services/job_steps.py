@@ -1,0 +1,159 @@
+"""The steps of a job's attempt, and the tasks of a step: entries of `Job.steps`, made when their turn comes."""
+
+from typing import Any
+from uuid import UUID, uuid5
+
+from app import clock
+from app.errors import NotFound, WrongState
+from app.lifecycle import JOB_MOVES, JOB_TERMINAL, JobStatus
+from app.models import Job
+
+Entry = dict[str, Any]
+
+TASK = "main"
+"""The task of each step that its process is; others are whatever is reported under another name."""
+
+_MOST_TASKS = 1000  # They are part of the job's row.
+
+
+def first_steps(job: Job) -> list[Entry]:
+    """The steps whose turn has come. Before anything has run that is the first one, in the job's own status."""
+    if job.steps or not job.platform_spec["steps"]:
+        return job.steps
+    times = {"created_at": job.created_at.isoformat(), "updated_at": job.updated_at.isoformat()}
+    return [_entry(job, job.platform_spec["steps"][0]["name"]) | times]
+
+
+def spec_of(job: Job, name: str) -> dict[str, Any]:
+    """What the job's owner wrote about the step of that name."""
+    spec: dict[str, Any] = next(step for step in job.platform_spec["steps"] if step["name"] == name)
+    return spec
+
+
+def command_of(executor: dict[str, Any]) -> list[str]:
+    """What the process of a step is started with; of a container that is its entry point with its command."""
+    if "container" not in executor:
+        return list(executor["command"])
+    container = executor["container"]
+    return [*container.get("entrypoint", ()), *container.get("command", ())]
+
+
+def find_step(job: Job, name: str) -> Entry:
+    """The step of that name. Raises NotFound, also while its turn has not come."""
+    for entry in first_steps(job):
+        if entry["name"] == name:
+            return entry
+    raise NotFound(f"Step '{name}' of job '{job.name}' not found; a step appears when its turn has come.")
+
+
+def find_task(job: Job, step: str, name: str) -> Entry:
+    """The task of that name. Raises NotFound."""
+    for task in find_step(job, step).get("tasks", []):
+        if task["name"] == name:
+            found: Entry = task
+            return found
+    raise NotFound(f"Task '{name}' of step '{step}' of job '{job.name}' not found.")
+
+
+def begin_step(job: Job, name: str) -> None:
+    """Enter a step whose turn has come, with the task that its process is."""
+    entry = _entry(job, name)
+    entry["tasks"] = [_task(job, entry, TASK)]
+    job.steps = [*(step for step in job.steps if step["name"] != name), entry]
+
+
+def settle_step(
+    job: Job, name: str, status: JobStatus, *, error_details: dict[str, Any] | None = None
+) -> None:
+    """What the runtime has seen of the process of a step, whatever others have reported about it."""
+
+    def settle(step: Entry) -> Entry:
+        tasks = [
+            _changed(task, status=status, error_details=error_details) if task["name"] == TASK else task
+            for task in step.get("tasks", [])
+        ]
+        return _changed(step, status=status, error_details=error_details, tasks=tasks)
+
+    job.steps = [settle(step) if step["name"] == name else step for step in job.steps]
+
+
+def settle_last_step(job: Job, status: JobStatus, *, error_details: dict[str, Any] | None = None) -> None:
+    """As `settle_step`, for whichever step has begun last and not ended; nothing if there is none."""
+    if job.steps and job.steps[-1]["status"] not in JOB_TERMINAL:
+        settle_step(job, job.steps[-1]["name"], status, error_details=error_details)
+
+
+def report_step(job: Job, name: str, status: JobStatus, **details: dict[str, Any] | None) -> Entry:
+    """What somebody else tells about a step; details that are None stay as they are.
+
+    The job's own status follows its processes, not what is told. Raises NotFound, and WrongState for a move that
+    `JOB_MOVES` does not have.
+    """
+    entry = find_step(job, name)
+    before = JobStatus(entry["status"])
+    if status is not before and status not in JOB_MOVES[before]:
+        raise WrongState(
+            f"Cannot move step '{name}' of job '{job.name}' from '{before}' to '{status}'. "
+            "Refresh the job status and try again."
+        )
+    told = {key: value for key, value in details.items() if value is not None}
+    changed = _changed(entry, status=status, **told)
+    job.steps = [changed if step["name"] == name else step for step in first_steps(job)]
+    return changed
+
+
+def report_task(
+    job: Job, step: str, name: str, *, status: JobStatus, status_details: dict[str, Any] | None, **told: Any
+) -> Entry:
+    """What somebody tells about a task, made if it is new. Its status details are also merged into the job's.
+
+    Raises NotFound for a step whose turn has not come, and WrongState for too many tasks.
+    """
+    entry = find_step(job, step)
+    tasks: list[Entry] = entry.get("tasks", [])
+    if len(tasks) >= _MOST_TASKS and name not in [task["name"] for task in tasks]:
+        raise WrongState(f"Step '{step}' of job '{job.name}' has {_MOST_TASKS} tasks, the most there can be.")
+    before = next((task for task in tasks if task["name"] == name), None) or _task(job, entry, name)
+    details = {key: value for key, value in told.items() if value is not None}
+    task = _changed(
+        before, status=status, status_details=status_details or before["status_details"], **details
+    )
+    others = [other for other in tasks if other["name"] != name]
+    changed = {**entry, "tasks": [*others, task]}
+    job.steps = [changed if one["name"] == step else one for one in first_steps(job)]
+    job.status_details = {**job.status_details, **(status_details or {})}
+    return task
+
+
+def step_id(attempt_id: UUID, name: str) -> UUID:
+    """The same step of the same attempt has the same id, from before it has begun."""
+    return uuid5(attempt_id, name)
+
+
+def _entry(job: Job, name: str) -> Entry:
+    return _new(step_id(job.attempt_id, name), name, job.status, job.error_details) | {"tasks": []}
+
+
+def _task(job: Job, step: Entry, name: str) -> Entry:
+    return _new(uuid5(UUID(step["id"]), name), name, job.status, None) | {"error_stack": None}
+
+
+def _new(entry_id: UUID, name: str, status: JobStatus, error_details: dict[str, Any] | None) -> Entry:
+    now = _now()
+    return {
+        "id": str(entry_id),
+        "name": name,
+        "status": status,
+        "status_details": {},
+        "error_details": error_details,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _changed(entry: Entry, **values: Any) -> Entry:
+    return {**entry, **values, "updated_at": _now()}
+
+
+def _now() -> str:
+    return clock.now().isoformat()

@@ -1,0 +1,135 @@
+"""What executors tell of steps and tasks over HTTP."""
+
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+
+from app.lifecycle import JOB_MOVES, JobStatus
+from app.models import Job
+from app.services import job_steps
+from tests.factories import make_job, make_workspace
+
+JOB = "/apis/jobs/v2/workspaces/ml-team/jobs/train"
+TASKS = f"{JOB}/steps/first/tasks"
+STEPS = [
+    {"name": name, "executor": {"provider": "subprocess", "command": ["true"]}, "config": {"k": name}}
+    for name in ("first", "second")
+]
+
+
+@pytest.fixture(autouse=True)
+def job(session: Session) -> Job:
+    job = make_job(
+        session, make_workspace(session), "train", JobStatus.ACTIVE, platform_spec={"steps": STEPS}
+    )
+    job_steps.begin_step(job, "first")
+    session.commit()
+    return job
+
+
+def test_a_step_is_shown_with_its_specification_and_appears_when_its_turn_has_come(
+    client: FlaskClient, job: Job
+) -> None:
+    step = client.get(f"{JOB}/steps/first").json
+
+    assert (step["id"], step["name"], step["job"], step["status"]) == (
+        str(job_steps.step_id(job.attempt_id, "first")),
+        "first",
+        "train",
+        "active",
+    )
+    assert (step["attempt_id"], step["parent"]) == (str(job.attempt_id), str(job.attempt_id))
+    assert (step["config"], step["step_spec"]["name"]) == ({"k": "first"}, "first")
+    assert client.get(f"{JOB}/steps/second").status_code == 404
+    assert client.get(f"{JOB}/steps").json["data"] == [step]
+
+
+@pytest.mark.parametrize("after", JobStatus)
+@pytest.mark.parametrize("before", JobStatus)
+def test_a_step_is_reported_along_the_published_moves_and_the_job_stays_as_it_is(
+    client: FlaskClient, session: Session, job: Job, before: JobStatus, after: JobStatus
+) -> None:
+    job.steps = [{**job.steps[0], "status": before}]
+    session.commit()
+    is_allowed = after is before or after in JOB_MOVES[before]
+
+    report = {"status": after, "status_details": {"epoch": 1}}
+    response = client.patch(f"{JOB}/steps/first/status", json=report)
+
+    session.refresh(job)
+    assert response.status_code == (200 if is_allowed else 409)
+    assert job.steps[0]["status"] == (after if is_allowed else before)
+    assert job.steps[0]["status_details"] == ({"epoch": 1} if is_allowed else {})
+    assert job.status is JobStatus.ACTIVE
+
+
+def test_a_task_is_made_and_changed_by_reports_and_its_details_are_those_of_the_job_too(
+    client: FlaskClient, session: Session, job: Job
+) -> None:
+    job.status_details = {"kept": True}
+    session.commit()
+
+    made = client.put(f"{TASKS}/worker-1", json={"status_details": {"epoch": 1}})
+    changed = client.put(f"{TASKS}/worker-1", json={"status": "error", "error_stack": "at line 7"})
+
+    assert (made.status_code, made.json["status"], made.json["status_details"]) == (
+        200,
+        "pending",
+        {"epoch": 1},
+    )
+    assert (changed.json["id"], changed.json["status"], changed.json["error_stack"]) == (
+        made.json["id"],
+        "error",
+        "at line 7",
+    )
+    assert changed.json["status_details"] == {"epoch": 1}
+    assert client.get(f"{TASKS}/worker-1").json == changed.json
+    assert [task["name"] for task in client.get(TASKS).json["data"]] == ["main", "worker-1"]
+    status = client.get(f"{JOB}/status").json
+    assert status["status_details"] == {"kept": True, "epoch": 1}
+    assert [(task["name"], task["status"]) for task in status["steps"][0]["tasks"]] == [
+        ("main", "active"),
+        ("worker-1", "error"),
+    ]
+
+
+def test_a_step_that_ends_settles_its_own_task_and_leaves_reported_ones_alone(
+    client: FlaskClient, session: Session, job: Job
+) -> None:
+    client.put(f"{TASKS}/worker-1", json={"status": "active"})
+
+    session.refresh(job)
+    job_steps.settle_step(job, "first", JobStatus.COMPLETED)
+    session.commit()
+
+    assert [(task["name"], task["status"]) for task in client.get(TASKS).json["data"]] == [
+        ("main", "completed"),
+        ("worker-1", "active"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/steps/nope", None),
+        ("PATCH", "/steps/nope/status", {"status": "active"}),
+        ("GET", "/steps/nope/tasks", None),
+        ("GET", "/steps/first/tasks/nope", None),
+        ("PUT", "/steps/nope/tasks/worker-1", {}),
+    ],
+)
+def test_what_is_not_there_is_not_found(client: FlaskClient, method: str, path: str, body: Any) -> None:
+    assert client.open(JOB + path, method=method, json=body).status_code == 404
+
+
+def test_a_step_has_no_more_tasks_than_its_row_can_hold(
+    client: FlaskClient, session: Session, job: Job
+) -> None:
+    main = job.steps[0]["tasks"][0]
+    job.steps = [{**job.steps[0], "tasks": [main, *({**main, "name": f"t-{i}"} for i in range(999))]}]
+    session.commit()
+
+    assert client.put(f"{TASKS}/one-more", json={}).status_code == 409
+    assert client.put(f"{TASKS}/t-7", json={"status": "active"}).status_code == 200

@@ -1,0 +1,426 @@
+"""Jobs as they run: real processes, the real database, and whatever is asked meanwhile."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.context import Context
+from app.db import connect, sessions_of
+from app.lifecycle import JobStatus
+from app.models import Job
+from app.runtime.attempt import STOPPED
+from app.runtime.held import HeldJob
+from app.runtime.joblog import LogWriter
+from app.runtime.lease import LeaseLost
+from app.runtime.process import leftovers
+from devstack.processes import free_port
+from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def test_steps_run_in_order_and_share_a_private_directory_that_goes_with_the_job(
+    session: Session, context: Context
+) -> None:
+    steps = [step("umask 022; echo one > shared; stat -c %a .", "first"), step("cat shared; pwd", "second")]
+    job_id = submit(session, *steps)
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    directory = context.settings.data_dir / "runs" / str(job_id)
+    assert (job.status, job.error_details) == (JobStatus.COMPLETED, None)
+    assert run.log == ["700", "one", str(directory)]
+    assert [(one["name"], one["status"]) for one in job.steps] == [
+        ("first", "completed"),
+        ("second", "completed"),
+    ]
+    assert is_all_gone(run)
+
+
+def test_a_step_that_fails_ends_the_job_with_its_exit_code(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo oops >&2; exit 3", "bad"), step("echo never", "later"))
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    assert job.status is JobStatus.ERROR
+    assert job.error_details == {"message": "step 'bad' ended with exit code 3", "exit_code": 3}
+    assert [(one["name"], one["status"], one["error_details"]) for one in job.steps] == [
+        ("bad", "error", job.error_details)
+    ]
+    assert run.log == ["oops"]
+    assert is_all_gone(run)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["no-such-command"], "step 'main' could not be started"),
+        (["/etc/hostname"], "step 'main' could not be started"),
+        (["sh", "-c", "kill -9 $$"], "step 'main' was ended by signal 9"),
+    ],
+)
+def test_a_command_that_cannot_run_or_is_killed_ends_the_job_with_the_reason(
+    session: Session, context: Context, command: list[str], message: str
+) -> None:
+    job_id = submit(session, {"name": "main", "executor": {"provider": "subprocess", "command": command}})
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    assert job.status is JobStatus.ERROR
+    assert message in job.error_details["message"]
+    assert is_all_gone(run)
+
+
+def test_a_container_runs_its_entry_point_with_its_command(session: Session, context: Context) -> None:
+    container = {"image": "any", "entrypoint": ["echo", "a"], "command": ["b"]}
+    job_id = submit(session, {"name": "main", "executor": {"provider": "cpu", "container": container}})
+
+    with supervised(context, job_id) as run:
+        assert run.end().status is JobStatus.COMPLETED
+
+    assert run.log == ["a b"]
+
+
+def test_a_process_knows_its_own_variables_and_its_job_and_nothing_of_the_server(
+    session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKSPACES_GATEWAY_SECRET", "not for jobs, never")
+    own = [{"name": "EPOCHS", "value": "7"}, {"name": "WORKSPACES_RUN", "value": "a disguise"}]
+    script = 'env; cat "$NEMO_JOB_STEP_CONFIG_FILE_PATH"'
+    job_id = submit(session, step(script, environment=own, config={"rate": 0.5}))
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    told = dict(line.split("=", 1) for line in run.log if "=" in line)
+    assert {"EPOCHS": "7", "NEMO_JOB_ID": str(job_id), "NEMO_JOB_STEP": "main"}.items() <= told.items()
+    assert (told["NEMO_JOB_WORKSPACE"], told["NEMO_JOB_FILESET"]) == ("ml-team", job.fileset)
+    assert (told["HOME"], told["WORKSPACES_RUN"]) == (told["PWD"], str(job_id))
+    assert "not for jobs, never" not in told.values()
+    assert {name for name in told if name.startswith("WORKSPACES_")} == {
+        "WORKSPACES_RUN",
+        "WORKSPACES_RESULTS_DIR",
+    }
+    assert run.log[-1] == '{"rate": 0.5}'
+
+
+# --- the log ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_printed_can_be_read_while_the_job_runs(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo early; echo also >&2; sleep 60"))
+
+    with supervised(context, job_id) as run:
+        run.wait_for_line("also")
+        assert (run.log, run.job.status) == (["early", "also"], JobStatus.ACTIVE)
+
+
+def test_lines_that_are_long_or_no_text_are_kept_as_well_as_text_can(
+    session: Session, context: Context
+) -> None:
+    script = (
+        "import sys; w = sys.stdout.buffer.write; w(b'a\\xffb\\n'); w(b'nu\\0l\\n'); w(b'dos\\r\\n\\n');"
+        "w('\\u00e4'.encode() * 100_000 + b'\\n'); w(b'no end')"
+    )
+    command = [sys.executable, "-c", script]
+    job_id = submit(session, {"name": "main", "executor": {"provider": "subprocess", "command": command}})
+
+    with supervised(context, job_id) as run:
+        run.end()
+
+    first, last = run.log[:4], run.log[-1]
+    assert (first, last) == (["a\ufffdb", "nul", "dos", ""], "no end")
+    pieces = run.log[4:-1]
+    assert len(pieces) > 1
+    assert "".join(pieces) == "ä" * 100_000
+    assert all(len(piece.encode()) < 64 * 1024 for piece in pieces)
+
+
+def test_a_log_ends_at_its_limit_and_the_job_goes_on(session: Session, context: Context) -> None:
+    job_id = submit(session, step("seq -f %099g 1 5000", "loud"), step("echo quiet", "quiet"))
+
+    with supervised(context, job_id, job_log_limit_bytes=10_000) as run:
+        assert run.end().status is JobStatus.COMPLETED
+
+    assert run.log[-1] == "The log ends here: it has reached 10000 bytes."
+    assert 9_000 < sum(map(len, run.log[:-1])) <= 10_000
+
+
+def test_a_runner_with_an_old_fence_cannot_add_to_the_log(session: Session, context: Context) -> None:
+    job_id = submit(session, step("true"), host="here", runner="7@1.00", fence=2)
+    job = session.get_one(Job, job_id)
+
+    with pytest.raises(LeaseLost):
+        LogWriter(context, job, fence=1).append("main", [(clock.now(), "late")])
+    LogWriter(context, job, fence=2).append("main", [(clock.now(), "in time")])
+
+    assert Run(context, job_id).log == ["in time"]
+
+
+# --- what is asked meanwhile --------------------------------------------------------------------------------
+
+
+def test_a_job_is_cancelled_only_when_all_its_processes_are_gone_however_stubborn(
+    session: Session, context: Context
+) -> None:
+    job_id = submit(session, step(STUBBORN + "while :; do sleep 0.1; done"), step("echo never", "later"))
+
+    with supervised(context, job_id, stop_grace_seconds=1) as run:
+        run.wait_for_line("ready")
+        run.ask(JobStatus.CANCELLING)
+        seen = []
+        wait_until(
+            lambda: seen.append((run.job.status, bool(leftovers(job_id)))) or not seen[-1][1], "all gone"
+        )
+        job = run.end()
+
+    assert {status for status, is_alive in seen if is_alive} == {JobStatus.CANCELLING}
+    assert (job.status, job.steps[-1]["status"], run.log) == (JobStatus.CANCELLED, "cancelled", ["ready"])
+    assert is_all_gone(run)
+
+
+def test_a_job_that_kills_its_keeper_ends_and_leaves_nothing(session: Session, context: Context) -> None:
+    job_id = submit(session, step("(setsid sleep 1000 &); kill -KILL $PPID; sleep 1000"))
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    assert (job.status, job.error_details["message"]) == (
+        JobStatus.ERROR,
+        "step 'main' was ended by signal 9",
+    )
+    assert is_all_gone(run)
+
+
+def test_a_process_that_ends_well_when_asked_to_stop_is_cancelled_too(
+    session: Session, context: Context
+) -> None:
+    job_id = submit(session, step("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done"))
+
+    with supervised(context, job_id) as run:
+        run.wait_for_line("ready")
+        run.ask(JobStatus.CANCELLING)
+        assert run.end().status is JobStatus.CANCELLED
+
+    assert run.log[-1] == "bye"
+
+
+def test_a_paused_job_stands_still_until_it_is_resumed(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo went"))
+    directory = context.settings.data_dir / "runs" / str(job_id)
+
+    with supervised(context, job_id, job_time_limit_seconds=20) as run:
+        run.wait_for_line("ready")
+        run.ask(JobStatus.PAUSING)
+        run.wait_for(JobStatus.PAUSED)
+        command = shell_of(run)
+        assert command.status() == psutil.STATUS_STOPPED
+        assert run.job.steps[-1]["status"] == "paused"
+        (directory / "go").touch()
+        assert run.log == ["ready"]
+
+        run.ask(JobStatus.RESUMING)
+        job = run.end()
+
+    assert (job.status, run.log) == (JobStatus.COMPLETED, ["ready", "went"])
+
+
+def shell_of(run: Run) -> psutil.Process:
+    found = [psutil.Process(pid) for pid in leftovers(run.job_id)]
+    return next(one for one in found if one.name() in ("sh", "dash", "bash"))
+
+
+def test_a_paused_job_can_be_cancelled(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo ready; sleep 60"))
+
+    with supervised(context, job_id) as run:
+        run.wait_for_line("ready")
+        run.ask(JobStatus.PAUSING)
+        run.wait_for(JobStatus.PAUSED)
+        run.ask(JobStatus.CANCELLING)
+        assert run.end().status is JobStatus.CANCELLED
+
+    assert is_all_gone(run)
+
+
+def test_a_job_asked_to_pause_as_its_last_process_ends_completes_once_it_is_resumed(
+    session: Session, context: Context
+) -> None:
+    job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done"))
+
+    with supervised(context, job_id, runtime_poll_seconds=2) as run:
+        run.wait_for_line("ready")
+        # Before the supervisor looks again: it learns of the end first.
+        (context.settings.data_dir / "runs" / str(job_id) / "go").touch()
+        run.ask(JobStatus.PAUSING)
+        run.wait_for(JobStatus.PAUSED)
+        wait_until(lambda: not leftovers(job_id), "the process ends")
+        run.ask(JobStatus.RESUMING)
+        assert run.end().status is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("limits", "more", "message"),
+    [
+        ({"job_time_limit_seconds": 1}, {}, "the job ran longer than its time limit of 1 s"),
+        (
+            {},
+            {"lifecycle": {"staleness_timeout_seconds": 1}},
+            "step 'main' printed nothing for its staleness time-out of 1 s",
+        ),
+    ],
+)
+def test_a_job_over_a_limit_is_stopped_and_says_which(
+    session: Session, context: Context, limits: dict[str, Any], more: dict[str, Any], message: str
+) -> None:
+    job_id = submit(session, step(STUBBORN + "sleep 60", **more))
+
+    with supervised(context, job_id, **limits) as run:
+        job = run.end()
+
+    assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": message})
+    assert is_all_gone(run)
+
+
+def test_a_step_that_goes_on_printing_is_not_stale(session: Session, context: Context) -> None:
+    lifecycle = {"staleness_timeout_seconds": 1}
+    job_id = submit(session, step("for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done", lifecycle=lifecycle))
+
+    with supervised(context, job_id) as run:
+        assert run.end().status is JobStatus.COMPLETED
+
+
+def test_a_worker_that_is_stopped_takes_its_jobs_with_it(session: Session, context: Context) -> None:
+    job_id = submit(session, step(STUBBORN + "sleep 60"))
+
+    with supervised(context, job_id) as run:
+        run.wait_for_line("ready")
+        run.stopping.set()
+        job = run.end()
+
+    assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": STOPPED})
+    assert is_all_gone(run)
+
+
+# --- one runner -------------------------------------------------------------------------------------------
+
+
+def test_a_runner_that_lost_its_lease_kills_what_it_started_and_writes_nothing(
+    session: Session, context: Context
+) -> None:
+    job_id = submit(session, step(STUBBORN + "while :; do echo more; sleep 0.1; done"))
+
+    with supervised(context, job_id) as run:
+        run.wait_for_line("more")
+        session.execute(update(Job).values(fence=Job.fence + 1, status=JobStatus.PAUSED))
+        session.commit()
+        lines = len(run.log)
+        job = run.end()
+
+    assert run.told == "the lease was lost; what had been started was killed"
+    assert (job.status, job.host) == (JobStatus.PAUSED, job.host)
+    assert job.host is not None
+    assert len(run.log) == lines
+    assert leftovers(job_id) == []
+
+
+def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
+    session: Session, context: Context
+) -> None:
+    """By then another may have the job."""
+    job = session.get_one(Job, submit(session, step("true"), host="here", runner="7@1.00", fence=1))
+    settings = context.settings.model_copy(
+        update={
+            "runtime_lease_seconds": 1,
+            "database_url": f"postgresql+psycopg://app@127.0.0.1:{free_port()}/x",
+        }
+    )
+    engine = connect(settings)
+    row = HeldJob(replace(context, settings=settings, sessions=sessions_of(engine)), job, fence=1)
+    started = time.monotonic()
+
+    assert row.look() is job.status
+    with pytest.raises(LeaseLost):
+        row.write(lambda _session, _job: None)
+
+    assert time.monotonic() - started >= 1
+    engine.dispose()
+
+
+def test_the_lease_is_renewed_for_as_long_as_the_job_runs(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done"))
+
+    with supervised(context, job_id, runtime_lease_seconds=1) as run:
+        run.wait_for_line("ready")
+        first = run.job.lease_until
+        wait_until(lambda: (run.job.lease_until - first).total_seconds() > 2, "renewed more than once")
+        (context.settings.data_dir / "runs" / str(job_id) / "go").touch()
+        job = run.end()
+
+    assert (job.status, job.fence) == (JobStatus.COMPLETED, 1)
+
+
+def test_a_job_rung_for_twice_in_one_process_starts_once(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo started; sleep 0.5"))
+
+    with supervised(context, job_id) as one, supervised(context, job_id) as other:
+        one.end()
+        other.end()
+
+    job = one.job  # whichever of the two it was that ran it
+    assert (one.log, job.status, job.fence) == (["started"], JobStatus.COMPLETED, 1)
+
+
+def test_a_job_rung_for_twice_on_one_host_starts_once(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo started; sleep 1"))
+    settings = {
+        f"WORKSPACES_{name.upper()}": str(value)
+        for name, value in {
+            **QUICK,
+            "database_url": context.settings.database_url,
+            "data_dir": context.settings.data_dir,
+        }.items()
+    }
+    script = (
+        "import sys, threading, uuid; from app.config import Settings; from app.context import Context;"
+        "from app.runtime import jobs;"
+        "sys.stdin.readline();"
+        "print(jobs.supervise(Context.open(Settings()), uuid.UUID(sys.argv[1]), stopping=threading.Event()))"
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(job_id)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=CHECKOUT,
+            env={**settings, "PYTHONPATH": str(CHECKOUT)},
+            text=True,
+        )
+        for _ in range(2)
+    ]
+
+    told = []
+    for worker in workers:
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    for worker in workers:
+        told.append(worker.communicate(timeout=60)[0].strip().splitlines()[-1])
+
+    run = Run(context, job_id)
+    assert sorted(one.partition(",")[0] for one in told) in (
+        ["active", "completed"],
+        ["completed", "pending"],
+    )
+    assert (run.log, run.job.status, run.job.fence) == (["started"], JobStatus.COMPLETED, 1)

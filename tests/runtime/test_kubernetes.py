@@ -1,0 +1,485 @@
+"""Deployments in a cluster: what is made there, what is told of it, and when nothing of it is left."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from app.config import Settings
+from app.context import Context
+from app.lifecycle import DeploymentStatus
+from app.runtime.kubernetes_runtime import KubernetesRuntime
+from app.runtime.runtimes import Observed, Unservable, Wanted
+from tests.runtime.runs import QUICK, tuned, wait_until
+from tests.runtime.test_deployments import Serving, deploy
+from tests.support.kube_api import KubeApi, Refused
+
+READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
+DELETING, DELETED = DeploymentStatus.DELETING, DeploymentStatus.DELETED
+
+ID = uuid7()
+NAME = f"ws-{ID.hex}"
+BILLING = "example.com/billing"
+
+
+@pytest.fixture
+def api() -> Iterator[KubeApi]:
+    with KubeApi() as api:
+        yield api
+
+
+def runtime(api: KubeApi, *, settings: dict[str, Any] | None = None, **wanted: Any) -> KubernetesRuntime:
+    """Of a small deployment; a request may take half a second."""
+    chosen: dict[str, Any] = {
+        "kubernetes_api_url": api.url,
+        "runtime_lease_seconds": 5,
+        **(settings or {}),
+    }
+    usual: dict[str, Any] = {"image": "vllm:1", **wanted}
+    return KubernetesRuntime(
+        Settings(**chosen), Wanted(id=ID, workspace="team", name="chat", version=3, **usual)
+    )
+
+
+def started(api: KubeApi, **settings: Any) -> KubernetesRuntime:
+    """One whose objects are there."""
+    made = runtime(api, settings=settings)
+    made.observe()
+    return made
+
+
+def waiting(reason: str, message: str | None = None, **more: Any) -> dict[str, Any]:
+    """The status of a pod whose container waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"containerStatuses": [container(state, **more)]}
+
+
+def container(state: dict[str, Any], **more: Any) -> dict[str, Any]:
+    usual = {"name": "server", "ready": False, "restartCount": 0, "image": "vllm:1", "imageID": ""}
+    return {**usual, "state": state, **more}
+
+
+def ended(code: int, reason: str = "Error", message: str | None = None) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+
+
+# --- what is made
+
+
+def test_it_makes_a_deployment_and_a_service_that_belong_together(api: KubeApi) -> None:
+    observed = runtime(
+        api,
+        command=("serve", "--port={port}"),
+        arguments=("--bind", "0.0.0.0:{port}"),
+        port=9000,
+        environment={"GREETING": "hello", "PORT": "1"},
+        health_path="/v1/health",
+        gpus=2,
+    ).observe()
+
+    assert observed == Observed(PENDING, "created; the cluster has yet to start it")
+    deployment, service = api.one("deployments"), api.one("services")
+    assert deployment["metadata"]["name"] == service["metadata"]["name"] == NAME
+    labels = deployment["metadata"]["labels"]
+    assert labels == service["metadata"]["labels"] == deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == {
+        "app.kubernetes.io/instance": NAME,
+        "app.kubernetes.io/managed-by": "workspaces",
+        "workspace": "team",
+        "deployment": "chat",
+        "version": "3",
+    }
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["ports"] == [{"name": "http", "port": 9000, "targetPort": 9000}]
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    [server] = pod["containers"]
+    assert (server["image"], server["command"]) == ("vllm:1", ["serve", "--port=9000"])
+    assert server["args"] == ["--bind", "0.0.0.0:9000"]
+    assert {one["name"]: one["value"] for one in server["env"]} == {
+        "GREETING": "hello",
+        "HOST": "0.0.0.0",
+        "PORT": "9000",
+    }
+    assert server["readinessProbe"]["httpGet"] == {"path": "/v1/health", "port": 9000}
+    assert server["resources"] == {"limits": {"nvidia.com/gpu": "2"}}
+
+
+def test_without_a_choice_the_port_is_8000_and_there_is_no_gpu(api: KubeApi) -> None:
+    runtime(api).observe()
+
+    [server] = api.one("deployments")["spec"]["template"]["spec"]["containers"]
+    assert (server["readinessProbe"]["httpGet"]["port"], server["resources"]) == (8000, {})
+    assert server["command"] == server["args"] == []
+
+
+def test_names_that_no_label_can_carry_are_made_to_fit(api: KubeApi) -> None:
+    wanted = Wanted(id=ID, workspace="a@b+c.", name="x_", version=1, image="vllm:1")
+
+    KubernetesRuntime(Settings(kubernetes_api_url=api.url), wanted).observe()
+
+    labels = api.one("deployments")["metadata"]["labels"]
+    assert (labels["workspace"], labels["deployment"]) == ("a_b_c", "x")
+
+
+def test_what_is_there_already_is_not_made_again(api: KubeApi) -> None:
+    started(api)
+    before = dict(api.objects)
+
+    started(api).observe()  # another worker's
+
+    assert api.objects == before
+    assert [one for one in api.asked if one.startswith("POST")] == ["POST deployments", "POST services"]
+
+
+def test_somebody_who_makes_it_at_the_same_moment_does_no_harm(api: KubeApi) -> None:
+    started(api)
+    before = dict(api.objects)
+    api.unseen = True
+
+    observed = runtime(api).observe()
+
+    assert observed.status is PENDING
+    assert api.asked[-2:] == ["POST deployments", "POST services"]
+    assert api.objects == before
+
+
+def test_a_service_that_somebody_removed_is_made_again(api: KubeApi) -> None:
+    running = started(api)
+    api.report(available=1)
+    del api.objects["services", "default", NAME]
+
+    assert running.observe().status is PENDING
+    assert running.observe().status is READY
+
+
+# --- what is told
+
+
+def test_it_is_ready_with_its_address_as_soon_as_a_replica_is_available(api: KubeApi) -> None:
+    api.namespaces.add("models")
+    running = started(api, kubernetes_namespace="models")
+
+    assert running.observe().status is PENDING
+    api.report(available=1)
+
+    address = f"http://{NAME}.models.svc:8000"
+    assert running.observe() == Observed(READY, f"Serving at {address}", address)
+    api.report(available=0)
+    assert running.observe().status is PENDING
+
+
+UNAVAILABLE = {
+    "type": "Available",
+    "status": "False",
+    "reason": "MinimumReplicasUnavailable",
+    "message": "Deployment does not have minimum availability.",
+}
+QUOTA = {
+    "type": "ReplicaFailure",
+    "status": "True",
+    "reason": "FailedCreate",
+    "message": "pods is forbidden: exceeded quota: gpus",
+}
+NO_GPU = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+}
+
+
+@pytest.mark.parametrize(
+    ("pod", "told"),
+    [
+        (
+            waiting("ImagePullBackOff", 'Back-off pulling image "vllm:1"'),
+            "ImagePullBackOff: Back-off pulling",
+        ),
+        (
+            waiting("CrashLoopBackOff", "back-off 40s", lastState=ended(1, message="no such model\n")),
+            "CrashLoopBackOff: back-off 40s: the server ended with exit code 1: no such model",
+        ),
+        (
+            {"containerStatuses": [container(ended(137, "OOMKilled"))]},
+            "OOMKilled: the server ended with exit code 137",
+        ),
+        ({"conditions": [NO_GPU]}, "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+        ({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}, "Evicted: low on memory"),
+        (
+            {"containerStatuses": [container({"running": {"startedAt": "2026-01-01T00:00:00Z"}})]},
+            "waiting: /health does not answer with success",
+        ),
+        (waiting("ContainerCreating"), "ContainerCreating"),
+        ({}, "MinimumReplicasUnavailable: Deployment does not have minimum availability."),
+    ],
+)
+def test_while_it_is_not_ready_the_most_telling_reason_is_told(
+    api: KubeApi, pod: dict[str, Any], told: str
+) -> None:
+    running = started(api)
+    api.report(available=0, conditions=[UNAVAILABLE])
+    api.start_pod(**pod)
+
+    observed = running.observe()
+
+    assert observed.status is PENDING
+    assert observed.message.startswith(told)
+    assert observed.address is None
+
+
+def test_why_there_is_no_pod_at_all_is_told(api: KubeApi) -> None:
+    running = started(api)
+
+    assert running.observe().message == "waiting for the cluster to start it"
+    api.report(available=0, conditions=[UNAVAILABLE, QUOTA])
+    assert running.observe().message == "FailedCreate: pods is forbidden: exceeded quota: gpus"
+
+
+def test_the_clusters_words_are_kept_short_and_clean(api: KubeApi) -> None:
+    running = started(api)
+    api.start_pod(**waiting("ErrImagePull", "x\0" + "y" * 5000))
+
+    message = running.observe().message
+
+    assert len(message) == 500
+    assert "\0" not in message
+
+
+def test_what_is_not_ready_in_time_is_an_error_that_says_why(api: KubeApi) -> None:
+    late = started(api, deployment_start_seconds=0.001)
+    api.start_pod(**waiting("ImagePullBackOff"))
+
+    wait_until(lambda: late.observe().status is ERROR, "given up")
+
+    assert late.observe().message == "not ready within 0.001 s: ImagePullBackOff"
+
+
+def test_what_was_ready_has_the_whole_time_once_more(api: KubeApi) -> None:
+    running, watch = (started(api, deployment_start_seconds=0.7) for _ in range(2))
+    wait_until(lambda: watch.observe().status is ERROR, "the time of both is over")
+    api.report(available=1)
+    assert running.observe().status is READY
+
+    api.report(available=0)
+
+    assert running.observe().status is PENDING
+    wait_until(lambda: running.observe().status is ERROR, "given up")
+
+
+# --- how it ends
+
+
+def test_it_is_gone_only_when_both_objects_and_all_pods_are(api: KubeApi) -> None:
+    api.collecting = False
+    running = started(api)
+    api.start_pod()
+
+    assert not running.stop()
+    assert not running.stop()
+    assert api.one("deployments")["metadata"]["deletionTimestamp"]
+    assert api.one("services")["metadata"]["deletionTimestamp"]
+    api.collect()
+
+    assert running.stop()
+    assert api.objects == {}
+    assert running.stop()
+    assert [one for one in api.asked if one.startswith("DELETE")] == ["DELETE deployments", "DELETE services"]
+
+
+def test_a_pod_that_outlives_its_deployment_is_still_something(api: KubeApi) -> None:
+    running = started(api)
+    pod = api.start_pod()
+    key = ("pods", "default", pod["metadata"]["name"])
+    running.stop()
+    api.objects[key] = pod  # its node does not answer
+
+    assert not running.stop()
+    del api.objects[key]
+    assert running.stop()
+
+
+@pytest.mark.parametrize("resource", ["deployments", "services"])
+def test_a_finalizer_of_somebody_else_is_waited_for(api: KubeApi, resource: str) -> None:
+    running = started(api)
+    api.one(resource)["metadata"]["finalizers"] = [BILLING]
+
+    assert not running.stop()
+    assert not running.stop()
+    assert [key[0] for key in api.objects] == [resource]
+    api.release(BILLING)
+
+    assert running.stop()
+
+
+def test_nothing_is_made_while_the_former_objects_are_still_going(api: KubeApi) -> None:
+    api.collecting = False
+    running = started(api)
+    api.report(available=1)
+    running.stop()
+
+    assert running.observe() == Observed(PENDING, "what was there before is still being deleted")
+    api.collect()
+    running.observe()
+
+    assert "deletionTimestamp" not in api.one("deployments")["metadata"]
+
+
+def test_whoever_lost_its_lease_leaves_alone_what_its_successor_has(api: KubeApi) -> None:
+    started(api).kill()
+
+    assert len(api.objects) == 2
+
+
+# --- what goes wrong
+
+
+def test_without_an_image_it_says_what_to_set(api: KubeApi) -> None:
+    with pytest.raises(Unservable, match=r"set executor_config\.image_name"):
+        runtime(api, image=None).observe()
+
+    assert api.asked == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised", "words"),
+    [
+        (Refused(403, "Forbidden", "deployments.apps is forbidden"), PermissionError, "refuses: deployments.apps is"),
+        (Refused(401, "Unauthorized", "Unauthorized"), PermissionError, "refuses: Unauthorized"),
+        (Refused(500, "InternalError", "etcdserver: timeout"), ConnectionError, "answers 500: etcdserver: timeout"),
+        (Refused(503, "ServiceUnavailable", "no leader"), ConnectionError, "answers 503: no leader"),
+        (Refused(429, "TooManyRequests", "slow down"), ConnectionError, "answers 429: slow down"),
+    ],
+)  # fmt: skip
+def test_what_the_api_refuses_is_told_apart_by_whether_it_may_pass(
+    api: KubeApi, failure: Refused, raised: type[Exception], words: str
+) -> None:
+    running = started(api)
+    api.failure = failure
+
+    for act in (running.observe, running.stop):
+        with pytest.raises(raised, match=re.escape(words)):
+            act()
+
+    api.failure = None
+    assert len(api.objects) == 2
+    assert running.observe().status is PENDING
+
+
+def test_an_api_that_keeps_silent_is_not_waited_for(api: KubeApi) -> None:
+    running = started(api)
+    api.asked.clear()
+    api.silent.set()
+
+    with pytest.raises(ConnectionError, match="does not answer"):
+        running.observe()
+
+    assert api.asked == ["GET deployments"]  # and once only
+    api.silent.clear()
+    assert running.observe().status is PENDING
+
+
+def test_an_api_that_is_not_there_may_come_back(api: KubeApi) -> None:
+    running = started(api)
+    api.stop()
+
+    for act in (running.observe, running.stop):
+        with pytest.raises(ConnectionError, match="does not answer"):
+            act()
+
+
+@pytest.mark.parametrize("raw", [b"<html>log in</html>", b"[]", b'{"spec": 1}'])
+def test_what_is_no_api_at_all_is_not_believed(api: KubeApi, raw: bytes) -> None:
+    running = started(api)
+    api.raw = raw
+
+    for act in (running.observe, running.stop):
+        with pytest.raises(ConnectionError):
+            act()
+
+
+def test_a_namespace_that_is_not_there_is_named(api: KubeApi) -> None:
+    with pytest.raises(ConnectionError, match='namespaces "nowhere" not found'):
+        started(api, kubernetes_namespace="nowhere")
+
+
+def test_what_the_api_does_not_accept_cannot_be_served(api: KubeApi) -> None:
+    with pytest.raises(Unservable, match=r"does not accept the configuration: Deployment\.apps"):
+        runtime(api, environment={"A=B": "1"}).observe()
+
+    assert api.objects == {}
+
+
+def test_without_any_cluster_configured_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+
+    with pytest.raises(ConnectionError, match="no cluster is configured"):
+        KubernetesRuntime(Settings(), Wanted(ID, "team", "chat", 1, image="vllm:1")).observe()
+
+
+# --- under its supervisor
+
+
+@contextmanager
+def serving(context: Context, api: KubeApi, deployment_id: Any) -> Iterator[Serving]:
+    chosen = {**QUICK, "deployment_runtime": "kubernetes", "kubernetes_api_url": api.url}
+    supervised = Serving(tuned(context, **chosen), deployment_id).start()
+    try:
+        yield supervised
+    finally:
+        api.failure = None
+        api.release(BILLING)
+        supervised.stopping.set()
+        supervised.end()
+
+
+def test_a_deployment_is_deleted_only_when_the_cluster_has_let_go_of_it(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    deployment_id = deploy(session, [], image_name="vllm", image_tag="1")
+    with serving(context, api, deployment_id) as supervised:
+        supervised.wait_for(PENDING, "waiting for the cluster")
+        api.one("deployments")["metadata"]["finalizers"] = [BILLING]
+        api.report(available=1)
+
+        ready = supervised.wait_for(READY)
+
+        assert ready.address == f"http://ws-{deployment_id.hex}.default.svc:8000"
+        assert ready.host == "kubernetes"
+
+        supervised.ask(status=DELETING)
+        wait_until(lambda: [key[0] for key in api.objects] == ["deployments"], "only the finalizer holds it")
+        asked = len(api.asked)
+        wait_until(lambda: len(api.asked) > asked + 10, "it looks again and again")
+
+        assert (supervised.row.status, supervised.row.host) == (DELETING, "kubernetes")
+
+        api.release(BILLING)
+        gone = supervised.end()
+        assert (gone.status, gone.host, gone.address) == (DELETED, None, None)
+        assert api.objects == {}
+
+
+def test_an_api_that_is_away_neither_unmakes_what_is_ready_nor_ends_the_wait_for_its_end(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id) as supervised:
+        supervised.wait_for(PENDING, "waiting for the cluster")
+        api.report(available=1)
+        address = supervised.wait_for(READY).address
+
+        api.failure = Refused(503, "ServiceUnavailable", "no leader")
+        assert supervised.wait_for(READY, "503: no leader").address == address
+        api.failure = Refused(403, "Forbidden", "not yours")
+        supervised.ask(status=DELETING)
+        supervised.wait_for(DELETING, "cannot be stopped yet: PermissionError: Kubernetes refuses: not yours")
+        api.failure = None
+
+        assert supervised.end().status is DELETED
+        assert api.objects == {}

@@ -1,0 +1,286 @@
+"""Real commands, and what they leave behind: nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psutil
+import pytest
+
+from app.runtime.process import Process, kill_leftovers, leftovers
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 20.0
+
+
+def eventually(is_so: Callable[[], object], *, within_s: float = DEADLINE_S) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if is_so():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.fixture
+def run() -> Iterator[UUID]:
+    """The mark of this test's processes. Whatever is left of them at its end is killed, and the test fails."""
+    run = uuid4()
+    yield run
+    left = leftovers(run)
+    kill_leftovers(run, within_s=5)
+    assert left == []
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(run: UUID, tmp_path: Path) -> Start:
+    def do(*command: str, grace_s: float = 5, **environment: str) -> Process:
+        return Process.start(
+            command,
+            run=run,
+            environment={"PATH": os.environ["PATH"], **environment},
+            directory=tmp_path,
+            grace_s=grace_s,
+        )
+
+    return do
+
+
+def ended(process: Process) -> int:
+    """Read what it prints, wait for it, and tell its exit code."""
+    reading = threading.Thread(target=_all_output, args=[process])
+    reading.start()
+    assert eventually(lambda: process.poll() is not None)
+    code = process.poll()
+    assert code is not None
+    reading.join()
+    process.close()
+    return code
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("true", 0), ("exit 3", 3), ("kill -KILL $$", -9), ("kill $$", -15)]
+)
+def test_it_ends_as_its_command_does(start: Start, script: str, code: int) -> None:
+    assert ended(start("sh", "-c", script)) == code
+
+
+def test_all_that_it_prints_arrives_in_order(start: Start) -> None:
+    process = start("sh", "-c", "for i in $(seq 2000); do echo out $i; echo err $i >&2; done")
+
+    printed = _all_output(process).splitlines()
+
+    assert printed == [f"{where} {i}" for i in range(1, 2001) for where in ("out", "err")]
+    assert ended(process) == 0
+
+
+def test_it_gets_its_environment_and_nothing_of_ours(start: Start, run: UUID, monkeypatch) -> None:
+    monkeypatch.setenv("WORKSPACES_GATEWAY_SECRET", "sixteen characters")
+    process = start("env", ANSWER="42")
+
+    names = {line.partition("=")[0] for line in _all_output(process).splitlines()}
+
+    assert names - {"LC_CTYPE"} == {"PATH", "ANSWER", "WORKSPACES_RUN"}
+    assert ended(process) == 0
+
+
+def test_it_reads_nothing(start: Start) -> None:
+    assert ended(start("sh", "-c", "read line || exit 7")) == 7
+
+
+@pytest.mark.parametrize(
+    ("command", "error"), [("no-such-command", FileNotFoundError), ("/etc/passwd", PermissionError)]
+)
+def test_a_command_that_cannot_be_run_says_why(start: Start, command: str, error: type[OSError]) -> None:
+    with pytest.raises(error, match=f"'{command}' cannot be run"):
+        start(command)
+
+
+def test_a_directory_that_is_not_there_is_said_plainly(run: UUID, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="the working directory of 'true' is not there"):
+        Process.start(["true"], run=run, environment={}, directory=tmp_path / "no", grace_s=1)
+
+
+class TestTerminating:
+    def test_is_asked_for_first_and_then_enforced_on_all_of_them(self, start: Start, run: UUID) -> None:
+        stubborn = (
+            "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo ready; while :; do sleep 1; done"
+        )
+        process = start("sh", "-c", stubborn, grace_s=0.5)
+        assert process.output.read(6) == b"ready\n"
+        assert len(leftovers(run)) >= 3
+
+        process.terminate()
+
+        assert ended(process) == -9
+        assert leftovers(run) == []
+
+    def test_lets_a_command_end_itself_in_its_own_time(self, start: Start) -> None:
+        process = start("sh", "-c", "trap 'echo bye; exit 5' TERM; echo ready; while :; do :; done")
+        assert process.output.read(6) == b"ready\n"
+
+        process.terminate()
+
+        assert process.output.read(4) == b"bye\n"
+        assert ended(process) == 5
+
+    def test_reaches_what_has_detached_itself(self, start: Start, run: UUID) -> None:
+        detached = (
+            "import os, time\n"
+            "if os.fork() == 0:\n"
+            "    os.setsid()\n"
+            "    if os.fork() == 0:\n"
+            "        print('ready', flush=True)\n"
+            "        time.sleep(1000)\n"
+            "    os._exit(0)\n"
+            "os.wait(); time.sleep(1000)\n"
+        )
+        process = start(sys.executable, "-c", detached)
+        assert process.output.read(6) == b"ready\n"
+
+        process.terminate()
+
+        assert ended(process) == -15
+        assert leftovers(run) == []
+
+    def test_is_stronger_than_spawning(self, start: Start, run: UUID) -> None:
+        process = start(
+            "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 5 & sleep 0.01; done", grace_s=0.2
+        )
+        assert process.output.read(6) == b"ready\n"
+
+        process.terminate()
+
+        assert ended(process) == -9
+        assert leftovers(run) == []
+
+    def test_without_grace_kills_at_once(self, start: Start) -> None:
+        process = start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done", grace_s=1000)
+        assert process.output.read(6) == b"ready\n"
+
+        process.kill()
+
+        assert ended(process) == -9
+
+    def test_ends_what_is_paused(self, start: Start) -> None:
+        process = start("sh", "-c", "echo ready; while :; do sleep 1; done")
+        assert process.output.read(6) == b"ready\n"
+        process.pause()
+
+        process.terminate()
+
+        assert ended(process) == -15
+
+
+def test_what_a_command_leaves_in_the_background_ends_with_it(start: Start, run: UUID) -> None:
+    assert ended(start("sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 4")) == 4
+    assert leftovers(run) == []
+
+
+def test_pausing_stops_everything_and_resuming_lets_it_go_on(start: Start, tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    process = start("sh", "-c", "(while :; do echo >> counter; sleep 0.01; done) & wait")
+    assert eventually(lambda: counter.exists() and counter.stat().st_size > 3)
+
+    process.pause()
+    paused = counter.stat().st_size
+    assert not eventually(lambda: counter.stat().st_size > paused + 1, within_s=0.3)
+    process.resume()
+
+    assert eventually(lambda: counter.stat().st_size > paused + 3)
+    process.kill()
+    assert ended(process) == -9
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from uuid import UUID
+from app.runtime.process import Process
+script = "trap '' TERM; (setsid sleep 1000 &) ; echo ready; while :; do sleep 1; done"
+process = Process.start(["sh", "-c", script], run=UUID(sys.argv[1]),
+                        environment={"PATH": "/usr/bin:/bin"}, directory=Path("."), grace_s=0.3)
+print(process.output.read(6).decode(), process._keeper.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def worker(run: UUID) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that runs a command as a runtime worker does, and the pid of the keeper."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(run)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield process, int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_nothing_outlives_a_worker_that_was_killed(
+    worker: tuple[subprocess.Popen[str], int], run: UUID
+) -> None:
+    assert len(leftovers(run)) >= 3
+
+    worker[0].kill()
+
+    assert eventually(lambda: leftovers(run) == [])
+
+
+def test_what_outlives_worker_and_keeper_is_found_and_killed(
+    worker: tuple[subprocess.Popen[str], int], run: UUID
+) -> None:
+    os.kill(worker[1], signal.SIGKILL)
+    worker[0].kill()
+    assert eventually(
+        lambda: not psutil.pid_exists(worker[1]) or psutil.Process(worker[1]).status() == "zombie"
+    )
+    assert len(leftovers(run)) >= 2
+
+    assert kill_leftovers(run, within_s=10)
+
+    assert leftovers(run) == []
+
+
+def test_other_runs_are_left_alone(start: Start) -> None:
+    process = start("sh", "-c", "echo ready; sleep 1000")
+    assert process.output.read(6) == b"ready\n"
+
+    assert kill_leftovers(uuid4(), within_s=1)
+
+    assert process.poll() is None
+    process.kill()
+    assert ended(process) == -9
+
+
+def test_many_at_once_leave_neither_zombies_nor_open_files(start: Start, run: UUID) -> None:
+    me = psutil.Process()
+    ended(start("true"))
+    files, children = me.num_fds(), set(me.children())
+
+    processes = [start("sh", "-c", "echo ready; sleep 1000") for _ in range(20)]
+    for process in processes:
+        assert process.output.read(6) == b"ready\n"
+        process.terminate()
+
+    assert {ended(process) for process in processes} == {-15}
+    assert me.num_fds() == files
+    assert set(me.children()) == children
+
+
+def _all_output(process: Process) -> str:
+    whole = b""
+    while chunk := process.output.read(65536):
+        whole += chunk
+    return whole.decode()

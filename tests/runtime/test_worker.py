@@ -1,0 +1,179 @@
+"""Jobs on a real runtime worker, submitted over HTTP: what the process table says, whatever becomes of the worker."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+
+from app.runtime.process import MARK
+from tests.runtime.runs import STUBBORN
+from tests.support.stack import Stack
+
+SETTINGS: dict[str, Any] = {
+    "runtime_lease_seconds": 3,
+    "runtime_poll_seconds": 0.1,
+    "stop_grace_seconds": 1,
+    "sweep_seconds": 1,
+    "ring_again_seconds": 1,
+    "waiting_poll_min_seconds": 0.2,
+    "waiting_poll_max_seconds": 0.5,
+    "runtime_host": "here",
+}
+# A line for each request that a test waits with would bury the logs of the stack.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+WORKSPACES = "/apis/entities/v2/workspaces"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("runtime"), **SETTINGS) as stack:
+        yield stack
+
+
+@pytest.fixture
+def jobs(stack: Stack, request: pytest.FixtureRequest) -> Iterator["Jobs"]:
+    if not stack.running("runtime"):
+        stack.start("runtime")
+    jobs = Jobs(stack, f"w-{abs(hash(request.node.name))}")
+    yield jobs
+    for job_id in jobs.ids:
+        for process in jobs.processes(job_id):
+            process.kill()
+
+
+class Jobs:
+    """The jobs of a workspace of their own."""
+
+    def __init__(self, stack: Stack, workspace: str) -> None:
+        self.stack, self.workspace, self.ids = stack, workspace, list[UUID]()
+        self.base = f"/apis/jobs/v2/workspaces/{workspace}/jobs"
+        assert stack.client.post(WORKSPACES, json={"name": workspace}).status_code == 201
+
+    def submit(self, name: str, script: str) -> UUID:
+        step = {"name": "main", "executor": {"provider": "subprocess", "command": ["sh", "-c", script]}}
+        body = {"name": name, "source": "tests", "spec": {}, "platform_spec": {"steps": [step]}}
+        answer = self.stack.client.post(self.base, json=body)
+        assert answer.status_code == 201, answer.text
+        self.ids.append(UUID(answer.json()["id"]))
+        return self.ids[-1]
+
+    def get(self, path: str) -> Any:
+        answer = self.stack.client.get(f"{self.base}/{path}")
+        return answer.json() if answer.is_success else None
+
+    def post(self, path: str) -> Any:
+        return self.stack.client.post(f"{self.base}/{path}").json()
+
+    def log(self, name: str) -> list[str]:
+        return [line["message"] for line in self.get(f"{name}/logs?limit=1000")["data"]]
+
+    def wait_for(self, name: str, status: str) -> None:
+        self.stack.wait_until(lambda: (self.get(name) or {}).get("status") == status, f"{name} is {status}")
+
+    def wait_for_line(self, name: str, line: str) -> None:
+        self.stack.wait_until(lambda: line in self.log(name), f"{name} prints {line}")
+
+    @staticmethod
+    def processes(job_id: UUID) -> list[psutil.Process]:
+        """Whatever carries the mark of the job, as the kernel tells it."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == str(job_id) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def is_nothing_left(self) -> bool:
+        runs = self.stack.data_dir / "runs"
+        return not any(self.processes(one) or (runs / str(one)).exists() for one in self.ids)
+
+
+def test_the_log_of_a_job_can_be_followed_while_it_runs_and_its_result_downloaded(jobs: Jobs) -> None:
+    jobs.submit(
+        "train",
+        "echo 1; while [ ! -e go ]; do sleep 0.1; done; echo 2; echo 0.9 > $WORKSPACES_RESULTS_DIR/score",
+    )
+
+    jobs.wait_for_line("train", "1")
+    assert (jobs.get("train")["status"], jobs.log("train")) == ("active", ["1"])
+    (jobs.stack.data_dir / "runs" / str(jobs.ids[0]) / "go").touch()
+    jobs.wait_for("train", "completed")
+
+    assert jobs.log("train") == ["1", "2"]
+    assert jobs.stack.client.get(f"{jobs.base}/train/results/score/download").text == "0.9\n"
+    assert jobs.is_nothing_left()
+
+
+def test_a_stubborn_job_is_cancelled_and_deleted_with_all_its_processes(jobs: Jobs) -> None:
+    for name in ("cancelled", "deleted"):
+        jobs.submit(name, STUBBORN + "while :; do sleep 0.1; done")
+        jobs.wait_for_line(name, "ready")
+
+    assert jobs.post("cancelled/cancel")["status"] == "cancelling"
+    assert jobs.stack.client.delete(f"{jobs.base}/deleted").status_code == 204
+    jobs.wait_for("cancelled", "cancelled")
+    assert jobs.processes(jobs.ids[0]) == []
+    jobs.stack.wait_until(lambda: jobs.get("deleted") is None, "the deleted job is gone")
+
+    assert jobs.is_nothing_left()
+
+
+def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that_nothing_is_left(
+    jobs: Jobs,
+) -> None:
+    for name in ("kept", "deleted"):
+        jobs.submit(name, STUBBORN + "while :; do sleep 0.1; done")
+        jobs.wait_for_line(name, "ready")
+
+    [worker] = jobs.stack.running("runtime")
+    # As if their keepers had been killed too: nobody looks after what they had started.
+    for keeper in psutil.Process(worker.process.pid).children(recursive=True):
+        if any("keeper.py" in part for part in keeper.cmdline()):
+            keeper.send_signal(signal.SIGKILL)
+    worker.kill()
+    jobs.wait_for("kept", "error")
+    assert jobs.get("kept")["error_details"]["message"] == "runner lost: the job was active on host 'here'"
+    assert jobs.stack.client.delete(f"{jobs.base}/deleted").status_code == 204
+    assert jobs.processes(jobs.ids[0]) != []
+    assert jobs.get("deleted") is not None
+
+    jobs.stack.start("runtime")
+    jobs.stack.wait_until(jobs.is_nothing_left, "the next worker has killed what was left")
+    jobs.stack.wait_until(lambda: jobs.get("deleted") is None, "the deleted job is gone")
+    assert jobs.get("kept")["status"] == "error"
+
+
+def test_a_worker_that_is_stopped_stops_its_jobs_and_leaves_nothing(jobs: Jobs) -> None:
+    jobs.submit("train", STUBBORN + "while :; do sleep 0.1; done")
+    jobs.wait_for_line("train", "ready")
+
+    [worker] = jobs.stack.running("runtime")
+    worker.stop()
+
+    assert jobs.get("train")["error_details"] == {"message": "the runtime worker was stopped"}
+    assert jobs.is_nothing_left()
+
+
+def test_a_workspace_is_deleted_with_the_jobs_that_run_in_it(jobs: Jobs) -> None:
+    scripts = [STUBBORN + "while :; do sleep 0.1; done", "echo ready; sleep 600"]
+    for number in range(8):
+        jobs.submit(f"job-{number}", scripts[number % 2])
+    for number in range(8):
+        jobs.wait_for_line(f"job-{number}", "ready")
+    jobs.post("job-1/pause")
+
+    answer = jobs.stack.client.delete(f"{WORKSPACES}/{jobs.workspace}")
+    report = f"/apis/entities/v2/deletions/{answer.json()['deletion_id']}"
+    jobs.stack.wait_until(lambda: jobs.stack.client.get(report).json()["state"] == "DONE", "DONE")
+
+    assert jobs.is_nothing_left()
+    assert jobs.stack.client.get(report).json()["deleted"]["jobs"] == 8
+    stored = [path for path in jobs.stack.blob_root.rglob("*") if answer.json()["id"] in str(path)]
+    assert stored == []

@@ -1,0 +1,51 @@
+"""A runtime worker on its host: the queue of its own, what an earlier one has left there, and its end."""
+
+from threading import Event, Thread
+from typing import Any
+
+from celery import Celery
+from celery.signals import celeryd_after_setup, worker_ready, worker_shutting_down
+
+from app.config import load_settings
+from app.db import session_scope
+from app.dispatch import RUNTIME_QUEUE, runtime_queue
+from app.logs import get_logger
+from app.runtime import hosts_of, left_on
+from workers.celery_app import context
+
+log = get_logger(__name__)
+
+stopping = Event()
+"""Set once this worker is to stop: then each of its supervisors stops what it has started, and ends."""
+
+
+@celeryd_after_setup.connect
+def _listen_for_this_host(instance: Any, **_: Any) -> None:
+    app: Celery = instance.app
+    if RUNTIME_QUEUE in app.amqp.queues.consume_from:
+        for host in hosts_of(load_settings()):
+            app.amqp.queues.select_add(runtime_queue(host))
+
+
+@worker_ready.connect
+def _look_after_what_is_left(sender: Any, **_: Any) -> None:
+    if RUNTIME_QUEUE in sender.app.amqp.queues.consume_from:
+        # In a thread: a database that is away must not keep the worker from its queues.
+        Thread(target=_ring_for_what_is_left, name="left on this host", daemon=True).start()
+
+
+def _ring_for_what_is_left() -> None:
+    try:
+        with session_scope(context().sessions) as session:
+            rings = left_on(session, hosts_of(load_settings()))
+    except Exception:
+        # The boundary of the thread. The sweep rings for the same rows, only later.
+        log.exception("runtime.left_unknown")
+        return
+    for ring in rings:
+        context().bell.ring(ring)
+
+
+@worker_shutting_down.connect
+def _stop_supervisors(**_: Any) -> None:
+    stopping.set()
