@@ -59,7 +59,7 @@ DELETION = f"{DELETIONS}/<deletion_id>"
 STEP = {"name": "main", "executor": {"provider": "subprocess", "command": ["true"]}}
 CONFIG = {"engine": "generic", "model_spec": {}, "executor_config": {"gpu": 0}}
 PROJECT, ENTITY = {"name": "alpha"}, {"name": "thing"}
-FILESET, JOB = {"name": "data"}, {"name": "train"}
+FILESET, JOB, ENDED = {"name": "data"}, {"name": "train"}, {"name": "ended"}
 DEPLOYMENT, USED, UNUSED = {"name": "chat"}, {"name": "small"}, {"name": "unused"}
 BINDING, PENDING = {"name": "{binding}"}, {"deletion_id": "{pending}"}
 
@@ -131,6 +131,17 @@ ROWS: dict[str, Row] = {
     f"GET {JOBS}/<name>/steps": Row(VIEWERS, path=JOB),
     f"GET {JOBS}/<name>/logs": Row(VIEWERS, path=JOB),
     f"GET {JOBS}/<name>/results": Row(VIEWERS, path=JOB),
+    f"POST {JOBS}/<name>/rerun": Row(EDITORS, path=ENDED),
+    f"GET {JOBS}/<name>/steps/<step>": Row(VIEWERS, path=JOB),
+    f"PATCH {JOBS}/<name>/steps/<step>/status": Row(REPORTERS, {"status": "active"}, JOB),
+    f"GET {JOBS}/<name>/steps/<step>/tasks": Row(VIEWERS, path=JOB),
+    f"GET {JOBS}/<name>/steps/<step>/tasks/<task>": Row(VIEWERS, path=JOB),
+    f"PUT {JOBS}/<name>/steps/<step>/tasks/<task>": Row(REPORTERS, {"status": "active"}, JOB),
+    f"POST {JOBS}/<name>/results/<result>": Row(
+        REPORTERS, {"artifact_url": "{workspace}/data#a.txt", "artifact_storage_type": "fileset"}, JOB
+    ),
+    f"GET {JOBS}/<name>/results/<result>": Row(VIEWERS, path=JOB),
+    f"GET {JOBS}/<name>/results/<result>/download": Row(VIEWERS, path=JOB),
     f"POST {DEPLOYMENTS}": Row(EDITORS, {"name": "more", "config": "small"}),
     f"GET {DEPLOYMENTS}": Row(VIEWERS),
     f"GET {DEPLOYMENTS}/<name>": Row(VIEWERS, path=DEPLOYMENT),

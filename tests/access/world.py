@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.db import Base
 from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStatus
-from app.models import Deletion, DeletionFailure, Workspace
+from app.models import Deletion, DeletionFailure, Job, Workspace
+from app.services import job_steps
 from app.storage import BlobStore
 from tests import factories
 
@@ -31,7 +32,13 @@ class World:
 def make_world(session: Session, store: BlobStore, name: str) -> World:
     """Build it, under names that `name` keeps apart from other worlds."""
     home = factories.make_workspace(session, name)
-    factories.make_job(session, home, "train", JobStatus.ACTIVE).platform_spec = {"steps": [{"name": "main"}]}
+    train = factories.make_job(
+        session, home, "train", JobStatus.ACTIVE, platform_spec={"steps": [{"name": "main"}]}
+    )
+    _with_a_step_and_a_result(train, name)
+    factories.make_job(
+        session, home, "ended", JobStatus.COMPLETED, platform_spec={"steps": [{"name": "main"}]}
+    )
     factories.make_config(session, home, "small")
     factories.make_config(session, home, "unused")
     factories.make_deployment(session, home, "chat", DeploymentStatus.READY)
@@ -59,8 +66,25 @@ def make_world(session: Session, store: BlobStore, name: str) -> World:
             "binding": binding.name,
             "path": "a.txt",
             "version": "1",
+            "step": "main",
+            "task": "main",
+            "result": "model",
         },
     )
+
+
+def _with_a_step_and_a_result(job: Job, workspace: str) -> None:
+    job_steps.begin_step(job, "main")
+    at = clock.now().isoformat()
+    job.results = [
+        {
+            "name": "model",
+            "artifact_url": f"{workspace}/data#a.txt",
+            "artifact_storage_type": "fileset",
+            "created_at": at,
+            "updated_at": at,
+        }
+    ]
 
 
 def _deletion(session: Session, name: str, state: DeletionState) -> Deletion:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, func, select
 
 from app.cleanup.kinds import ORDER
-from app.models import Workspace
+from app.models import Deployment, Job, Workspace
 from tests.compat.nemo import Nemo
 from tests.support.stack import Stack
 
@@ -109,16 +109,14 @@ def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
 
 
 def untouched(engine: Engine, workspace_id: str) -> int:
-    """Jobs and deployments that the runtime has not taken up yet."""
-    models = [kind.model for kind in ORDER if kind.name in {"jobs", "deployments"}]
+    """Jobs that do not run yet, and deployments that the runtime has not taken up."""
+    waiting = {Job: ["created", "pending"], Deployment: ["CREATED"]}
     with engine.connect() as connection:
         return sum(
             connection.scalar(
-                select(func.count()).where(
-                    model.workspace_id == workspace_id, func.lower(model.status) == "created"
-                )
+                select(func.count()).where(model.workspace_id == workspace_id, model.status.in_(statuses))
             )
-            for model in models
+            for model, statuses in waiting.items()
         )
 
 
@@ -128,8 +126,10 @@ def holdings(engine: Engine, stack: Stack, workspace_id: str) -> dict[str, Any]:
     with engine.connect() as connection:
         for kind in ORDER:
             table = kind.model.__table__
+            # Those of running jobs are renewed all the time.
+            columns = [column for column in table.c if column.name != "lease_until"]
             rows = connection.execute(
-                select(table).where(table.c.workspace_id == workspace_id).order_by(table.c.id)
+                select(*columns).where(table.c.workspace_id == workspace_id).order_by(table.c.id)
             )
             held[kind.name] = [tuple(row) for row in rows]
     # Only into this workspace's directories: workers are taking others apart at the same time.

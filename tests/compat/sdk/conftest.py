@@ -28,6 +28,7 @@ def client(requests: list[httpx.Request]) -> Iterator[NeMoPlatform]:
         client.workspaces.create(name=name)
         requests.clear()
         yield client
+        client.workspaces.delete(name)  # or the documented list, a page of a hundred, would hold nothing else
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """Deployments and their configs through the SDK; the runtime worker starts and stops them for real."""
 
+import sys
+
+import httpx
 import pytest
 from conftest import Eventually
 from nemo_platform import BadRequestError, ConflictError, NeMoPlatform, NotFoundError
@@ -61,6 +64,27 @@ def test_a_deployment_lives_and_dies(client: NeMoPlatform, eventually: Eventuall
     assert configs.delete("server") is None
     with pytest.raises(NotFoundError):
         configs.retrieve("server")
+
+
+def test_a_deployment_serves_until_it_is_deleted(client: NeMoPlatform, eventually: Eventually) -> None:
+    deployments = client.inference.deployments
+    command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
+    client.inference.deployment_configs.create(
+        name="server",
+        engine="generic",
+        executor_config={"gpu": 0, "health_check_path": "/", "override_config": {"command": command}},
+        model_spec={},
+    )
+
+    deployments.create(name="serving", config="server")
+    eventually(lambda: deployments.retrieve("serving").status == "READY", "the deployment is ready")
+    address = deployments.retrieve("serving").status_message.removeprefix("Serving at ")
+    assert httpx.get(address).status_code == 200
+
+    deployments.delete("serving")
+    eventually(lambda: is_down(client, "serving"), "the deployment is torn down")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address)
 
 
 def is_down(client: NeMoPlatform, name: str) -> bool:

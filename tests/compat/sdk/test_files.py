@@ -33,6 +33,21 @@ def test_a_directory_comes_back_as_it_was_sent(client: NeMoPlatform, source: Pat
     assert contents(tmp_path / "target") == contents(source)
 
 
+def test_a_directory_of_two_hundred_files_comes_back_as_it_was_sent(
+    client: NeMoPlatform, tmp_path: Path
+) -> None:
+    for number in range(200):
+        path = tmp_path / "many" / f"{number % 7}" / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(number.to_bytes(2, "big") * number * 10)
+
+    client.files.upload(local_path=f"{tmp_path / 'many'}/", fileset="many", fileset_auto_create=True)
+    client.files.download(fileset="many", local_path=str(tmp_path / "back"))
+
+    assert contents(tmp_path / "back") == contents(tmp_path / "many")
+    assert len(client.files.list(fileset="many").data) == 200
+
+
 def test_files_are_listed_by_directory_and_by_pattern(client: NeMoPlatform, source: Path) -> None:
     client.files.upload(local_path=f"{source}/", fileset="corpus", fileset_auto_create=True)
 

@@ -1,4 +1,7 @@
-"""Jobs through the SDK. This release accepts and stops jobs and has no executor: an accepted job stays pending."""
+"""Jobs through the SDK: what is accepted, run, followed, stopped, downloaded and deleted."""
+
+import io
+import tarfile
 
 import httpx
 import pytest
@@ -10,11 +13,19 @@ from nemo_platform import (
     UnprocessableEntityError,
 )
 
-COMMAND = ["python", "-c", "print('hello')"]
+COMMAND = ["sh", "-c", "echo hello; sleep 600"]
+STUBBORN = """
+trap '' TERM
+(trap '' TERM; setsid sh -c 'trap "" TERM; while :; do sleep 0.1; done') &
+echo ready
+while :; do sleep 0.1; done
+"""
+"""Ignores SIGTERM, and so does its grandchild in a session of its own."""
 
 
-def submit(client: NeMoPlatform, name: str, **more: object) -> object:
-    step = {"name": "main", "executor": {"provider": "subprocess", "command": COMMAND}, "config": {"seed": 7}}
+def submit(client: NeMoPlatform, name: str, *, script: str | None = None, **more: object) -> object:
+    command = ["sh", "-c", script] if script else COMMAND
+    step = {"name": "main", "executor": {"provider": "subprocess", "command": command}, "config": {"seed": 7}}
     job = {"name": name, "source": "tests", "spec": {"epochs": 1}, "platform_spec": {"steps": [step]}}
     return client.jobs.create(**{**job, **more})
 
@@ -25,6 +36,10 @@ def status(client: NeMoPlatform, name: str) -> str | None:
         return client.jobs.retrieve(name).status
     except NotFoundError:
         return None
+
+
+def log(client: NeMoPlatform, name: str) -> list[str]:
+    return [line.message for line in client.jobs.get_logs(name, limit=2)]
 
 
 def test_every_field_of_a_job_arrives(client: NeMoPlatform) -> None:
@@ -62,35 +77,90 @@ def test_a_job_without_a_name_is_named_after_its_source(client: NeMoPlatform) ->
     assert created.name.startswith("nightly-eval-")
 
 
-def test_an_accepted_job_is_taken_up_by_the_runtime(client: NeMoPlatform, eventually: Eventually) -> None:
-    assert submit(client, "train").status == "created"
+def test_a_job_runs_to_its_end_and_its_log_can_be_followed_meanwhile(
+    client: NeMoPlatform, eventually: Eventually
+) -> None:
+    assert submit(client, "train", script="for i in 1 2 3 4 5; do echo $i; sleep 1; done").status == "created"
 
-    eventually(lambda: status(client, "train") == "pending", "the runtime takes the job up")
+    eventually(lambda: "1" in log(client, "train"), "the first line can be read")
+    assert status(client, "train") == "active"
+    seen = log(client, "train")
+    eventually(lambda: len(log(client, "train")) > len(seen), "there is more to read")
+    eventually(lambda: status(client, "train") == "completed", "the job completes")
 
+    assert log(client, "train") == ["1", "2", "3", "4", "5"]
+    [line, *_] = client.jobs.get_logs("train", step_id="main", limit=1).data
+    assert (line.job, line.job_step, line.job_task, line.message) == ("train", "main", "main", "1")
     told = client.jobs.get_status("train")
-    assert (told.name, told.status, told.error_details) == ("train", "pending", {})
-    assert [step.name for step in told.steps] == ["main"]
-    assert list(client.jobs.get_logs("train")) == []
+    assert (told.name, told.status, told.error_details) == ("train", "completed", {})
+    assert [(step.name, step.status) for step in told.steps] == [("main", "completed")]
+    assert [(task.name, task.status) for task in told.steps[0].tasks] == [("main", "completed")]
+
+
+def test_a_job_that_fails_says_why(client: NeMoPlatform, eventually: Eventually) -> None:
+    submit(client, "train", script="echo oops >&2; exit 3")
+
+    eventually(lambda: status(client, "train") == "error", "the job fails")
+
+    details = client.jobs.retrieve("train").error_details
+    assert (details["message"], details["exit_code"]) == ("step 'main' ended with exit code 3", 3)
+    assert log(client, "train") == ["oops"]
 
 
 def test_a_job_is_paused_resumed_and_cancelled(client: NeMoPlatform, eventually: Eventually) -> None:
-    submit(client, "train")
-    eventually(lambda: status(client, "train") == "pending", "the runtime takes the job up")
+    submit(client, "train", script=STUBBORN)
+    eventually(lambda: log(client, "train") == ["ready"], "the job runs")
 
     assert client.jobs.pause("train").status == "pausing"
     eventually(lambda: status(client, "train") == "paused", "the runtime confirms the pause")
     assert client.jobs.resume("train").status == "resuming"
-    eventually(lambda: status(client, "train") == "pending", "the runtime takes the job up again")
+    eventually(lambda: status(client, "train") == "active", "the job goes on")
     assert client.jobs.cancel("train").status == "cancelling"
-    eventually(lambda: status(client, "train") == "cancelled", "the runtime confirms the end")
+    eventually(lambda: status(client, "train") == "cancelled", "the runtime has seen it end")
 
     assert client.jobs.cancel("train").status == "cancelled"
+
+
+def test_results_are_listed_and_downloaded(client: NeMoPlatform, eventually: Eventually) -> None:
+    script = "cd $WORKSPACES_RESULTS_DIR; echo 0.9 > score; mkdir model; echo w > model/weights"
+    job = submit(client, "train", script=script)
+    eventually(lambda: status(client, "train") == "completed", "the job completes")
+
+    assert sorted(result.name for result in client.jobs.results.list("train").data) == ["model", "score"]
+    assert client.jobs.results.download("score", job="train").read() == b"0.9\n"
+    with tarfile.open(
+        fileobj=io.BytesIO(client.jobs.results.download("model", job="train").read())
+    ) as archive:
+        assert archive.extractfile("model/weights").read() == b"w\n"
+
+    url = f"{client.workspace}/{job.fileset}#results/score"
+    client.jobs.results.create("best", job="train", artifact_url=url, artifact_storage_type="fileset")
+    found = client.jobs.results.retrieve("best", job="train")
+    assert (found.name, found.job, found.artifact_url) == ("best", job.id, url)
+
+
+def test_steps_and_tasks_are_reported_and_read(client: NeMoPlatform, eventually: Eventually) -> None:
+    submit(client, "train")
+    eventually(lambda: log(client, "train") == ["hello"], "the job runs")
+
+    task = client.jobs.tasks.create_or_update(
+        "worker-1", job="train", step="main", status="active", status_details={"epoch": 1}
+    )
+    assert (task.name, task.status) == ("worker-1", "active")
+    assert client.jobs.retrieve("train").status_details == {"epoch": 1}
+    tasks = client.jobs.tasks.list("main", job="train").data
+    assert [task.name for task in tasks] == ["main", "worker-1"]
+
+    assert client.jobs.steps.retrieve("main", job="train").config == {"seed": 7}
+    client.jobs.steps.update_status("main", job="train", status="active", status_details={"loss": 2})
+    assert client.jobs.steps.retrieve("main", job="train").status_details == {"loss": 2}
 
 
 def test_a_deleted_job_goes_with_its_fileset_and_frees_its_name(
     client: NeMoPlatform, eventually: Eventually
 ) -> None:
-    created = submit(client, "train")
+    created = submit(client, "train", script=STUBBORN)
+    eventually(lambda: log(client, "train") == ["ready"], "the job runs")
     client.files.upload_content(content="kept nowhere", remote_path="result", fileset=created.fileset)
 
     assert client.jobs.delete("train") is None
@@ -106,22 +176,23 @@ def test_a_deleted_job_goes_with_its_fileset_and_frees_its_name(
 def test_jobs_are_listed_by_status_source_and_page(client: NeMoPlatform, eventually: Eventually) -> None:
     submit(client, "ended", source="nightly")
     client.jobs.cancel("ended")
+    eventually(lambda: status(client, "ended") == "cancelled", "it ends")
     submit(client, "waiting", source="nightly")
     submit(client, "other", source="manual")
     eventually(
         lambda: (
             {job.name: job.status for job in client.jobs.list()}
-            == {"ended": "cancelled", "waiting": "pending", "other": "pending"}
+            == {"ended": "cancelled", "waiting": "active", "other": "active"}
         ),
-        "one job has ended, two wait",
+        "one job has ended, two run",
     )
 
     def names(**wanted: object) -> list[str]:
         return sorted(job.name for job in client.jobs.list(filter=wanted, page_size=1))
 
     assert names(status="cancelled") == ["ended"]
-    assert names(status=["pending", "cancelled"]) == ["ended", "other", "waiting"]
-    assert names(status=["pending"], source="nightly") == ["waiting"]
+    assert names(status=["active", "cancelled"]) == ["ended", "other", "waiting"]
+    assert names(status=["active"], source="nightly") == ["waiting"]
     assert names(name={"like": "END"}) == ["ended"]
     assert client.jobs.list(filter={"status": "error"}).pagination.total_results == 0
 
