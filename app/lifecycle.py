@@ -50,7 +50,7 @@ class DeploymentStatus(StrEnum):
     ERROR = "ERROR"  #: It could not be brought up.
     DELETING = "DELETING"  #: Asked to stop; the runtime confirms with DELETED.
     DELETED = "DELETED"  #: Stopped; nothing of it runs. Final.
-    LOST = "LOST"  #: It served, and cannot be found any more.
+    LOST = "LOST"  #: Its runner is lost; its host takes it up again.
 
 
 WORKSPACE_MOVES: dict[WorkspaceState, frozenset[WorkspaceState]] = {

@@ -154,7 +154,7 @@ class DeploymentVersions(RootModel[list[DeploymentShown]]):
 
 
 class ServedModels(BaseModel):
-    """What a deployment serves. No executor, so nothing."""
+    """What a deployment serves. Always empty: nobody asks its server."""
 
     workspace: str
     name: str

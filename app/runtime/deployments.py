@@ -210,18 +210,23 @@ class _Supervisor:
             # What was ready still may be: nobody has seen it fail.
             before = self._told or Observed(DeploymentStatus.PENDING, "")
             observed = replace(before, message=f"the runtime failed: {type(error).__name__}: {error}")
+            if isinstance(error, PermissionError) and before.address is None:
+                return self._give_up(runtime, observed.message)  # it does not go away by itself
         if observed.status is DeploymentStatus.ERROR:
             return self._give_up(runtime, observed.message)
+        self._report(observed)
+        return None
+
+    def _report(self, observed: Observed) -> None:
         if observed != self._told:
             self._write(lambda session, row: _tell(session, self._context, row, observed))
             self._told = observed
-        return None
 
     def _is_stopped(self, runtime: Runtime) -> bool:
         """Whether nothing is left of it. What keeps it from being stopped is told, and it is tried again."""
         try:
             return runtime.stop()
-        except OSError as error:
+        except (OSError, Unservable) as error:
             told = Observed(self._status, f"cannot be stopped yet: {type(error).__name__}: {error}")
         if told != self._told:
             self._write(lambda session, row: move(session, row, row.status, told.message))
@@ -230,8 +235,11 @@ class _Supervisor:
 
     def _give_up(self, runtime: Runtime | None, why: str) -> str:
         """Stop what is there, and leave the deployment as an ERROR, or DELETED if that was asked meanwhile."""
+        self._report(Observed(DeploymentStatus.ERROR, why))  # at once: its end may take long
         while runtime and not self._is_stopped(runtime):
             self._look()
+            if self._stopping.is_set() and self._is_in_cluster:
+                return self._leave()
             time.sleep(self._settings.runtime_poll_seconds)
         if runtime is None and not self._is_in_cluster:
             while not kill_leftovers(self._row.id, within_s=self._settings.stop_grace_seconds):

@@ -15,6 +15,7 @@ class Objects:
 
     def __init__(self, settings: Settings, wanted: Wanted) -> None:
         self._wanted, self._grace_s = wanted, settings.stop_grace_seconds
+        self._start_s = settings.deployment_start_seconds
         self._port = wanted.port or _PORT
         self.name = f"ws-{wanted.id.hex}"
         self.selector = {"app.kubernetes.io/instance": self.name}
@@ -65,9 +66,25 @@ class Objects:
             "args": [part.replace("{port}", port) for part in wanted.arguments],
             "env": [{"name": name, "value": value} for name, value in environment.items()],
             "ports": [{"name": "http", "containerPort": self._port}],
-            "readinessProbe": {"httpGet": {"path": wanted.health_path, "port": self._port}},
+            **self._probes,
+            "securityContext": {
+                name: number
+                for name, number in (("runAsUser", wanted.user), ("runAsGroup", wanted.group))
+                if number is not None
+            },
             "resources": {"limits": {"nvidia.com/gpu": str(wanted.gpus)}} if wanted.gpus else {},
             "terminationMessagePolicy": "FallbackToLogsOnError",  # its last words
+        }
+
+    @property
+    def _probes(self) -> dict[str, Any]:
+        """Started anew when three checks in a row fail, but not while it has time to start."""
+        check = {"httpGet": {"path": self._wanted.health_path, "port": self._port}, "timeoutSeconds": 2}
+        during_start = {**check, "periodSeconds": 2, "failureThreshold": math.ceil(self._start_s / 2)}
+        return {
+            "startupProbe": during_start,
+            "readinessProbe": check,
+            "livenessProbe": {**check, "failureThreshold": 3},
         }
 
 

@@ -35,6 +35,9 @@ class Wanted:
     """Answered with 2xx once it can serve."""
     image: str | None = None
     gpus: int = 0
+    user: int | None = None
+    group: int | None = None
+    """As whom it runs, where the runtime can choose that."""
 
     @classmethod
     def of(cls, deployment: Deployment, config: DeploymentConfig, workspace: str) -> "Wanted":
@@ -63,6 +66,8 @@ class Wanted:
             ),
             image=f"{image}:{tag}" if image and tag else image,
             gpus=executor.get("gpu") or 0,
+            user=executor.get("run_as_user"),
+            group=executor.get("run_as_group"),
         )
 
 

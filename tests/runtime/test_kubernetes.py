@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from app.cleanup.kinds.base import Gone, Waiting
+from app.cleanup.kinds.deployments import KIND
 from app.config import Settings
 from app.context import Context
 from app.lifecycle import DeploymentStatus
@@ -105,7 +107,8 @@ def test_it_makes_a_deployment_and_a_service_that_belong_together(api: KubeApi) 
         "HOST": "0.0.0.0",
         "PORT": "9000",
     }
-    assert server["readinessProbe"]["httpGet"] == {"path": "/v1/health", "port": 9000}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert server[probe]["httpGet"] == {"path": "/v1/health", "port": 9000}
     assert server["resources"] == {"limits": {"nvidia.com/gpu": "2"}}
 
 
@@ -483,3 +486,77 @@ def test_an_api_that_is_away_neither_unmakes_what_is_ready_nor_ends_the_wait_for
 
         assert supervised.end().status is DELETED
         assert api.objects == {}
+
+
+def test_a_stopping_worker_leaves_it_serving_and_the_next_one_looks_after_it(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id) as first:
+        first.wait_for(PENDING, "waiting for the cluster")
+        api.report(available=1)
+        first.wait_for(READY)
+        made = [one["metadata"]["uid"] for one in api.objects.values()]
+
+        first.stopping.set()
+
+        left = first.end()
+        assert (left.status, left.host, left.runner) == (READY, "kubernetes", None)
+        assert left.address
+        assert first.told == "version 1 READY: left to the next runtime worker"
+    with serving(context, api, deployment_id) as second:
+        wait_until(lambda: second.row.runner, "it is looked after")
+        assert second.row.status is READY
+        assert [one["metadata"]["uid"] for one in api.objects.values()] == made
+        assert "DELETE deployments" not in api.asked
+        second.ask(status=DELETING)
+        assert second.end().status is DELETED
+
+
+def test_what_the_worker_is_not_permitted_to_make_is_an_error_at_once(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    api.failure = Refused(403, "Forbidden", "not yours")
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id) as supervised:
+        supervised.wait_for(ERROR, "not yours")
+        assert supervised.row.host == "kubernetes"  # nobody could see whether anything is there
+        api.failure = None
+
+        assert (supervised.end().status, supervised.row.host) == (ERROR, None)
+
+
+def test_the_cascade_says_what_keeps_it_from_being_stopped(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id) as supervised:
+        supervised.wait_for(PENDING, "waiting for the cluster")
+        api.failure = Refused(403, "Forbidden", "not yours")
+
+        KIND.delete(context, supervised.row)
+
+        supervised.wait_for(DELETING, "not yours")
+        waiting_for = KIND.delete(context, supervised.row)
+        assert isinstance(waiting_for, Waiting)
+        assert "not yours" in waiting_for.why
+        assert "waiting for host 'kubernetes'" in waiting_for.why
+        api.failure = None
+        assert supervised.end().status is DELETED
+        assert KIND.delete(context, supervised.row) == Gone()
+
+
+def test_it_runs_as_whom_the_configuration_names(api: KubeApi) -> None:
+    runtime(api, user=1000, group=0).observe()
+
+    [server] = api.one("deployments")["spec"]["template"]["spec"]["containers"]
+    assert server["securityContext"] == {"runAsUser": 1000, "runAsGroup": 0}
+
+
+def test_it_may_take_its_time_to_start_before_the_cluster_starts_it_anew(api: KubeApi) -> None:
+    runtime(api, settings={"deployment_start_seconds": 301}).observe()
+
+    [server] = api.one("deployments")["spec"]["template"]["spec"]["containers"]
+    patience = server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"]
+    assert patience >= 301
+    assert server["livenessProbe"]["failureThreshold"] == 3

@@ -17,7 +17,8 @@ def _delete(context: Context, deployment: Deployment) -> Gone | Waiting:
         # Rung on every poll: a lost ring costs one poll, not the deployment.
         after_commit(session, lambda: context.bell.ring(ring))
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
-    return Waiting(f"{present.status.value}: waiting for {whom} to confirm that nothing of it runs")
+    told = f"{present.status.value} ({present.status_message})"  # which says what keeps its host from stopping it
+    return Waiting(f"{told}: waiting for {whom} to confirm that nothing of it runs")
 
 
 KIND = ResourceKind("deployments", Deployment, _delete)
