@@ -22,6 +22,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.profiles import USUAL, ExecutionProfile, distinct
+
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -144,6 +146,10 @@ class Settings(BaseSettings):
     """Name of the host of a runtime worker, the same after each restart; empty means the system's host name."""
     subprocess_provider: Literal["auto", "on", "off"] = "auto"
     """Whether jobs and deployments may start processes beside the worker; `auto` is on where HOST is loopback."""
+    execution_profiles: Annotated[
+        tuple[ExecutionProfile, ...], Field(repr=False), AfterValidator(distinct)
+    ] = ()
+    """What the steps of jobs may name as their executor; none named means `subprocess/default` and `cpu/default`."""
     runtime_lease_seconds: PositiveFloat = 30
     """How long a silent supervisor keeps its job or deployment before it counts as lost."""
     runtime_poll_seconds: PositiveFloat = 0.5
@@ -261,6 +267,11 @@ class Settings(BaseSettings):
         if self.subprocess_provider == "auto":
             return is_loopback(os.environ.get("HOST") or "127.0.0.1")
         return self.subprocess_provider == "on"
+
+    @property
+    def profiles(self) -> dict[str, ExecutionProfile]:
+        """The execution profiles there are, by name; none where no process may be started."""
+        return {one.name: one for one in self.execution_profiles or USUAL} if self.runs_processes else {}
 
     @property
     def backend(self) -> Literal["subprocess", "kubernetes", "none"]:

@@ -45,6 +45,10 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
         ("WORKSPACES_OIDC_ADDITIONAL_ISSUERS", '["https://issuer.example"]', "oidc_issuer"),
         ("WORKSPACES_OIDC_JWKS_URI", "file:///etc/passwd", "https"),
         ("WORKSPACES_GATEWAY_SECRET", "short", "16 characters"),
+        ("WORKSPACES_EXECUTION_PROFILES", "subprocess", "execution_profiles"),
+        ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "gpu"}]', "'subprocess' or 'cpu'"),
+        ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "cpu"}, {"provider": "cpu"}]', "'cpu/default'"),
+        ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "cpu", "environment": {"A=B": "1"}}]', "'A=B'"),
     ],
 )
 def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str, complaint: str) -> None:

@@ -8,7 +8,7 @@ from app.api.endpoint import Body
 from app.api.shapes import Name
 from app.config import Settings
 from app.errors import Unprocessable
-from app.services.job_steps import command_of
+from app.services.job_steps import command_of, profile_of
 
 
 class SecretReference(Body):
@@ -104,12 +104,11 @@ class PlatformSpec(Body):
 
     def check_references(self, settings: Settings) -> None:
         """Raise Unprocessable for an execution profile or a secret that does not exist, or nothing to start."""
-        known = {(profile.provider, profile.profile) for profile in profiles(settings)}
         for step in self.steps:
-            wanted = (step.executor.provider, step.executor.profile)
-            if wanted not in known:
+            wanted = profile_of(step.executor.model_dump())
+            if wanted not in settings.profiles:
                 raise Unprocessable(
-                    f"The execution profile '{'/'.join(wanted)}' specified in step '{step.name}' does not exist."
+                    f"The execution profile '{wanted}' specified in step '{step.name}' does not exist."
                 )
             if not command_of(step.executor.model_dump()):
                 raise Unprocessable(
@@ -134,9 +133,7 @@ class Profile(BaseModel):
 
 def profiles(settings: Settings) -> list[Profile]:
     """The execution profiles there are."""
-    if not settings.runs_processes:
-        return []
     return [
-        Profile(provider=provider, profile="default", backend="subprocess", config={})
-        for provider in ("subprocess", "cpu")
+        Profile(provider=one.provider, profile=one.profile, backend="subprocess", config=one.shown)
+        for one in settings.profiles.values()
     ]

@@ -11,6 +11,7 @@ from app.context import Context
 from app.lifecycle import JobStatus
 from app.logs import get_logger
 from app.models import Job
+from app.profiles import ExecutionProfile
 from app.runtime import results
 from app.runtime.held import HeldJob
 from app.runtime.joblog import LogReader, LogWriter
@@ -57,7 +58,7 @@ class Attempt:
         self._log = LogWriter(context, job, fence)
         self._directory = WorkDirectory(self._settings, job.id)
         self._started_at = time.monotonic()
-        self._resumed_at = self._started_at
+        self._step_started_at = self._resumed_at = self._started_at
         self._paused_at: float | None = None
 
     def run(self) -> str:
@@ -98,20 +99,27 @@ class Attempt:
         return None
 
     def _run_step(self, step: dict[str, Any]) -> Ending | None:
-        name = step["name"]
+        name, wanted = step["name"], job_steps.profile_of(step["executor"])
+        profile = self._settings.profiles.get(wanted)
+        if profile is None:
+            return Failed(f"the execution profile '{wanted}' of step '{name}' does not exist any more")
+        grace_s = profile.stop_grace_seconds
+        self._step_started_at = time.monotonic()
         try:
             process = Process.start(
                 job_steps.command_of(step["executor"]),
                 run=self._job.id,
-                environment=self._directory.environment(self._job, self._workspace, step),
+                environment=self._directory.environment(
+                    self._job, self._workspace, step, profile.environment
+                ),
                 directory=self._directory.path,
-                grace_s=self._settings.stop_grace_seconds,
+                grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,
             )
         except (OSError, ValueError) as error:
             return Failed(f"step '{name}' could not be started: {error}")
         reader = LogReader(self._log, name, process.output)
         try:
-            ending, code = self._attend(process, reader, step)
+            ending, code = self._attend(process, reader, step, profile)
         except BaseException:
             reader.abandon()
             process.kill()
@@ -121,7 +129,9 @@ class Attempt:
             raise
         return ending or self._end_step(name, code)
 
-    def _attend(self, process: Process, reader: LogReader, step: dict[str, Any]) -> tuple[Ending | None, int]:
+    def _attend(
+        self, process: Process, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile
+    ) -> tuple[Ending | None, int]:
         """Heed what is asked until every process of the step is gone and its output is in the log."""
         ending: Ending | None = None
         while (code := process.poll()) is None:
@@ -129,7 +139,7 @@ class Attempt:
                 self._row.look()
             else:
                 self._heed(process)
-                ending = self._asked_to_end() or self._overdue(reader, step)
+                ending = self._asked_to_end() or self._overdue(reader, step, profile)
                 if ending:
                     process.terminate()
                     process.resume()  # One that is paused could not even notice.
@@ -199,12 +209,17 @@ class Attempt:
             return Cancelled()
         return Failed(STOPPED) if self._stopping.is_set() else None
 
-    def _overdue(self, reader: LogReader, step: dict[str, Any]) -> Ending | None:
+    def _overdue(self, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile) -> Ending | None:
         if self._paused_at is not None:
             return None
         limit, now = self._settings.job_time_limit_seconds, time.monotonic()
         if limit and now - self._started_at > limit:
             return Failed(f"the job ran longer than its time limit of {limit:g} s")
+        limit = profile.time_limit_seconds
+        if limit and now - self._step_started_at > limit:
+            return Failed(
+                f"step '{step['name']}' ran longer than {limit:g} s, the time limit of '{profile.name}'"
+            )
         patience = (step.get("lifecycle") or {}).get("staleness_timeout_seconds", 0)
         if patience and now - max(reader.heard_at, self._resumed_at) > patience:
             return Failed(f"step '{step['name']}' printed nothing for its staleness time-out of {patience} s")
@@ -229,6 +244,7 @@ class Attempt:
             # What the job spent paused does not count against its limits.
             self._resumed_at = time.monotonic()
             self._started_at += self._resumed_at - self._paused_at
+            self._step_started_at += self._resumed_at - self._paused_at
             self._paused_at = None
 
     def _confirm(self, asked: JobStatus, done: JobStatus) -> None:

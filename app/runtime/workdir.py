@@ -52,9 +52,12 @@ class WorkDirectory:
         self.results.unlink(missing_ok=True)
         self.results.mkdir()
 
-    def environment(self, job: Job, workspace: str, step: Mapping[str, Any]) -> dict[str, str]:
+    def environment(
+        self, job: Job, workspace: str, step: Mapping[str, Any], given: Mapping[str, str]
+    ) -> dict[str, str]:
         """What the process of a step is told: its own variables and the facts of its job, and nothing of the server's.
 
+        `given` are the variables of its execution profile, which its own ones replace.
         Leaves the configuration of the step in a file, whose path is one of the facts.
         """
         config = self.path / "step-config.json"
@@ -66,6 +69,7 @@ class WorkDirectory:
             "LANG": "C.UTF-8",
             "HOME": str(self.path),
             "TMPDIR": str(self.path),
+            **given,
             **own,
             "WORKSPACES_RESULTS_DIR": str(self.results),
             # The names under which jobs written for the peer look for the same facts.

@@ -30,6 +30,11 @@ def spec_of(job: Job, name: str) -> dict[str, Any]:
     return spec
 
 
+def profile_of(executor: dict[str, Any]) -> str:
+    """The name of the execution profile that a step wants."""
+    return f"{executor['provider']}/{executor.get('profile', 'default')}"
+
+
 def command_of(executor: dict[str, Any]) -> list[str]:
     """What the process of a step is started with; of a container that is its entry point with its command."""
     if "container" not in executor:

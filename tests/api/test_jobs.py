@@ -14,6 +14,7 @@ from app import clock, create_app
 from app.context import Context
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, Workspace
+from app.profiles import ExecutionProfile
 from app.runtime.jobs import remove_ended
 from tests.factories import make_fileset, make_job, make_project, make_workspace
 from tests.support.bell import RecordingBell
@@ -343,6 +344,38 @@ def test_the_host_of_a_job_that_must_stop_is_rung_and_nobody_for_one_that_has_en
         client.post(f"{JOBS}/{name}/cancel")
 
     assert [(ring.facts["job"], ring.queue) for ring in bell.rung] == [("running", "runtime.somewhere")]
+
+
+def test_the_operator_decides_which_execution_profiles_there_are(context: Context, session: Session) -> None:
+    named = (
+        ExecutionProfile(
+            provider="subprocess",
+            profile="short",
+            time_limit_seconds=60,
+            stop_grace_seconds=0,
+            environment={"TOKEN": "hidden"},
+        ),
+        ExecutionProfile(provider="cpu"),
+    )
+    settings = context.settings.model_copy(update={"execution_profiles": named})
+    client = create_app(replace(context, settings=settings)).test_client()
+
+    assert client.get("/apis/jobs/v2/execution-profiles").json == [
+        {
+            "provider": "subprocess",
+            "profile": "short",
+            "backend": "subprocess",
+            "config": {"time_limit_seconds": 60, "stop_grace_seconds": 0, "environment": ["TOKEN"]},
+        },
+        {"provider": "cpu", "profile": "default", "backend": "subprocess", "config": {}},
+    ]
+    absent = client.post(JOBS, json=a_job())
+    assert (absent.status_code, absent.json) == (
+        422,
+        {"detail": "The execution profile 'subprocess/default' specified in step 'only' does not exist."},
+    )
+    short = {"provider": "subprocess", "profile": "short", "command": ["true"]}
+    assert client.post(JOBS, json=with_step(executor=short)).status_code == 201
 
 
 def test_where_no_process_may_be_started_no_job_is_accepted(context: Context, session: Session) -> None:

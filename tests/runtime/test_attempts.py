@@ -17,6 +17,7 @@ from app.context import Context
 from app.db import connect, sessions_of
 from app.lifecycle import JobStatus
 from app.models import Job
+from app.profiles import ExecutionProfile
 from app.runtime.attempt import STOPPED
 from app.runtime.held import HeldJob
 from app.runtime.joblog import LogWriter
@@ -292,6 +293,74 @@ def test_a_job_over_a_limit_is_stopped_and_says_which(
 
     assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": message})
     assert is_all_gone(run)
+
+
+class TestAnExecutionProfile:
+    """What the operator has set for the steps that name it."""
+
+    SHORT = ExecutionProfile(
+        provider="subprocess",
+        profile="short",
+        time_limit_seconds=1,
+        stop_grace_seconds=0,
+        environment={"GREETING": "hello", "COLOUR": "red"},
+    )
+
+    def on(self, profile: str, script: str, **more: Any) -> dict[str, Any]:
+        wanted = step(script, **more)
+        return {**wanted, "executor": {**wanted["executor"], "profile": profile}}
+
+    def test_gives_its_variables_to_steps_that_have_none_of_that_name(
+        self, session: Session, context: Context
+    ) -> None:
+        own = [{"name": "COLOUR", "value": "blue"}]
+        job_id = submit(session, self.on("short", "echo $GREETING $COLOUR", environment=own))
+
+        with supervised(context, job_id, execution_profiles=(self.SHORT,)) as run:
+            assert run.end().status is JobStatus.COMPLETED
+            assert run.log == ["hello blue"]
+
+    def test_limits_the_time_of_each_step_and_its_end(self, session: Session, context: Context) -> None:
+        job_id = submit(
+            session,
+            self.on("short", "sleep 0.7", name="first"),
+            self.on("short", "sleep 0.7", name="second"),
+            self.on("short", STUBBORN + "sleep 60", name="third"),
+        )
+
+        # With the usual grace the end would not come within the time that the test has.
+        with supervised(context, job_id, execution_profiles=(self.SHORT,), stop_grace_seconds=1000) as run:
+            job = run.end()
+
+        message = "step 'third' ran longer than 1 s, the time limit of 'subprocess/short'"
+        assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": message})
+        assert [one["status"] for one in job.steps] == ["completed", "completed", "error"]
+        assert is_all_gone(run)
+
+    def test_does_not_count_what_a_step_was_paused(self, session: Session, context: Context) -> None:
+        job_id = submit(session, self.on("short", "echo ready; sleep 0.4"))
+
+        with supervised(context, job_id, execution_profiles=(self.SHORT,)) as run:
+            run.wait_for_line("ready")
+            run.ask(JobStatus.PAUSING)
+            run.wait_for(JobStatus.PAUSED)
+            paused_at = time.monotonic()
+            wait_until(lambda: time.monotonic() > paused_at + 1.5, "longer than the limit")
+            run.ask(JobStatus.RESUMING)
+            assert run.end().status is JobStatus.COMPLETED
+
+    def test_that_is_gone_by_now_ends_the_job_with_the_reason(
+        self, session: Session, context: Context
+    ) -> None:
+        job_id = submit(session, self.on("long", "true"))
+
+        with supervised(context, job_id, execution_profiles=(self.SHORT,)) as run:
+            job = run.end()
+
+        assert job.status is JobStatus.ERROR
+        assert job.error_details == {
+            "message": "the execution profile 'subprocess/long' of step 'main' does not exist any more"
+        }
 
 
 def test_a_step_that_goes_on_printing_is_not_stale(session: Session, context: Context) -> None:
