@@ -21,9 +21,7 @@ class ExecutionProfile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     provider: Literal["subprocess", "cpu"]
-    profile: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]*$")] = (
-        "default"
-    )
+    profile: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "default"
     time_limit_seconds: Annotated[float, Field(ge=0)] = 0
     """A step that runs longer, pauses not counted, is stopped and ends its job as `error`; 0 is no limit."""
     stop_grace_seconds: Annotated[float, Field(ge=0)] | None = None

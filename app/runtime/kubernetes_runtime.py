@@ -23,10 +23,13 @@ from urllib3.exceptions import HTTPError
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
 from app.runtime.kubernetes_objects import Objects
+from app.runtime.kubernetes_watch import DeploymentWatch
 from app.runtime.runtimes import Observed, Unservable, Wanted
 
 _MESSAGE_CHARS = 500
 _LONGEST_REQUEST_S = 5.0
+_LOOK_AGAIN_S = 60
+"""After so long what serves is read anew, although nothing was heard of it: its Service is not watched."""
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
 T = TypeVar("T")
@@ -43,11 +46,17 @@ class KubernetesRuntime:
         self._objects = Objects(settings, wanted)
         # All requests of one look must fit into the lease, or another worker would come between them.
         self._timeout_s = min(_LONGEST_REQUEST_S, settings.runtime_lease_seconds / 10)
-        self._was_ready = False
+        self._ready: Observed | None = None
+        self._watch: DeploymentWatch | None = None
         self._deadline = time.monotonic() + settings.deployment_start_seconds
 
     def observe(self) -> Observed:
-        """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take."""
+        """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take.
+
+        What serves is watched, and read again only when something is heard of it.
+        """
+        if self._ready and self._watch and not self._watch.has_rung:
+            return self._ready
         if not self._wanted.image:
             raise Unservable("the configuration names no image: set executor_config.image_name")
         deployment, service = self._find()
@@ -63,12 +72,14 @@ class KubernetesRuntime:
             return self._pending("created; the cluster has yet to start it")
         if not (deployment.status and deployment.status.available_replicas):
             return self._pending(next(self._reasons(deployment)))
-        self._was_ready = True
+        self._listen(deployment)
         address = self._objects.address
-        return Observed(DeploymentStatus.READY, f"Serving at {address}", address)
+        self._ready = Observed(DeploymentStatus.READY, f"Serving at {address}", address)
+        return self._ready
 
     def stop(self) -> bool:
         """As `Runtime.stop`. What has finalizers is left until they are gone, and so are its pods."""
+        self._hang_up()
         deployment, service = self._find()
         if deployment and not _is_going(deployment):
             self._delete(self._apps.delete_namespaced_deployment)
@@ -77,7 +88,24 @@ class KubernetesRuntime:
         return not (deployment or service or self._pods())
 
     def kill(self) -> None:
-        """Do nothing: what runs in the cluster is the same for whoever supervises it by now."""
+        """Only listen no more: what runs in the cluster is the same for whoever supervises it by now."""
+        self._hang_up()
+
+    def _listen(self, deployment: V1Deployment) -> None:
+        self._hang_up()
+        metadata: Any = deployment.metadata
+        self._watch = DeploymentWatch(
+            self._apps,
+            namespace=self._settings.kubernetes_namespace,
+            name=self._objects.name,
+            since=metadata.resource_version,
+            for_s=_LOOK_AGAIN_S,
+        )
+
+    def _hang_up(self) -> None:
+        if self._watch:
+            self._watch.close()
+        self._watch = None
 
     def _find(self) -> tuple[V1Deployment | None, V1Service | None]:
         return (
@@ -100,8 +128,8 @@ class KubernetesRuntime:
 
     def _pending(self, message: str) -> Observed:
         now = time.monotonic()
-        if self._was_ready:
-            self._was_ready = False
+        if self._ready:
+            self._ready = None
             self._deadline = now + self._settings.deployment_start_seconds
         if now < self._deadline:
             return Observed(DeploymentStatus.PENDING, message)

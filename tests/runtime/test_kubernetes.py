@@ -1,6 +1,7 @@
 """Deployments in a cluster: what is made there, what is told of it, and when nothing of it is left."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -173,7 +174,7 @@ def test_it_is_ready_with_its_address_as_soon_as_a_replica_is_available(api: Kub
     address = f"http://{NAME}.models.svc:8000"
     assert running.observe() == Observed(READY, f"Serving at {address}", address)
     api.report(available=0)
-    assert running.observe().status is PENDING
+    wait_until(lambda: running.observe().status is PENDING, "it hears that none is available")
 
 
 UNAVAILABLE = {
@@ -270,8 +271,74 @@ def test_what_was_ready_has_the_whole_time_once_more(api: KubeApi) -> None:
 
     api.report(available=0)
 
-    assert running.observe().status is PENDING
+    wait_until(lambda: running.observe().status is PENDING, "it is waited for, and no error at once")
     wait_until(lambda: running.observe().status is ERROR, "given up")
+
+
+def ready(api: KubeApi) -> KubernetesRuntime:
+    """One that serves and is watched."""
+    made = started(api)
+    api.report(available=1)
+    assert made.observe().status is READY
+    wait_until(lambda: "WATCH deployments" in api.asked, "it listens")
+    return made
+
+
+def test_what_serves_is_not_asked_for_again_and_again(api: KubeApi) -> None:
+    made = ready(api)
+    asked = len(api.asked)
+
+    assert {made.observe().status for _ in range(50)} == {READY}
+
+    assert len(api.asked) == asked
+
+
+def test_what_happens_to_it_is_heard(api: KubeApi) -> None:
+    made = ready(api)
+
+    api.report(available=0)
+    wait_until(lambda: made.observe().status is PENDING, "it does not serve any more")
+    api.report(available=1)
+    wait_until(lambda: made.observe().status is READY, "it serves again")
+    api.remove("deployments")
+    wait_until(lambda: made.observe().status is PENDING, "somebody has deleted it")
+
+    assert api.one("deployments")["metadata"]["name"] == NAME
+
+
+def test_a_cluster_that_has_forgotten_what_was_read_is_asked_anew(api: KubeApi) -> None:
+    made = ready(api)
+
+    api.forgotten = 1000
+    made.kill()  # hangs up, and the next watch asks for what is not kept any more
+    made.observe()
+
+    wait_until(lambda: made.observe() and api.asked.count("WATCH deployments") > 2, "it goes on")
+    api.report(available=0)
+    wait_until(lambda: made.observe().status is PENDING, "and hears of changes")
+
+
+def test_a_watch_that_is_not_permitted_is_made_up_for_by_asking(api: KubeApi) -> None:
+    made = started(api)
+    api.unwatchable = True
+    api.report(available=1)
+    assert made.observe().status is READY
+
+    api.report(available=0)
+
+    wait_until(lambda: made.observe().status is PENDING, "it does not serve any more")
+
+
+def test_nothing_listens_to_what_is_being_stopped(api: KubeApi) -> None:
+    made = ready(api)
+    watching = [one for one in threading.enumerate() if one.name == f"watch of {NAME}"]
+    assert watching
+
+    assert made.stop() or made.stop()
+
+    for one in watching:
+        one.join(10)
+        assert not one.is_alive()
 
 
 # --- how it ends

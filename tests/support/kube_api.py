@@ -3,7 +3,9 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -60,10 +62,15 @@ class KubeApi:
     """While set, connections are accepted and nothing is answered."""
     asked: list[str] = field(default_factory=list)
     """The requests so far, as `POST deployments`."""
+    unwatchable: bool = False
+    """Whether its rules forbid to watch."""
+    forgotten: int = 0
+    """The version before which the history of changes is not kept any more."""
     url: str = ""
 
     def __enter__(self) -> Self:
         self._lock, self._version = threading.RLock(), 0
+        self._changes: list[tuple[int, str, Object]] = []
         self._leaving = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -122,6 +129,14 @@ class KubeApi:
                         self._drop_pods(one["spec"]["selector"]["matchLabels"])
             self._remove_finalized()
 
+    def remove(self, resource: str) -> None:
+        """Let somebody delete the only object of that sort, with all that it owns."""
+        with self._lock:
+            one = self.one(resource)
+            self._delete(resource, one, "Background")
+            if resource == "deployments":
+                self._drop_pods(one["spec"]["selector"]["matchLabels"])
+
     def release(self, finalizer: str) -> None:
         """Let a controller take its finalizer off all objects."""
         with self._lock:
@@ -153,12 +168,42 @@ class KubeApi:
                 return 200, self._delete(resource, found, policy)
             return 200, found
 
-    def hear(self, method: str, target: str) -> None:
-        """Note the request, and wait while silent."""
+    def watch(self, target: str) -> Iterator[Object]:
+        """What happens to the objects that are meant, after the version that the client knows, as it happens.
+
+        Raises Refused.
+        """
+        if self.unwatchable:
+            raise Refused(403, "Forbidden", 'cannot watch resource "deployments"')
+        return self._watch(target)
+
+    def _watch(self, target: str) -> Iterator[Object]:
+        parts = urlsplit(target)
+        at, query = _PATH.match(parts.path), parse_qs(parts.query)
+        assert at
+        assert at["resource"] in KINDS
+        since, ending = int(query["resourceVersion"][0]), time.monotonic() + int(query["timeoutSeconds"][0])
+        name = query["fieldSelector"][0].removeprefix("metadata.name=")
+        while time.monotonic() < ending and not self.failure and not self._leaving.wait(0.01):
+            if since < self.forgotten:
+                gone = Refused(410, "Expired", f"too old resource version: {since} ({self.forgotten})")
+                yield {"type": "ERROR", "object": gone.status}
+                return
+            with self._lock:
+                news = [each for each in self._changes if each[0] > since]
+                since = self._version
+            for _, what, one in news:
+                if (one["kind"], one["metadata"]["name"]) == (KINDS[at["resource"]][0], name):
+                    yield {"type": what, "object": one}
+
+    def hear(self, method: str, target: str) -> bool:
+        """Note the request, and wait while silent; whether it is a watch."""
+        is_watch = "watch=true" in target.lower()
         if at := _PATH.match(urlsplit(target).path):
-            self.asked.append(f"{method} {at['resource']}")
+            self.asked.append(f"{'WATCH' if is_watch else method} {at['resource']}")
         while self.silent.is_set() and not self._leaving.wait(0.01):
             pass
+        return is_watch
 
     def _create(self, resource: str, namespace: str, body: Object) -> Object:
         if namespace not in self.namespaces:
@@ -177,13 +222,17 @@ class KubeApi:
         kind, version = KINDS[resource]
         meta = {**one["metadata"], "namespace": namespace, "uid": str(uuid4()), "creationTimestamp": _NOW}
         kept = {**one, "kind": kind, "apiVersion": version, "metadata": {**meta, "generation": 1}}
-        self._touch(kept)
+        self._note("ADDED", kept)
         self.objects[resource, namespace, meta["name"]] = kept
         return kept
 
     def _touch(self, one: Object) -> None:
+        self._note("MODIFIED", one)
+
+    def _note(self, what: str, one: Object) -> None:
         self._version += 1
         one["metadata"]["resourceVersion"] = str(self._version)
+        self._changes.append((self._version, what, json.loads(json.dumps(one))))
 
     def _list(self, resource: str, namespace: str, selector: str) -> Object:
         wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
@@ -221,6 +270,7 @@ class KubeApi:
         for key, one in list(self.objects.items()):
             if one["metadata"].get("deletionTimestamp") and not one["metadata"].get("finalizers"):
                 del self.objects[key]
+                self._note("DELETED", one)
 
     def _drop_pods(self, labels: dict[str, str]) -> None:
         for key, one in list(self.objects.items()):
@@ -254,13 +304,18 @@ def _mistakes(resource: str, body: Object) -> Iterator[str]:
 
 def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # whose chunks carry the events of a watch as they happen
+
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             sent = json.loads(self.rfile.read(length)) if length else None
-            api.hear(self.command, self.path)
+            is_watch = api.hear(self.command, self.path)
             try:
                 if api.failure:
                     raise api.failure
+                if is_watch:
+                    self._stream(api.watch(self.path))
+                    return
                 code, answer = api.answer(self.command, self.path, sent or {})
             except Refused as refused:
                 code, answer = refused.code, refused.status
@@ -269,10 +324,23 @@ def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
                 self.send_response(200 if api.raw is not None else code)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
+                self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(body)
             except (BrokenPipeError, ConnectionResetError):
                 """The client has given up."""
+
+        def _stream(self, events: Iterator[Object]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            with suppress(OSError):  # The client has hung up.
+                for event in events:
+                    line = json.dumps(event).encode() + b"\n"
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.wfile.write(b"0\r\n\r\n")
 
         def do_POST(self) -> None:
             self.do_GET()

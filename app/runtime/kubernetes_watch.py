@@ -1,0 +1,53 @@
+"""Hearing of changes in a cluster instead of asking for them again and again."""
+
+from threading import Event, Thread
+
+from kubernetes.client import AppsV1Api
+from kubernetes.watch import Watch
+
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class DeploymentWatch(Thread):
+    """A doorbell, and nothing more: it rings once, when the Deployment may have changed; whoever hears it reads.
+
+    `since` is the resource version that was read. It rings, at the latest, after `for_s` seconds, and when the API
+    ends the watch: because it goes away, has forgotten that version, or does not permit to watch.
+    """
+
+    def __init__(self, api: AppsV1Api, *, namespace: str, name: str, since: str, for_s: int) -> None:
+        super().__init__(name=f"watch of {name}", daemon=True)
+        self._api, self._namespace, self._deployment = api, namespace, name
+        self._since, self._for_s = since, for_s
+        self._watch, self._has_rung = Watch(), Event()  # type: ignore[no-untyped-call]  # has no types
+        self.start()
+
+    @property
+    def has_rung(self) -> bool:
+        """Whether what was read may be out of date."""
+        return self._has_rung.is_set()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._watch.stop()  # type: ignore[no-untyped-call]  # has no types
+
+    def run(self) -> None:
+        """Wait for the first event."""
+        try:
+            events = self._watch.stream(  # type: ignore[no-untyped-call]  # has no types
+                self._api.list_namespaced_deployment,
+                namespace=self._namespace,
+                field_selector=f"metadata.name={self._deployment}",
+                resource_version=self._since,
+                timeout_seconds=self._for_s,
+                # The server ends it first; this is for one that has vanished without a word.
+                _request_timeout=(5, self._for_s + 5),
+            )
+            next(events, None)
+            events.close()
+        except Exception as error:  # noqa: BLE001 -- the boundary of the thread: whoever reads next meets the reason
+            log.info("kubernetes.watch_ended", deployment=self._deployment, error=type(error).__name__)
+        finally:
+            self._has_rung.set()
