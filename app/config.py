@@ -145,7 +145,8 @@ class Settings(BaseSettings):
     runtime_host: str = ""
     """Name of the host of a runtime worker, the same after each restart; empty means the system's host name."""
     subprocess_provider: Literal["auto", "on", "off"] = "auto"
-    """Whether jobs and deployments may start processes beside the worker; `auto` is on where HOST is loopback."""
+    """Whether jobs and deployments may start processes beside the worker, as its user: whoever may submit them can
+    then do what that user can. `auto` is on where HOST is loopback, and only this machine's people can be callers."""
     execution_profiles: Annotated[
         tuple[ExecutionProfile, ...], Field(repr=False), AfterValidator(distinct)
     ] = ()
@@ -265,7 +266,9 @@ class Settings(BaseSettings):
     def runs_processes(self) -> bool:
         """Whether jobs and deployments may start processes beside the runtime worker."""
         if self.subprocess_provider == "auto":
-            return is_loopback(os.environ.get("HOST") or "127.0.0.1")
+            # Proved identities mean users from elsewhere, by way of a proxy: they are not to be trusted with this host.
+            is_for_locals = not self.auth_enabled or (self.allow_unsigned_jwt and not self.trusted_proxies)
+            return is_for_locals and is_loopback(os.environ.get("HOST") or "127.0.0.1")
         return self.subprocess_provider == "on"
 
     @property

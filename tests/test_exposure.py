@@ -78,6 +78,30 @@ def test_unsigned_tokens_are_for_this_machine() -> None:
     assert refusal(OPEN.model_copy(update={"allow_unsigned_jwt": True}), LOCAL) is None
 
 
+@pytest.mark.parametrize(
+    ("host", "changed", "runs"),
+    [
+        ("127.0.0.1", {}, True),
+        ("0.0.0.0", {}, False),
+        # Behind a proxy on this host everybody would be local, and an Editor of `default` at least.
+        ("127.0.0.1", {"auth_enabled": True}, False),
+        ("127.0.0.1", {"auth_enabled": True, "allow_unsigned_jwt": True}, True),
+        ("127.0.0.1", {"auth_enabled": True, "allow_unsigned_jwt": True, "trusted_proxies": 1}, False),
+        ("0.0.0.0", {"auth_enabled": True, "subprocess_provider": "on"}, True),
+        ("127.0.0.1", {"subprocess_provider": "off"}, False),
+    ],
+)
+def test_processes_of_users_are_started_only_where_they_are_the_users_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, host: str, changed: dict[str, object], runs: bool
+) -> None:
+    monkeypatch.setenv("HOST", host)
+    settings = OPEN.model_copy(update=changed)
+
+    assert settings.runs_processes is runs
+    assert bool(settings.profiles) is runs
+    assert settings.backend == ("subprocess" if runs else "none")
+
+
 # --- The real server
 
 

@@ -10,5 +10,10 @@ from tests.support.people import GATEWAY_SECRET, OPERATOR
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(
-        update={"auth_enabled": True, "gateway_secret": SecretStr(GATEWAY_SECRET), "admin_email": OPERATOR}
+        update={
+            "auth_enabled": True,
+            "gateway_secret": SecretStr(GATEWAY_SECRET),
+            "admin_email": OPERATOR,
+            "subprocess_provider": "on",  # for jobs and deployments to be accepted at all
+        }
     )

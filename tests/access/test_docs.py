@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+from app.access.authenticate import GATEWAY_SECRET, Authenticator
 from app.access.permissions import AUTHENTICATED, OPEN, TABLE, Permission
 from app.access.roles import Role
+from app.config import Settings
 
-PAGE = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "access.md").read_text()
 
 
 def test_the_table_in_the_docs_is_the_table_in_the_code() -> None:
@@ -26,4 +29,26 @@ def test_the_table_in_the_docs_is_the_table_in_the_code() -> None:
     assert set(roles) == set(Role)
     assert told == {(permission, role) for role in Role for permission in TABLE[role] & tabled}, (
         "docs/access.md and app/access/permissions.py differ: mend the one that is wrong"
+    )
+
+
+def test_the_proxy_in_the_readme_lets_no_header_through_that_counts_as_its_own_word() -> None:
+    """A client that could add one header to the gateway's would be whoever it likes."""
+    [block] = re.findall(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    said = dict(re.findall(r"proxy_set_header (X-\S+) (.+?);", block))
+    read: set[str] = set()
+
+    def header(name: str, default: str) -> str:
+        read.add(name)
+        return {GATEWAY_SECRET: "a" * 16, "X-NMP-Principal-Id": "service:any"}.get(name, default) or (
+            "ann" if name.endswith("On-Behalf-Of") else default
+        )
+
+    settings = Settings(auth_enabled=True, gateway_secret="a" * 16)
+    Authenticator(settings).principal(header)
+    Authenticator(settings).principal(lambda name, default: "" if "Behalf" in name else header(name, default))
+
+    assert {name for name in read if name.startswith("X-NMP-")} >= {"X-NMP-Scopes", "X-NMP-Principal-Groups"}
+    assert read <= said.keys(), (
+        "the README's nginx must set, or empty, each header that the gateway is believed"
     )
