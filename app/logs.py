@@ -54,12 +54,12 @@ def _traceback(exc_info: ExcInfo) -> str:
     lines: list[str] = []
     while error is not None:
         frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-        lines[:0] = [frames, f"{type(error).__qualname__}: {_without_values(error)}"]
+        lines[:0] = [frames, f"{type(error).__qualname__}: {without_values(error)}"]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\n".join(line for line in lines if line)
 
 
-def _without_values(error: BaseException) -> str:
+def without_values(error: BaseException) -> str:
     """The message of `error`, unless it quotes what was to be stored: that may be somebody's secret."""
     if isinstance(error, ValidationError):
         places = {".".join(map(str, one["loc"])) for one in error.errors(include_input=False)}

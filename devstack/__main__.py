@@ -58,6 +58,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         "PYTHONUNBUFFERED": "1",
         "HOST": HOST,
         "PORT": str(port),
+        "FLOWER_HOST": HOST,
         "FLOWER_PORT": str(flower_port),
         "WORKSPACES_DATA_DIR": str(data_dir),
         # Stopping may take ten seconds in all: a worker gives its slice back instead of finishing it.

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from app import create_app
+from app.access.authenticate import GATEWAY_SECRET
 from app.config import Settings
 from app.context import Context
 from app.logs import configure_logs
@@ -26,7 +27,7 @@ HEADERS = {
     "Authorization": f"Bearer {SECRET}token",
     "Cookie": f"session={SECRET}cookie",
     "X-Api-Key": f"{SECRET}key",
-    "X-NMP-Gateway-Secret": f"{SECRET}gateway",
+    GATEWAY_SECRET: f"{SECRET}gateway",
 }
 FILESET = "/apis/files/v2/workspaces/ml-team/filesets/data"
 ENTITIES = "/apis/entities/v2/workspaces/ml-team/entities/note"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hmac import compare_digest
 from typing import Any
 
-from app.access.principal import EVERYBODY, SERVICE_PREFIX, Principal
+from app.access.principal import EVERYBODY, MAX_EMAIL_CHARS, SERVICE_PREFIX, Principal, is_name
 from app.access.tokens import Claims, Tokens
 from app.config import Settings
 from app.errors import BadRequest, Forbidden, Unauthorized
@@ -19,7 +19,7 @@ _PRINCIPAL = "X-NMP-Principal"
 _DELEGATED = f"{_PRINCIPAL}-On-Behalf-Of"
 
 _ID = re.compile(r"[a-zA-Z0-9@._\-:+/]{1,256}\Z")
-_MAX_ID, _MAX_EMAIL, _MAX_GROUPS = 256, 320, 100
+_MAX_ID, _MAX_GROUPS = 256, 100
 
 
 class Authenticator:
@@ -77,19 +77,19 @@ class Authenticator:
         # Most issuers say nothing; one that says anything but yes has not checked that the address is the caller's.
         is_checked = claims.get("email_verified", True) in (True, "true")
         subject = claims[settings.oidc_subject_claim]
-        is_users = isinstance(subject, str) and _is_name(subject, _MAX_ID) and subject != EVERYBODY
+        is_users = isinstance(subject, str) and is_name(subject, _MAX_ID) and subject != EVERYBODY
         if not is_users or subject.startswith(SERVICE_PREFIX):
             raise Unauthorized("Invalid or expired token: its subject is not one that a user can have")
         if settings.oidc_subject_claim == settings.oidc_email_claim and not is_checked:
             raise Unauthorized("Invalid or expired token: its subject is an email that nobody has verified")
         email = claims.get(settings.oidc_email_claim)
-        is_proved = is_checked and isinstance(email, str) and _is_name(email, _MAX_EMAIL) and "@" in email
+        is_proved = is_checked and isinstance(email, str) and is_name(email, MAX_EMAIL_CHARS) and "@" in email
         groups = [*_listed(claims.get(settings.oidc_groups_claim)), *_listed(claims.get("cognito:groups"))]
         scopes = [*_listed(claims.get("scope"), " "), *_listed(claims.get("scp"), " ")]
         return Principal(
             subject,
             email=_unless_service(str(email)) if is_proved else "",
-            groups=frozenset(one for one in groups if _is_name(one, _MAX_ID) and _unless_service(one)),
+            groups=frozenset(one for one in groups if is_name(one, _MAX_ID) and _unless_service(one)),
             scopes=_scopes(scopes, prefix=settings.oidc_scope_prefix),
         )
 
@@ -102,10 +102,10 @@ class Authenticator:
 
 def _announced(header: Header, id_header: str, prefix: str) -> Principal:
     email = header(f"{prefix}-Email", "")
-    if len(email) > _MAX_EMAIL or not (email.isprintable() or not email):
-        raise BadRequest(f"{prefix}-Email must be at most {_MAX_EMAIL} printable characters.")
+    if len(email) > MAX_EMAIL_CHARS or not (email.isprintable() or not email):
+        raise BadRequest(f"{prefix}-Email must be at most {MAX_EMAIL_CHARS} printable characters.")
     groups = [one.strip() for one in header(f"{prefix}-Groups", "").split(",") if one.strip()]
-    if len(groups) > _MAX_GROUPS or not all(_is_name(one, _MAX_ID) for one in groups):
+    if len(groups) > _MAX_GROUPS or not all(is_name(one, _MAX_ID) for one in groups):
         raise BadRequest(
             f"{prefix}-Groups must list at most {_MAX_GROUPS} names, separated by commas, "
             f"each of at most {_MAX_ID} printable characters."
@@ -142,10 +142,6 @@ def _listed(claim: Any, separator: str = ",") -> list[str]:
     if isinstance(claim, str):
         return [one.strip() for one in claim.split(separator) if one.strip()]
     return [one for one in claim if isinstance(one, str)] if isinstance(claim, list) else []
-
-
-def _is_name(text: str, longest: int) -> bool:
-    return 0 < len(text) <= longest and text.isprintable() and text == text.strip()
 
 
 def _unless_service(text: str) -> str:

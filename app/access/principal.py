@@ -8,6 +8,14 @@ EVERYBODY = "*"
 SERVICE_PREFIX = "service:"
 """How the ids of the platform's own services begin. Only the gateway can vouch for one, never a token."""
 
+MAX_EMAIL_CHARS = 320
+"""Of the longest identity that somebody can have; ids and groups are shorter."""
+
+
+def is_name(text: str, longest: int) -> bool:
+    """Whether somebody can have such an id, email or group: printable, and not a look-alike by white space."""
+    return 0 < len(text) <= longest and text.isprintable() and text == text.strip()
+
 
 @dataclass(frozen=True)
 class Principal:

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from app.access.permissions import Permission
+from app.access.principal import MAX_EMAIL_CHARS, is_name
 from app.access.roles import Role
 from app.api.endpoint import Body, Call, Routes
 from app.api.shapes import Deleted, Moment, Shown
@@ -15,14 +16,23 @@ routes = Routes("members")
 BASE = "/apis/entities/v2/workspaces/<workspace>/members"
 ONE = f"{BASE}/<path:principal>"  # a group's name may hold slashes
 
+
+def _somebody(principal: str) -> str:
+    # What nobody can prove to be would hold a role for nobody, and could be the last Admin.
+    if not is_name(principal, MAX_EMAIL_CHARS):
+        raise ValueError("a principal is printable text with no white space at its ends")
+    return principal
+
+
 PrincipalId = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=256,
-        pattern=r"\S",
-        description="An email, a subject id, a group's name, or `*` for every authenticated user.",
+        max_length=MAX_EMAIL_CHARS,
+        description="An email, a subject id, a group's name, or `*` for every authenticated user: printable, with no "
+        "white space at its ends.",
     ),
+    AfterValidator(_somebody),
 ]
 
 SomeRoles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]

@@ -116,7 +116,7 @@ class Attempt:
                 grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,
             )
         except (OSError, ValueError) as error:
-            return Failed(f"step '{name}' could not be started: {error}")
+            return Failed(f"step '{name}' could not be started: {self._directory.told(error)}")
         reader = LogReader(self._log, name, process.output)
         try:
             ending, code = self._attend(process, reader, step, profile)
@@ -161,7 +161,8 @@ class Attempt:
             names = results.store_results(self._directory.results, shelf, beat=self._row.look)
             self._directory.empty_results()
         except (results.Unstorable, OSError) as error:
-            return Failed(f"the results of step '{name}' could not be stored: {error}")
+            told = self._directory.told(error)
+            return Failed(f"the results of step '{name}' could not be stored: {told}")
 
         def record(_: Session, job: Job) -> None:
             results.record(job, self._workspace, names)

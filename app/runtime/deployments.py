@@ -209,7 +209,7 @@ class _Supervisor:
         except OSError as error:
             # What was ready still may be: nobody has seen it fail.
             before = self._told or Observed(DeploymentStatus.PENDING, "")
-            observed = replace(before, message=f"the runtime failed: {type(error).__name__}: {error}")
+            observed = replace(before, message=f"the runtime failed: {_told(error)}")
             if isinstance(error, PermissionError) and before.address is None:
                 return self._give_up(runtime, observed.message)  # it does not go away by itself
         if observed.status is DeploymentStatus.ERROR:
@@ -227,7 +227,7 @@ class _Supervisor:
         try:
             return runtime.stop()
         except (OSError, Unservable) as error:
-            told = Observed(self._status, f"cannot be stopped yet: {type(error).__name__}: {error}")
+            told = Observed(self._status, f"cannot be stopped yet: {_told(error)}")
         if told != self._told:
             self._write(lambda session, row: move(session, row, row.status, told.message))
             self._told = told
@@ -318,6 +318,11 @@ class _Supervisor:
             self._held_until, self._renew_at = now + self._lease_s, now + self._lease_s / 3
             self._status = status
             return
+
+
+def _told(error: Exception) -> str:
+    # Without the path that an error of the system names: it is the server's.
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
 def _tell(session: Session, context: Context, row: Deployment, observed: Observed) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -42,6 +43,10 @@ class WorkDirectory:
             self.remove()
         except OSError:
             log.exception("job.directory_remains", directory=str(self.path))
+
+    def told(self, error: Exception) -> str:
+        """The words of an error, with what lies here named from here: the server's own paths are nobody's business."""
+        return str(error).replace(f"{self.path}/", "").replace(str(self.path), "the working directory")
 
     def empty_results(self) -> None:
         """Make room for the results of the next step."""
@@ -93,4 +98,5 @@ def _make_removable(top: Path) -> None:
             path = os.path.join(directory, child)  # noqa: PTH118 -- names need not be UTF-8
             # Not through links: they may lead out of the directory.
             if not os.path.islink(path):  # noqa: PTH114
-                os.chmod(path, 0o700)  # noqa: PTH101
+                with suppress(OSError):  # One nested too deep for a path; what removes it goes without.
+                    os.chmod(path, 0o700)  # noqa: PTH101

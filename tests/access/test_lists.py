@@ -102,3 +102,31 @@ def test_a_role_that_was_bound_in_system_before_it_could_not_be_lets_nobody_writ
         assert client.put(f"{W}/system", json={"description": "x"}, headers=old).status_code == 403
         body = {"principal": "x", "roles": ["Viewer"]}
         assert client.post(f"{W}/system/members", json=body, headers=old).status_code == 403
+
+
+def test_deletions_are_seen_by_those_who_asked_for_them_and_by_administrators(
+    client: FlaskClient, session: Session
+) -> None:
+    for who, name in ((ANN, "of-ann"), (BOB, "of-bob")):
+        assert client.post(W, json={"name": name}, headers=who).status_code == 201
+        assert client.delete(f"{W}/{name}", headers=who).status_code == 200
+
+    def listed(headers: dict[str, str], **query: str) -> tuple[set[str], int]:
+        page = client.get("/apis/entities/v2/deletions", query_string=query, headers=headers).json
+        return {one["workspace_name"] for one in page["data"]}, page["pagination"]["total_results"]
+
+    assert listed(ANN) == ({"of-ann"}, 1)
+    assert listed(BOB, state="DELETING") == ({"of-bob"}, 1)
+    assert listed(NOBODY) == (set(), 0)
+    everything, total = listed(ADMIN)
+    assert {"of-ann", "of-bob"} <= everything
+    assert total > 2  # those that the worlds came with
+
+
+def test_a_token_that_is_not_for_deletions_shows_none(client: FlaskClient) -> None:
+    client.post(W, json={"name": "of-ann"}, headers=ANN)
+    address = client.delete(f"{W}/of-ann", headers=ANN).headers["Location"]
+
+    for path in (address, f"{address}/events", "/apis/entities/v2/deletions"):
+        assert client.get(path, headers=ANN).status_code == 200
+        assert client.get(path, headers={**ANN, "X-NMP-Scopes": "jobs:read"}).status_code == 403

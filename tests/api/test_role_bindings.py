@@ -176,7 +176,7 @@ def test_a_role_cannot_be_held_in_a_missing_workspace(client: FlaskClient, works
         {"principal": ANN, "role": "Bogus", "workspace": "ml-team"},
         {"principal": ANN, "role": "PlatformAdmin", "workspace": "ml-team"},
         {"principal": "", "role": "Viewer", "workspace": "ml-team"},
-        {"principal": "a" * 257, "role": "Viewer", "workspace": "ml-team"},
+        {"principal": "a" * 321, "role": "Viewer", "workspace": "ml-team"},
         {"principal": ANN},
     ],
 )

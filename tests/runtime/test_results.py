@@ -104,6 +104,21 @@ def test_a_result_that_could_never_be_asked_for_ends_the_job_with_the_reason(
     assert stored(run) == {}
 
 
+def test_results_nested_too_deep_end_the_job_and_name_no_path_of_the_server(
+    session: Session, context: Context
+) -> None:
+    deep = "cd $WORKSPACES_RESULTS_DIR; n=$(printf 'a%.0s' $(seq 250)); for i in $(seq 20); do mkdir $n; cd $n; done; "
+    job_id = submit(session, step(deep + "echo 1 > one"))
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    assert job.status is JobStatus.ERROR
+    assert "File name too long: 'results/aaa" in job.error_details["message"]
+    assert str(context.settings.data_dir) not in job.error_details["message"]
+    assert is_all_gone(run)
+
+
 def test_without_its_fileset_a_job_cannot_keep_results(session: Session, context: Context) -> None:
     job_id = submit(session, step("echo ready; echo 1 > $WORKSPACES_RESULTS_DIR/one; sleep 0.5"))
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.context import Context
 from app.filetree import StoreMisconfigured
 from app.lifecycle import FailureClass
+from app.logs import without_values
 
 
 @dataclass(frozen=True)
@@ -63,5 +64,6 @@ def classify(error: BaseException) -> FailureClass:
 def explain(error: BaseException) -> str:
     """One line for the operator: what happened, without a stack trace or a statement."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    text = " ".join(str(cause).split())
+    # Read by whoever asked for the deletion too: neither what PostgreSQL quotes of rows nor of statements is theirs.
+    text = " ".join(without_values(cause).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
