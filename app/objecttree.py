@@ -31,6 +31,9 @@ from app.filetree import Found, StoreMisconfigured
 _MISCONFIGURED = {"NoSuchBucket", "InvalidBucketName", "AuthorizationHeaderMalformed", "PermanentRedirect"}
 """Codes of S3 for which s3fs has milder words; a missing bucket must never look like one that is empty."""
 
+_REVOKED = {"InvalidToken", "ExpiredToken", "TokenRefreshRequired", "ObjectLocked"}
+"""Codes that say in other words than s3fs knows that whoever asks may not."""
+
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_OF_ONE_SIZE = 1400
 """After so many parts they begin to grow: at most 10 000 are allowed, and this way they hold S3's largest file."""
@@ -296,6 +299,8 @@ def _plain_errors() -> Iterator[None]:
 def _plain(error: OSError, answer: ClientError) -> OSError:
     code = answer.response["Error"].get("Code", "")
     text = f"{code}: {error.strerror or error}"
+    if code in _REVOKED or answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 401:
+        return PermissionError(text)
     if code in _MISCONFIGURED:
         return StoreMisconfigured(text)
     plain = type(error)(text)

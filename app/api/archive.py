@@ -3,7 +3,7 @@
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 from app.storage import Reading, StoredFile
 
@@ -13,7 +13,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 def tar_gz(
     files: Iterable[StoredFile], read: Callable[[StoredFile], Reading], *, within: str, named: str
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The archive in chunks, in constant memory: one file is open at a time.
 
     Its members are the paths of `files` below `within`, in a directory `named`. Raises as `read` does.
@@ -24,6 +24,7 @@ def tar_gz(
     for file in files:
         reading = read(file)
         try:
+            reading.begin()  # or a store that fails would be noticed only behind the first piece
             member = tarfile.TarInfo(f"{named}/{file.path.removeprefix(f'{within}/')}")
             member.size, member.mtime = reading.size, now
             yield compressor.compress(member.tobuf(tarfile.PAX_FORMAT))

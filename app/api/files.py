@@ -203,6 +203,9 @@ def _checked(path: str) -> str:
         raise BadRequest(
             f"Path '{path}' has an empty component or '.': write 'directory/file', without them."
         )
+    if "?versionId=" in path:
+        # A bucket's driver would take the rest for a version, and the path for that of another file.
+        raise BadRequest("The path contains '?versionId=', which no path may; choose another name.")
     # U+FFFD is what the server makes of bytes that are not UTF-8.
     if any(unicodedata.category(sign) in ("Cc", "Cs") or sign == "\ufffd" for sign in path):
         raise BadRequest("The path contains control characters or is not UTF-8; remove them.")
@@ -222,7 +225,16 @@ def _requested_span(size: int) -> tuple[int, int] | None:
     # No validator is ever sent, so If-Range cannot match: then the whole file is the right answer.
     if header is None or "If-Range" in request.headers:
         return None
-    span = request.range.range_for_length(size) if request.range else None
+    wanted = request.range
+    if (
+        wanted
+        and wanted.units == "bytes"
+        and len(wanted.ranges) == 1
+        and -size > (wanted.ranges[0][0])
+        and size
+    ):
+        return 0, size  # the last n bytes of a file that has fewer are all of it
+    span = wanted.range_for_length(size) if wanted else None
     if span is None or span[0] is None or span[1] is None:
         raise RangeNotSatisfiable(
             f"Invalid range: {header}. The file has {size} bytes; ask for one part of them."

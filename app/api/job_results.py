@@ -1,6 +1,7 @@
 """The results of a job over HTTP: what its steps have left, and what else was declared to be one."""
 
 from dataclasses import replace
+from itertools import chain
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -149,12 +150,20 @@ def _sent(store: BlobStore, fileset: Fileset, path: str, name: str) -> Response:
     files = store.files(fileset.workspace_id, fileset.id, path)
     if [file.path for file in files] == [path]:
         reading = read(files[0])
+        try:
+            reading.begin()
+        except OSError:
+            reading.close()
+            raise
         response = Response(reading, mimetype="application/octet-stream")
         response.content_length = reading.size
     elif files:
         name = f"{name}.tar.gz"
         top = path.rpartition("/")[2] or fileset.name
-        response = Response(tar_gz(files, read, within=path, named=top), mimetype="application/x-tar")
+        archive = tar_gz(files, read, within=path, named=top)
+        # The first piece now, so that a store that fails does so before anything is answered.
+        response = Response(chain([next(archive)], archive), mimetype="application/x-tar")
+        response.call_on_close(archive.close)
     else:
         raise FileNotFoundError(path)
     response.headers["Content-Disposition"] = (

@@ -5,7 +5,6 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 
 from flask import Request
-from werkzeug.exceptions import ClientDisconnected
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from app.errors import BadRequest, TooLarge, TooSlow
@@ -51,7 +50,7 @@ def _next_chunk(request: Request, arrived: int, idle_s: float) -> bytes:
             chunk: bytes = request.stream.read(_CHUNK)
     except TimeoutError:
         raise _too_slow(arrived, idle_s) from None
-    except (ClientDisconnected, OSError) as error:
+    except Exception as error:  # noqa: BLE001 -- the boundary to the server, which has errors of its own for bad chunks
         if isinstance(error.__cause__, TimeoutError):
             raise _too_slow(arrived, idle_s) from None
         raise _broken_off(arrived) from None

@@ -131,7 +131,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _store(path: str, key: str, shelf: Shelf, beat: Callable[[], object]) -> None:
-    if not key.isprintable():
+    if not key.isprintable() or "?versionId=" in key:
         # Neither could a path of the API name it, nor would everything that is not UTF-8 pass the store.
         raise Unstorable(f"the result {key!r} has characters in its name that no path may have")
     with open(path, "rb") as file:  # noqa: PTH123 -- as above

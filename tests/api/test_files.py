@@ -271,6 +271,7 @@ def test_head_answers_the_headers_alone(client: FlaskClient) -> None:
         ("bytes=7-", b"789", "bytes 7-9/10"),
         ("bytes=-3", b"789", "bytes 7-9/10"),
         ("bytes=8-99", b"89", "bytes 8-9/10"),
+        ("bytes=-99", DIGITS, "bytes 0-9/10"),
         ("bytes=0-0", b"0", "bytes 0-0/10"),
     ],
 )

@@ -65,6 +65,28 @@ def test_a_store_that_fails_is_a_503_that_says_so(
     assert client.get(FILE).data in (b"old", b"")  # b"": a fileset that was half deleted
 
 
+@pytest.mark.parametrize("artifact", ["a/b", "a"], ids=["file", "directory"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_result_that_the_store_does_not_give_out_is_a_503_and_no_broken_download(
+    client: FlaskClient, proxy: Proxy, fault: str, artifact: str
+) -> None:
+    jobs = "/apis/jobs/v2/workspaces/ml-team/jobs"
+    step = {"name": "main", "executor": {"provider": "subprocess", "command": ["true"]}}
+    job = {"name": "train", "source": "tests", "spec": {}, "platform_spec": {"steps": [step]}}
+    assert client.post(jobs, json=job).status_code == 201
+    declared = {"artifact_url": f"ml-team/data#{artifact}", "artifact_storage_type": "fileset"}
+    assert client.post(f"{jobs}/train/results/it", json=declared).status_code == 201
+    # Only the content itself fails: what is there can still be seen.
+    proxy.choose = lambda method, target: (
+        FAULTS[fault] if method == "GET" and "list-type" not in target else None
+    )
+
+    answer = client.get(f"{jobs}/train/results/it/download")
+
+    assert answer.status_code == 503
+    assert "storage failed" in answer.json["detail"]
+
+
 def test_a_file_that_the_store_fails_to_publish_leaves_the_old_one_and_no_parts(
     client: FlaskClient, context: Context, proxy: Proxy, s3: S3Server
 ) -> None:
@@ -92,6 +114,7 @@ def test_a_file_that_the_store_fails_to_publish_leaves_the_old_one_and_no_parts(
         "a%00b",
         "a%0Ab",
         "a%7Fb",
+        "a%3FversionId%3D1",  # which would be read from, and written to, the file `a`
         "%ff",
         "x" * 256,
         "a/" * 520,
