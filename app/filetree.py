@@ -1,7 +1,7 @@
 """Directory trees on any fsspec filesystem: honest listing, removal that goes on, files that appear whole.
 
 files/<key>                      what is published
-staging/<top of the key>/<id>    drafts: files on their way
+staging/<within>/<id>    drafts: files on their way, below that which they will be in
 """
 
 import io
@@ -41,7 +41,7 @@ class FileDraft:
 
     def __init__(self, tree: "FileTree", key: str, within: str) -> None:
         self._tree, self._target, self._within = tree, key, within
-        self._path = tree.new_draft_path(key)
+        self._path = tree.new_draft_path(within)
         self._file = tree.create(self._path)
 
     def write(self, chunk: bytes) -> None:
@@ -146,9 +146,9 @@ class FileTree:
         """Begin a file that will appear as `key`. Directories are made only below `within`."""
         return FileDraft(self, key, within)
 
-    def new_draft_path(self, key: str) -> str:
-        """Where a draft of `key` can be written."""
-        return f"{self._staging}/{key.partition('/')[0]}/{uuid7()}"
+    def new_draft_path(self, within: str) -> str:
+        """Where a draft of a file below `within` can be written."""
+        return f"{self._staging}/{within}/{uuid7()}"
 
     def create(self, path: str) -> Any:
         """A new file, open for writing, with the directories above it."""
@@ -203,8 +203,14 @@ class FileTree:
         self._prune(posixpath.dirname(path), below=self._files)
 
     def remove_all(self, top: str) -> None:
-        """Delete everything below that lets itself be deleted, and then raise the first error."""
-        self._remove_below(f"{self._files}/{top}")
+        """Delete everything below that lets itself be deleted, and then raise the first error.
+
+        Drafts first: whoever publishes one although its time is over finds nothing to publish.
+        """
+        try:
+            self.remove_drafts(top)
+        finally:
+            self._remove_below(f"{self._files}/{top}")
 
     def remains(self, top: str) -> str | None:
         """The key of something that is still below, be it an empty directory."""
@@ -234,13 +240,18 @@ class FileTree:
     def collect_drafts(self, older_than: datetime) -> int:
         """Delete the drafts that nobody has written to since then; how many."""
         collected = 0
-        for directory in self._list(self._staging):
-            for draft in self._list(directory["name"]):
+        directories = [self._staging]
+        for directory in directories:  # Grows as we go; parents stand before their children.
+            for entry in self._list(directory):
+                if entry["type"] == "directory":
+                    directories.append(entry["name"])
+                    continue
                 with suppress(FileNotFoundError):  # Published or discarded meanwhile.
-                    if self._fs.modified(draft["name"]) < older_than:
-                        self._fs.rm_file(draft["name"])
+                    if self._fs.modified(entry["name"]) < older_than:
+                        self._fs.rm_file(entry["name"])
                         collected += 1
-            self._prune(directory["name"], below=self._staging)
+        for directory in reversed(directories[1:]):
+            self._prune(directory, below=self._staging)
         return collected
 
     def _remove_below(self, top: str) -> None:
@@ -261,9 +272,10 @@ class FileTree:
             raise failures[0]
 
     def _prune(self, directory: str, *, below: str) -> None:
-        with suppress(OSError):  # Not empty, or gone already.
+        with suppress(OSError):  # Not empty.
             while directory != below:
-                self._fs.rmdir(directory)
+                with suppress(FileNotFoundError):  # Gone already, and perhaps the last thing in the one above.
+                    self._fs.rmdir(directory)
                 directory = posixpath.dirname(directory)
 
 

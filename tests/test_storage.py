@@ -50,6 +50,20 @@ def put(
     store.publish(store.stage(workspace, fileset, path, [content]))
 
 
+def test_an_upload_that_was_on_its_way_when_its_fileset_was_purged_can_never_be_published(
+    store: BlobStore, url: str, s3: S3Server
+) -> None:
+    """Whoever was asleep meanwhile has lost the lock that says that the fileset is there, and does not know it."""
+    late = stage(store, b"late")
+
+    store.purge_fileset(OURS, FILESET)
+
+    with pytest.raises(FileNotFoundError):
+        store.publish(late)
+    store.discard(late)
+    assert [name for name in everything(url, s3) if name.startswith("/staging/") or str(OURS) in name] == []
+
+
 def content(store: BlobStore, path: str) -> bytes:
     return b"".join(store.read(OURS, FILESET, path))
 

@@ -163,6 +163,8 @@ FAULTS = {
     "revoked": (FORBIDDEN, FailureClass.PERMANENT),
     "denied": (Fault(403, "AccessDenied", "Access Denied"), FailureClass.PERMANENT),
     "signature": (Fault(403, "SignatureDoesNotMatch"), FailureClass.PERMANENT),
+    "session over": (Fault(400, "InvalidToken"), FailureClass.PERMANENT),
+    "unknown": (Fault(401, "Unauthorized"), FailureClass.PERMANENT),
     "no bucket": (Fault(404, "NoSuchBucket", "The specified bucket does not exist"), FailureClass.PERMANENT),
     "slow down": (SLOW_DOWN, FailureClass.TRANSIENT),
     "internal": (Fault(500, "InternalError"), FailureClass.TRANSIENT),
@@ -180,6 +182,8 @@ def test_a_failure_tells_whether_it_may_go_away_and_names_no_secret(
     failure, expected = FAULTS[fault]
     if (fault, name) == ("truncated", "remove"):
         return  # what it asks is answered without a body
+    if fault == "session over" and name in ("download", "remove"):
+        return  # they begin with a HEAD, whose answers carry no code
     proxy.fail(failure)
 
     with pytest.raises(OSError) as raised:  # noqa: PT011 -- which one is what is asked
