@@ -274,7 +274,9 @@ class FileTree:
     def _prune(self, directory: str, *, below: str) -> None:
         with suppress(OSError):  # Not empty.
             while directory != below:
-                with suppress(FileNotFoundError):  # Gone already, and perhaps the last thing in the one above.
+                with suppress(
+                    FileNotFoundError
+                ):  # Gone already, and perhaps the last thing in the one above.
                     self._fs.rmdir(directory)
                 directory = posixpath.dirname(directory)
 

@@ -8,9 +8,9 @@ import os
 import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
-import psutil
 from sqlalchemy import ColumnElement, and_, or_, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -40,9 +40,7 @@ class Runner:
     def of_this_process(cls, settings: Settings) -> Self:
         """The runner that this process is."""
         pid = os.getpid()
-        return cls(
-            settings.runtime_host or socket.gethostname(), f"{pid}@{psutil.Process(pid).create_time():.2f}"
-        )
+        return cls(settings.runtime_host or socket.gethostname(), f"{pid}@{_birth(pid)}")
 
     def has_died(self, name: str) -> bool:
         """Whether the runner of that name, on the same host, is surely gone."""
@@ -50,11 +48,20 @@ class Runner:
         if not pid.isdigit():
             return False  # it is on another host, and cannot be looked for here
         try:
-            return f"{psutil.Process(int(pid)).create_time():.2f}" != started
-        except psutil.NoSuchProcess:
+            return _birth(int(pid)) != started
+        except (FileNotFoundError, ProcessLookupError):
             return True
-        except psutil.Error:
+        except OSError:
             return False
+
+
+def _birth(pid: int) -> str:
+    """When a process was started, as the kernel counts it: the time of day can be set, and it would seem another.
+
+    Raises OSError if there is none.
+    """
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{ticks}"
 
 
 def claim(row: Row, runner: Runner, *, now: datetime, lease: timedelta) -> int | None:

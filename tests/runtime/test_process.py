@@ -1,6 +1,7 @@
 """Real commands, and what they leave behind: nothing."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from app.runtime.process import Process, kill_leftovers, leftovers
+from tests.runtime.runs import wait_until
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 20.0
@@ -170,6 +172,25 @@ class TestTerminating:
         process.kill()
 
         assert ended(process) == -9
+
+    def test_ends_one_whose_first_thread_has_ended(self, start: Start, run: UUID) -> None:
+        """To a list of processes it looks like a zombie, and goes on all the same."""
+        script = (
+            "import ctypes, threading, time\n"
+            "threading.Thread(target=time.sleep, args=[1000]).start()\n"
+            "print('ready', flush=True)\n"
+            "ctypes.CDLL(None).syscall(60, 0)"  # exit, of this thread alone
+        )
+        if platform.machine() != "x86_64":
+            pytest.skip("the number of the system call is that of x86_64")
+        process = start(sys.executable, "-c", script, grace_s=0.2)
+        assert process.output.read(6) == b"ready\n"
+
+        process.terminate()
+
+        wait_until(lambda: process.poll() is not None, "it ends")
+        process.close()
+        assert leftovers(run) == []
 
     def test_ends_what_is_paused(self, start: Start) -> None:
         process = start("sh", "-c", "echo ready; while :; do sleep 1; done")

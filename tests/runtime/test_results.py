@@ -1,5 +1,7 @@
 """What steps leave in their results directory, and where it is afterwards."""
 
+import sys
+
 import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
@@ -116,6 +118,18 @@ def test_results_nested_too_deep_end_the_job_and_name_no_path_of_the_server(
     assert job.status is JobStatus.ERROR
     assert "File name too long: 'results/aaa" in job.error_details["message"]
     assert str(context.settings.data_dir) not in job.error_details["message"]
+    assert is_all_gone(run)
+
+
+def test_a_directory_nested_deeper_than_python_can_go_does_not_keep_a_job(
+    session: Session, context: Context
+) -> None:
+    script = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')"
+    job_id = submit(session, step(f'{sys.executable} -c "{script}"'))
+
+    with supervised(context, job_id) as run:
+        assert run.end().status is JobStatus.COMPLETED
+
     assert is_all_gone(run)
 
 
