@@ -91,8 +91,15 @@ class Reading(Iterator[bytes]):
         self._left = min(self.size, stop) - start
 
     def begin(self) -> None:
-        """Fetch the first chunk now, so that a store that fails does so before anything is answered."""
-        self._fetched = self._fetch()
+        """Fetch the first chunk now, so that a store that fails does so before anything is answered.
+
+        Lets go of the file when that fails.
+        """
+        try:
+            self._fetched = self._fetch()
+        except OSError:
+            self.close()
+            raise
 
     def __next__(self) -> bytes:
         chunk, self._fetched = self._fetched or self._fetch(), b""

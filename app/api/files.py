@@ -19,7 +19,7 @@ from app.logs import get_logger
 from app.models import Fileset
 from app.services import filesets
 from app.services.workspaces import readable_workspace
-from app.storage import BlobStore, Reading, Staged, StoredFile
+from app.storage import BlobStore, Staged, StoredFile
 
 log = get_logger(__name__)
 
@@ -135,7 +135,7 @@ def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
     reading.limit(start, stop)
     if request.method == "GET":
         with _store_failures(workspace, name, path):
-            _begin(reading)
+            reading.begin()
     response = Response(reading, 206 if span else 200, mimetype="application/octet-stream")
     response.content_length = stop - start
     response.headers["Accept-Ranges"] = "bytes"
@@ -174,14 +174,6 @@ def _publish(store: BlobStore, staged: Staged) -> StoredFile:
         return store.publish(staged)
     except FileNotFoundError as error:
         raise Busy("The upload was removed before it was complete; send it again.") from error
-
-
-def _begin(reading: Reading) -> None:
-    try:
-        reading.begin()
-    except OSError:
-        reading.close()
-        raise
 
 
 def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> ShownFile:

@@ -150,11 +150,7 @@ def _sent(store: BlobStore, fileset: Fileset, path: str, name: str) -> Response:
     files = store.files(fileset.workspace_id, fileset.id, path)
     if [file.path for file in files] == [path]:
         reading = read(files[0])
-        try:
-            reading.begin()
-        except OSError:
-            reading.close()
-            raise
+        reading.begin()
         response = Response(reading, mimetype="application/octet-stream")
         response.content_length = reading.size
     elif files:
