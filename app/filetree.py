@@ -166,6 +166,7 @@ class FileTree:
             if isinstance(error, FileExistsError):  # What makedirs says of a file in its way.
                 raise NotADirectoryError(f"{target} lies below a file") from None
             raise
+        self._prune(posixpath.dirname(path), below=self._staging)
 
     def _beside_others(self, path: str, act: Callable[[], R]) -> R:
         """`act` with the directories of `path` there, although others may prune them while they are empty."""
@@ -217,8 +218,9 @@ class FileTree:
         return next((each.key for each in self.children(top)), None)
 
     def prune(self, top: str) -> None:
-        """Remove the directory if it is empty."""
+        """Remove the directories, of files and of drafts, that are empty."""
         self._prune(f"{self._files}/{top}", below=self._files)
+        self._prune(f"{self._staging}/{top}", below=self._staging)
 
     # --- drafts -------------------------------------------------------------------------------------------
 
@@ -233,9 +235,11 @@ class FileTree:
         """Delete all drafts of files below: none of them can be published after this."""
         self._remove_below(f"{self._staging}/{top}")
 
-    def has_drafts(self, top: str) -> bool:
-        """Whether files below are on their way."""
-        return bool(self._list(f"{self._staging}/{top}"))
+    def drafted(self, top: str) -> set[str]:
+        """The keys right below that have drafts."""
+        return {
+            f"{top}/{posixpath.basename(entry['name'])}" for entry in self._list(f"{self._staging}/{top}")
+        }
 
     def collect_drafts(self, older_than: datetime) -> int:
         """Delete the drafts that nobody has written to since then; how many."""

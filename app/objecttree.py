@@ -208,8 +208,9 @@ class ObjectTree:
         for upload in self._uploads(top):
             self._abort(upload)
 
-    def has_drafts(self, top: str) -> bool:
-        return next(self._uploads(top), None) is not None
+    def drafted(self, top: str) -> set[str]:
+        keys = (self._key(upload["Key"]) for upload in self._uploads(top))
+        return {f"{top}/{key.removeprefix(f'{top}/').partition('/')[0]}" for key in keys}
 
     def collect_drafts(self, older_than: datetime) -> int:
         collected = 0

@@ -51,7 +51,7 @@ class Tree(Protocol):
     def remains(self, top: str) -> str | None: ...
     def prune(self, top: str) -> None: ...
     def remove_drafts(self, top: str) -> None: ...
-    def has_drafts(self, top: str) -> bool: ...
+    def drafted(self, top: str) -> set[str]: ...
     def collect_drafts(self, older_than: datetime) -> int: ...
 
 
@@ -253,15 +253,16 @@ class BlobStore:
     def purge_workspace(self, workspace_id: UUID, *, keep: Set[UUID] = frozenset()) -> None:
         """Remove what is left when all filesets of a workspace are purged: uploads on their way, directories.
 
-        The filesets in `keep` stay as they are. Raises BytesRemain if any other has bytes: nobody purged
-        them, so something is wrong that a person must see.
+        The filesets in `keep` are not touched, nor uploads to them: the store may well refuse. Raises BytesRemain
+        if any other has bytes: nobody purged them, so something is wrong that a person must see.
         """
         workspace = str(workspace_id)
-        # Uploads first: whichever was about to be published finds nothing to publish after this.
-        self._tree.remove_drafts(workspace)
-        if self._tree.has_drafts(workspace):
-            raise BytesRemain("an upload is still there after it was removed")
         kept = {_key(workspace_id, fileset_id) for fileset_id in keep}
+        # Uploads first: whichever was about to be published finds nothing to publish after this.
+        for fileset in self._tree.drafted(workspace) - kept:
+            self._tree.remove_drafts(fileset)
+        if self._tree.drafted(workspace) - kept:
+            raise BytesRemain("an upload is still there after it was removed")
         for each in self._tree.children(workspace):
             if each.key in kept:
                 continue

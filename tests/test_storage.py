@@ -306,6 +306,18 @@ def test_purging_a_workspace_keeps_retained_filesets(store: BlobStore) -> None:
     assert store.workspace_ids() >= {OURS}
 
 
+def test_purging_a_workspace_does_not_touch_uploads_to_retained_filesets(store: BlobStore) -> None:
+    retained = stage(store, b"to what is retained", path="late")
+    gone = store.stage(OURS, OTHER, "a", [b"to what is gone"])
+
+    store.purge_workspace(OURS, keep={FILESET})
+
+    with pytest.raises(FileNotFoundError):
+        store.publish(gone)
+    store.publish(retained)
+    assert paths(store) == ["late"]
+
+
 def test_bytes_that_nobody_purged_stop_the_purge_of_the_workspace(store: BlobStore) -> None:
     put(store, "forgotten")
 

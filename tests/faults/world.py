@@ -131,11 +131,15 @@ class World:
 
     def wait_for_state(self, deletion: str, state: str, *, timeout_s: float) -> float:
         """Return as soon as the deletion is in that state: the seconds it took."""
-        return self.stack.wait_until(
-            lambda: self.report(deletion)["state"] == state,
-            f"deletion {deletion} is {state}",
-            timeout_s=timeout_s,
-        )
+        try:
+            return self.stack.wait_until(
+                lambda: self.report(deletion)["state"] == state,
+                f"deletion {deletion} is {state}",
+                timeout_s=timeout_s,
+            )
+        except AssertionError as error:
+            error.add_note(f"it says of itself: {self.report(deletion)}")
+            raise
 
     # --- standing in the way ------------------------------------------------------------------------------
 
