@@ -1,4 +1,4 @@
-"""A runtime worker on its host: the queue of its own, what an earlier one has left there, and its end."""
+"""A runtime worker on its host: the queue of its own, what jobs and earlier workers have left there, and its end."""
 
 from threading import Event, Thread
 from typing import Any
@@ -11,6 +11,7 @@ from app.db import session_scope
 from app.dispatch import RUNTIME_QUEUE, runtime_queue
 from app.logs import get_logger
 from app.runtime import hosts_of, left_on
+from app.runtime.process import adopt_orphans
 from workers.celery_app import context
 
 log = get_logger(__name__)
@@ -23,6 +24,7 @@ stopping = Event()
 def _listen_for_this_host(instance: Any, **_: Any) -> None:
     app: Celery = instance.app
     if RUNTIME_QUEUE in app.amqp.queues.consume_from:
+        adopt_orphans()
         for host in hosts_of(load_settings()):
             app.amqp.queues.select_add(runtime_queue(host))
 

@@ -1,14 +1,17 @@
 """Keeps one command and everything it starts, so that none of it outlives the command or those who asked for it.
 
-A program of its own, run by path: `keeper.py <status fd> <grace seconds> <command> …`. It adopts every descendant
-of the command, also those that detach themselves. When the command has ended, when it is told SIGTERM, or when the
-process that started it dies, it ends them all: SIGTERM, after the grace SIGKILL, until none is left. Then it ends
-as the command did. SIGUSR1 makes it kill at once.
+A program of its own, run by path: `keeper.py <parent's pid> <status fd> <grace seconds> <command> …`; on stdin it is
+given the command's environment as a JSON object, so that none of it can change how the keeper itself runs. It adopts
+every descendant of the command, also those that detach themselves. When the command has ended, when it is told
+SIGTERM, or when the process that started it dies, it ends them all: SIGTERM, after the grace SIGKILL, until none is
+left. Then it ends as the command did. SIGUSR1 makes it kill at once.
 
 On the status fd it says "ok", or the number of the error that kept the command from starting.
 """
 
 import ctypes
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -25,24 +28,26 @@ POLL_S = 0.05
 
 def main() -> None:
     """Start the command, wait for its end or for a request, and leave nothing behind."""
-    status_fd, grace_s, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    parent, status_fd, grace_s, command = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     requested: list[int] = []
     for wanted in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(wanted, lambda number, _: requested.append(number))
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != int(os.environ.pop("KEEPER_PARENT")):
+    if os.getppid() != parent:
         return  # it died before it could be watched
 
     os.set_inheritable(status_fd, False)  # noqa: FBT003 -- positional only
     try:
-        child = subprocess.Popen(command, process_group=0, stdin=subprocess.DEVNULL)  # noqa: S603 -- that is its purpose
-    except OSError as error:
-        os.write(status_fd, str(error.errno).encode())
+        environment = json.load(sys.stdin)
+        child = subprocess.Popen(  # noqa: S603 -- that is its purpose
+            command, env=environment, process_group=0, stdin=subprocess.DEVNULL
+        )
+    except (OSError, ValueError) as error:
+        _say(status_fd, str(getattr(error, "errno", errno.EINVAL)))
         return
-    os.write(status_fd, b"ok")
-    os.close(status_fd)
+    _say(status_fd, "ok")
     # Whoever reads the output waits until all writers are gone; this one never writes.
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 1)
@@ -59,6 +64,12 @@ def main() -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _say(status_fd: int, word: str) -> None:
+    with suppress(OSError):  # Nobody listens any more: then the signal that says so is on its way.
+        os.write(status_fd, word.encode())
+    os.close(status_fd)
 
 
 def _end_all(child: subprocess.Popen[bytes], requested: list[int], grace_s: float) -> None:

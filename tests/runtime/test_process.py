@@ -1,5 +1,6 @@
 """Real commands, and what they leave behind: nothing."""
 
+import contextlib
 import os
 import platform
 import signal
@@ -207,6 +208,19 @@ def test_what_a_command_leaves_in_the_background_ends_with_it(start: Start, run:
     assert leftovers(run) == []
 
 
+def test_pausing_reaches_what_is_started_meanwhile(start: Start, run: UUID) -> None:
+    forking = "while :; do (exec sleep 5) & (exec sleep 0.001); done"
+    process = start("sh", "-c", f"for i in 1 2 3 4; do ({forking}) & done; echo ready; wait")
+    assert process.output.read(6) == b"ready\n"
+
+    process.pause()
+
+    kept = psutil.Process(process._keeper.pid).children(recursive=True)
+    assert {one.status() for one in kept} <= {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+    process.kill()
+    assert ended(process) == -9
+
+
 def test_pausing_stops_everything_and_resuming_lets_it_go_on(start: Start, tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     process = start("sh", "-c", "(while :; do echo >> counter; sleep 0.01; done) & wait")
@@ -272,6 +286,73 @@ def test_what_outlives_worker_and_keeper_is_found_and_killed(
     assert kill_leftovers(run, within_s=10)
 
     assert leftovers(run) == []
+
+
+HOST = """
+import subprocess, sys, time
+from pathlib import Path
+from uuid import UUID
+from app.runtime.process import Process, adopt_orphans, kill_leftovers
+adopt_orphans()
+run, token = UUID(sys.argv[1]), sys.argv[2]
+def start(script):
+    return Process.start(["sh", "-c", script], run=run, environment={"PATH": "/usr/bin:/bin"},
+                         directory=Path("."), grace_s=0.3)
+own = subprocess.Popen(["sleep", f"{token}1"])
+other = start("echo ready; sleep 1000")
+other.output.read(6)
+escaping = start(f"(env -i setsid sh -c 'echo ready; sleep {token}2; :' &); read line; sleep 0.2; kill -9 $PPID")
+escaping.output.read(6)
+while escaping.poll() is None:
+    time.sleep(0.01)
+print("killed", escaping.poll(), kill_leftovers(UUID(int=0), within_s=10), own.poll(), other.poll(), flush=True)
+sys.stdin.read()
+other.kill()
+own.kill()
+"""
+
+
+def test_what_kills_its_keeper_and_sheds_its_mark_is_adopted_and_killed(run: UUID) -> None:
+    token = str(uuid4().int)[:12]
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, str(run), token],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with host:
+        assert host.stdout is not None
+        # What is ours and what has a keeper yet lives on.
+        assert host.stdout.readline() == "killed -9 True None None\n"
+        assert commands_with(token) == [f"sleep {token}1"]
+        host.communicate()
+
+
+def test_the_environment_of_a_command_does_not_reach_its_keeper(start: Start, tmp_path: Path) -> None:
+    """LD_PRELOAD would run a user's code in what keeps that user's processes."""
+    process = start("sh", "-c", "echo ready; sleep 1000", LD_PRELOAD=str(tmp_path / "none.so"), ANSWER="42")
+    said = process.output.read(65536).decode()
+    while "ready" not in said:
+        said += process.output.read(65536).decode()
+
+    keeper = psutil.Process(process._keeper.pid)
+    assert set(keeper.environ()) - {"LC_CTYPE"} == {"WORKSPACES_RUN"}
+    assert all("ANSWER" in child.environ() for child in keeper.children())
+
+    process.kill()
+    assert ended(process) == -9
+
+
+def commands_with(token: str) -> list[str]:
+    """Every command line in the process table that names the token, but those of this test's own scripts."""
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = one.cmdline()
+            if any(token in part for part in command) and command[0] != sys.executable:
+                found.append(" ".join(command))
+    return found
 
 
 def test_other_runs_are_left_alone(start: Start) -> None:

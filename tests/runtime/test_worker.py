@@ -4,7 +4,7 @@ import logging
 import signal
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
@@ -125,6 +125,26 @@ def test_a_stubborn_job_is_cancelled_and_deleted_with_all_its_processes(jobs: Jo
     assert jobs.is_nothing_left()
 
 
+def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(jobs: Jobs) -> None:
+    token = str(uuid4().int)[:12]
+    escape = f"(env -i setsid sh -c 'touch out; sleep {token}; :' &); until [ -e out ]; do sleep 0.1; done; "
+    jobs.submit("escaping", f"{escape} kill -9 $PPID; sleep 600")
+
+    jobs.wait_for("escaping", "error")
+
+    assert jobs.get("escaping")["error_details"]["message"] == "step 'main' was ended by signal 9"
+    assert not any(token in part for process in psutil.process_iter() for part in told(process))
+    assert jobs.is_nothing_left()
+
+
+def told(process: psutil.Process) -> list[str]:
+    """The command line of a process, as far as it has any."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that_nothing_is_left(
     jobs: Jobs,
 ) -> None:
@@ -134,6 +154,7 @@ def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that
 
     [worker] = jobs.stack.running("runtime")
     # As if their keepers had been killed too: nobody looks after what they had started.
+    worker.process.send_signal(signal.SIGSTOP)
     for keeper in psutil.Process(worker.process.pid).children(recursive=True):
         if any("keeper.py" in part for part in keeper.cmdline()):
             keeper.send_signal(signal.SIGKILL)
