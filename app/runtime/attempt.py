@@ -45,6 +45,14 @@ class Cancelled:
 Ending = Failed | Cancelled
 
 
+class _Ended(Exception):
+    """The attempt is to end in the midst of something."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending)
+        self.ending = ending
+
+
 class Attempt:
     """The supervisor of one attempt: runs its steps in order and heeds what is asked of the job meanwhile.
 
@@ -158,8 +166,10 @@ class Attempt:
         """Store the results of the step, also of one that failed, and record how it ended."""
         shelf = results.Shelf(self._context, self._job, self._row.write)
         try:
-            names = results.store_results(self._directory.results, shelf, beat=self._row.look)
+            names = results.store_results(self._directory.results, shelf, beat=self._go_on)
             self._directory.empty_results()
+        except _Ended as ended:
+            return ended.ending
         except (results.Unstorable, OSError) as error:
             told = self._directory.told(error)
             return Failed(f"the results of step '{name}' could not be stored: {told}")
@@ -205,6 +215,22 @@ class Attempt:
 
     # --- what is asked ------------------------------------------------------------------------------------
 
+    def _go_on(self) -> None:
+        """Between two pieces of long work without a process: stand still while paused, raise _Ended when it is over."""
+        while True:
+            self._heed(None)
+            if ending := self._asked_to_end() or self._job_overdue():
+                raise _Ended(ending)
+            if self._row.status is not JobStatus.PAUSED:
+                return
+            self._stopping.wait(self._settings.runtime_poll_seconds)
+
+    def _job_overdue(self) -> Ending | None:
+        limit = self._settings.job_time_limit_seconds
+        if limit and self._paused_at is None and time.monotonic() - self._started_at > limit:
+            return Failed(f"the job ran longer than its time limit of {limit:g} s")
+        return None
+
     def _asked_to_end(self) -> Ending | None:
         if self._row.status is JobStatus.CANCELLING:
             return Cancelled()
@@ -213,10 +239,9 @@ class Attempt:
     def _overdue(self, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile) -> Ending | None:
         if self._paused_at is not None:
             return None
-        limit, now = self._settings.job_time_limit_seconds, time.monotonic()
-        if limit and now - self._started_at > limit:
-            return Failed(f"the job ran longer than its time limit of {limit:g} s")
-        limit = profile.time_limit_seconds
+        if overdue := self._job_overdue():
+            return overdue
+        limit, now = profile.time_limit_seconds, time.monotonic()
         if limit and now - self._step_started_at > limit:
             return Failed(
                 f"step '{step['name']}' ran longer than {limit:g} s, the time limit of '{profile.name}'"

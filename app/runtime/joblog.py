@@ -22,6 +22,7 @@ from app.services.job_steps import TASK
 log = get_logger(__name__)
 
 _FLUSH_S = 0.25  # A reader who follows the log sees a line this late.
+_UNFINISHED_S = 1.0  # And what has no end of line yet, a prompt or a bar of progress, this late.
 _LINES_AT_ONCE = 500  # Bounds a transaction, and with the longest line the memory of a reader.
 _LONGEST_LINE = 64 * 1024  # A longer one is split: it may never end.
 _LEAST_PER_LINE = 64  # What a line counts at least, because an empty one costs a row too.
@@ -85,6 +86,7 @@ class LogReader(Thread):
         self._is_abandoned = Event()
         self._unfinished = bytearray()
         self._lines: list[Line] = []
+        self._due = self._unfinished_due = 0.0
         self.heard_at = time.monotonic()
         """When it printed something last."""
         self.start()
@@ -97,23 +99,32 @@ class LogReader(Thread):
         """Read, split into lines, and write a few times a second."""
         with self._output, selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
-            due = 0.0
             while True:
-                if selector.select(max(0.0, due - time.monotonic()) if self._lines else None):
+                if selector.select(self._patience()):
                     chunk = os.read(self._output.fileno(), _LONGEST_LINE)
                     if not chunk:
                         break
                     self.heard_at = time.monotonic()
-                    due = due if self._lines else self.heard_at + _FLUSH_S
                     self._take(chunk)
-                if len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= due:
+                if self._unfinished and time.monotonic() >= self._unfinished_due:
+                    self._take_unfinished()
+                if len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= self._due:
                     self._flush()
         if self._unfinished:
             self._lines.append((clock.now(), _text(self._unfinished)))
         self._flush()
 
+    def _patience(self) -> float | None:
+        """Seconds until something is due, whether or not more is printed; None if nothing is."""
+        dues = ([self._due] if self._lines else []) + ([self._unfinished_due] if self._unfinished else [])
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
     def _take(self, chunk: bytes) -> None:
         now = clock.now()
+        if not self._lines:
+            self._due = self.heard_at + _FLUSH_S
+        if not self._unfinished or b"\n" in chunk:
+            self._unfinished_due = self.heard_at + _UNFINISHED_S
         self._unfinished += chunk
         *whole, rest = self._unfinished.split(b"\n")
         for line in whole:
@@ -122,6 +133,13 @@ class LogReader(Thread):
             *begun, rest = _pieces(rest)
             self._lines += [(now, _text(piece)) for piece in begun]
         self._unfinished = rest
+
+    def _take_unfinished(self) -> None:
+        """Show what stands there as a line; what comes after it will be one of its own."""
+        cut = _between_characters(self._unfinished, len(self._unfinished)) or len(self._unfinished)
+        self._lines.append((clock.now(), _text(self._unfinished[:cut])))
+        self._unfinished = self._unfinished[cut:]
+        self._unfinished_due = time.monotonic() + _UNFINISHED_S
 
     def _flush(self) -> None:
         while self._lines and not self._is_abandoned.is_set():
@@ -144,12 +162,20 @@ class LogReader(Thread):
 def _pieces(line: bytearray) -> Iterator[bytearray]:
     """A line in pieces that are not too long, cut between characters; one that is short, or empty, as it is."""
     while len(line) >= _LONGEST_LINE:
-        cut = _LONGEST_LINE - 1
-        while cut > _LONGEST_LINE - 4 and line[cut] & 0xC0 == 0x80:  # in the middle of a UTF-8 sequence
-            cut -= 1
+        cut = _between_characters(line, _LONGEST_LINE - 1)
         yield line[:cut]
         line = line[cut:]
     yield line
+
+
+def _between_characters(line: bytearray, at: int) -> int:
+    """Where to cut so that no UTF-8 sequence is cut in two: at most 3 bytes before `at`."""
+    for length in range(1, min(4, at + 1)):
+        lead = line[at - length]
+        if lead & 0xC0 != 0x80:
+            needed = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return at if needed <= length else at - length
+    return at
 
 
 def _text(line: bytes | bytearray) -> str:

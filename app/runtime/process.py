@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, cast
 from uuid import UUID
 
 import psutil
@@ -84,8 +84,7 @@ class Process:
         finally:
             os.close(writing)
             os.close(printing)
-        assert keeper.stdin is not None
-        with contextlib.suppress(BrokenPipeError), keeper.stdin as told:
+        with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", keeper.stdin) as told:
             told.write(json.dumps({**environment, **marked}).encode())
         with os.fdopen(reading, "rb") as status:
             said = status.read()

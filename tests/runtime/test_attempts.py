@@ -128,6 +128,22 @@ def test_what_is_printed_can_be_read_while_the_job_runs(session: Session, contex
         assert (run.log, run.job.status) == (["early", "also"], JobStatus.ACTIVE)
 
 
+def test_a_line_that_stands_unfinished_can_be_read_too(session: Session, context: Context) -> None:
+    waits = "while [ ! -e $0 ]; do sleep 0.05; done"
+    script = f"printf 'Continue? gr\\303'; sh -c '{waits}' go1; printf '\\274n'; sh -c '{waits}' go2; echo .; sleep 60"
+    job_id = submit(session, step(script))
+
+    with supervised(context, job_id) as run:
+        directory = run.context.settings.data_dir / "runs" / str(job_id)
+        run.wait_for_line("Continue? gr")
+        (directory / "go1").touch()
+        run.wait_for_line("ün")
+        (directory / "go2").touch()
+        run.wait_for_line(".")
+
+    assert run.log == ["Continue? gr", "ün", "."]
+
+
 def test_lines_that_are_long_or_no_text_are_kept_as_well_as_text_can(
     session: Session, context: Context
 ) -> None:

@@ -10,7 +10,7 @@ from app.context import Context
 from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Workspace
 from app.runtime.process import leftovers
-from tests.runtime.runs import Run, is_all_gone, step, submit, supervised
+from tests.runtime.runs import Run, is_all_gone, step, submit, supervised, wait_until
 
 
 def stored(run: Run) -> dict[str, bytes]:
@@ -144,6 +144,27 @@ def test_without_its_fileset_a_job_cannot_keep_results(session: Session, context
 
     message = "the results of step 'main' could not be stored: the fileset 'job-fileset-train' was deleted"
     assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": message})
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "status"),
+    [(0, JobStatus.CANCELLED), (1, JobStatus.ERROR)],
+    ids=["cancelled", "over its limit"],
+)
+def test_a_job_that_is_to_end_does_not_finish_storing_its_results(
+    session: Session, context: Context, limit_s: float, status: JobStatus
+) -> None:
+    job_id = submit(session, step("truncate -s 1T $WORKSPACES_RESULTS_DIR/huge"))
+
+    with supervised(context, job_id, job_time_limit_seconds=limit_s) as run:
+        staging = run.context.settings.data_dir / "blobs" / "staging"
+        wait_until(lambda: [path for path in staging.rglob("*") if path.is_file()], "it is being stored")
+        if not limit_s:
+            run.ask(JobStatus.CANCELLING)
+        job = run.end()
+
+    assert (job.status, job.results, stored(run)) == (status, [], {})
+    assert not any(staging.rglob("*"))
 
 
 def test_nothing_is_stored_in_a_workspace_that_is_being_deleted(session: Session, context: Context) -> None:
