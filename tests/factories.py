@@ -65,6 +65,7 @@ def make_deployment(
     workspace: Workspace,
     name: str = "chat",
     status: DeploymentStatus = DeploymentStatus.CREATED,
+    **values: Any,
 ) -> Deployment:
     return _added(
         session,
@@ -75,6 +76,7 @@ def make_deployment(
             config="small",
             config_version=1,
             status=status,
+            **values,
         ),
     )
 

@@ -246,7 +246,7 @@ def _require_backend(call: Call) -> None:
 
 def _delete(call: Call, workspace: str, name: str, version: int | None) -> Response | None:
     stopping = deployments.delete_deployment(call.session, call.actor, workspace, name, version=version)
-    if not stopping:
+    if stopping is None:
         return no_content()
     for deployment in stopping:
         _ring(call, deployment)

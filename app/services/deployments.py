@@ -103,10 +103,10 @@ def versions_of(session: Session, workspace_id: UUID, name: str) -> list[Deploym
 
 def delete_deployment(
     session: Session, actor: Actor, workspace: str, name: str, *, version: int | None = None
-) -> list[Deployment]:
+) -> list[Deployment] | None:
     """Ask for the end of a deployment, or of one version of it; those that the runtime now has to stop.
 
-    Empty when every version was DELETED before: nothing of them runs, and the rows are gone now.
+    None when every version was DELETED before: nothing of them runs, and the rows are gone now.
     Raises NotFound.
     """
     home = writable_workspace(session, actor, workspace)
@@ -115,7 +115,7 @@ def delete_deployment(
         doomed = [_version(session, home, name, version)]
     if all(is_gone(one) for one in doomed):
         session.execute(delete(Deployment).where(Deployment.id.in_([one.id for one in doomed])))
-        return []
+        return None
     for one in doomed:
         _towards_deleted(session, one)
     return [one for one in doomed if one.status is DeploymentStatus.DELETING]
@@ -166,7 +166,7 @@ def replace_older(session: Session, deployment: Deployment) -> list[Deployment]:
     )
     older = list(session.scalars(query.execution_options(populate_existing=True)))
     for one in older:
-        move(session, one, DeploymentStatus.DELETING, f"Replaced by version {deployment.entity_version}")
+        _towards_deleted(session, one, f"Replaced by version {deployment.entity_version}")
     return older
 
 
@@ -232,9 +232,14 @@ def _version(session: Session, home: Workspace, name: str, version: int | None) 
     raise NotFound(f"Deployment '{home.name}/{name}' version '{version}' not found")
 
 
-def _towards_deleted(session: Session, deployment: Deployment) -> None:
+def _towards_deleted(
+    session: Session, deployment: Deployment, why: str = "Deployment deletion requested"
+) -> None:
     if deployment.status not in _ENDING:
-        move(session, deployment, DeploymentStatus.DELETING, "Deployment deletion requested")
+        move(session, deployment, DeploymentStatus.DELETING, why)
+    if deployment.status is DeploymentStatus.DELETING and deployment.host is None:
+        # Nothing of it runs anywhere, so nobody has to confirm, and nobody must be waited for.
+        move(session, deployment, DeploymentStatus.DELETED, "Deployment deleted")
 
 
 def _why_not(before: DeploymentStatus, to: DeploymentStatus) -> str:

@@ -1,7 +1,6 @@
 """Deployments and their configurations over HTTP."""
 
 from dataclasses import replace
-from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from app import create_app
 from app.context import Context
 from app.lifecycle import DeploymentStatus, WorkspaceState
 from app.models import Deployment, Workspace
-from app.runtime import deployments as runtime
+from app.services.deployments import move
 from tests.factories import make_config, make_deployment, make_workspace
 from tests.support.bell import RecordingBell
 
@@ -100,12 +99,10 @@ def test_the_list_shows_the_newest_version_of_each_config(client: FlaskClient, c
     assert client.get(f'{CONFIGS}?filter={{"description":"second"}}').json["data"] == [newer]
 
 
-def test_a_config_is_deleted_only_once_no_deployment_needs_it(
-    client: FlaskClient, context: Context, deployment: Any
-) -> None:
+@pytest.mark.usefixtures("deployment")
+def test_a_config_is_deleted_only_once_no_deployment_needs_it(client: FlaskClient) -> None:
     refused = client.delete(f"{CONFIGS}/small")
     client.delete(f"{DEPLOYMENTS}/chat")
-    runtime.supervise(context, UUID(deployment["id"]), stopping=Event())
     deleted = client.delete(f"{CONFIGS}/small", content_type="application/json")
 
     assert answer(refused) == (
@@ -193,10 +190,27 @@ def test_lists_show_the_newest_version_unless_all_are_wanted(client: FlaskClient
     assert client.get(f"{DEPLOYMENTS}/chat/versions/3").status_code == 404
 
 
+def test_a_deployment_that_no_host_has_is_deleted_without_waiting_for_one(
+    client: FlaskClient, deployment: Any, bell: RecordingBell
+) -> None:
+    bell.rung.clear()
+
+    assert answer(client.delete(f"{DEPLOYMENTS}/{deployment['name']}")) == (202, None)
+
+    assert client.get(f"{DEPLOYMENTS}/chat").json["status"] == "DELETED"
+    assert bell.rung == []
+    assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 204
+    assert client.get(f"{DEPLOYMENTS}/chat").status_code == 404
+
+
 def test_a_deleted_deployment_goes_in_two_steps(
-    client: FlaskClient, context: Context, deployment: Any, bell: RecordingBell
+    client: FlaskClient, session: Session, deployment: Any, bell: RecordingBell
 ) -> None:
     newer = post(client, f"{DEPLOYMENTS}/chat", config="small")
+    versions = [session.get_one(Deployment, UUID(one["id"])) for one in (deployment, newer)]
+    for version in versions:
+        version.host = "somewhere"
+    session.commit()
     bell.rung.clear()
 
     first = client.delete(f"{DEPLOYMENTS}/chat", content_type="application/json")
@@ -205,9 +219,13 @@ def test_a_deleted_deployment_goes_in_two_steps(
     assert (shown["status"], shown["status_message"]) == ("DELETING", "Deployment deletion requested")
     assert [ring.facts["deployment_id"] for ring in bell.rung] == [deployment["id"], newer["id"]]
 
-    runtime.supervise(context, UUID(deployment["id"]), stopping=Event())
-    assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 202
-    runtime.supervise(context, UUID(newer["id"]), stopping=Event())
+    for version in versions:
+        assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 202
+        # What its host does when it has seen that nothing of it runs.
+        session.refresh(version)
+        move(session, version, DeploymentStatus.DELETED, "Deployment deleted")
+        version.host = None
+        session.commit()
     assert client.get(f"{DEPLOYMENTS}/chat").json["status"] == "DELETED"
     assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 204
     assert answer(client.delete(f"{DEPLOYMENTS}/chat")) == (
@@ -217,12 +235,10 @@ def test_a_deleted_deployment_goes_in_two_steps(
 
 
 @pytest.mark.usefixtures("deployment")
-def test_one_version_can_be_deleted_and_the_name_stays_taken(client: FlaskClient, context: Context) -> None:
+def test_one_version_can_be_deleted_and_the_name_stays_taken(client: FlaskClient) -> None:
     newer = post(client, f"{DEPLOYMENTS}/chat", config="small")
-    old = client.get(f"{DEPLOYMENTS}/chat/versions/1").json
 
     assert client.delete(f"{DEPLOYMENTS}/chat/versions/1").status_code == 202
-    runtime.supervise(context, UUID(old["id"]), stopping=Event())
     assert client.delete(f"{DEPLOYMENTS}/chat/versions/1").status_code == 204
 
     assert client.get(f"{DEPLOYMENTS}/chat/versions").json == [newer]
@@ -252,7 +268,7 @@ def test_the_status_of_a_version_can_be_reported(client: FlaskClient) -> None:
 
 @pytest.mark.usefixtures("deployment")
 def test_once_deleting_only_deleted_can_be_reported(client: FlaskClient) -> None:
-    client.delete(f"{DEPLOYMENTS}/chat")
+    client.post(f"{DEPLOYMENTS}/chat/status", json={"status": "DELETING"})
 
     refused = client.post(f"{DEPLOYMENTS}/chat/status", json={"status": "READY"})
 

@@ -97,7 +97,9 @@ class Cascade(RuleBasedStateMachine):
                 factories.make_fileset(session, workspace, "f-2", **bytes_)
                 factories.make_job(session, workspace, "j-1")
                 factories.make_config(session, workspace)
-                deployment = factories.make_deployment(session, workspace, status=DeploymentStatus.READY)
+                deployment = factories.make_deployment(
+                    session, workspace, status=DeploymentStatus.READY, host="somewhere"
+                )
                 self.world.running.add(deployment.id)
                 factories.make_entity(
                     session, workspace, parent=factories.make_entity(session, workspace, "root")

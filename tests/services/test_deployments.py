@@ -56,19 +56,21 @@ def test_the_history_merges_neighbours_and_keeps_the_newest_hundred(session: Ses
     assert told[-2:] == [("READY", "up 59"), ("LOST", "down 59")]
 
 
-@pytest.mark.parametrize("before", DeploymentStatus)
-def test_a_deployment_of_a_workspace_that_is_being_deleted_is_moved_towards_its_end(
-    session: Session, before: DeploymentStatus
+@pytest.mark.parametrize(
+    ("host", "after"), [("somewhere", DeploymentStatus.DELETING), (None, DeploymentStatus.DELETED)]
+)
+@pytest.mark.parametrize("before", sorted(set(DeploymentStatus) - {DeploymentStatus.DELETED}))
+def test_a_deployment_of_a_workspace_that_is_being_deleted_waits_for_its_host_if_it_has_one(
+    session: Session, before: DeploymentStatus, host: str | None, after: DeploymentStatus
 ) -> None:
     home = make_workspace(session, state=WorkspaceState.DELETING)
-    deployment = make_deployment(session, home, status=before)
+    deployment = make_deployment(session, home, status=before, host=host)
 
     first = deployments.request_stop(session, deployment.id).status
     second = deployments.request_stop(session, deployment.id).status
 
     session.refresh(deployment)
-    assert first is second is deployment.status
-    assert deployment.status in {DeploymentStatus.DELETING, DeploymentStatus.DELETED}
+    assert first is second is deployment.status is after
 
 
 def test_stopping_a_deployment_that_is_gone_says_so(session: Session) -> None:
