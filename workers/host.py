@@ -12,6 +12,7 @@ from app.dispatch import RUNTIME_QUEUE, runtime_queue
 from app.logs import get_logger
 from app.runtime import hosts_of, left_on
 from app.runtime.process import adopt_orphans
+from app.runtime.strays import remove_strays
 from workers.celery_app import context
 
 log = get_logger(__name__)
@@ -33,19 +34,19 @@ def _listen_for_this_host(instance: Any, **_: Any) -> None:
 def _look_after_what_is_left(sender: Any, **_: Any) -> None:
     if RUNTIME_QUEUE in sender.app.amqp.queues.consume_from:
         # In a thread: a database that is away must not keep the worker from its queues.
-        Thread(target=_ring_for_what_is_left, name="left on this host", daemon=True).start()
+        Thread(target=_clear_up, name="left on this host", daemon=True).start()
 
 
-def _ring_for_what_is_left() -> None:
+def _clear_up() -> None:
     try:
         with session_scope(context().sessions) as session:
             rings = left_on(session, hosts_of(load_settings()))
+        for ring in rings:
+            context().bell.ring(ring)
+        remove_strays(context())
     except Exception:
-        # The boundary of the thread. The sweep rings for the same rows, only later.
+        # The boundary of the thread. The sweep rings for the same rows, only later; strays wait for the next start.
         log.exception("runtime.left_unknown")
-        return
-    for ring in rings:
-        context().bell.ring(ring)
 
 
 @worker_shutting_down.connect

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -86,6 +87,16 @@ class WorkDirectory:
             "NEMO_JOB_PERSISTENT_JOB_STORAGE_PATH": str(self.path),
             "NEMO_JOB_EPHEMERAL_TASK_STORAGE_PATH": str(self.path),
         }
+
+
+def run_ids(settings: Settings) -> set[UUID]:
+    """The jobs and deployments that have a directory here."""
+    found = set()
+    with suppress(FileNotFoundError):
+        for entry in (settings.data_dir / "runs").iterdir():
+            with suppress(ValueError):  # Not ours.
+                found.add(UUID(entry.name))
+    return found
 
 
 def _remove_tree(top: Path) -> None:

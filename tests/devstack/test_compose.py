@@ -42,6 +42,10 @@ def test_a_service_waits_for_the_release_and_comes_back_when_it_falls(name: str)
     assert SERVICES[name]["restart"] == "unless-stopped"
 
 
+def test_the_host_of_jobs_keeps_its_name_in_the_next_container() -> None:
+    assert SERVICES["runtime"]["hostname"]
+
+
 @pytest.mark.parametrize("name", ["worker", "runtime"])
 def test_a_worker_has_a_minute_to_give_its_work_back(name: str) -> None:
     assert SERVICES[name]["stop_grace_period"] == "60s"

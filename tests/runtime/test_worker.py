@@ -8,10 +8,13 @@ from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from sqlalchemy import create_engine, delete
+from sqlalchemy.pool import NullPool
 
+from app.models import Job, JobLog
 from app.runtime.process import MARK
 from tests.runtime.runs import STUBBORN
-from tests.support.stack import Stack
+from tests.support.stack import Part, Stack
 
 SETTINGS: dict[str, Any] = {
     "runtime_lease_seconds": 3,
@@ -145,6 +148,15 @@ def told(process: psutil.Process) -> list[str]:
         return []
 
 
+def kill_with_keepers(worker: Part) -> None:
+    """Kill a worker so that nobody looks after what its jobs have started."""
+    worker.process.send_signal(signal.SIGSTOP)
+    for keeper in psutil.Process(worker.process.pid).children(recursive=True):
+        if any("keeper.py" in part for part in keeper.cmdline()):
+            keeper.send_signal(signal.SIGKILL)
+    worker.kill()
+
+
 def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that_nothing_is_left(
     jobs: Jobs,
 ) -> None:
@@ -153,12 +165,7 @@ def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that
         jobs.wait_for_line(name, "ready")
 
     [worker] = jobs.stack.running("runtime")
-    # As if their keepers had been killed too: nobody looks after what they had started.
-    worker.process.send_signal(signal.SIGSTOP)
-    for keeper in psutil.Process(worker.process.pid).children(recursive=True):
-        if any("keeper.py" in part for part in keeper.cmdline()):
-            keeper.send_signal(signal.SIGKILL)
-    worker.kill()
+    kill_with_keepers(worker)
     jobs.wait_for("kept", "error")
     assert jobs.get("kept")["error_details"]["message"] == "runner lost: the job was active on host 'here'"
     assert jobs.stack.client.delete(f"{jobs.base}/deleted").status_code == 204
@@ -169,6 +176,21 @@ def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that
     jobs.stack.wait_until(jobs.is_nothing_left, "the next worker has killed what was left")
     jobs.stack.wait_until(lambda: jobs.get("deleted") is None, "the deleted job is gone")
     assert jobs.get("kept")["status"] == "error"
+
+
+def test_what_is_left_of_a_job_whose_row_is_gone_goes_with_the_next_start_of_its_host(jobs: Jobs) -> None:
+    job_id = jobs.submit("skipped", STUBBORN + "while :; do sleep 0.1; done")
+    jobs.wait_for_line("skipped", "ready")
+    [worker] = jobs.stack.running("runtime")
+    kill_with_keepers(worker)
+    with create_engine(jobs.stack.database_url, poolclass=NullPool).begin() as connection:
+        connection.execute(delete(JobLog).where(JobLog.job_id == job_id))
+        connection.execute(delete(Job).where(Job.id == job_id))
+    assert jobs.processes(job_id) != []
+
+    jobs.stack.start("runtime")
+
+    jobs.stack.wait_until(jobs.is_nothing_left, "the next worker has killed and removed what was left")
 
 
 def test_a_worker_that_is_stopped_stops_its_jobs_and_leaves_nothing(jobs: Jobs) -> None:
