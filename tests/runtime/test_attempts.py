@@ -208,8 +208,11 @@ def test_a_job_is_cancelled_only_when_all_its_processes_are_gone_however_stubbor
     assert is_all_gone(run)
 
 
-def test_a_job_that_kills_its_keeper_ends_and_leaves_nothing(session: Session, context: Context) -> None:
-    job_id = submit(session, step("(setsid sleep 1000 &); kill -KILL $PPID; sleep 1000"))
+@pytest.mark.parametrize("output", ["", "exec >/dev/null 2>&1;"], ids=["heard", "silent"])
+def test_a_job_that_kills_its_keeper_ends_and_leaves_nothing(
+    session: Session, context: Context, output: str
+) -> None:
+    job_id = submit(session, step(f"{output} (setsid sleep 1000 &); kill -KILL $PPID; sleep 1000"))
 
     with supervised(context, job_id) as run:
         job = run.end()
@@ -284,6 +287,21 @@ def test_a_job_asked_to_pause_as_its_last_process_ends_completes_once_it_is_resu
         run.ask(JobStatus.PAUSING)
         run.wait_for(JobStatus.PAUSED)
         wait_until(lambda: not leftovers(job_id), "the process ends")
+        run.ask(JobStatus.RESUMING)
+        assert run.end().status is JobStatus.COMPLETED
+
+
+def test_what_a_job_is_paused_does_not_count_against_its_time_limit(
+    session: Session, context: Context
+) -> None:
+    job_id = submit(session, step("echo ready; sleep 0.4"))
+
+    with supervised(context, job_id, job_time_limit_seconds=2) as run:
+        run.wait_for_line("ready")
+        run.ask(JobStatus.PAUSING)
+        run.wait_for(JobStatus.PAUSED)
+        paused_at = time.monotonic()
+        wait_until(lambda: time.monotonic() > paused_at + 2.5, "longer than the limit")
         run.ask(JobStatus.RESUMING)
         assert run.end().status is JobStatus.COMPLETED
 

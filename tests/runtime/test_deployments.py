@@ -27,6 +27,7 @@ from app.runtime.lease import Runner
 from app.runtime.process import kill_leftovers, leftovers
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
+from tests.support.bell import RecordingBell
 
 READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
 DELETING, DELETED, LOST = DeploymentStatus.DELETING, DeploymentStatus.DELETED, DeploymentStatus.LOST
@@ -321,15 +322,19 @@ def test_a_newer_version_takes_the_place_of_the_older_ones_once_it_is_ready(
     assert new.row.status is READY
 
 
-def test_a_stopping_worker_hands_it_back_to_the_next_one(session: Session, serve: Serve) -> None:
+def test_a_stopping_worker_hands_it_back_to_the_next_one(
+    session: Session, serve: Serve, bell: RecordingBell
+) -> None:
     serving = serve(deploy(session))
     serving.wait_for(READY)
+    bell.rung.clear()
 
     serving.stopping.set()
 
     handed = serving.end()
     assert (handed.status, handed.host, handed.address) == (PENDING, None, None)
     assert is_all_gone(serving)
+    assert [(ring.queue, ring.facts["deployment_id"]) for ring in bell.rung] == [("runtime", str(serving.id))]
     serve(serving.id).wait_for(READY)
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from itertools import pairwise
 from threading import Event
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -168,6 +169,27 @@ def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_end
     assert session.scalar(select(func.count()).select_from(JobLog)) == 1
     assert context.store.files(home, own.id) == []
     assert len(context.store.files(workspace.id, other.id)) == 1
+
+
+def test_an_upload_that_comes_between_the_purge_and_the_end_of_the_row_goes_too(
+    session: Session, context: Context
+) -> None:
+    job = put(session, JobStatus.CANCELLING, delete_requested_at=clock.now())
+    own = Fileset(workspace_id=job.workspace_id, name=job.fileset)
+    session.add(own)
+    session.commit()
+    home, fileset_id, purge = job.workspace_id, own.id, context.store.purge_fileset
+
+    def upload_after_the_first(*place: UUID) -> None:
+        purge(*place)
+        if purged.call_count == 1:
+            context.store.publish(context.store.stage(*place, "late.txt", [b"bytes"]))
+
+    with patch.object(context.store, "purge_fileset", side_effect=upload_after_the_first) as purged:
+        ring(context, job.id)
+
+    assert status_of(session, job.id) is None
+    assert context.store.files(home, fileset_id) == []
 
 
 def test_a_job_to_be_deleted_stays_while_processes_of_it_may_be_alive_on_a_host(

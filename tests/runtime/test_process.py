@@ -355,6 +355,16 @@ def commands_with(token: str) -> list[str]:
     return found
 
 
+def test_a_keeper_whose_worker_died_before_it_could_watch_starts_nothing(tmp_path: Path) -> None:
+    keeper = [sys.executable, "-I", str(ROOT / "app" / "runtime" / "keeper.py")]
+    command = ["touch", str(tmp_path / "started")]
+
+    done = subprocess.run([*keeper, "1", "1", "0", *command], input=b"{}", capture_output=True, check=True)
+
+    assert (done.stdout, done.stderr) == (b"", b"")
+    assert not (tmp_path / "started").exists()
+
+
 def test_other_runs_are_left_alone(start: Start) -> None:
     process = start("sh", "-c", "echo ready; sleep 1000")
     assert process.output.read(6) == b"ready\n"

@@ -1,6 +1,8 @@
 """What steps leave in their results directory, and where it is afterwards."""
 
 import sys
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import delete, update
@@ -10,6 +12,7 @@ from app.context import Context
 from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Workspace
 from app.runtime.process import leftovers
+from app.storage import Staged
 from tests.runtime.runs import Run, is_all_gone, step, submit, supervised, wait_until
 
 
@@ -144,6 +147,29 @@ def test_without_its_fileset_a_job_cannot_keep_results(session: Session, context
 
     message = "the results of step 'main' could not be stored: the fileset 'job-fileset-train' was deleted"
     assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": message})
+
+
+def test_a_result_that_was_on_its_way_when_the_workspace_was_deleted_is_not_published(
+    session: Session, context: Context
+) -> None:
+    """Between a look at the workspace and the last byte of a large file there is time for a DELETE and its purge."""
+    job_id = submit(session, step("truncate -s 3M $WORKSPACES_RESULTS_DIR/one"))
+    staged = context.store.stage
+
+    def delete_meanwhile(*place: Any) -> Staged:
+        on_its_way = staged(*place)
+        session.execute(update(Workspace).values(state=WorkspaceState.DELETING))
+        session.commit()
+        return on_its_way
+
+    with (
+        patch.object(context.store, "stage", delete_meanwhile),
+        supervised(context, job_id) as run,
+    ):
+        job = run.end()
+
+    assert "the workspace is being deleted" in job.error_details["message"]
+    assert stored(run) == {}
 
 
 @pytest.mark.parametrize(
