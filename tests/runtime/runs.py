@@ -96,14 +96,16 @@ class Run:
 
 @contextmanager
 def supervised(context: Context, job_id: UUID, **settings: Any) -> Iterator[Run]:
-    """A job under a supervisor, of which nothing outlives the block."""
+    """A job under a supervisor, which has left nothing behind when the block ends, or the test fails."""
     run = Run(tuned(context, **{**QUICK, **settings}), job_id).start()
     try:
         yield run
     finally:
         run.stopping.set()
         run.end()
-        assert kill_leftovers(job_id, within_s=10)
+        left = leftovers(job_id)
+        kill_leftovers(job_id, within_s=10)
+        assert left == []
 
 
 def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = 30) -> None:

@@ -1,6 +1,8 @@
 """Deployments with real servers: started, checked, replaced, and stopped; nothing of them is left."""
 
+import os
 import socket
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from uuid import UUID
 
 import psutil
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -24,7 +26,7 @@ from app.lifecycle import DeploymentStatus, WorkspaceState
 from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime import deployments
 from app.runtime.lease import Runner
-from app.runtime.process import kill_leftovers, leftovers
+from app.runtime.process import MARK, kill_leftovers, leftovers
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
 from tests.support.bell import RecordingBell
@@ -132,13 +134,19 @@ Serve = Callable[..., Serving]
 
 @pytest.fixture
 def serve(context: Context) -> Iterator[Serve]:
-    """Supervise deployments; nothing of them outlives the test."""
+    """Supervise deployments, which have left nothing behind when the test ends, or it fails."""
+    ids = set()
     with ExitStack() as undo:
 
         def do(deployment_id: UUID, **settings: Any) -> Serving:
+            ids.add(deployment_id)
             return undo.enter_context(_supervised(tuned(context, **{**QUICK, **settings}), deployment_id))
 
         yield do
+    left = [pid for one in ids for pid in leftovers(one)]
+    for one in ids:
+        kill_leftovers(one, within_s=10)
+    assert left == []
 
 
 @contextmanager
@@ -149,7 +157,6 @@ def _supervised(context: Context, deployment_id: UUID) -> Iterator[Serving]:
     finally:
         serving.stopping.set()
         serving.end()
-        assert kill_leftovers(deployment_id, within_s=10)
 
 
 def is_listening(port: int) -> bool:
@@ -371,20 +378,30 @@ def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
     serve(deployment_id).wait_for(READY)
 
 
-def test_what_a_lost_runner_left_behind_is_killed_before_anything_is_started(
-    session: Session, context: Context, serve: Serve
+@contextmanager
+def left_behind(deployment_id: UUID) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of a deployment whose runner and keeper were killed."""
+    with subprocess.Popen(["sleep", "1000"], env={"PATH": os.defpath, MARK: str(deployment_id)}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("is_servable", [True, False])
+def test_what_a_lost_runner_left_behind_is_killed_before_anything_else(
+    session: Session, context: Context, serve: Serve, is_servable: bool
 ) -> None:
-    serving = serve(deploy(session))
-    serving.wait_for(READY)
-    left = set(leftovers(serving.id))
-    serving.ask(runner="1@0.00", lease_until=clock.now() - timedelta(seconds=1), fence=100)
-    with session_scope(context.sessions) as other:
-        deployments.mark_lost(other, now=clock.now())
+    deployment_id = deploy(session)
+    if not is_servable:
+        session.execute(delete(DeploymentConfig))
+    host = Runner.of_this_process(context.settings).host
+    session.execute(update(Deployment).values(host=host, status=LOST))
+    session.commit()
 
-    again = serve(serving.id)
-
-    again.wait_for(READY)
-    assert not left & set(leftovers(serving.id))
+    with left_behind(deployment_id) as left:
+        serve(deployment_id).wait_for(READY if is_servable else ERROR)
+        left.wait(10)
 
 
 @pytest.mark.parametrize("state", [WorkspaceState.DELETING, WorkspaceState.FAILED])
