@@ -73,6 +73,35 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
     engine.dispose()
 
 
+def test_the_namespace_of_what_serves_in_a_cluster_is_read_from_its_address(url: str) -> None:
+    command.upgrade(configured(url), "0003")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        home = connection.execute(
+            text(
+                "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
+                "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now()) RETURNING id"
+            )
+        ).scalar_one()
+        for host, address in [("kubernetes", "http://ws-1.models.svc:8000"), ("here", "http://127.0.0.1:1")]:
+            connection.execute(
+                text(
+                    "INSERT INTO deployments (id, workspace_id, name, entity_version, config, config_version, "
+                    "status, status_message, host, address, created_at, created_by, updated_at, updated_by) "
+                    "VALUES (gen_random_uuid(), :home, :host, 1, 'small', 1, 'READY', '', :host, :address, "
+                    "now(), '', now(), '')"
+                ),
+                {"home": home, "host": host, "address": address},
+            )
+
+    command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT host, namespace FROM deployments ORDER BY host"))
+        assert found.all() == [("here", None), ("kubernetes", "models")]
+    engine.dispose()
+
+
 def test_every_step_can_be_taken_back(url: str) -> None:
     command.upgrade(configured(url), "head")
 

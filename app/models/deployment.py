@@ -57,3 +57,5 @@ class Deployment(InWorkspace, Stamped, Supervised, Base):
     """`workspace/name` of the provider that serves it, as its controller reported."""
     address: Mapped[str | None] = mapped_column(Text)
     """Where it serves, as a URL, while it is READY."""
+    namespace: Mapped[str | None] = mapped_column(Text)
+    """Where in the cluster it is, or may be; empty while nothing of it is there."""

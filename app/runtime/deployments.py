@@ -117,6 +117,9 @@ def _take(context: Context, deployment_id: UUID, stopping: Event) -> _Claimed | 
         fence = claim(row, _runner(context.settings, row), now=clock.now(), lease=lease)
         if fence is None:
             return f"{version} {before}, supervised on host '{row.host}'"
+        if row.host == KUBERNETES:
+            # On record before anything is made there: it has to be found again, whatever is set by then.
+            row.namespace = row.namespace or context.settings.kubernetes_namespace
         return _Claimed(row, _wanted(session, row), fence, is_active)
 
 
@@ -180,7 +183,9 @@ class _Supervisor:
             # Of an earlier runner on this host, whatever it had started.
             while not kill_leftovers(self._row.id, within_s=self._settings.stop_grace_seconds):
                 self._look()
-        return runtime_for(self._settings, self._wanted, host=self._row.host)
+        return runtime_for(
+            self._settings, self._wanted, host=self._row.host, namespace=self._row.namespace or ""
+        )
 
     def _serve(self, runtime: Runtime) -> str:
         while True:
@@ -265,7 +270,7 @@ class _Supervisor:
                 move(session, row, DeploymentStatus.DELETED, "Deployment deleted")
             else:
                 move(session, row, status, message)
-            row.address = None
+            row.address = row.namespace = None
             for name, value in RELEASED.items():
                 setattr(row, name, value)
             if row.status is DeploymentStatus.PENDING:

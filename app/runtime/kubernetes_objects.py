@@ -13,13 +13,13 @@ _PORT = 8000
 class Objects:
     """The Deployment and the Service of one version, named after its id: whoever looks for them finds the same."""
 
-    def __init__(self, settings: Settings, wanted: Wanted) -> None:
+    def __init__(self, settings: Settings, wanted: Wanted, *, namespace: str) -> None:
         self._wanted, self._grace_s = wanted, settings.stop_grace_seconds
         self._start_s = settings.deployment_start_seconds
         self._port = wanted.port or _PORT
         self.name = f"ws-{wanted.id.hex}"
         self.selector = {"app.kubernetes.io/instance": self.name}
-        self.address = f"http://{self.name}.{settings.kubernetes_namespace}.svc:{self._port}"
+        self.address = f"http://{self.name}.{namespace}.svc:{self._port}"
 
     @property
     def deployment(self) -> dict[str, Any]:

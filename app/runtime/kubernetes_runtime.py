@@ -1,35 +1,21 @@
 """Deployments in a Kubernetes cluster: a Deployment of one pod, and a Service in front of it."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any, TypeVar
 
-from kubernetes import config
-from kubernetes.client import (
-    ApiClient,
-    ApiException,
-    AppsV1Api,
-    Configuration,
-    CoreV1Api,
-    V1ContainerStateTerminated,
-    V1Deployment,
-    V1Pod,
-    V1Service,
-)
-from urllib3.exceptions import HTTPError
+from kubernetes.client import V1ContainerStateTerminated, V1Deployment, V1Pod, V1Service
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
+from app.runtime.kubernetes_api import Cluster, Refusal, told
 from app.runtime.kubernetes_objects import Objects
 from app.runtime.kubernetes_watch import DeploymentWatch
 from app.runtime.runtimes import Observed, Unservable, Wanted
 
-_MESSAGE_CHARS = 500
-_LONGEST_REQUEST_S = 5.0
 _LOOK_AGAIN_S = 60
 """After so long what serves is read anew, although nothing was heard of it: its Service is not watched."""
+DEPLOYMENTS, SERVICES = "deployments", "services"
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
 T = TypeVar("T")
@@ -41,11 +27,10 @@ class KubernetesRuntime:
     Holds nothing itself: another worker can go on where this one stopped.
     """
 
-    def __init__(self, settings: Settings, wanted: Wanted) -> None:
-        self._settings, self._wanted = settings, wanted
-        self._objects = Objects(settings, wanted)
-        # All requests of one look must fit into the lease, or another worker would come between them.
-        self._timeout_s = min(_LONGEST_REQUEST_S, settings.runtime_lease_seconds / 10)
+    def __init__(self, settings: Settings, wanted: Wanted, *, namespace: str) -> None:
+        self._settings, self._wanted, self._namespace = settings, wanted, namespace
+        self._objects = Objects(settings, wanted, namespace=namespace)
+        self._cluster = Cluster(settings)
         self._ready: Observed | None = None
         self._watch: DeploymentWatch | None = None
         self._deadline = time.monotonic() + settings.deployment_start_seconds
@@ -64,10 +49,12 @@ class KubernetesRuntime:
             return self._pending("what was there before is still being deleted")
         if deployment is None:
             body: Any = V1Deployment.from_dict(self._objects.deployment)
-            self._ask(self._apps.create_namespaced_deployment, absent=409, body=body)
+            self._ask(
+                self._cluster.apps.create_namespaced_deployment, "AlreadyExists", DEPLOYMENTS, body=body
+            )
         if service is None:
             body = V1Service.from_dict(self._objects.service)
-            self._ask(self._core.create_namespaced_service, absent=409, body=body)
+            self._ask(self._cluster.core.create_namespaced_service, "AlreadyExists", SERVICES, body=body)
         if deployment is None or service is None:
             return self._pending("created; the cluster has yet to start it")
         if not (deployment.status and deployment.status.available_replicas):
@@ -78,13 +65,16 @@ class KubernetesRuntime:
         return self._ready
 
     def stop(self) -> bool:
-        """As `Runtime.stop`. What has finalizers is left until they are gone, and so are its pods."""
+        """As `Runtime.stop`. What has finalizers is left until they are gone, and so are its pods.
+
+        In a namespace that does not exist nothing can run: there the API answers as for any other that is empty.
+        """
         self._hang_up()
         deployment, service = self._find()
         if deployment and not _is_going(deployment):
-            self._delete(self._apps.delete_namespaced_deployment)
+            self._delete(self._cluster.apps.delete_namespaced_deployment, DEPLOYMENTS)
         if service and not _is_going(service):
-            self._delete(self._core.delete_namespaced_service)
+            self._delete(self._cluster.core.delete_namespaced_service, SERVICES)
         return not (deployment or service or self._pods())
 
     def kill(self) -> None:
@@ -95,8 +85,8 @@ class KubernetesRuntime:
         self._hang_up()
         metadata: Any = deployment.metadata
         self._watch = DeploymentWatch(
-            self._apps,
-            namespace=self._settings.kubernetes_namespace,
+            self._cluster.apps,
+            namespace=self._namespace,
             name=self._objects.name,
             since=metadata.resource_version,
             for_s=_LOOK_AGAIN_S,
@@ -107,22 +97,32 @@ class KubernetesRuntime:
             self._watch.close()
         self._watch = None
 
+    # --- the API
+
     def _find(self) -> tuple[V1Deployment | None, V1Service | None]:
+        name = self._objects.name
         return (
-            self._ask(self._apps.read_namespaced_deployment, name=self._objects.name),
-            self._ask(self._core.read_namespaced_service, name=self._objects.name),
+            self._ask(self._cluster.apps.read_namespaced_deployment, "NotFound", DEPLOYMENTS, name=name),
+            self._ask(self._cluster.core.read_namespaced_service, "NotFound", SERVICES, name=name),
         )
 
     def _pods(self) -> list[V1Pod]:
         selector = ",".join(f"{key}={value}" for key, value in self._objects.selector.items())
-        found = self._ask(self._core.list_namespaced_pod, label_selector=selector)
-        return found.items if found else []
+        found: Any = self._cluster.ask(
+            self._cluster.core.list_namespaced_pod, namespace=self._namespace, label_selector=selector
+        )
+        return list(found.items)
 
-    def _delete(self, call: Callable[..., Any]) -> None:
+    def _delete(self, call: Callable[..., Any], resource: str) -> None:
         # Unread: the answer is a Status or the object itself, and the client takes it for one of them only.
         options: dict[str, Any] = {"propagation_policy": "Foreground", "_preload_content": False}
-        if answer := self._ask(call, name=self._objects.name, **options):
+        if answer := self._ask(call, "NotFound", resource, name=self._objects.name, **options):
             answer.close()
+
+    def _ask(self, call: Callable[..., T], refusal: str, resource: str, **what: Any) -> T | None:
+        """What the API answers; None if it says `refusal` of our object of that sort. Raises as `Cluster.ask`."""
+        unless = Refusal(refusal, resource, self._objects.name)
+        return self._cluster.ask(call, unless=unless, namespace=self._namespace, **what)
 
     # --- how far it is
 
@@ -144,65 +144,17 @@ class KubernetesRuntime:
         conditions = (deployment.status and deployment.status.conditions) or []
         for one in conditions:
             if (one.type, one.status) in {("ReplicaFailure", "True"), ("Progressing", "False")}:
-                yield _told(one.reason, one.message)
+                yield told(one.reason, one.message)
         for pod in pods:
             for container in (pod.status and pod.status.container_statuses) or []:
                 if container.state and container.state.running:
                     yield f"waiting: {self._wanted.health_path} does not answer with success"
                 if container.state and container.state.waiting:
-                    yield _told(container.state.waiting.reason, container.state.waiting.message)
+                    yield told(container.state.waiting.reason, container.state.waiting.message)
         for one in conditions:
             if one.type == "Available":
-                yield _told(one.reason, one.message)
+                yield told(one.reason, one.message)
         yield "waiting for the cluster to start it"
-
-    # --- the API
-
-    @cached_property
-    def _client(self) -> ApiClient:
-        url = self._settings.kubernetes_api_url
-        configuration = Configuration(host=url or None)
-        configuration.retries = False  # the supervisor comes again anyway
-        if not url:
-            _load_access(configuration)
-        return ApiClient(configuration)
-
-    @cached_property
-    def _apps(self) -> AppsV1Api:
-        return AppsV1Api(self._client)
-
-    @cached_property
-    def _core(self) -> CoreV1Api:
-        return CoreV1Api(self._client)
-
-    def _ask(self, call: Callable[..., T], *, absent: int = 404, **what: Any) -> T | None:
-        """What the API answers; None for the status `absent`.
-
-        Raises PermissionError, ConnectionError for what may pass, Unservable for what the API will never accept.
-        """
-        try:
-            return call(
-                namespace=self._settings.kubernetes_namespace, _request_timeout=self._timeout_s, **what
-            )
-        except ApiException as error:
-            if error.status == absent:
-                return None
-            raise _in_plain_words(error) from error
-        except HTTPError as error:
-            raise ConnectionError(f"Kubernetes does not answer ({type(error).__name__})") from error
-        except ValueError as error:
-            raise ConnectionError("what answers is not the API of Kubernetes") from error
-
-
-def _load_access(configuration: Configuration) -> None:
-    """Where the cluster is and by which key: as pods are told, otherwise as the kubeconfig says."""
-    try:
-        config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # has no types
-    except config.ConfigException:
-        try:
-            config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # has no types
-        except config.ConfigException as error:
-            raise ConnectionError(f"no cluster is configured: {error}") from error
 
 
 def _is_going(one: V1Deployment | V1Service | None) -> bool:
@@ -217,34 +169,15 @@ def _troubles(pod: V1Pod) -> Iterator[str]:
         waiting = container.state and container.state.waiting
         if waiting and waiting.reason not in _STARTING:
             before = container.last_state and container.last_state.terminated
-            yield _told(waiting.reason, waiting.message, *(_ending(before) if before else ()))
+            yield told(waiting.reason, waiting.message, *(_ending(before) if before else ()))
         if ended := container.state and container.state.terminated:
-            yield _told(ended.reason, *_ending(ended))
+            yield told(ended.reason, *_ending(ended))
     for condition in pod.status.conditions or []:
         if condition.reason == "Unschedulable":
-            yield _told(condition.reason, condition.message)
+            yield told(condition.reason, condition.message)
     if pod.status.phase == "Failed":
-        yield _told(pod.status.reason, pod.status.message)
+        yield told(pod.status.reason, pod.status.message)
 
 
 def _ending(ended: V1ContainerStateTerminated) -> tuple[str, str | None]:
     return f"the server ended with exit code {ended.exit_code}", ended.message
-
-
-def _told(*parts: str | None) -> str:
-    """The cluster's words, as short and clean as a status message has to be."""
-    text = ": ".join(part.strip() for part in parts if part)
-    return text.replace("\0", "").strip()[:_MESSAGE_CHARS]
-
-
-def _in_plain_words(error: ApiException) -> Exception:
-    try:
-        message = str(json.loads(error.body or "")["message"])
-    except (ValueError, TypeError, KeyError):
-        message = str(error.reason)
-    told = _told(message)
-    if error.status in (401, 403):
-        return PermissionError(f"Kubernetes refuses: {told}")
-    if error.status in (400, 422):
-        return Unservable(f"Kubernetes does not accept the configuration: {told}")
-    return ConnectionError(f"Kubernetes answers {error.status}: {told}" if error.status else told)

@@ -101,15 +101,18 @@ class Runtime(Protocol):
         """End it at once, waiting a few seconds at most: somebody else supervises it by now."""
 
 
-def runtime_for(settings: Settings, wanted: Wanted, *, host: str | None) -> Runtime:
-    """The runtime of what is, or shall be, on that host. Raises Unservable if there is none."""
+def runtime_for(settings: Settings, wanted: Wanted, *, host: str | None, namespace: str = "") -> Runtime:
+    """The runtime of what is, or shall be, on that host, and there in that namespace if it is a cluster.
+
+    Raises Unservable if there is none.
+    """
     if host == KUBERNETES:
         try:
             # Only here: its client is an optional extra.
             from app.runtime.kubernetes_runtime import KubernetesRuntime  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise Unservable(f"{error}: install workspaces[kubernetes]") from error
-        return KubernetesRuntime(settings, wanted)
+        return KubernetesRuntime(settings, wanted, namespace=namespace)
     from app.runtime.subprocess_runtime import SubprocessRuntime  # noqa: PLC0415 -- both alike
 
     return SubprocessRuntime(settings, wanted)

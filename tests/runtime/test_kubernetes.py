@@ -35,7 +35,9 @@ def api() -> Iterator[KubeApi]:
         yield api
 
 
-def runtime(api: KubeApi, *, settings: dict[str, Any] | None = None, **wanted: Any) -> KubernetesRuntime:
+def runtime(
+    api: KubeApi, *, settings: dict[str, Any] | None = None, namespace: str = "default", **wanted: Any
+) -> KubernetesRuntime:
     """Of a small deployment; a request may take half a second."""
     chosen: dict[str, Any] = {
         "kubernetes_api_url": api.url,
@@ -43,14 +45,13 @@ def runtime(api: KubeApi, *, settings: dict[str, Any] | None = None, **wanted: A
         **(settings or {}),
     }
     usual: dict[str, Any] = {"image": "vllm:1", **wanted}
-    return KubernetesRuntime(
-        Settings(**chosen), Wanted(id=ID, workspace="team", name="chat", version=3, **usual)
-    )
+    small = Wanted(id=ID, workspace="team", name="chat", version=3, **usual)
+    return KubernetesRuntime(Settings(**chosen), small, namespace=namespace)
 
 
-def started(api: KubeApi, **settings: Any) -> KubernetesRuntime:
+def started(api: KubeApi, *, namespace: str = "default", **settings: Any) -> KubernetesRuntime:
     """One whose objects are there."""
-    made = runtime(api, settings=settings)
+    made = runtime(api, settings=settings, namespace=namespace)
     made.observe()
     return made
 
@@ -124,7 +125,7 @@ def test_without_a_choice_the_port_is_8000_and_there_is_no_gpu(api: KubeApi) -> 
 def test_names_that_no_label_can_carry_are_made_to_fit(api: KubeApi) -> None:
     wanted = Wanted(id=ID, workspace="a@b+c.", name="x_", version=1, image="vllm:1")
 
-    KubernetesRuntime(Settings(kubernetes_api_url=api.url), wanted).observe()
+    KubernetesRuntime(Settings(kubernetes_api_url=api.url), wanted, namespace="default").observe()
 
     labels = api.one("deployments")["metadata"]["labels"]
     assert (labels["workspace"], labels["deployment"]) == ("a_b_c", "x")
@@ -166,7 +167,7 @@ def test_a_service_that_somebody_removed_is_made_again(api: KubeApi) -> None:
 
 def test_it_is_ready_with_its_address_as_soon_as_a_replica_is_available(api: KubeApi) -> None:
     api.namespaces.add("models")
-    running = started(api, kubernetes_namespace="models")
+    running = started(api, namespace="models")
 
     assert running.observe().status is PENDING
     api.report(available=1)
@@ -465,16 +466,90 @@ def test_an_api_that_is_not_there_may_come_back(api: KubeApi) -> None:
 @pytest.mark.parametrize("raw", [b"<html>log in</html>", b"[]", b'{"spec": 1}'])
 def test_what_is_no_api_at_all_is_not_believed(api: KubeApi, raw: bytes) -> None:
     running = started(api)
-    api.raw = raw
+    api.raw = 200, raw
 
     for act in (running.observe, running.stop):
         with pytest.raises(ConnectionError):
             act()
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"404 page not found",
+        b"<html>no such page</html>",
+        b'{"detail": "Not Found"}',
+        b'["Status"]',
+        b'{"kind": "Status", "reason": "NotFound", "details": null}',
+    ],
+)
+def test_a_proxy_that_finds_nothing_at_all_does_not_prove_that_anything_is_gone(
+    api: KubeApi, raw: bytes
+) -> None:
+    running = started(api)
+    api.raw = 404, raw
+
+    for act in (running.observe, running.stop):
+        with pytest.raises(ConnectionError, match="answers 404"):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("reason", "details"),
+    [
+        ("NotFound", {"name": "default", "kind": "namespaces"}),
+        ("NotFound", {"name": NAME, "group": "other.example.com", "kind": "toys"}),
+        ("NotFound", {"name": "ws-another", "group": "apps", "kind": "deployments"}),
+        ("Gone", {"name": NAME, "group": "apps", "kind": "deployments"}),
+        ("NotFound", {}),
+    ],
+)
+def test_what_is_said_of_something_else_does_not_prove_that_it_is_gone(
+    api: KubeApi, reason: str, details: dict[str, str]
+) -> None:
+    running = started(api)
+    api.failure, api.failing = Refused(404, reason, "not found", **details), "GET deployments"
+
+    for act in (running.observe, running.stop):
+        with pytest.raises(ConnectionError, match="answers 404: not found"):
+            act()
+
+
+def test_a_wrong_url_does_not_prove_that_anything_is_gone(api: KubeApi) -> None:
+    started(api)
+    elsewhere = runtime(api, settings={"kubernetes_api_url": f"{api.url}/clusters/old"})
+
+    for act in (elsewhere.observe, elsewhere.stop):
+        with pytest.raises(ConnectionError, match="answers 404"):
+            act()
+
+    assert len(api.objects) == 2
+
+
+def test_a_list_of_pods_that_is_not_found_does_not_prove_that_none_is_left(api: KubeApi) -> None:
+    running = started(api)
+    pod = api.start_pod()
+    running.stop()
+    api.objects["pods", "default", pod["metadata"]["name"]] = pod
+    api.unlisted = True
+
+    with pytest.raises(ConnectionError, match="answers 404"):
+        running.stop()
+
+    api.unlisted = False
+    assert not running.stop()
+
+
+def test_in_a_namespace_that_is_gone_nothing_is_left(api: KubeApi) -> None:
+    running = started(api)
+    api.drop_namespace("default")
+
+    assert running.stop()
+
+
 def test_a_namespace_that_is_not_there_is_named(api: KubeApi) -> None:
     with pytest.raises(ConnectionError, match='namespaces "nowhere" not found'):
-        started(api, kubernetes_namespace="nowhere")
+        started(api, namespace="nowhere")
 
 
 def test_what_the_api_does_not_accept_cannot_be_served(api: KubeApi) -> None:
@@ -488,16 +563,18 @@ def test_without_any_cluster_configured_it_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
 
+    wanted = Wanted(ID, "team", "chat", 1, image="vllm:1")
+
     with pytest.raises(ConnectionError, match="no cluster is configured"):
-        KubernetesRuntime(Settings(), Wanted(ID, "team", "chat", 1, image="vllm:1")).observe()
+        KubernetesRuntime(Settings(), wanted, namespace="default").observe()
 
 
 # --- under its supervisor
 
 
 @contextmanager
-def serving(context: Context, api: KubeApi, deployment_id: Any) -> Iterator[Serving]:
-    chosen = {**QUICK, "deployment_runtime": "kubernetes", "kubernetes_api_url": api.url}
+def serving(context: Context, api: KubeApi, deployment_id: Any, **settings: Any) -> Iterator[Serving]:
+    chosen = {**QUICK, "deployment_runtime": "kubernetes", "kubernetes_api_url": api.url, **settings}
     supervised = Serving(tuned(context, **chosen), deployment_id).start()
     try:
         yield supervised
@@ -578,6 +655,29 @@ def test_a_stopping_worker_leaves_it_serving_and_the_next_one_looks_after_it(
         assert "DELETE deployments" not in api.asked
         second.ask(status=DELETING)
         assert second.end().status is DELETED
+
+
+def test_it_stays_in_its_namespace_whichever_is_set_by_now(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    api.namespaces |= {"before", "now"}
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id, kubernetes_namespace="before") as first:
+        first.wait_for(PENDING, "waiting for the cluster")
+        api.report(available=1)
+        first.wait_for(READY)
+        first.stopping.set()
+        assert first.end().namespace == "before"
+    with serving(context, api, deployment_id, kubernetes_namespace="now") as second:
+        wait_until(lambda: second.row.runner, "it is looked after")
+        second.wait_for(READY)
+        assert {namespace for _, namespace, _ in api.objects} == {"before"}
+
+        second.ask(status=DELETING)
+
+        gone = second.end()
+        assert (gone.status, gone.namespace) == (DELETED, None)
+        assert api.objects == {}
 
 
 def test_what_the_worker_is_not_permitted_to_make_is_an_error_at_once(

@@ -16,7 +16,7 @@ Object = dict[str, Any]
 Key = tuple[str, str, str]
 """Resource, namespace and name."""
 
-GROUPS = {"deployments": "apps", "services": "", "pods": ""}
+GROUPS = {"deployments": "apps", "services": "", "pods": "", "namespaces": ""}
 KINDS = {"deployments": ("Deployment", "apps/v1"), "services": ("Service", "v1"), "pods": ("Pod", "v1")}
 _PATH = re.compile(
     r"/(?:api/v1|apis/apps/v1)/namespaces/(?P<namespace>[^/]+)/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+))?\Z"
@@ -28,9 +28,9 @@ FOREGROUND = "foregroundDeletion"
 
 
 class Refused(Exception):
-    """An answer that is a Status of failure."""
+    """An answer that is a Status of failure, about the object that `details` name."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, **details: str) -> None:
         super().__init__(message)
         self.code = code
         self.status = {
@@ -40,8 +40,13 @@ class Refused(Exception):
             "status": "Failure",
             "message": message,
             "reason": reason,
+            "details": details,
             "code": code,
         }
+
+
+class NoSuchPath(Exception):
+    """What is asked for is nothing that this API has; said in plain text."""
 
 
 @dataclass
@@ -54,10 +59,14 @@ class KubeApi:
     """Whether the garbage collector does its work at once; otherwise `collect` does, when the test says so."""
     unseen: bool = False
     """Whether reading finds nothing, as right before somebody else makes it."""
+    unlisted: bool = False
+    """Whether lists are not found, as if another API were at this URL."""
     failure: Refused | None = None
-    """What every request is answered with."""
-    raw: bytes | None = None
-    """Sent with 200 instead of any answer, as by a proxy on the way."""
+    """What every request is answered with that begins with `failing`."""
+    failing: str = ""
+    """As in `asked`, such as `GET deployments`; empty means all."""
+    raw: tuple[int, bytes] | None = None
+    """Status code and body that are sent instead of any answer, as by a proxy on the way."""
     silent: threading.Event = field(default_factory=threading.Event)
     """While set, connections are accepted and nothing is answered."""
     asked: list[str] = field(default_factory=list)
@@ -137,6 +146,13 @@ class KubeApi:
             if resource == "deployments":
                 self._drop_pods(one["spec"]["selector"]["matchLabels"])
 
+    def drop_namespace(self, namespace: str) -> None:
+        """Let somebody delete a namespace, and so everything in it."""
+        with self._lock:
+            self.namespaces.discard(namespace)
+            for key in [key for key in self.objects if key[1] == namespace]:
+                del self.objects[key]
+
     def release(self, finalizer: str) -> None:
         """Let a controller take its finalizer off all objects."""
         with self._lock:
@@ -148,21 +164,23 @@ class KubeApi:
     # --- what it answers
 
     def answer(self, method: str, target: str, body: Object) -> tuple[int, Object]:
-        """Status code and object. Raises Refused."""
+        """Status code and object. Raises Refused, or NoSuchPath."""
         parts = urlsplit(target)
         at = _PATH.match(parts.path)
         if at is None or at["resource"] not in KINDS:
-            raise Refused(404, "NotFound", "the server could not find the requested resource")
+            raise NoSuchPath
         resource, namespace, name = at["resource"], at["namespace"], at["name"]
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         with self._lock:
             if method == "POST":
                 return 201, self._create(resource, namespace, body)
             if name is None:
+                if self.unlisted:
+                    raise NoSuchPath
                 return 200, self._list(resource, namespace, query.get("labelSelector", ""))
             found = self.objects.get((resource, namespace, name))
             if found is None or self.unseen:
-                raise Refused(404, "NotFound", f'{_full(resource)} "{name}" not found')
+                raise _refused(404, "NotFound", resource, name, "not found")
             if method == "DELETE":
                 policy = query.get("propagationPolicy") or body.get("propagationPolicy") or "Background"
                 return 200, self._delete(resource, found, policy)
@@ -196,18 +214,20 @@ class KubeApi:
                 if (one["kind"], one["metadata"]["name"]) == (KINDS[at["resource"]][0], name):
                     yield {"type": what, "object": one}
 
-    def hear(self, method: str, target: str) -> bool:
-        """Note the request, and wait while silent; whether it is a watch."""
-        is_watch = "watch=true" in target.lower()
-        if at := _PATH.match(urlsplit(target).path):
-            self.asked.append(f"{'WATCH' if is_watch else method} {at['resource']}")
+    def hear(self, method: str, target: str) -> str:
+        """Note the request, and wait while silent; the request, as in `asked`."""
+        at = _PATH.match(urlsplit(target).path)
+        request = (
+            f"{'WATCH' if 'watch=true' in target.lower() else method} {at['resource'] if at else target}"
+        )
+        self.asked.append(request)
         while self.silent.is_set() and not self._leaving.wait(0.01):
             pass
-        return is_watch
+        return request
 
     def _create(self, resource: str, namespace: str, body: Object) -> Object:
         if namespace not in self.namespaces:
-            raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
+            raise _refused(404, "NotFound", "namespaces", namespace, "not found")
         name = body["metadata"]["name"]
         if trouble := next(_mistakes(resource, body), None):
             kind = KINDS[resource][0]
@@ -215,7 +235,7 @@ class KubeApi:
         if present := self.objects.get((resource, namespace, name)):
             deleted = present["metadata"].get("deletionTimestamp")
             why = "object is being deleted: " if deleted else ""
-            raise Refused(409, "AlreadyExists", f'{why}{_full(resource)} "{name}" already exists')
+            raise _refused(409, "AlreadyExists", resource, name, "already exists", why=why)
         return self._keep(resource, namespace, {**body, "status": {}})
 
     def _keep(self, resource: str, namespace: str, one: Object) -> Object:
@@ -278,6 +298,12 @@ class KubeApi:
                 del self.objects[key]
 
 
+def _refused(code: int, reason: str, resource: str, name: str, what: str, *, why: str = "") -> Refused:
+    message = f'{why}{_full(resource)} "{name}" {what}'
+    group = {"group": GROUPS[resource]} if GROUPS[resource] else {}
+    return Refused(code, reason, message, name=name, **group, kind=resource)
+
+
 def _full(resource: str) -> str:
     return f"{resource}.{GROUPS[resource]}".rstrip(".")
 
@@ -309,20 +335,24 @@ def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             sent = json.loads(self.rfile.read(length)) if length else None
-            is_watch = api.hear(self.command, self.path)
+            request = api.hear(self.command, self.path)
             try:
-                if api.failure:
+                if api.failure and request.startswith(api.failing):
                     raise api.failure
-                if is_watch:
+                if request.startswith("WATCH"):
                     self._stream(api.watch(self.path))
                     return
                 code, answer = api.answer(self.command, self.path, sent or {})
+                sort, body = "application/json", json.dumps(answer).encode()
             except Refused as refused:
-                code, answer = refused.code, refused.status
-            body = api.raw if api.raw is not None else json.dumps(answer).encode()
+                sort, code, body = "application/json", refused.code, json.dumps(refused.status).encode()
+            except NoSuchPath:
+                sort, code, body = "text/plain; charset=utf-8", 404, b"404 page not found\n"
+            if api.raw:
+                code, body = api.raw
             try:
-                self.send_response(200 if api.raw is not None else code)
-                self.send_header("Content-Type", "application/json")
+                self.send_response(code)
+                self.send_header("Content-Type", sort)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Connection", "close")
                 self.end_headers()
