@@ -22,7 +22,15 @@ from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime.gate import hold_if_active
 from app.runtime.lease import DATABASE_AWAY, RELEASED, LeaseLost, Runner, claim, has_lapsed, renew
 from app.runtime.process import kill_leftovers
-from app.runtime.runtimes import KUBERNETES, Observed, Runtime, Unservable, Wanted, runtime_for
+from app.runtime.runtimes import (
+    KUBERNETES,
+    Observed,
+    Runtime,
+    Unservable,
+    Wanted,
+    has_kubernetes,
+    runtime_for,
+)
 from app.services.deployments import move, replace_older
 
 log = get_logger(__name__)
@@ -85,7 +93,9 @@ class _Claimed:
     """A version of a deployment that this runner holds, and what it shall be."""
 
     deployment: Deployment
-    wanted: Wanted | Unservable
+    wanted: Wanted
+    unservable: Unservable | None
+    """Why it cannot be served; then it is only to be stopped, for which `wanted` is enough."""
     fence: int
     may_serve: bool
     """Otherwise its workspace is being deleted: what an earlier runner has left is only to be stopped."""
@@ -120,22 +130,32 @@ def _take(context: Context, deployment_id: UUID, stopping: Event) -> _Claimed | 
         if row.host == KUBERNETES:
             # On record before anything is made there: it has to be found again, whatever is set by then.
             row.namespace = row.namespace or context.settings.kubernetes_namespace
-        return _Claimed(row, _wanted(session, row), fence, is_active)
+        return _Claimed(row, *_wanted(session, row), fence, is_active)
 
 
 def _runner(settings: Settings, row: Deployment) -> Runner:
-    """Kubernetes keeps what it runs, whichever worker looks after it: there all of them are one host.
+    """Kubernetes keeps what it runs, whichever worker looks after it: there all of them that can are one host.
 
     What is somewhere is looked after there, whichever runtime is set by now.
     """
     runner = Runner.of_this_process(settings)
+    # Whoever cannot look into a cluster must not say that nothing is left there; what is not there yet, it can.
+    if row.host == KUBERNETES and not has_kubernetes():
+        return runner
     if (row.host or settings.deployment_runtime) == KUBERNETES:
         return Runner(KUBERNETES, f"{runner.host}/{runner.name}")
     return runner
 
 
-def _wanted(session: Session, row: Deployment) -> Wanted | Unservable:
+def _wanted(session: Session, row: Deployment) -> tuple[Wanted, Unservable | None]:
     workspace = session.get_one(Workspace, row.workspace_id)
+    try:
+        return Wanted.of(row, _config(session, row), workspace.name), None
+    except Unservable as error:
+        return Wanted(row.id, workspace.name, row.name, row.entity_version), error
+
+
+def _config(session: Session, row: Deployment) -> DeploymentConfig:
     config = session.scalars(
         select(DeploymentConfig).where(
             DeploymentConfig.workspace_id == row.workspace_id,
@@ -144,11 +164,8 @@ def _wanted(session: Session, row: Deployment) -> Wanted | Unservable:
         )
     ).one_or_none()
     if config is None:
-        return Unservable(f"configuration '{row.config}' version {row.config_version} is gone")
-    try:
-        return Wanted.of(row, config, workspace.name)
-    except Unservable as error:
-        return error
+        raise Unservable(f"configuration '{row.config}' version {row.config_version} is gone")
+    return config
 
 
 class _Supervisor:
@@ -157,6 +174,7 @@ class _Supervisor:
     def __init__(self, context: Context, claimed: _Claimed, stopping: Event) -> None:
         self._context, self._settings, self._stopping = context, context.settings, stopping
         self._row, self._wanted, self._fence = claimed.deployment, claimed.wanted, claimed.fence
+        self._unservable = claimed.unservable
         self._may_serve, self._is_in_cluster = claimed.may_serve, self._row.host == KUBERNETES
         self._lease_s = self._settings.runtime_lease_seconds
         self._held_until = time.monotonic() + self._lease_s
@@ -169,7 +187,7 @@ class _Supervisor:
         try:
             runtime = self._open()
         except Unservable as error:
-            return self._give_up(None, str(error))
+            return self._end(DeploymentStatus.ERROR, str(error))  # nothing has been made by it
         try:
             return self._serve(runtime)
         except BaseException:
@@ -177,8 +195,6 @@ class _Supervisor:
             raise
 
     def _open(self) -> Runtime:
-        if isinstance(self._wanted, Unservable):
-            raise self._wanted
         if not self._is_in_cluster:
             # Of an earlier runner on this host, whatever it had started.
             while not kill_leftovers(self._row.id, within_s=self._settings.stop_grace_seconds):
@@ -208,6 +224,8 @@ class _Supervisor:
 
     def _attend(self, runtime: Runtime) -> str | None:
         try:
+            if self._unservable:
+                raise self._unservable
             observed = runtime.observe()
         except Unservable as error:
             return self._give_up(runtime, str(error))
@@ -238,17 +256,14 @@ class _Supervisor:
             self._told = told
         return False
 
-    def _give_up(self, runtime: Runtime | None, why: str) -> str:
+    def _give_up(self, runtime: Runtime, why: str) -> str:
         """Stop what is there, and leave the deployment as an ERROR, or DELETED if that was asked meanwhile."""
         self._report(Observed(DeploymentStatus.ERROR, why))  # at once: its end may take long
-        while runtime and not self._is_stopped(runtime):
+        while not self._is_stopped(runtime):
             self._look()
             if self._stopping.is_set() and self._is_in_cluster:
                 return self._leave()
             time.sleep(self._settings.runtime_poll_seconds)
-        if runtime is None and not self._is_in_cluster:
-            while not kill_leftovers(self._row.id, within_s=self._settings.stop_grace_seconds):
-                self._look()
         return self._end(DeploymentStatus.ERROR, why)
 
     def _leave(self) -> str:

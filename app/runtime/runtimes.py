@@ -1,6 +1,7 @@
 """What can serve a deployment: one protocol, and as many implementations as there are places to run a server."""
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Protocol
 from urllib.parse import quote
 from uuid import UUID
@@ -101,17 +102,21 @@ class Runtime(Protocol):
         """End it at once, waiting a few seconds at most: somebody else supervises it by now."""
 
 
+def has_kubernetes() -> bool:
+    """Whether the client of Kubernetes, which is an optional extra, is installed here."""
+    return find_spec("kubernetes") is not None
+
+
 def runtime_for(settings: Settings, wanted: Wanted, *, host: str | None, namespace: str = "") -> Runtime:
     """The runtime of what is, or shall be, on that host, and there in that namespace if it is a cluster.
 
     Raises Unservable if there is none.
     """
     if host == KUBERNETES:
-        try:
-            # Only here: its client is an optional extra.
-            from app.runtime.kubernetes_runtime import KubernetesRuntime  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            raise Unservable(f"{error}: install workspaces[kubernetes]") from error
+        if not has_kubernetes():
+            raise Unservable("there is no client of Kubernetes here: install workspaces[kubernetes]")
+        from app.runtime.kubernetes_runtime import KubernetesRuntime  # noqa: PLC0415 -- an optional extra
+
         return KubernetesRuntime(settings, wanted, namespace=namespace)
     from app.runtime.subprocess_runtime import SubprocessRuntime  # noqa: PLC0415 -- both alike
 

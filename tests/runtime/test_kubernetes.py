@@ -1,12 +1,14 @@
 """Deployments in a cluster: what is made there, what is told of it, and when nothing of it is left."""
 
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -15,6 +17,7 @@ from app.cleanup.kinds.deployments import KIND
 from app.config import Settings
 from app.context import Context
 from app.lifecycle import DeploymentStatus
+from app.models import Deployment, DeploymentConfig
 from app.runtime.kubernetes_runtime import KubernetesRuntime
 from app.runtime.runtimes import Observed, Unservable, Wanted
 from tests.runtime.runs import QUICK, tuned, wait_until
@@ -678,6 +681,65 @@ def test_it_stays_in_its_namespace_whichever_is_set_by_now(
         gone = second.end()
         assert (gone.status, gone.namespace) == (DELETED, None)
         assert api.objects == {}
+
+
+def left_serving(session: Session, context: Context, api: KubeApi) -> Any:
+    """The id of one that serves in the cluster while no worker looks after it."""
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id) as first:
+        first.wait_for(PENDING, "waiting for the cluster")
+        api.report(available=1)
+        first.wait_for(READY)
+        first.stopping.set()
+        first.end()
+    assert len(api.objects) == 2
+    return deployment_id
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_one_whose_configuration_makes_no_sense_any_more_is_stopped_all_the_same(
+    session: Session, context: Context, api: KubeApi, *, is_deleted: bool
+) -> None:
+    deployment_id = left_serving(session, context, api)
+    session.execute(delete(DeploymentConfig))
+    session.commit()
+    if is_deleted:
+        session.execute(update(Deployment).values(status=DELETING))
+        session.commit()
+
+    with serving(context, api, deployment_id) as second:
+        ended = second.end()
+
+    assert ended.status is (DELETED if is_deleted else ERROR)
+    assert is_deleted or ended.status_message == "configuration 'small' version 1 is gone"
+    assert api.objects == {}
+
+
+def test_a_worker_that_cannot_look_into_the_cluster_does_not_say_that_nothing_is_left_there(
+    session: Session, context: Context, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment_id = left_serving(session, context, api)
+    session.execute(update(Deployment).values(status=DELETING))
+    session.commit()
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+
+    with serving(context, api, deployment_id) as second:
+        row = second.end()
+
+    assert (row.status, row.host, row.runner) == (DELETING, "kubernetes", None)
+    assert second.told == "version 1 DELETING, supervised on host 'kubernetes'"
+
+
+def test_without_the_client_of_kubernetes_a_new_one_is_an_error_that_says_what_to_install(
+    session: Session, context: Context, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+
+    with serving(context, api, deploy(session, [], image_name="vllm")) as only:
+        row = only.end()
+
+    assert (row.status, row.host) == (ERROR, None)
+    assert "install workspaces[kubernetes]" in row.status_message
 
 
 def test_what_the_worker_is_not_permitted_to_make_is_an_error_at_once(
