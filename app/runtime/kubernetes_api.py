@@ -42,6 +42,10 @@ class Refusal:
         )
 
 
+class Unheard(ConnectionError):
+    """Nobody knows whether the API has done what it was asked, or will do so yet."""
+
+
 class Cluster:
     """The API of the cluster that the settings name. Nothing is asked before it has to be."""
 
@@ -63,7 +67,8 @@ class Cluster:
     def ask(self, call: Callable[..., T], *, unless: Refusal | None = None, **what: Any) -> T | None:
         """What the API answers; None for that one refusal, and for no other.
 
-        Raises PermissionError, ConnectionError for what may pass, Unservable for what the API will never accept.
+        Raises PermissionError, ConnectionError for what may pass (Unheard if it may have been done all the same),
+        Unservable for what the API will never accept.
         """
         try:
             return call(_request_timeout=self._timeout_s, **what)
@@ -72,9 +77,9 @@ class Cluster:
                 return None
             raise _in_plain_words(error) from error
         except HTTPError as error:
-            raise ConnectionError(f"Kubernetes does not answer ({type(error).__name__})") from error
+            raise Unheard(f"Kubernetes does not answer ({type(error).__name__})") from error
         except ValueError as error:
-            raise ConnectionError("what answers is not the API of Kubernetes") from error
+            raise Unheard("what answers is not the API of Kubernetes") from error
 
     @cached_property
     def _client(self) -> ApiClient:
@@ -117,4 +122,6 @@ def _in_plain_words(error: ApiException) -> Exception:
         return PermissionError(f"Kubernetes refuses: {words}")
     if error.status in (400, 422):
         return Unservable(f"Kubernetes does not accept the configuration: {words}")
-    return ConnectionError(f"Kubernetes answers {error.status}: {words}" if error.status else words)
+    if error.status and error.status < 500:
+        return ConnectionError(f"Kubernetes answers {error.status}: {words}")
+    return Unheard(f"Kubernetes answers {error.status}: {words}" if error.status else words)

@@ -8,13 +8,15 @@ from kubernetes.client import V1ContainerStateTerminated, V1Deployment, V1Pod, V
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
-from app.runtime.kubernetes_api import Cluster, Refusal, told
+from app.runtime.kubernetes_api import Cluster, Refusal, Unheard, told
 from app.runtime.kubernetes_objects import Objects
 from app.runtime.kubernetes_watch import DeploymentWatch
 from app.runtime.runtimes import Observed, Unservable, Wanted
 
 _LOOK_AGAIN_S = 60
 """After so long what serves is read anew, although nothing was heard of it: its Service is not watched."""
+_LATE_S = 60
+"""For so long an API server may be busy with a request: the default of its `--request-timeout`."""
 DEPLOYMENTS, SERVICES = "deployments", "services"
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
@@ -27,10 +29,13 @@ class KubernetesRuntime:
     Holds nothing itself: another worker can go on where this one stopped.
     """
 
-    def __init__(self, settings: Settings, wanted: Wanted, *, namespace: str) -> None:
+    def __init__(
+        self, settings: Settings, wanted: Wanted, *, namespace: str, late_s: float = _LATE_S
+    ) -> None:
         self._settings, self._wanted, self._namespace = settings, wanted, namespace
         self._objects = Objects(settings, wanted, namespace=namespace)
         self._cluster = Cluster(settings)
+        self._late_s, self._settled_at = late_s, 0.0
         self._ready: Observed | None = None
         self._watch: DeploymentWatch | None = None
         self._deadline = time.monotonic() + settings.deployment_start_seconds
@@ -49,12 +54,10 @@ class KubernetesRuntime:
             return self._pending("what was there before is still being deleted")
         if deployment is None:
             body: Any = V1Deployment.from_dict(self._objects.deployment)
-            self._ask(
-                self._cluster.apps.create_namespaced_deployment, "AlreadyExists", DEPLOYMENTS, body=body
-            )
+            self._make(self._cluster.apps.create_namespaced_deployment, DEPLOYMENTS, body)
         if service is None:
             body = V1Service.from_dict(self._objects.service)
-            self._ask(self._cluster.core.create_namespaced_service, "AlreadyExists", SERVICES, body=body)
+            self._make(self._cluster.core.create_namespaced_service, SERVICES, body)
         if deployment is None or service is None:
             return self._pending("created; the cluster has yet to start it")
         if not (deployment.status and deployment.status.available_replicas):
@@ -75,7 +78,13 @@ class KubernetesRuntime:
             self._delete(self._cluster.apps.delete_namespaced_deployment, DEPLOYMENTS)
         if service and not _is_going(service):
             self._delete(self._cluster.core.delete_namespaced_service, SERVICES)
-        return not (deployment or service or self._pods())
+        if deployment or service or self._pods():
+            return False
+        if time.monotonic() < self._settled_at:
+            raise ConnectionError(
+                "nothing is there, but a request to make it that was not answered may yet be met"
+            )
+        return True
 
     def kill(self) -> None:
         """Only listen no more: what runs in the cluster is the same for whoever supervises it by now."""
@@ -112,6 +121,13 @@ class KubernetesRuntime:
             self._cluster.core.list_namespaced_pod, namespace=self._namespace, label_selector=selector
         )
         return list(found.items)
+
+    def _make(self, call: Callable[..., Any], resource: str, body: Any) -> None:
+        try:
+            self._ask(call, "AlreadyExists", resource, body=body)
+        except Unheard:
+            self._settled_at = time.monotonic() + self._late_s
+            raise
 
     def _delete(self, call: Callable[..., Any], resource: str) -> None:
         # Unread: the answer is a Status or the object itself, and the client takes it for one of them only.

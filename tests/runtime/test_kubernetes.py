@@ -39,7 +39,12 @@ def api() -> Iterator[KubeApi]:
 
 
 def runtime(
-    api: KubeApi, *, settings: dict[str, Any] | None = None, namespace: str = "default", **wanted: Any
+    api: KubeApi,
+    *,
+    settings: dict[str, Any] | None = None,
+    namespace: str = "default",
+    late_s: float = 60,
+    **wanted: Any,
 ) -> KubernetesRuntime:
     """Of a small deployment; a request may take half a second."""
     chosen: dict[str, Any] = {
@@ -49,7 +54,7 @@ def runtime(
     }
     usual: dict[str, Any] = {"image": "vllm:1", **wanted}
     small = Wanted(id=ID, workspace="team", name="chat", version=3, **usual)
-    return KubernetesRuntime(Settings(**chosen), small, namespace=namespace)
+    return KubernetesRuntime(Settings(**chosen), small, namespace=namespace, late_s=late_s)
 
 
 def started(api: KubeApi, *, namespace: str = "default", **settings: Any) -> KubernetesRuntime:
@@ -407,6 +412,42 @@ def test_whoever_lost_its_lease_leaves_alone_what_its_successor_has(api: KubeApi
     started(api).kill()
 
     assert len(api.objects) == 2
+
+
+def test_a_request_to_make_it_that_is_met_late_is_waited_for(api: KubeApi) -> None:
+    hasty = runtime(api)
+    api.silenced = "POST deployments"
+    api.silent.set()
+    with pytest.raises(ConnectionError, match="does not answer"):
+        hasty.observe()
+
+    with pytest.raises(ConnectionError, match="may yet be met"):
+        hasty.stop()
+    api.silent.clear()
+    wait_until(lambda: api.objects, "it was met after all")
+
+    assert not hasty.stop()
+    assert api.objects == {}
+
+
+def test_a_request_to_make_it_is_not_waited_for_longer_than_an_api_works_at_one(api: KubeApi) -> None:
+    patient, hasty = runtime(api), runtime(api, late_s=0.001)
+    api.failure, api.failing = Refused(500, "InternalError", "etcdserver: timeout"), "POST"
+    for each in (patient, hasty):
+        with pytest.raises(ConnectionError, match="etcdserver: timeout"):
+            each.observe()
+
+    with pytest.raises(ConnectionError, match="may yet be met"):
+        patient.stop()
+    assert hasty.stop()
+
+
+def test_a_request_to_make_it_that_was_refused_is_not_waited_for(api: KubeApi) -> None:
+    refused = runtime(api, namespace="nowhere")
+    with pytest.raises(ConnectionError, match="answers 404"):
+        refused.observe()
+
+    assert refused.stop()
 
 
 # --- what goes wrong

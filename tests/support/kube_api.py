@@ -68,7 +68,9 @@ class KubeApi:
     raw: tuple[int, bytes] | None = None
     """Status code and body that are sent instead of any answer, as by a proxy on the way."""
     silent: threading.Event = field(default_factory=threading.Event)
-    """While set, connections are accepted and nothing is answered."""
+    """While set, connections are accepted, and no request that begins with `silenced` is met or answered."""
+    silenced: str = ""
+    """As in `asked`, such as `POST deployments`; empty means all."""
     asked: list[str] = field(default_factory=list)
     """The requests so far, as `POST deployments`."""
     unwatchable: bool = False
@@ -221,7 +223,7 @@ class KubeApi:
             f"{'WATCH' if 'watch=true' in target.lower() else method} {at['resource'] if at else target}"
         )
         self.asked.append(request)
-        while self.silent.is_set() and not self._leaving.wait(0.01):
+        while self.silent.is_set() and request.startswith(self.silenced) and not self._leaving.wait(0.01):
             pass
         return request
 
