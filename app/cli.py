@@ -76,7 +76,7 @@ def sweep(context: Context) -> None:
 @cleanup.command()
 @click.pass_obj
 def audit(context: Context) -> None:
-    """Look for what deleted workspaces left behind; exit 1 if there is anything."""
+    """Look for what deleted workspaces and deployments left behind; exit 1 if there is anything."""
     try:
         click.echo(tending.audit(context, now=clock.now()))
     except tending.OrphansFound as found:

@@ -140,6 +140,12 @@ def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
     return {UUID(one) for one in ids}
 
 
+def retained_anywhere(session: Session, kind: str) -> set[UUID]:
+    """Ids of all resources of a kind that administrators ever chose to leave behind."""
+    skipped = [DeletionFailure.kind == kind, DeletionFailure.skipped_by.is_not(None)]
+    return {UUID(one) for one in session.scalars(select(DeletionFailure.resource_id).where(*skipped))}
+
+
 def _open(deletion_id: UUID, kind: str) -> ColumnElement[bool]:
     return and_(
         DeletionFailure.deletion_id == deletion_id,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
@@ -16,6 +17,7 @@ from app.dispatch import Message, cleanup_ring
 from app.lifecycle import DeletionState
 from app.logs import get_logger
 from app.models import CleanupControl, Deletion, Workspace
+from app.runtime.orphans import find_orphans
 
 log = get_logger(__name__)
 
@@ -99,17 +101,35 @@ def _due(session: Session, *, now: datetime, quiet: timedelta) -> tuple[list[Mes
 
 
 class OrphansFound(Exception):
-    """Something is left of workspaces that no longer exist."""
+    """Something is left of workspaces or deployments that no longer exist, or might be."""
 
 
 def audit(context: Context, *, now: datetime) -> str:
-    """Look for stored bytes without a workspace, and collect uploads that were abandoned.
+    """Look for stored bytes without a workspace and servers without a deployment, and collect abandoned uploads.
 
-    Rows cannot be orphaned: the foreign keys forbid it. Raises OrphansFound naming what a person must look at.
+    Rows cannot be orphaned: the foreign keys forbid it. Raises OrphansFound naming what a person must look at;
+    what is not known is never deleted.
     """
     limit = now - timedelta(days=context.settings.staging_days)
     collected = context.store.collect_staging(limit)
     stored = set(context.store.workspace_ids())
+    troubles = []
+    if orphans := _orphaned_bytes(context, stored):
+        told = "; ".join(orphans)
+        troubles.append(f"{len(orphans)} workspaces are gone but left bytes behind: {told}")
+    try:
+        if servers := _orphaned_servers(context):
+            told = ", ".join(servers)
+            troubles.append(f"{len(servers)} servers are in the cluster that no deployment knows of: {told}")
+    except Exception as error:  # noqa: BLE001 -- a cluster that is away must not hide what else there is
+        troubles.append(f"the cluster could not be looked at: {explain(error)}")
+    if troubles:
+        log.error("audit.orphans_found", orphans=troubles)
+        raise OrphansFound("; ".join(troubles))
+    return f"no orphans in {len(stored)} stored workspaces, {collected} abandoned uploads collected"
+
+
+def _orphaned_bytes(context: Context, stored: set[UUID]) -> list[str]:
     with session_scope(context.sessions) as session:
         known = set(session.scalars(select(Workspace.id).where(Workspace.id.in_(stored))))
         kept = {workspace_id: _retained_filesets(session, workspace_id) for workspace_id in stored - known}
@@ -120,10 +140,13 @@ def audit(context: Context, *, now: datetime) -> str:
             context.store.purge_workspace(workspace_id, keep=filesets)
         except Exception as error:  # noqa: BLE001 -- one workspace's trouble must not hide another's
             orphans.append(f"{workspace_id}: {explain(error)}")
-    if orphans:
-        log.error("audit.orphans_found", orphans=orphans)
-        raise OrphansFound(f"{len(orphans)} workspaces are gone but left bytes behind: " + "; ".join(orphans))
-    return f"no orphans in {len(stored)} stored workspaces, {collected} abandoned uploads collected"
+    return orphans
+
+
+def _orphaned_servers(context: Context) -> list[str]:
+    with session_scope(context.sessions) as session:
+        retained = failures.retained_anywhere(session, "deployments")
+    return find_orphans(context, retained=retained)
 
 
 def _retained_filesets(session: Session, workspace_id: Any) -> set[Any]:

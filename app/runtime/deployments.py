@@ -32,6 +32,7 @@ from app.runtime.runtimes import (
     runtime_for,
 )
 from app.services.deployments import move, replace_older
+from app.services.workspaces import installation
 
 log = get_logger(__name__)
 
@@ -148,11 +149,12 @@ def _runner(settings: Settings, row: Deployment) -> Runner:
 
 
 def _wanted(session: Session, row: Deployment) -> tuple[Wanted, Unservable | None]:
-    workspace = session.get_one(Workspace, row.workspace_id)
+    workspace = session.get_one(Workspace, row.workspace_id).name
+    mark = str(installation(session))
     try:
-        return Wanted.of(row, _config(session, row), workspace.name), None
+        return Wanted.of(row, _config(session, row), workspace=workspace, installation=mark), None
     except Unservable as error:
-        return Wanted(row.id, workspace.name, row.name, row.entity_version), error
+        return Wanted(row.id, workspace, row.name, row.entity_version), error
 
 
 def _config(session: Session, row: Deployment) -> DeploymentConfig:

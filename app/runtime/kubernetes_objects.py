@@ -3,6 +3,7 @@
 import math
 import re
 from typing import Any
+from uuid import UUID
 
 from app.config import Settings
 from app.runtime.runtimes import Wanted
@@ -10,14 +11,24 @@ from app.runtime.runtimes import Wanted
 _PORT = 8000
 
 
+def name_of(deployment_id: UUID) -> str:
+    """What all objects of one version are called: whoever looks for them finds the same."""
+    return f"ws-{deployment_id.hex}"
+
+
+def mark(installation: str) -> dict[str, str]:
+    """The labels by which one installation tells its objects from those of others in the same cluster."""
+    return {"app.kubernetes.io/managed-by": "workspaces", "installation": installation}
+
+
 class Objects:
-    """The Deployment and the Service of one version, named after its id: whoever looks for them finds the same."""
+    """The Deployment and the Service of one version."""
 
     def __init__(self, settings: Settings, wanted: Wanted, *, namespace: str) -> None:
         self._wanted, self._grace_s = wanted, settings.stop_grace_seconds
         self._start_s = settings.deployment_start_seconds
         self._port = wanted.port or _PORT
-        self.name = f"ws-{wanted.id.hex}"
+        self.name = name_of(wanted.id)
         self.selector = {"app.kubernetes.io/instance": self.name}
         self.address = f"http://{self.name}.{namespace}.svc:{self._port}"
 
@@ -49,7 +60,7 @@ class Objects:
     def _labels(self) -> dict[str, str]:
         return {
             **self.selector,
-            "app.kubernetes.io/managed-by": "workspaces",
+            **mark(self._wanted.installation),
             "workspace": _label(self._wanted.workspace),
             "deployment": _label(self._wanted.name),
             "version": str(self._wanted.version),

@@ -13,6 +13,8 @@ from app.models import Deployment, DeploymentConfig
 KUBERNETES = "kubernetes"
 """The host on which everything is that runs in the cluster."""
 
+NO_CLIENT = "there is no client of Kubernetes here: install workspaces[kubernetes]"
+
 _IN_URLS = "/?&=%:@!$'()*+,;~"
 """What a path with a query may hold as it is, besides letters and digits of ASCII."""
 
@@ -25,6 +27,8 @@ class Wanted:
     workspace: str
     name: str
     version: int
+    installation: str = ""
+    """Whose it is, where several installations share a cluster."""
     command: tuple[str, ...] = ()
     """What to start; `{port}` stands for the port. Empty where an image knows it."""
     arguments: tuple[str, ...] = ()
@@ -41,7 +45,9 @@ class Wanted:
     """As whom it runs, where the runtime can choose that."""
 
     @classmethod
-    def of(cls, deployment: Deployment, config: DeploymentConfig, workspace: str) -> "Wanted":
+    def of(
+        cls, deployment: Deployment, config: DeploymentConfig, *, workspace: str, installation: str
+    ) -> "Wanted":
         """What `deployment` shall be, in a workspace of that name. Raises Unservable for what makes no sense."""
         executor = config.executor_config
         override: dict[str, Any] = executor.get("override_config") or {}
@@ -58,6 +64,7 @@ class Wanted:
             workspace=workspace,
             name=deployment.name,
             version=deployment.entity_version,
+            installation=installation,
             command=tuple(command),
             arguments=tuple(executor.get("additional_args") or ()),
             port=port,
@@ -114,7 +121,7 @@ def runtime_for(settings: Settings, wanted: Wanted, *, host: str | None, namespa
     """
     if host == KUBERNETES:
         if not has_kubernetes():
-            raise Unservable("there is no client of Kubernetes here: install workspaces[kubernetes]")
+            raise Unservable(NO_CLIENT)
         from app.runtime.kubernetes_runtime import KubernetesRuntime  # noqa: PLC0415 -- an optional extra
 
         return KubernetesRuntime(settings, wanted, namespace=namespace)

@@ -103,6 +103,12 @@ def update_workspace(session: Session, actor: Actor, name: str, *, description: 
     return workspace
 
 
+def installation(session: Session) -> UUID:
+    """What tells this installation from every other: the id of its workspace `system`, which nobody can delete."""
+    ours = select(Workspace.id).where(Workspace.name == "system", Workspace.state == WorkspaceState.ACTIVE)
+    return session.scalars(ours).one()
+
+
 def seed(session: Session) -> list[str]:
     """Make sure that the built-in workspaces exist, with their first members; names of those that had to be made.
 

@@ -85,6 +85,7 @@ def ended(code: int, reason: str = "Error", message: str | None = None) -> dict[
 def test_it_makes_a_deployment_and_a_service_that_belong_together(api: KubeApi) -> None:
     observed = runtime(
         api,
+        installation="ours",
         command=("serve", "--port={port}"),
         arguments=("--bind", "0.0.0.0:{port}"),
         port=9000,
@@ -101,6 +102,7 @@ def test_it_makes_a_deployment_and_a_service_that_belong_together(api: KubeApi) 
     assert labels == {
         "app.kubernetes.io/instance": NAME,
         "app.kubernetes.io/managed-by": "workspaces",
+        "installation": "ours",
         "workspace": "team",
         "deployment": "chat",
         "version": "3",

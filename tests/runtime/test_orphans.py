@@ -1,0 +1,167 @@
+"""What is in a cluster although no deployment wants it: the audit names it, and touches nothing."""
+
+from collections.abc import Iterator
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import delete, update
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from app import clock
+from app.cleanup import tending
+from app.context import Context
+from app.lifecycle import DeletionState, DeploymentStatus, FailureClass
+from app.models import Deletion, DeletionFailure, Deployment
+from tests.runtime.runs import tuned, wait_until
+from tests.runtime.test_kubernetes import left_serving
+from tests.support.kube_api import KubeApi, Refused
+
+
+@pytest.fixture
+def api() -> Iterator[KubeApi]:
+    with KubeApi() as api:
+        yield api
+
+
+def audit(context: Context, api: KubeApi, **settings: Any) -> str:
+    chosen = {"deployment_runtime": "kubernetes", "kubernetes_api_url": api.url, **settings}
+    return tending.audit(tuned(context, **chosen), now=clock.now())
+
+
+@pytest.fixture
+def served(session: Session, context: Context, api: KubeApi) -> UUID:
+    """A deployment that serves in the cluster."""
+    deployment_id: UUID = left_serving(session, context, api)
+    return deployment_id
+
+
+def forget(session: Session) -> None:
+    session.execute(delete(Deployment))
+    session.commit()
+
+
+def test_what_belongs_to_a_deployment_is_none(context: Context, api: KubeApi, served: UUID) -> None:
+    assert audit(context, api).startswith("no orphans")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_no_deployment_is_said_to_have_there_is_named_and_left_alone(
+    session: Session, context: Context, api: KubeApi, served: UUID, *, is_known: bool
+) -> None:
+    if is_known:
+        released = {"host": None, "namespace": None, "status": DeploymentStatus.DELETED}
+        session.execute(update(Deployment).values(**released))
+        session.commit()
+    else:
+        forget(session)
+    before = dict(api.objects)
+
+    with pytest.raises(
+        tending.OrphansFound, match=f"1 servers are in the cluster .*: default/ws-{served.hex}$"
+    ):
+        audit(context, api)
+
+    assert api.objects == before
+    api.remove("deployments")
+    with pytest.raises(tending.OrphansFound, match=f"default/ws-{served.hex}$"):
+        audit(context, api)  # its Service is something too
+    api.remove("services")
+    assert audit(context, api).startswith("no orphans")
+
+
+def test_what_another_installation_has_in_the_same_cluster_is_none_of_ours(
+    session: Session, context: Context, api: KubeApi, served: UUID
+) -> None:
+    forget(session)
+    for one in api.objects.values():
+        assert one["metadata"]["labels"]["installation"]
+        one["metadata"]["labels"]["installation"] = str(uuid7())
+
+    assert audit(context, api).startswith("no orphans")
+
+
+def test_what_an_administrator_chose_to_leave_is_none(
+    session: Session, context: Context, api: KubeApi, served: UUID
+) -> None:
+    forget(session)
+    deletion = Deletion(workspace_id=uuid7(), workspace_name="gone", state=DeletionState.DONE)
+    session.add(deletion)
+    session.flush()  # its id is named by the failure
+    now = clock.now()
+    session.add(
+        DeletionFailure(
+            deletion_id=deletion.id,
+            kind="deployments",
+            resource_id=str(served),
+            name="chat",
+            error_class=FailureClass.WAITING,
+            message="",
+            first_seen_at=now,
+            last_seen_at=now,
+            skipped_by="root",
+        )
+    )
+    session.commit()
+
+    assert audit(context, api).startswith("no orphans")
+
+
+def test_it_is_looked_for_wherever_deployments_are_whichever_namespace_is_set_by_now(
+    session: Session, context: Context, api: KubeApi, served: UUID
+) -> None:
+    stray = api.one("services")
+    api.objects["services", "default", "ws-stray"] = stray | {
+        "metadata": {**stray["metadata"], "name": "ws-stray"}
+    }
+
+    for runtime in ("kubernetes", "subprocess"):
+        with pytest.raises(tending.OrphansFound, match=r"default/ws-stray$"):
+            audit(context, api, kubernetes_namespace="other", deployment_runtime=runtime)
+
+
+def test_what_is_made_or_goes_while_it_looks_is_none(
+    session: Session, context: Context, api: KubeApi, served: UUID
+) -> None:
+    made = api.one("services")
+    new = uuid7()
+    api.objects["services", "default", f"ws-{new.hex}"] = made | {
+        "metadata": {**made["metadata"], "name": f"ws-{new.hex}"}
+    }
+    api.asked.clear()
+    api.silent.set()
+    told: list[str] = []
+    looking = Thread(target=lambda: told.append(audit(context, api)))
+    looking.start()
+    wait_until(lambda: "GET deployments" in api.asked, "it looks")
+
+    session.execute(update(Deployment).values(id=new))
+    session.commit()
+    api.silent.clear()
+
+    looking.join(30)
+    assert told[0].startswith("no orphans")
+
+
+def test_a_cluster_that_cannot_be_asked_is_told_and_hides_nothing_else(
+    context: Context, api: KubeApi, served: UUID
+) -> None:
+    gone = uuid7()
+    context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
+    api.failure = Refused(403, "Forbidden", "may not list")
+
+    with pytest.raises(tending.OrphansFound) as found:
+        audit(context, api)
+
+    assert str(gone) in str(found.value)
+    assert "the cluster could not be looked at: PermissionError: Kubernetes refuses: may not" in str(
+        found.value
+    )
+
+
+def test_a_cluster_that_is_not_in_use_is_not_asked(context: Context, api: KubeApi) -> None:
+    assert audit(context, api, deployment_runtime="subprocess").startswith("no orphans")
+
+    assert api.asked == []
