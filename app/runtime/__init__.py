@@ -17,6 +17,7 @@ from app.lifecycle import JOB_TERMINAL, WorkspaceState
 from app.models import Deployment, Job, Workspace
 from app.runtime import deployments, jobs
 from app.runtime.lease import Runner
+from app.runtime.runtimes import KUBERNETES, has_kubernetes
 
 _RINGS_LIMIT = 200
 """Rings of one kind in one sweep: a long outage must not fill the queue at once; the next sweep rings the rest."""
@@ -53,9 +54,12 @@ def unsupervised(session: Session, *, now: datetime, quiet: timedelta) -> list[M
 
 
 def hosts_of(settings: Settings) -> list[str]:
-    """The hosts for which a worker of this process can speak: its own, and the cluster that all workers share."""
+    """The hosts for which a worker of this process can speak: its own, and the cluster that all workers share.
+
+    The cluster whichever runtime is set: what was made there under another setting has to be looked after too.
+    """
     own = Runner.of_this_process(settings).host
-    return [own, "kubernetes"] if settings.deployment_runtime == "kubernetes" else [own]
+    return [own, KUBERNETES] if has_kubernetes() else [own]
 
 
 def left_on(session: Session, hosts: list[str]) -> list[Message]:
