@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import http.client
 import os
 import socket
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
+from app.runtime.health import trouble_with
 from app.runtime.process import Process, kill_leftovers
 from app.runtime.runtimes import Observed, Unservable, Wanted
 from app.runtime.workdir import WorkDirectory
@@ -62,7 +62,8 @@ class SubprocessRuntime:
             self._start()
         if self._process and (code := self._process.poll()) is not None:
             return self._crashed(f"the server ended with {_ending(code)}")
-        if trouble := self._trouble():
+        path = self._wanted.health_path
+        if trouble := trouble_with(_HOST, self._port, path, within_s=_HEALTH_TIMEOUT_S):
             return self._unhealthy(trouble)
         self._failed_checks = 0
         if not self._was_ready:
@@ -135,18 +136,6 @@ class SubprocessRuntime:
             while line := output.readline(_LINE_CHARS * 4):
                 log.append(line)
                 self._tail.append(line.decode(errors="replace").strip().replace("\0", "")[:_LINE_CHARS])
-
-    def _trouble(self) -> str | None:
-        """Why the server cannot serve yet; None if its health check succeeds."""
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_HEALTH_TIMEOUT_S)
-        try:
-            connection.request("GET", self._wanted.health_path)
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
-            return f"{self._wanted.health_path} does not answer ({type(error).__name__})"
-        finally:
-            connection.close()
-        return None if 200 <= status < 300 else f"{self._wanted.health_path} answers {status}"
 
     def _unhealthy(self, trouble: str) -> Observed:
         if not self._was_ready:

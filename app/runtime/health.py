@@ -1,0 +1,40 @@
+"""The health check of a server on this host: one request, and never longer than it may take."""
+
+import http.client
+import socket
+import time
+from typing import Any
+
+
+def trouble_with(host: str, port: int, path: str, *, within_s: float) -> str | None:
+    """Why the server cannot serve yet; None if it answers 2xx. What comes after its headers is not read."""
+    connection = http.client.HTTPConnection(host, port)
+    # The time-out of a connection begins anew with each byte: a server that trickles could hold its supervisor.
+    hurried = _Hurried(within_s)
+    connection.sock = hurried
+    try:
+        hurried.connect((host, port))
+        connection.request("GET", path)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"{path} does not answer ({type(error).__name__})"
+    finally:
+        connection.close()
+    return None if 200 <= status < 300 else f"{path} answers {status}"
+
+
+class _Hurried(socket.socket):
+    """A connection all of whose waits together may take so long."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        self._until = time.monotonic() + within_s
+        self.settimeout(within_s)
+
+    def recv_into(self, *args: Any, **options: Any) -> int:
+        """As of any socket. Raises TimeoutError when the time is over."""
+        left_s = self._until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left_s)
+        return super().recv_into(*args, **options)
