@@ -143,6 +143,8 @@ def create_deployment_version(call: Call, workspace: str, name: str, body: NewVe
     """Create the next version of a deployment.
 
     It takes the place of the versions before it, which are then stopped, once it is `READY`.
+    As a process that insists on the port of one of them (`executor_config.override_config.port`), it can start only
+    after that one is stopped, so there is a short gap; without a port of its own, there is none.
     """
     _require_backend(call)
     deployment = deployments.create_version(

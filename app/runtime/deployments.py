@@ -8,7 +8,7 @@ from functools import partial
 from threading import Event
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app import clock
@@ -298,10 +298,15 @@ class _Supervisor:
         self._write(settle)
         return f"version {self._row.entity_version} {self._status}: {message}"
 
+    def _replace_again(self, session: Session, row: Deployment) -> None:
+        # What was just being changed when this one was READY has been passed over.
+        if self._told and row.status is not DeploymentStatus.DELETING:
+            _replace(session, self._context, row, self._told)
+
     def _look(self) -> DeploymentStatus:
         """What is asked of the deployment. Renews the lease when a third of it has passed. Raises LeaseLost."""
         if time.monotonic() >= self._renew_at:
-            self._write(lambda _session, _row: None)
+            self._write(self._replace_again)
             return self._status
         query = select(Deployment.status).where(
             Deployment.id == self._row.id,
@@ -348,12 +353,26 @@ def _told(error: Exception) -> str:
 
 
 def _tell(session: Session, context: Context, row: Deployment, observed: Observed) -> None:
-    """Record how far the server is. Whoever is READY for the first time takes the place of its older versions."""
+    """Record how far the server is, and ask for the end of those whose place it takes."""
     if row.status is DeploymentStatus.DELETING:
         return
     move(session, row, observed.status, observed.message)
     row.address = observed.address
-    if observed.status is DeploymentStatus.READY:
-        for older in replace_older(session, row):
-            ring = deployment_ring(older.id, older.workspace_id, older.name, older.host)
-            after_commit(session, partial(context.bell.ring, ring))
+    _replace(session, context, row, observed)
+
+
+def _replace(session: Session, context: Context, row: Deployment, observed: Observed) -> None:
+    """Once it serves, the older versions have had their time; before that, only those in its way.
+
+    These are on its host, and have the address it insists on, or do not serve anyhow.
+    """
+    if observed.address:
+        older = replace_older(session, row)
+    elif observed.wants:
+        has_it = or_(Deployment.address == observed.wants, Deployment.address.is_(None))
+        older = replace_older(session, row, Deployment.host == row.host, has_it)
+    else:
+        return
+    for one in older:
+        ring = deployment_ring(one.id, one.workspace_id, one.name, one.host)
+        after_commit(session, partial(context.bell.ring, ring))

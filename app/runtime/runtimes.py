@@ -90,6 +90,8 @@ class Observed:
     status: DeploymentStatus
     message: str
     address: str | None = None
+    wants: str | None = None
+    """The address that its configuration insists on, while something else has it."""
 
 
 class Runtime(Protocol):

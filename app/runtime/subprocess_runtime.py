@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 from app.config import Settings
@@ -53,12 +54,14 @@ class SubprocessRuntime:
         if self._process is None:
             if now < self._start_at:
                 return self._pending(self._why_pausing)
+            self._refuse_what_makes_no_sense()
             self._port = self._wanted.port or _free_port()
             if _is_taken(self._port):
                 # Or the answers of another server would count as ours.
-                return self._pending(
+                waiting = self._pending(
                     f"port {self._port} is in use; without executor_config.override_config.port it gets a free one"
                 )
+                return replace(waiting, wants=self._address)
             self._start()
         if self._process and (code := self._process.poll()) is not None:
             return self._crashed(f"the server ended with {_ending(code)}")
@@ -70,8 +73,7 @@ class SubprocessRuntime:
             self._was_ready, self._ready_at = True, now
         if now - self._ready_at > _LONGEST_BACKOFF_S:
             self._crashes = 0  # not before: it may be one that serves for a moment after each start
-        address = f"http://{_HOST}:{self._port}"
-        return Observed(DeploymentStatus.READY, f"Serving at {address}", address)
+        return Observed(DeploymentStatus.READY, f"Serving at {self._address}", self._address)
 
     def stop(self) -> bool:
         """As `Runtime.stop`; its directory goes with it."""
@@ -94,7 +96,11 @@ class SubprocessRuntime:
                 time.sleep(_BRIEF_S)
             self._forget()
 
-    def _start(self) -> None:
+    @property
+    def _address(self) -> str:
+        return f"http://{_HOST}:{self._port}"
+
+    def _refuse_what_makes_no_sense(self) -> None:
         if self._settings.backend != "subprocess":
             raise Unservable("this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off")
         if not self._wanted.command:
@@ -102,6 +108,8 @@ class SubprocessRuntime:
                 "the configuration names no command: set executor_config.override_config.command, "
                 'for example ["python", "-m", "http.server", "{port}"]'
             )
+
+    def _start(self) -> None:
         if not self._directory.path.exists():
             self._directory.make()
         port = str(self._port)
@@ -142,8 +150,8 @@ class SubprocessRuntime:
             return self._pending(f"waiting: {trouble}")
         self._failed_checks += 1
         if self._failed_checks < _UNHEALTHY_AFTER:
-            address = f"http://{_HOST}:{self._port}"
-            return Observed(DeploymentStatus.READY, f"Serving at {address}, but {trouble}", address)
+            told = f"Serving at {self._address}, but {trouble}"
+            return Observed(DeploymentStatus.READY, told, self._address)
         if self._process:
             self._process.kill()
         # Whoever reads on sees it crash, and that is how it goes on.

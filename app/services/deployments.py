@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
 from app import clock
@@ -151,8 +151,8 @@ def report_status(
     return deployment
 
 
-def replace_older(session: Session, deployment: Deployment) -> list[Deployment]:
-    """Ask for the end of the versions before this one, because it serves in their place; those asked. Does not ring."""
+def replace_older(session: Session, deployment: Deployment, *which: ColumnElement[bool]) -> list[Deployment]:
+    """Ask for the end of the versions before this one that it takes the place of; those asked. Does not ring."""
     query = (
         select(Deployment)
         .where(
@@ -160,9 +160,10 @@ def replace_older(session: Session, deployment: Deployment) -> list[Deployment]:
             Deployment.name == deployment.name,
             Deployment.entity_version < deployment.entity_version,
             Deployment.status.not_in(_ENDING),
+            *which,
         )
         .order_by(Deployment.entity_version)
-        .with_for_update(skip_locked=True)  # one that is just being changed is asked at the next report
+        .with_for_update(skip_locked=True)  # one that is just being changed is asked at the next renewal
     )
     older = list(session.scalars(query.execution_options(populate_existing=True)))
     for one in older:

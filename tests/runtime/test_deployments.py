@@ -27,6 +27,7 @@ from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime import deployments
 from app.runtime.lease import Runner
 from app.runtime.process import MARK, kill_leftovers, leftovers
+from devstack.processes import free_port
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
 from tests.support.bell import RecordingBell
@@ -192,9 +193,7 @@ def test_it_serves_until_it_is_deleted_and_leaves_nothing(session: Session, serv
 
 
 def test_a_port_can_be_chosen_and_is_told_to_the_command(session: Session, serve: Serve) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
 
     serving = serve(deploy(session, command, port=port, health_check_path="/"))
@@ -235,9 +234,7 @@ def test_a_server_that_dies_is_started_again(session: Session, serve: Serve) -> 
 def test_a_server_whose_keeper_is_killed_is_started_again_on_the_same_port(
     session: Session, serve: Serve
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     serving = serve(deploy(session, port=port))
     serving.wait_for(READY)
     keeper = psutil.Process(min(leftovers(serving.id)))
@@ -327,6 +324,80 @@ def test_a_newer_version_takes_the_place_of_the_older_ones_once_it_is_ready(
     assert "Replaced by version 2" in str(old.row.status_history)
     assert is_all_gone(old)
     assert new.row.status is READY
+
+
+def test_a_newer_version_that_insists_on_the_same_port_takes_it_over(session: Session, serve: Serve) -> None:
+    home, port = make_workspace(session), free_port()
+    old = serve(deploy(session, workspace=home, port=port))
+    old.wait_for(READY)
+
+    new = serve(deploy(session, workspace=home, version=2, port=port))
+
+    assert new.wait_for(READY).address == f"http://127.0.0.1:{port}"
+    assert old.end().status is DELETED
+    assert is_all_gone(old)
+
+
+def test_one_that_never_served_is_in_the_way_too(session: Session, serve: Serve) -> None:
+    home, port = make_workspace(session), free_port()
+    sick = server(answer="self.send_response(503); self.end_headers()")
+    old = serve(deploy(session, sick, workspace=home, port=port))
+    old.wait_for(PENDING, "answers 503")
+
+    new = serve(deploy(session, workspace=home, version=2, port=port))
+
+    new.wait_for(READY)
+    assert old.end().status is DELETED
+
+
+def test_an_older_version_that_is_not_in_the_way_serves_on_until_the_newer_one_does(
+    session: Session, serve: Serve
+) -> None:
+    home = make_workspace(session)
+    other = serve(deploy(session, workspace=make_workspace(session, "elsewhere")))
+    old = serve(deploy(session, workspace=home))
+    port = other.wait_for(READY) and other.port
+    old.wait_for(READY)
+
+    new = serve(deploy(session, workspace=home, version=2, port=port))
+
+    new.wait_for(PENDING, f"port {port} is in use")
+    renewed = new.row.lease_until
+    wait_until(lambda: new.row.lease_until != renewed, "it has had time to ask for something")
+    assert (old.row.status, other.row.status) == (READY, READY)
+    other.ask(status=DELETING)
+    new.wait_for(READY)
+    assert old.end().status is DELETED
+
+
+def test_one_that_makes_no_sense_does_not_take_a_port_over(session: Session, serve: Serve) -> None:
+    home, port = make_workspace(session), free_port()
+    old = serve(deploy(session, workspace=home, port=port))
+    old.wait_for(READY)
+
+    new = serve(deploy(session, [], workspace=home, version=2, port=port))
+
+    assert new.end().status is ERROR
+    assert old.row.status is READY
+
+
+def test_an_older_version_that_was_just_being_changed_is_replaced_all_the_same(
+    session: Session, context: Context, serve: Serve
+) -> None:
+    home = make_workspace(session)
+    older = deploy(session, workspace=home)
+    newer = deploy(session, workspace=home, version=2)
+    with session_scope(context.sessions) as busy:
+        busy.get_one(Deployment, older, with_for_update=True)
+        new = serve(newer)
+        new.wait_for(READY)
+        assert session.get_one(Deployment, older, populate_existing=True).status is DeploymentStatus.CREATED
+
+    def is_replaced() -> bool:
+        session.rollback()
+        return session.get_one(Deployment, older, populate_existing=True).status is DELETING
+
+    wait_until(is_replaced, "it was asked again")
 
 
 def test_a_stopping_worker_hands_it_back_to_the_next_one(
