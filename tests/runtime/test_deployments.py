@@ -395,7 +395,7 @@ def test_an_older_version_that_was_just_being_changed_is_replaced_all_the_same(
 
     def is_replaced() -> bool:
         session.rollback()
-        return session.get_one(Deployment, older, populate_existing=True).status is DELETING
+        return session.get_one(Deployment, older, populate_existing=True).status is DELETED
 
     wait_until(is_replaced, "it was asked again")
 
