@@ -25,7 +25,7 @@ def programs() -> Path:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """API, workers, beat, PostgreSQL and Valkey as real processes."""
-    with Stack(tmp_path_factory.mktemp("stack")) as stack:
+    with Stack(tmp_path_factory.mktemp("stack"), stop_grace_seconds=1) as stack:
         yield stack
 
 

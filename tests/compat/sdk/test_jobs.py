@@ -13,14 +13,9 @@ from nemo_platform import (
     UnprocessableEntityError,
 )
 
+from tests.support.processes import FEWEST, living, stubborn, unique_seconds
+
 COMMAND = ["sh", "-c", "echo hello; sleep 600"]
-STUBBORN = """
-trap '' TERM
-(trap '' TERM; setsid sh -c 'trap "" TERM; while :; do sleep 0.1; done') &
-echo ready
-while :; do sleep 0.1; done
-"""
-"""Ignores SIGTERM, and so does its grandchild in a session of its own."""
 
 
 def submit(client: NeMoPlatform, name: str, *, script: str | None = None, **more: object) -> object:
@@ -108,8 +103,9 @@ def test_a_job_that_fails_says_why(client: NeMoPlatform, eventually: Eventually)
 
 
 def test_a_job_is_paused_resumed_and_cancelled(client: NeMoPlatform, eventually: Eventually) -> None:
-    submit(client, "train", script=STUBBORN)
-    eventually(lambda: log(client, "train") == ["ready"], "the job runs")
+    word = unique_seconds()
+    submit(client, "train", script=stubborn(word))
+    eventually(lambda: log(client, "train") == ["ready"] and len(living(word)) >= FEWEST, "the job runs")
 
     assert client.jobs.pause("train").status == "pausing"
     eventually(lambda: status(client, "train") == "paused", "the runtime confirms the pause")
@@ -117,6 +113,7 @@ def test_a_job_is_paused_resumed_and_cancelled(client: NeMoPlatform, eventually:
     eventually(lambda: status(client, "train") == "active", "the job goes on")
     assert client.jobs.cancel("train").status == "cancelling"
     eventually(lambda: status(client, "train") == "cancelled", "the runtime has seen it end")
+    assert living(word) == []
 
     assert client.jobs.cancel("train").status == "cancelled"
 
@@ -159,12 +156,14 @@ def test_steps_and_tasks_are_reported_and_read(client: NeMoPlatform, eventually:
 def test_a_deleted_job_goes_with_its_fileset_and_frees_its_name(
     client: NeMoPlatform, eventually: Eventually
 ) -> None:
-    created = submit(client, "train", script=STUBBORN)
-    eventually(lambda: log(client, "train") == ["ready"], "the job runs")
+    word = unique_seconds()
+    created = submit(client, "train", script=stubborn(word))
+    eventually(lambda: len(living(word)) >= FEWEST, "the job runs")
     client.files.upload_content(content="kept nowhere", remote_path="result", fileset=created.fileset)
 
     assert client.jobs.delete("train") is None
     eventually(lambda: status(client, "train") is None, "the job goes")
+    assert living(word) == []
 
     with pytest.raises(NotFoundError):
         client.files.filesets.retrieve(created.fileset)

@@ -1,0 +1,162 @@
+"""Jobs and deployments by the peer's CLI: what it says of them, and what the process table and the ports say."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from devstack.processes import port_is_free
+from tests.compat.nemo import Nemo
+from tests.support.processes import FEWEST, living, stubborn, unique_seconds
+from tests.support.stack import Stack
+
+DELETED = "✓ Deleted successfully"
+
+
+class Cli:
+    """The command line of somebody at work in one workspace."""
+
+    def __init__(self, nemo: Nemo, workspace: str) -> None:
+        self._nemo, self._within = nemo, ("--workspace", workspace)
+
+    def answer(self, *arguments: str | Path) -> dict:
+        return self._nemo.answer(*arguments, *self._within)
+
+    def say(self, *arguments: str | Path) -> str:
+        """What a command that must succeed prints."""
+        done = self._nemo.cli(*arguments, *self._within)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def refused(self, *arguments: str | Path) -> str:
+        """What a command that must fail prints."""
+        done = self._nemo.cli(*arguments, *self._within)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def submit(self, name: str, script: str) -> dict:
+        step = {"name": "main", "executor": {"provider": "subprocess", "command": ["sh", "-c", script]}}
+        return self.answer(
+            "jobs", "create", name, "--source", "tests", "--spec", "{}",
+            "--platform-spec", json.dumps({"steps": [step]}),
+        )  # fmt: skip
+
+    def status(self, name: str) -> str:
+        return self.answer("jobs", "get-status", name)["status"]
+
+    def log(self, name: str) -> list[str]:
+        # Pages of two lines, so that following means to turn them.
+        page = self.answer("jobs", "get-logs", name, "--limit", "2", "--all-pages")
+        return [line["message"] for line in page["data"]]
+
+
+@pytest.fixture
+def cli(nemo: Nemo, workspace: str) -> Cli:
+    return Cli(nemo, workspace)
+
+
+def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, stack: Stack) -> None:
+    """The CLI has no command that follows: whoever wants to repeats `get-logs`."""
+    created = cli.submit(
+        "train",
+        # For five seconds, and on a slow machine for as long as it takes the CLI to look twice.
+        "i=0; while [ $i -lt 5 ] || [ ! -e seen ]; do i=$((i + 1)); echo line $i; sleep 1; done",
+    )
+    assert (created["name"], created["status"]) == ("train", "created")
+    stack.wait_until(lambda: cli.log("train"), "there is something to read")
+    first = cli.log("train")
+    stack.wait_until(lambda: len(cli.log("train")) > len(first), "there is more to read")
+    assert cli.status("train") == "active"
+    (stack.data_dir / "runs" / created["id"] / "seen").touch()
+    stack.wait_until(lambda: cli.status("train") == "completed", "the job completes")
+
+    log = cli.log("train")
+    assert log == [f"line {number + 1}" for number in range(len(log))]
+    assert len(log) >= 5
+    assert log[: len(first)] == first
+    completed = cli.answer("jobs", "list", "--filter.status", "completed")
+    assert [job["name"] for job in completed["data"]] == ["train"]
+
+
+def test_of_a_cancelled_job_that_defies_sigterm_no_process_is_left(cli: Cli, stack: Stack) -> None:
+    word, others = unique_seconds(), unique_seconds()
+    cli.submit("train", stubborn(word))
+    cli.submit("other", f"sleep {others}")
+    stack.wait_until(lambda: len(living(word)) >= FEWEST and living(others), "both jobs run")
+
+    cli.answer("jobs", "cancel", "train")
+    stack.wait_until(lambda: cli.status("train") == "cancelled", "the job is cancelled")
+
+    assert living(word) == []
+    assert "not yet" in cli.log("train"), "it was not even asked"
+    assert living(others) != []
+    assert cli.say("jobs", "delete", "other") == DELETED
+    stack.wait_until(lambda: living(others) == [], "the deleted job ends")
+
+
+def test_a_result_is_downloaded_as_the_job_has_left_it(
+    cli: Cli, stack: Stack, workspace: str, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 4096
+    job = cli.submit(
+        "train",
+        f"""{sys.executable} -c 'import os; """
+        f"""open(os.environ["WORKSPACES_RESULTS_DIR"] + "/weights", "wb").write(bytes(range(256)) * 4096)'""",
+    )
+    stack.wait_until(lambda: cli.status("train") == "completed", "the job completes")
+
+    assert [result["name"] for result in cli.answer("jobs", "results", "list", "train")["data"]] == [
+        "weights"
+    ]
+    told = cli.answer("jobs", "results", "get", "weights", "--job", "train")
+    assert told["artifact_url"] == f"{workspace}/{job['fileset']}#results/weights"
+    cli.say("jobs", "results", "download", "weights", "--job", "train", "-o", tmp_path / "weights")
+
+    assert (tmp_path / "weights").read_bytes() == content
+
+
+def test_a_deployment_serves_until_it_is_deleted_and_then_nothing_of_it_runs(
+    cli: Cli, stack: Stack, workspace: str
+) -> None:
+    word = unique_seconds()
+    serve = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
+    # The server has a child that ignores SIGTERM, and is one of a shell that does so too.
+    script = f"trap '' TERM; sleep {word} & \"$@\" & wait"
+    executor = {
+        "gpu": 0,
+        "health_check_path": "/",
+        "override_config": {"command": ["sh", "-c", script, word, *serve]},
+    }
+    deployment, config = ("inference", "deployments"), ("inference", "deployment-configs")
+    cli.answer(
+        *config, "create", "server", "--engine", "generic", "--model-spec", "{}",
+        "--executor-config", json.dumps(executor),
+    )  # fmt: skip
+    assert cli.answer(*config, "get", "server")["name"] == "server"
+
+    created = cli.answer(*deployment, "create", "serving", "--config", "server")
+    assert (created["status"], created["config"]) == ("CREATED", "server")
+    cli.say("wait", "inference", "deployment", "serving", "--no-check-gateway", "--timeout", "60")
+    told = cli.answer(*deployment, "get", "serving")["status_message"]
+    [address] = re.findall(r"http://\S+", told)
+    assert httpx.get(address).status_code == 200
+    port = urlsplit(address).port
+    assert port
+    assert not port_is_free(port)
+    assert len(living(word)) >= 3
+    assert "still reference it" in cli.refused(*config, "delete", "server")
+
+    assert cli.say(*deployment, "delete", "serving") == DELETED
+    stack.wait_until(
+        lambda: cli.answer(*deployment, "get", "serving")["status"] == "DELETED",
+        "the deployment is torn down",
+    )
+
+    assert living(word) == []
+    assert port_is_free(port)
+    assert cli.say(*config, "delete", "server") == DELETED
+    assert "not found" in cli.refused(*config, "get", "server")
