@@ -169,6 +169,8 @@ class Settings(BaseSettings):
     """An API to which nobody has to log in, as of `kubectl proxy`; empty is the cluster around, or the kubeconfig."""
     deployment_start_seconds: PositiveFloat = 300
     """A deployment whose health check has not succeeded after this long is an ERROR."""
+    deleted_deployment_seconds: NonNegative = 30
+    """How long a deployment is shown as DELETED before the sweep removes it; clients wait for it to be not found."""
 
     deletion_grace: NonNegative = 0
     """Seconds between DELETE and the first destruction, in which the deletion can be restored."""

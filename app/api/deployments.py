@@ -158,8 +158,8 @@ def create_deployment_version(call: Call, workspace: str, name: str, body: NewVe
 def delete_deployment(call: Call, workspace: str, name: str) -> Response | None:
     """Delete a deployment with all its versions.
 
-    202: the versions are DELETING until the runtime has seen them stop. Repeated once all are DELETED it
-    removes them for good: 204.
+    202: the versions are DELETING until the runtime has seen them stop, then DELETED for half a minute, then
+    gone. Repeated once all are DELETED it removes them at once: 204.
     """
     return _delete(call, workspace, name, None)
 

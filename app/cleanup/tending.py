@@ -18,6 +18,7 @@ from app.lifecycle import DeletionState
 from app.logs import get_logger
 from app.models import CleanupControl, Deletion, Workspace
 from app.runtime.orphans import find_orphans
+from app.services import deployments
 
 log = get_logger(__name__)
 
@@ -42,7 +43,8 @@ def sweep(context: Context, *, now: datetime) -> Swept:
     """Ring for everything that is due and that nobody works on, whatever became of its message.
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
-    silent, and rings for those that have none. Any number of sweeps may run at once.
+    silent, rings for those that have none, and removes deployments that were DELETED long enough to be seen so.
+    Any number of sweeps may run at once.
     """
     with session_scope(context.sessions) as session:
         session.execute(update(CleanupControl).values(last_sweep_at=now))
@@ -50,6 +52,9 @@ def sweep(context: Context, *, now: datetime) -> Swept:
         reattempted = _reattempt_failed(session, now=now)
     with session_scope(context.sessions) as session:
         runtime.mark_lost(session, now=now)
+    shown_until = now - timedelta(seconds=context.settings.deleted_deployment_seconds)
+    with session_scope(context.sessions) as session:
+        deployments.remove_gone(session, until=shown_until)
     quiet = timedelta(seconds=context.settings.ring_again_seconds)
     with session_scope(context.sessions) as session:
         messages, oldest_s = _due(session, now=now, quiet=quiet)

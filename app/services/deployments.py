@@ -1,5 +1,6 @@
 """Deployments: versions of long-lived servers, each made from a version of a configuration."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from app import clock
 from app.access.authorize import Actor
 from app.db import insert_unique
 from app.errors import NameTaken, NotFound, WrongState
-from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus
+from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
 from app.models import Deployment, Workspace
 from app.services.deployment_configs import config_to_use
 from app.services.projects import require_project
@@ -18,6 +19,8 @@ from app.services.workspaces import writable_workspace
 
 HISTORY_LIMIT = 100
 """Entries of a status history: months of a healthy life, and still one small row for one that flaps."""
+
+_REMOVED_AT_ONCE = 200  # Bounds the transaction; the next sweep removes the rest.
 
 _ENDING = (DeploymentStatus.DELETING, DeploymentStatus.DELETED)
 
@@ -169,6 +172,29 @@ def replace_older(session: Session, deployment: Deployment, *which: ColumnElemen
     for one in older:
         _towards_deleted(session, one, f"Replaced by version {deployment.entity_version}")
     return older
+
+
+def remove_gone(session: Session, *, until: datetime) -> int:
+    """Remove the versions that have been DELETED since `until` or longer, as a repeated DELETE does; how many.
+
+    Not in a workspace that is being deleted: there the cascade removes and counts them. Does not commit.
+    """
+    due = (
+        select(Deployment.id)
+        .join(Workspace, Workspace.id == Deployment.workspace_id)
+        .where(
+            Deployment.status == DeploymentStatus.DELETED,
+            Deployment.host.is_(None),
+            Deployment.updated_at <= until,
+            Workspace.state == WorkspaceState.ACTIVE,
+        )
+        .order_by(Deployment.updated_at)
+        .limit(_REMOVED_AT_ONCE)
+        .with_for_update(of=Deployment, skip_locked=True)  # two sweeps share the work
+    )
+    ids = session.scalars(due).all()
+    session.execute(delete(Deployment).where(Deployment.id.in_(ids)))
+    return len(ids)
 
 
 def is_gone(deployment: Deployment) -> bool:

@@ -10,8 +10,8 @@ from uuid_utils.compat import uuid7
 from app.cleanup import plan, tending
 from app.cleanup.outcomes import Failed, Finished
 from app.db import session_scope
-from app.lifecycle import DeletionState, WorkspaceState
-from app.models import CleanupControl, Deletion, DeletionEvent, Workspace
+from app.lifecycle import DeletionState, DeploymentStatus, WorkspaceState
+from app.models import CleanupControl, Deletion, DeletionEvent, Deployment, Workspace
 from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.actors import trusted
@@ -111,6 +111,22 @@ def test_reopening_leaves_failures_that_are_not_due_alone(session, context, dele
 
     assert tending.sweep(context, now=clock.now()).reattempted == 0
     assert the(session, deletion_id).state is DeletionState.FAILED
+
+
+def test_the_sweep_removes_a_deployment_that_was_shown_as_deleted_long_enough(session, context, clock):
+    deployment = factories.make_deployment(
+        session, factories.make_workspace(session), status=DeploymentStatus.DELETED
+    )
+    deployment.updated_at = clock.now()
+    session.commit()
+
+    clock.pass_(29)
+    tending.sweep(context, now=clock.now())
+    assert session.scalars(select(Deployment.name)).all() == ["chat"]
+    clock.pass_(1)
+    tending.sweep(context, now=clock.now())
+
+    assert session.scalars(select(Deployment.name)).all() == []
 
 
 def test_the_audit_is_content_with_what_belongs_to_somebody(session, context, clock):

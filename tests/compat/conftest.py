@@ -25,7 +25,8 @@ def programs() -> Path:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """API, workers, beat, PostgreSQL and Valkey as real processes."""
-    with Stack(tmp_path_factory.mktemp("stack"), stop_grace_seconds=1) as stack:
+    settings = {"stop_grace_seconds": 1, "deleted_deployment_seconds": 5, "sweep_seconds": 2}
+    with Stack(tmp_path_factory.mktemp("stack"), **settings) as stack:
         yield stack
 
 

@@ -1,12 +1,14 @@
 """Every move of a deployment, its history, and what holds its configuration."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from time import monotonic
 
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from app import clock
 from app.context import Context
 from app.db import session_scope
 from app.errors import Conflict, WrongState
@@ -71,6 +73,26 @@ def test_a_deployment_of_a_workspace_that_is_being_deleted_waits_for_its_host_if
 
     session.refresh(deployment)
     assert first is second is deployment.status is after
+
+
+def test_what_has_been_deleted_for_long_is_removed_and_nothing_else(session: Session) -> None:
+    home = make_workspace(session)
+    ages = {"old": 31, "fresh": 29, "held": 31, "serving": 31}
+    rows = {name: make_deployment(session, home, name, DeploymentStatus.DELETED) for name in ages}
+    doomed = make_deployment(
+        session, make_workspace(session, "doomed", state=WorkspaceState.DELETING), "doomed"
+    )
+    rows["held"].host = "here"  # which has not seen yet that nothing of it is left
+    rows["serving"].status, doomed.status = DeploymentStatus.READY, DeploymentStatus.DELETED
+    for name, age in ages.items():
+        rows[name].updated_at = clock.now() - timedelta(seconds=age)
+    doomed.updated_at = clock.now() - timedelta(seconds=31)
+    session.commit()
+
+    assert deployments.remove_gone(session, until=clock.now() - timedelta(seconds=30)) == 1
+
+    left = session.scalars(select(Deployment.name).order_by(Deployment.name)).all()
+    assert left == ["doomed", "fresh", "held", "serving"]
 
 
 def test_stopping_a_deployment_that_is_gone_says_so(session: Session) -> None:
