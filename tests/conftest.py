@@ -21,6 +21,8 @@ from app.storage import BlobStore
 from devstack.servers import EmbeddedPostgres
 from tests.support.bell import RecordingBell
 
+pytest_plugins = ["tests.support.figures"]
+
 ROOT = Path(__file__).parent.parent
 
 

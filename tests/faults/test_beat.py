@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 from app.cleanup.kinds import ORDER
-from tests.faults.conftest import Measured
 from tests.faults.world import RING_LOST_S, WORK_S, World, seconds_since
+from tests.support.figures import Within
 
 
-def test_a_ring_that_was_lost_is_made_good_by_the_sweep(world: World, within: Measured) -> None:
+def test_a_ring_that_was_lost_is_made_good_by_the_sweep(world: World, within: Within) -> None:
     unheard, heard = world.fill(), world.fill()
     world.one("beat").stop()
     world.stack.valkey.stop()
@@ -31,7 +31,7 @@ def test_a_ring_that_was_lost_is_made_good_by_the_sweep(world: World, within: Me
     assert world.left_of(unheard.id) == []
 
 
-def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Measured) -> None:
+def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Within) -> None:
     doomed, neighbour = [world.fill() for _ in range(3)], world.fill()
     second = world.stack.start(
         "beat", WORKSPACES_DATA_DIR=str(tmp_path)

@@ -5,12 +5,12 @@ import time
 import pytest
 
 from app.cleanup.kinds import ORDER
-from tests.faults.conftest import Measured
 from tests.faults.world import FINALIZE, WORK_S, WORKER_LOST_S, World, seconds_since
+from tests.support.figures import Within
 
 
 @pytest.mark.parametrize("phase", [*(kind.name for kind in ORDER), FINALIZE])
-def test_what_a_killed_worker_began_another_one_ends(world: World, phase: str, within: Measured) -> None:
+def test_what_a_killed_worker_began_another_one_ends(world: World, phase: str, within: Within) -> None:
     doomed, neighbour = world.fill(), world.fill()
     worker = world.one("worker")
     world.pause(paused=True)

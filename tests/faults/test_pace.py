@@ -10,8 +10,8 @@ from threading import Event
 
 import httpx
 
-from tests.faults.conftest import Measured
 from tests.faults.world import RING_LOST_S, WORK_S, World, seconds_since
+from tests.support.figures import Within
 
 ENTITIES, FILES, JOBS = (
     "/apis/entities/v2/workspaces",
@@ -68,7 +68,7 @@ class Request:
         return self.status < 400
 
 
-def test_nothing_is_created_once_delete_has_answered(world: World, within: Measured) -> None:
+def test_nothing_is_created_once_delete_has_answered(world: World, within: Within) -> None:
     workspace, neighbour = world.fill(each=0), world.fill()
     assert create_fileset(world.stack.client, workspace.name, "shared").is_success
     requests: list[Request] = []

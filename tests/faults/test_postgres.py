@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.conftest import Measured
 from tests.faults.world import WORK_S, WORKER_LOST_S, World, seconds_since
+from tests.support.figures import Within
 
 
 @pytest.mark.parametrize("phase", ["filesets", "entities"])
@@ -14,7 +14,7 @@ from tests.faults.world import WORK_S, WORKER_LOST_S, World, seconds_since
     "end", [lambda server: server.stop(), lambda server: server.kill()], ids=["stop", "kill"]
 )
 def test_a_restart_of_postgres_delays_a_deletion_and_nothing_else(
-    world: World, phase: str, end: Callable[[object], None], within: Measured
+    world: World, phase: str, end: Callable[[object], None], within: Within
 ) -> None:
     doomed, neighbour = world.fill(), world.fill()
     world.pause(paused=True)

@@ -6,8 +6,8 @@ from statistics import median
 import pytest
 import redis
 
-from tests.faults.conftest import Measured
 from tests.faults.world import RING_LOST_S, WORK_S, World, seconds_since
+from tests.support.figures import Within
 
 OUTAGE_S = 30.0
 # A worker looks for a lost Redis every other second.
@@ -15,7 +15,7 @@ RECONNECT_S = 2.0
 DELETES = 15
 
 
-def test_a_flushed_redis_loses_no_deletion(world: World, within: Measured) -> None:
+def test_a_flushed_redis_loses_no_deletion(world: World, within: Within) -> None:
     doomed, neighbour = [world.fill() for _ in range(3)], world.fill()
     world.pause(paused=True)
     first = world.delete(doomed[0].name)
@@ -35,7 +35,7 @@ def test_a_flushed_redis_loses_no_deletion(world: World, within: Measured) -> No
     assert world.is_untouched(neighbour)
 
 
-def test_an_outage_of_redis_delays_deletions_and_nothing_else(world: World, within: Measured) -> None:
+def test_an_outage_of_redis_delays_deletions_and_nothing_else(world: World, within: Within) -> None:
     doomed, neighbour = [world.fill() for _ in range(2)], world.fill()
     world.pause(paused=True)
     begun = world.delete(doomed[0].name)
@@ -66,7 +66,7 @@ def test_an_outage_of_redis_delays_deletions_and_nothing_else(world: World, with
     assert world.is_untouched(successor)
 
 
-def test_a_hung_redis_does_not_slow_a_delete(world: World, within: Measured) -> None:
+def test_a_hung_redis_does_not_slow_a_delete(world: World, within: Within) -> None:
     def timed_deletes() -> tuple[list[float], list[str]]:
         tenants = [world.fill(each=0) for _ in range(DELETES)]
         took, deletions = [], []
@@ -95,7 +95,7 @@ def test_a_hung_redis_does_not_slow_a_delete(world: World, within: Measured) -> 
 
 
 @pytest.mark.parametrize("ending", ["kill", "stop"])
-def test_a_busy_worker_survives_the_loss_of_redis(world: World, ending: str, within: Measured) -> None:
+def test_a_busy_worker_survives_the_loss_of_redis(world: World, ending: str, within: Within) -> None:
     """Celery 5.7.0 as it is ends here with an AttributeError; see workers/consumer.py."""
     doomed, following = world.fill(), world.fill()
     worker = world.one("worker")

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.models import Fileset
 from app.storage import BlobStore
-from tests.faults.conftest import Measured
 from tests.faults.world import EACH, QUICK, RING_LOST_S, WORK_S, Tenant, World, seconds_since
+from tests.support.figures import Within
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
 from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
 from tests.support.stack import Stack
@@ -83,7 +83,7 @@ def post(stack: Stack, deletion: str, what: str, **body: Any) -> None:
 
 
 def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
-    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Measured
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Within
 ) -> None:
     doomed, neighbour = world.fill(), world.fill()
     neighbours = keys(s3, neighbour)
@@ -146,7 +146,7 @@ def test_a_download_that_the_store_breaks_off_is_not_taken_for_whole(
 
 
 def test_revoked_credentials_fail_at_once_and_a_retry_finishes_once_they_are_restored(
-    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Measured
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Within
 ) -> None:
     doomed, neighbour = world.fill(), world.fill()
     proxy.fail(FORBIDDEN)

@@ -18,8 +18,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.models import Fileset
-from tests.faults.conftest import Measured
 from tests.faults.world import EACH, QUICK, RING_LOST_S, WORK_S, Tenant, World, seconds_since
+from tests.support.figures import Within
 from tests.support.stack import ALL, CHECKOUT, Stack
 
 NAME = "fileset-2"  # of the unremovable one: neither the first nor the last of its kind
@@ -88,7 +88,7 @@ def tasks_of(stack: Stack, deletion: str) -> list[dict[str, Any]]:
 
 
 def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_can(
-    world: World, stack: Stack, within: Measured
+    world: World, stack: Stack, within: Within
 ) -> None:
     doomed, neighbour = world.fill(), world.fill()
     fileset = unremovable_of(world, doomed)
@@ -188,7 +188,7 @@ def flower_told_the_successes(stack: Stack, tenant: Tenant, deletion: str) -> No
 
 
 def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
-    world: World, stack: Stack, within: Measured
+    world: World, stack: Stack, within: Within
 ) -> None:
     doomed, neighbour = world.fill(), world.fill()
     fileset = unremovable_of(world, doomed)
@@ -220,7 +220,7 @@ def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
 
 
 def test_what_is_forbidden_fails_at_once_and_waits_for_a_person(
-    world: World, stack: Stack, within: Measured
+    world: World, stack: Stack, within: Within
 ) -> None:
     doomed, neighbour = world.fill(), world.fill()
     set_fault(stack, unremovable_of(world, doomed), "forbidden")
@@ -245,7 +245,7 @@ def test_what_is_forbidden_fails_at_once_and_waits_for_a_person(
 
 
 def test_a_directory_that_the_system_protects_is_reported_and_goes_once_it_can(
-    world: World, within: Measured
+    world: World, within: Within
 ) -> None:
     doomed = world.fill()
     directory = world.stack.blob_root / "files" / str(doomed.id) / str(unremovable_of(world, doomed)) / "a"
@@ -263,7 +263,7 @@ def test_a_directory_that_the_system_protects_is_reported_and_goes_once_it_can(
     assert world.left_of(doomed.id) == []
 
 
-def retry(world: World, deletion: str, within: Measured) -> None:
+def retry(world: World, deletion: str, within: Within) -> None:
     """What an administrator does once the cause is gone."""
     answer = world.stack.client.post(f"/apis/entities/v2/deletions/{deletion}/retry", headers=ADMIN)
     assert answer.status_code == 200, answer.text
