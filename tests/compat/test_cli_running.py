@@ -11,7 +11,7 @@ import pytest
 
 from devstack.processes import port_is_free
 from tests.compat.nemo import Nemo
-from tests.support.processes import FEWEST, living, stubborn, unique_seconds
+from tests.support.processes import FEWEST, living, stubborn, stubborn_server, unique_seconds
 from tests.support.stack import Stack
 
 DELETED = "✓ Deleted successfully"
@@ -123,13 +123,10 @@ def test_a_deployment_serves_until_it_is_deleted_and_then_nothing_of_it_runs(
     cli: Cli, stack: Stack, workspace: str
 ) -> None:
     word = unique_seconds()
-    serve = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
-    # The server has a child that ignores SIGTERM, and is one of a shell that does so too.
-    script = f"trap '' TERM; sleep {word} & \"$@\" & wait"
     executor = {
         "gpu": 0,
         "health_check_path": "/",
-        "override_config": {"command": ["sh", "-c", script, word, *serve]},
+        "override_config": {"command": stubborn_server(word)},
     }
     deployment, config = ("inference", "deployments"), ("inference", "deployment-configs")
     cli.answer(

@@ -1,26 +1,27 @@
-"""A workspace is deleted while everything in it runs: what the process table, the ports and the disk say afterwards.
+"""A workspace is deleted while everything in it runs: what the process table, the ports and the store say afterwards.
 
 The peer leaves jobs and servers running, and files of uploads that were under way (its weaknesses W3, W10, W11, W14).
 """
 
 import logging
-import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from app.runtime.process import MARK
-from tests.runtime.runs import STUBBORN
+from devstack.processes import port_is_free
+from tests.support.figures import Within
+from tests.support.processes import FEWEST, living, stubborn, stubborn_server, unique_seconds
 from tests.support.stack import Stack
+from tests.support.stores import STORES, Store, keeping
 
 JOBS, DEPLOYMENTS, UPLOADS = 20, 5, 4
+GONE_WITHIN_S = (
+    60.0  # Twice what it takes two busy cores; no bound of the product, which would wait for longer.
+)
 SETTINGS: dict[str, Any] = {
     "runtime_lease_seconds": 4,
     "runtime_poll_seconds": 0.2,
@@ -33,50 +34,49 @@ SETTINGS: dict[str, Any] = {
     "runtime_host": "here",
 }
 W = "/apis/entities/v2/workspaces"
+MEGABYTE = b"x" * 1024 * 1024
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    environment = {"RUNTIME_CONCURRENCY": "40", "WEB_CONCURRENCY": "2"}
-    with Stack(tmp_path_factory.mktemp("running"), environment=environment, **SETTINGS) as stack:
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with keeping(request.param, tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@pytest.fixture
+def stack(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[Stack]:
+    environment = {"RUNTIME_CONCURRENCY": "40", "WEB_CONCURRENCY": "2", **store.environment}
+    with Stack(
+        tmp_path_factory.mktemp("running"), environment=environment, storage_url=store.url, **SETTINGS
+    ) as stack:
         yield stack
 
 
-def of(ids: list[str]) -> list[psutil.Process]:
-    """Every process on this machine that one of these jobs or deployments has started, however indirectly."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) in ids and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def submit(stack: Stack, workspace: str, number: int) -> str:
-    """A job; every other one ignores SIGTERM and has grandchildren that do so too."""
-    script = f"{STUBBORN} while :; do sleep 0.2; done" if number % 2 else "echo ready; sleep 1000"
+def submit(stack: Stack, workspace: str, name: str, script: str) -> str:
     step = {"name": "main", "executor": {"provider": "subprocess", "command": ["sh", "-c", script]}}
     answer = stack.client.post(
         f"/apis/jobs/v2/workspaces/{workspace}/jobs",
-        json={"name": f"job-{number}", "source": "tests", "spec": {}, "platform_spec": {"steps": [step]}},
+        json={"name": name, "source": "tests", "spec": {}, "platform_spec": {"steps": [step]}},
     )
     assert answer.status_code == 201, answer.text
     job_id: str = answer.json()["id"]
     return job_id
 
 
-def deploy(stack: Stack, workspace: str, number: int) -> str:
+def deploy(stack: Stack, workspace: str, command: list[str], *, number: int) -> list[str]:
+    """So many servers of one configuration; their ids."""
     base = f"/apis/models/v2/workspaces/{workspace}"
-    if number == 0:
-        command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
-        executor = {"gpu": 0, "health_check_path": "/", "override_config": {"command": command}}
-        config = {"name": "server", "engine": "generic", "model_spec": {}, "executor_config": executor}
-        assert stack.client.post(f"{base}/deployment-configs", json=config).status_code == 201
-    answer = stack.client.post(f"{base}/deployments", json={"name": f"server-{number}", "config": "server"})
-    assert answer.status_code == 201, answer.text
-    deployment_id: str = answer.json()["id"]
-    return deployment_id
+    executor = {"gpu": 0, "health_check_path": "/", "override_config": {"command": command}}
+    config = {"name": "server", "engine": "generic", "model_spec": {}, "executor_config": executor}
+    assert stack.client.post(f"{base}/deployment-configs", json=config).status_code == 201
+    ids = []
+    for one in range(number):
+        wanted = {"name": f"server-{one}", "config": "server"}
+        answer = stack.client.post(f"{base}/deployments", json=wanted)
+        assert answer.status_code == 201, answer.text
+        ids.append(answer.json()["id"])
+    return ids
 
 
 def statuses(stack: Stack, path: str) -> list[str]:
@@ -89,65 +89,68 @@ def ports(stack: Stack, workspace: str) -> list[int]:
     return [int(one["status_message"].rpartition(":")[2]) for one in page["data"]]
 
 
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+class Upload:
+    """A client that sends without end, until it is told to come to one."""
 
+    def __init__(self, stack: Stack, workspace: str, path: str) -> None:
+        self._url = f"{stack.api_url}/apis/files/v2/workspaces/{workspace}/filesets/data/-/{path}"
+        self._is_over = threading.Event()
+        self._answer = 0
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
 
-class Uploads:
-    """Clients that send without end, until the server has enough of them."""
-
-    def __init__(self, stack: Stack, workspace: str) -> None:
-        self.base = f"{stack.api_url}/apis/files/v2/workspaces/{workspace}/filesets"
-        assert httpx.post(self.base, json={"name": "data"}).status_code == 200
-        self.is_over = threading.Event()
-        self.answers: list[int] = []
-        self.started = threading.Semaphore(0)
-        self.threads = [threading.Thread(target=self._send, args=[i]) for i in range(UPLOADS)]
-        for thread in self.threads:
-            thread.start()
-        for _ in self.threads:
-            assert self.started.acquire(timeout=20)
-
-    def _send(self, number: int) -> None:
+    def _send(self) -> None:
         def content() -> Iterator[bytes]:
-            yield b"x" * 1_000_000
-            self.started.release()
-            while not self.is_over.wait(0.05):
+            for _ in range(9):  # More than a part of a multipart upload: something of it lies in a bucket.
+                yield MEGABYTE
+            while not self._is_over.wait(0.05):
                 yield b"x" * 10_000
 
-        try:
-            answer = httpx.put(f"{self.base}/data/-/late-{number}", content=content(), timeout=60)
-            self.answers.append(answer.status_code)
-        except httpx.TransportError:
-            self.answers.append(0)
+        with suppress(httpx.TransportError):
+            self._answer = httpx.put(self._url, content=content(), timeout=60).status_code
 
-    def end(self) -> list[int]:
-        self.is_over.set()
-        for thread in self.threads:
-            thread.join(60)
-        return self.answers
+    def end(self) -> int:
+        """The status it was answered with, 0 if the server hung up."""
+        self._is_over.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self._answer
 
 
-def files_below(directory: Path, workspace_id: str) -> list[str]:
-    return [str(path) for path in directory.rglob("*") if workspace_id in str(path) and path.is_file()]
-
-
-def test_a_workspace_goes_with_everything_that_runs_in_it(stack: Stack) -> None:
-    workspace = stack.client.post(W, json={"name": "busy"}).json()
+def test_a_workspace_goes_with_everything_that_runs_in_it(stack: Stack, store: Store, within: Within) -> None:
     stack.client.post(W, json={"name": "neighbour"})
-    neighbour = submit(stack, "neighbour", 0)
-    ids = [deploy(stack, "busy", number) for number in range(DEPLOYMENTS)]
-    ids += [submit(stack, "busy", number) for number in range(JOBS)]
+    word, neighbours = unique_seconds(), unique_seconds()
+    submit(stack, "neighbour", "job", f"sleep {neighbours}")
+    stack.client.post("/apis/files/v2/workspaces/neighbour/filesets", json={"name": "data"})
+    stack.client.put("/apis/files/v2/workspaces/neighbour/filesets/data/-/kept", content=b"kept")
+    kept = store.paths()
+    assert any("kept" in path for path in kept)
+
+    workspace_id = stack.client.post(W, json={"name": "busy"}).json()["id"]
+    files = "/apis/files/v2/workspaces/busy/filesets"
+    assert stack.client.post(files, json={"name": "data"}).is_success
+    assert stack.client.put(f"{files}/data/-/whole", content=MEGABYTE).is_success
+    ids = deploy(stack, "busy", stubborn_server(word), number=DEPLOYMENTS)
+    for number in range(JOBS):
+        script = stubborn(word) if number % 2 else f"sleep {word}; :"
+        ids.append(submit(stack, "busy", f"job-{number}", script))
     jobs, deployments = "/apis/jobs/v2/workspaces/busy/jobs", "/apis/models/v2/workspaces/busy/deployments"
     stack.wait_until(lambda: statuses(stack, jobs) == ["active"] * JOBS, "all jobs run", timeout_s=90)
     stack.wait_until(
         lambda: statuses(stack, deployments) == ["READY"] * DEPLOYMENTS, "all servers serve", timeout_s=90
     )
+    # Of each server and each modest job its keeper, itself, and what it sleeps with.
+    fewest = FEWEST * JOBS // 2 + 3 * JOBS // 2 + 3 * DEPLOYMENTS
+    stack.wait_until(lambda: len(living(word)) >= fewest, "every process of them lives")
     bound = ports(stack, "busy")
-    assert all(is_listening(port) for port in bound)
-    assert len(of(ids)) >= 2 * (JOBS + DEPLOYMENTS)  # at least its keeper and itself of each
-    uploads = Uploads(stack, "busy")
+    assert not any(port_is_free(port) for port in bound)
+    uploads = [Upload(stack, "busy", f"late-{number}") for number in range(UPLOADS)]
+    stack.wait_until(
+        lambda: (
+            sum("late" in path or "staging" in path for path in set(store.paths()) - set(kept)) >= UPLOADS
+        ),
+        "something of each upload is in the store",
+    )
 
     deletion = stack.client.delete(f"{W}/busy").json()["deletion_id"]
 
@@ -158,23 +161,29 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(stack: Stack) -> None:
         report = stack.client.get(address).json()
         assert report["state"] in {"DELETING", "DONE"}, report
         if report["phase"] == "filesets" and not answers:
-            answers.extend(uploads.end())  # the server has to notice at the latest when they want to publish
+            answers.extend(upload.end() for upload in uploads[: UPLOADS // 2])
         return report["state"] == "DONE"
 
     took_s = stack.wait_until(is_done, "the deletion is DONE", timeout_s=120)
-    answers.extend(uploads.end() if not answers else [])
 
-    assert of(ids) == []
-    assert [port for port in bound if is_listening(port)] == []
+    assert living(word) == []
+    assert [port for port in bound if not port_is_free(port)] == []
     assert not any((stack.data_dir / "runs" / one).exists() for one in ids)
+    # The others have noticed nothing yet: they do when they want to publish what they have sent.
+    answers.extend(upload.end() for upload in uploads[len(answers) :])
     assert set(answers) <= {0, 404}, answers
-    assert files_below(stack.blob_root, workspace["id"]) == []
-    assert len(of([neighbour])) >= 2
+    assert [path for path in store.paths() if workspace_id in path] == []
+    assert store.paths() == kept
     report = stack.client.get(address).json()
     assert (report["deleted"]["jobs"], report["deleted"]["deployments"]) == (JOBS, DEPLOYMENTS)
-    print(f"{JOBS} jobs, {DEPLOYMENTS} deployments and {UPLOADS} uploads were gone in {took_s:.1f} s")  # noqa: T201 -- a figure
-    stack.client.post("/apis/jobs/v2/workspaces/neighbour/jobs/job-0/cancel")
-    stack.wait_until(lambda: of([neighbour]) == [], "the neighbour's job is gone, now that it was cancelled")
+    scheme = store.url.partition(":")[0]
+    within(
+        f"{JOBS} jobs, {DEPLOYMENTS} deployments, {UPLOADS} uploads, {scheme}: gone", took_s, GONE_WITHIN_S
+    )
+
+    assert len(living(neighbours)) >= 2
+    stack.client.post("/apis/jobs/v2/workspaces/neighbour/jobs/job/cancel")
+    stack.wait_until(lambda: living(neighbours) == [], "the neighbour's job is gone once it is cancelled")
 
 
 def test_a_host_that_never_answers_ends_in_failed_and_can_be_skipped(
@@ -183,9 +192,9 @@ def test_a_host_that_never_answers_ends_in_failed_and_can_be_skipped(
     settings = SETTINGS | {"waiting_limit_seconds": 2, "fruitless_passes": 2, "backoff_cap_seconds": 0.5}
     with Stack(tmp_path_factory.mktemp("gone"), **settings) as stack:
         stack.client.post(W, json={"name": "stranded"})
-        job = submit(stack, "stranded", 0)
-        path = "/apis/jobs/v2/workspaces/stranded/jobs"
-        stack.wait_until(lambda: statuses(stack, path) == ["active"], "the job runs")
+        word = unique_seconds()
+        job = submit(stack, "stranded", "job", stubborn(word))
+        stack.wait_until(lambda: len(living(word)) >= FEWEST, "the job runs")
         for part in stack.running("runtime"):
             part.kill()
 
@@ -199,7 +208,7 @@ def test_a_host_that_never_answers_ends_in_failed_and_can_be_skipped(
         (failure,) = [one for one in report["failures"] if one["kind"] == "jobs"]
         assert "waiting for host 'here'" in failure["message"]
         assert failure["resource_id"] == job
-        stack.wait_until(lambda: of([job]) == [], "the keeper ended the job when its worker died")
+        stack.wait_until(lambda: living(word) == [], "the keeper ended the job when its worker died")
         reason = {"kind": "jobs", "resource_id": job, "reason": "that machine is gone"}
         assert stack.client.post(f"{address}/skip", json=reason).status_code == 200
         stack.wait_until(lambda: stack.client.get(address).json()["state"] == "DONE", "it is DONE")

@@ -3,6 +3,7 @@
 Imports nothing beyond the standard library: the tests inside the peer's environment use it too.
 """
 
+import sys
 import uuid
 from pathlib import Path
 
@@ -41,3 +42,13 @@ def stubborn(word: str) -> str:
 
 FEWEST = 7
 """The keeper, the script with its child and that one's, the grandchild with its own, and the script's own pause."""
+
+
+def stubborn_server(word: str) -> list[str]:
+    """The command of a deployment that serves, with a child; both ignore SIGTERM and have `word` on their lines."""
+    serve = (
+        "import sys, http.server as it; "
+        "it.test(it.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"
+    )
+    script = f"trap '' TERM; sleep {word} & exec \"$@\""
+    return ["sh", "-c", script, "sh", sys.executable, "-c", serve, "{port}", word]

@@ -1,7 +1,6 @@
 """A server that speaks S3: moto's, and what it has to be corrected in to answer as S3 does. Run as a program."""
 
 import sys
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -9,21 +8,22 @@ from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 from moto.server import main
 
-complete = S3Backend.complete_multipart_upload
+
+def _only_if_there(name: str) -> None:
+    """Let a method answer 404 for an upload that was aborted; moto stumbles over it and answers 500."""
+    original = getattr(S3Backend, name)
+
+    @wraps(original)
+    def checked(backend: S3Backend, bucket_name: str, multipart_id: str, *args: Any, **kwargs: Any) -> Any:
+        if multipart_id not in backend.get_bucket(bucket_name).multiparts:
+            raise NoSuchUpload(upload_id=multipart_id)
+        return original(backend, bucket_name, multipart_id, *args, **kwargs)
+
+    setattr(S3Backend, name, checked)
 
 
-@wraps(complete)
-def complete_if_there(
-    backend: S3Backend, bucket_name: str, multipart_id: str, *args: Any, **kwargs: Any
-) -> Any:
-    """Answer 404 for an upload that was aborted; moto stumbles over it and answers 500."""
-    if multipart_id not in backend.get_bucket(bucket_name).multiparts:
-        raise NoSuchUpload(upload_id=multipart_id)
-    return complete(backend, bucket_name, multipart_id, *args, **kwargs)
-
-
-replacement: Callable[..., Any] = complete_if_there
-S3Backend.complete_multipart_upload = replacement  # type: ignore[method-assign] -- the correction
+for _name in ("upload_part", "complete_multipart_upload"):
+    _only_if_there(_name)
 
 if __name__ == "__main__":
     main(sys.argv[1:])
