@@ -4,8 +4,9 @@ import logging
 import signal
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
+import httpx
 import psutil
 import pytest
 from sqlalchemy import create_engine, delete
@@ -14,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from app.models import Job, JobLog
 from app.runtime.process import MARK
 from tests.runtime.runs import STUBBORN
+from tests.support.processes import FEWEST, living, stubborn, stubborn_server, unique_seconds
 from tests.support.stack import Part, Stack
 
 SETTINGS: dict[str, Any] = {
@@ -40,8 +42,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def jobs(stack: Stack, request: pytest.FixtureRequest) -> Iterator["Jobs"]:
-    if not stack.running("runtime"):
-        stack.start("runtime")
+    for name in ("runtime", "beat"):
+        if not stack.running(name):
+            stack.start(name)
     jobs = Jobs(stack, f"w-{abs(hash(request.node.name))}")
     yield jobs
     for job_id in jobs.ids:
@@ -81,6 +84,30 @@ class Jobs:
     def wait_for_line(self, name: str, line: str) -> None:
         self.stack.wait_until(lambda: line in self.log(name), f"{name} prints {line}")
 
+    def deploy(self, name: str, command: list[str]) -> None:
+        base = f"/apis/models/v2/workspaces/{self.workspace}"
+        executor = {"gpu": 0, "health_check_path": "/", "override_config": {"command": command}}
+        config = {"name": name, "engine": "generic", "model_spec": {}, "executor_config": executor}
+        assert self.stack.client.post(f"{base}/deployment-configs", json=config).status_code == 201
+        answer = self.stack.client.post(f"{base}/deployments", json={"name": name, "config": name})
+        assert answer.status_code == 201, answer.text
+        self.ids.append(UUID(answer.json()["id"]))
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        answer = self.stack.client.get(f"/apis/models/v2/workspaces/{self.workspace}/deployments/{name}")
+        assert answer.is_success, answer.text
+        return dict(answer.json())
+
+    def wait_for_deployment(self, name: str, status: str) -> None:
+        self.stack.wait_until(lambda: self.deployment(name)["status"] == status, f"{name} is {status}")
+
+    def serves(self, name: str) -> bool:
+        found = self.deployment(name)
+        try:
+            return found["status"] == "READY" and httpx.get(found["status_message"].split()[-1]).is_success
+        except httpx.TransportError:
+            return False
+
     @staticmethod
     def processes(job_id: UUID) -> list[psutil.Process]:
         """Whatever carries the mark of the job, as the kernel tells it."""
@@ -96,6 +123,11 @@ class Jobs:
     def is_nothing_left(self) -> bool:
         runs = self.stack.data_dir / "runs"
         return not any(self.processes(one) or (runs / str(one)).exists() for one in self.ids)
+
+
+def keepers_of(worker: Part) -> list[psutil.Process]:
+    below = psutil.Process(worker.process.pid).children(recursive=True)
+    return [one for one in below if any("keeper.py" in part for part in one.cmdline())]
 
 
 def test_the_log_of_a_job_can_be_followed_while_it_runs_and_its_result_downloaded(jobs: Jobs) -> None:
@@ -129,32 +161,74 @@ def test_a_stubborn_job_is_cancelled_and_deleted_with_all_its_processes(jobs: Jo
 
 
 def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(jobs: Jobs) -> None:
-    token = str(uuid4().int)[:12]
+    token = unique_seconds()
     escape = f"(env -i setsid sh -c 'touch out; sleep {token}; :' &); until [ -e out ]; do sleep 0.1; done; "
     jobs.submit("escaping", f"{escape} kill -9 $PPID; sleep 600")
 
     jobs.wait_for("escaping", "error")
 
     assert jobs.get("escaping")["error_details"]["message"] == "step 'main' was ended by signal 9"
-    assert not any(token in part for process in psutil.process_iter() for part in told(process))
+    assert living(token) == []
     assert jobs.is_nothing_left()
-
-
-def told(process: psutil.Process) -> list[str]:
-    """The command line of a process, as far as it has any."""
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 def kill_with_keepers(worker: Part) -> None:
     """Kill a worker so that nobody looks after what its jobs have started."""
     worker.process.send_signal(signal.SIGSTOP)
-    for keeper in psutil.Process(worker.process.pid).children(recursive=True):
-        if any("keeper.py" in part for part in keeper.cmdline()):
-            keeper.send_signal(signal.SIGKILL)
+    for keeper in keepers_of(worker):
+        keeper.kill()
     worker.kill()
+
+
+def test_of_a_worker_that_is_killed_nothing_lives_and_its_deployments_serve_again(jobs: Jobs) -> None:
+    word, serving = unique_seconds(), unique_seconds()
+    jobs.submit("train", stubborn(word))
+    jobs.deploy("chat", stubborn_server(serving))
+    jobs.stack.wait_until(lambda: len(living(word)) >= FEWEST, "the job runs")
+    jobs.wait_for_deployment("chat", "READY")
+    before = set(living(serving))
+
+    [worker] = jobs.stack.running("runtime")
+    worker.process.kill()
+    worker.process.wait()
+
+    # Without any worker: the kernel tells the keepers that theirs has died.
+    jobs.stack.wait_until(lambda: living(word) + living(serving) == [], "nothing of them lives")
+    jobs.wait_for("train", "error")
+    assert jobs.get("train")["error_details"]["message"] == "runner lost: the job was active on host 'here'"
+    jobs.wait_for_deployment("chat", "LOST")
+    assert jobs.deployment("chat")["status_message"] == "runner lost on host 'here'"
+
+    jobs.stack.start("runtime")
+    jobs.wait_for_deployment("chat", "READY")
+    assert jobs.serves("chat")
+    assert len(living(serving)) == len(before)
+    assert living(word) == []
+    assert jobs.get("train")["status"] == "error"
+
+
+def test_what_was_left_on_a_host_is_looked_after_at_the_start_of_its_worker_also_while_nobody_sweeps(
+    jobs: Jobs,
+) -> None:
+    word, serving = unique_seconds(), unique_seconds()
+    jobs.submit("train", f"trap '' TERM; (setsid sh -c 'sleep {word}; :' &); sleep {word}; :")
+    jobs.deploy("chat", stubborn_server(serving))
+    jobs.stack.wait_until(lambda: len(living(word)) >= 5, "the job runs")
+    jobs.wait_for_deployment("chat", "READY")
+    for beat in jobs.stack.running("beat"):
+        beat.kill()
+
+    [worker] = jobs.stack.running("runtime")
+    kill_with_keepers(worker)
+    left = {*living(word), *living(serving)}
+    assert len(left) >= 4 + 2, "with their keepers nobody ends them"
+
+    jobs.stack.start("runtime")
+    jobs.wait_for("train", "error")
+    assert jobs.get("train")["error_details"]["message"] == "runner lost: the job was active on host 'here'"
+    jobs.stack.wait_until(lambda: not left & set(living(word) + living(serving)), "what was left is gone")
+    jobs.stack.wait_until(lambda: jobs.serves("chat"), "it serves again")
+    assert jobs.stack.running("beat") == []
 
 
 def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that_nothing_is_left(
