@@ -156,6 +156,38 @@ def test_what_never_stops_becomes_an_error_after_the_waiting_limit(session, cont
     assert "more than 900 s" in last.reason
 
 
+def test_a_deployment_whose_host_never_answers_fails_with_that_reason_and_can_be_skipped(
+    session, context, delete, drive, client
+):
+    workspace = factories.make_workspace(session)
+    deployment = factories.make_deployment(session, workspace, status=DeploymentStatus.READY)
+    deployment.host, deployment.runner = "gpu-1", "7@boot:1"
+    workspace_id, deployment_id = workspace.id, deployment.id
+    session.commit()
+    deletion_id = delete("ml-team")
+
+    failed = drive(deletion_id)[-1]
+
+    assert isinstance(failed, Failed)
+    assert "deployments/chat: DELETING" in failed.reason
+    assert (
+        "waiting for host 'gpu-1' to confirm that nothing of it runs; no answer for more than 900 s"
+        in failed.reason
+    )
+    assert session.get(Deployment, deployment_id) is not None
+    response = client.post(
+        f"/apis/entities/v2/deletions/{deletion_id}/skip",
+        json={"kind": "deployments", "resource_id": str(deployment_id), "reason": "that machine burned down"},
+        headers={"X-NMP-Principal-Id": "root@example.com"},
+    )
+    assert response.status_code == 200
+    assert isinstance(drive(deletion_id)[-1], Finished)
+    [failure] = session.scalars(select(DeletionFailure))
+    assert (failure.kind, failure.skipped_by) == ("deployments", "root@example.com")
+    assert the(session, deletion_id).deleted_counts == {}
+    assert not exists(session, workspace_id)
+
+
 def test_one_bad_fileset_keeps_nothing_else_of_its_kind(session, context, delete, drive, faulty):
     workspace = factories.make_workspace(session)
     filesets = [factories.make_fileset(session, workspace, f"fs-{i:02}") for i in range(12)]

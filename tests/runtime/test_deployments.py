@@ -429,6 +429,24 @@ def test_a_runner_that_lost_its_lease_ends_its_server_and_writes_nothing(
     wait_until(lambda: leftovers(serving.id) == [], "its server is gone")
 
 
+def test_a_runner_that_wakes_up_after_it_was_given_up_as_lost_ends_its_server_and_writes_nothing(
+    session: Session, serve: Serve
+) -> None:
+    serving = serve(deploy(session))
+    serving.wait_for(READY)
+
+    # In one transaction, or the runner would renew its lease between the two.
+    session.execute(update(Deployment).values(lease_until=clock.now() - timedelta(seconds=1)))
+    assert deployments.mark_lost(session, now=clock.now()) == 1
+    session.commit()
+
+    lost = serving.end()
+    assert serving.told == "the lease was lost; what had been started was killed"
+    assert (lost.status, lost.address, lost.runner) == (LOST, None, None)
+    assert lost.host
+    wait_until(lambda: leftovers(serving.id) == [], "its server is gone")
+
+
 def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
     session: Session, context: Context, serve: Serve
 ) -> None:

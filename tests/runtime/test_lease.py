@@ -1,0 +1,98 @@
+"""Leases of jobs and deployments: who lost one can write nothing any more."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.lifecycle import DeploymentStatus
+from app.models import Deployment, Job
+from app.runtime import deployments, jobs
+from app.runtime.lease import LeaseLost, renew, write
+from tests.factories import make_deployment, make_job, make_workspace
+
+MODELS = [Job, Deployment]
+NOW = clock.now()
+LATER = NOW + timedelta(minutes=5)
+
+
+def held(session: Session, model: type[Any], **values: Any) -> Any:
+    """A row that a runner holds with the fence 7."""
+    make = make_job if model is Job else make_deployment
+    row = make(session, make_workspace(session))
+    lease = {"host": "here", "runner": "1@boot:1", "fence": 7, "lease_until": NOW, "updated_by": "before"}
+    for name, value in {**lease, **values}.items():
+        setattr(row, name, value)
+    session.commit()
+    return row
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_whoever_holds_the_lease_writes_and_renews(session: Session, model: type[Any]) -> None:
+    row = held(session, model)
+
+    write(session, model, row.id, 7, updated_by="after")
+    renew(session, model, row.id, 7, until=LATER)
+
+    session.refresh(row)
+    assert (row.updated_by, row.lease_until, row.fence) == ("after", LATER, 7)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("fence", "values"),
+    [(6, {}), (8, {}), (7, {"runner": None})],
+    ids=["an outdated fence", "a fence that nobody has got", "released"],
+)
+def test_whoever_does_not_hold_it_changes_nothing(
+    session: Session, model: type[Any], fence: int, values: dict[str, Any]
+) -> None:
+    row = held(session, model, **values)
+
+    with pytest.raises(LeaseLost):
+        write(session, model, row.id, fence, updated_by="after")
+    with pytest.raises(LeaseLost):
+        renew(session, model, row.id, fence, until=LATER)
+
+    session.refresh(row)
+    assert (row.updated_by, row.lease_until, row.fence) == ("before", NOW, 7)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_of_a_row_that_is_gone_nobody_holds_the_lease(session: Session, model: type[Any]) -> None:
+    row = held(session, model)
+    session.delete(row)
+    session.commit()
+
+    with pytest.raises(LeaseLost):
+        write(session, model, row.id, 7, updated_by="after")
+
+
+@pytest.mark.parametrize(("model", "module"), [(Job, jobs), (Deployment, deployments)])
+def test_a_runner_that_was_given_up_as_lost_cannot_write_when_it_wakes_up(
+    session: Session, model: type[Any], module: Any
+) -> None:
+    row = held(session, model)
+
+    assert module.mark_lost(session, now=NOW) == 1
+    session.commit()
+
+    with pytest.raises(LeaseLost):
+        write(session, model, row.id, 7, updated_by="after")
+    session.refresh(row)
+    assert (row.fence, row.host, row.runner, row.updated_by) == (8, "here", None, "before")
+
+
+@pytest.mark.parametrize("status", [DeploymentStatus.DELETING, DeploymentStatus.DELETED])
+def test_a_lost_deployment_that_is_to_be_stopped_is_not_called_lost(
+    session: Session, status: DeploymentStatus
+) -> None:
+    row = held(session, Deployment, status=status)
+
+    assert deployments.mark_lost(session, now=NOW) == 1
+    session.commit()
+
+    session.refresh(row)
+    assert (row.status, row.host, row.fence) == (status, "here", 8)
