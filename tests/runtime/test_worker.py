@@ -3,6 +3,7 @@
 import logging
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +59,9 @@ class Jobs:
     def __init__(self, stack: Stack, workspace: str) -> None:
         self.stack, self.workspace, self.ids = stack, workspace, list[UUID]()
         self.base = f"/apis/jobs/v2/workspaces/{workspace}/jobs"
-        assert stack.client.post(WORKSPACES, json={"name": workspace}).status_code == 201
+        made = stack.client.post(WORKSPACES, json={"name": workspace})
+        assert made.status_code == 201, made.text
+        self.workspace_id: str = made.json()["id"]
 
     def submit(self, name: str, script: str) -> UUID:
         step = {"name": "main", "executor": {"provider": "subprocess", "command": ["sh", "-c", script]}}
@@ -119,6 +122,11 @@ class Jobs:
             except psutil.Error:
                 continue
         return found
+
+    def stored(self) -> list[Path]:
+        """The files that hold bytes of the workspace."""
+        found = self.stack.blob_root.rglob("*")
+        return [path for path in found if path.is_file() and self.workspace_id in path.parts]
 
     def is_nothing_left(self) -> bool:
         runs = self.stack.data_dir / "runs"
@@ -285,6 +293,9 @@ def test_a_workspace_is_deleted_with_the_jobs_that_run_in_it(jobs: Jobs) -> None
     for number in range(8):
         jobs.wait_for_line(f"job-{number}", "ready")
     jobs.post("job-1/pause")
+    files = f"/apis/files/v2/workspaces/{jobs.workspace}/filesets/job-fileset-job-0/-/weights.bin"
+    assert jobs.stack.client.put(files, content=b"weights").is_success
+    assert [path.name for path in jobs.stored()] == ["weights.bin"]
 
     answer = jobs.stack.client.delete(f"{WORKSPACES}/{jobs.workspace}")
     report = f"/apis/entities/v2/deletions/{answer.json()['deletion_id']}"
@@ -292,5 +303,4 @@ def test_a_workspace_is_deleted_with_the_jobs_that_run_in_it(jobs: Jobs) -> None
 
     assert jobs.is_nothing_left()
     assert jobs.stack.client.get(report).json()["deleted"]["jobs"] == 8
-    stored = [path for path in jobs.stack.blob_root.rglob("*") if answer.json()["id"] in str(path)]
-    assert stored == []
+    assert jobs.stored() == []
