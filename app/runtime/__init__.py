@@ -15,7 +15,7 @@ from app.config import Settings
 from app.dispatch import Message, deployment_ring, job_ring
 from app.lifecycle import JOB_TERMINAL, WorkspaceState
 from app.models import Deployment, Job, Workspace
-from app.runtime import deployments, jobs
+from app.runtime import deployment_claim, deployments, jobs
 from app.runtime.lease import Runner
 from app.runtime.runtimes import KUBERNETES, has_kubernetes
 
@@ -44,8 +44,8 @@ def unsupervised(session: Session, *, now: datetime, quiet: timedelta) -> list[M
         and_(in_use, Job.status.in_(JOB_TERMINAL), Job.delete_requested_at.is_not(None)),
     )
     waiting_deployments = or_(
-        Deployment.status.in_(deployments.CONFIRMED),
-        and_(in_use, Deployment.status.in_(deployments.TAKEN_UP)),
+        Deployment.status.in_(deployment_claim.CONFIRMED),
+        and_(in_use, Deployment.status.in_(deployment_claim.TAKEN_UP)),
     )
     return [
         *_rings(session, Job, job_ring, waiting_jobs, now=now, quiet=quiet),
