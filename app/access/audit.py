@@ -26,7 +26,13 @@ def record(
     """
     workspace_id, name = workspace or (None, None)
     origin = (
-        {"actor": actor.id, "address": actor.address, "request_id": actor.request_id}
+        {
+            "actor": actor.id,
+            "email": actor.principal.email,
+            "service": actor.principal.service,
+            "address": actor.address,
+            "request_id": actor.request_id,
+        }
         if isinstance(actor, Actor)
         else {"actor": actor}
     )

@@ -70,7 +70,7 @@ class Authenticator:
         user = _announced(header, _DELEGATED, _DELEGATED)
         if user.is_service:
             raise Forbidden(f"Forbidden: {_DELEGATED} must name a user, not a service.")
-        return self._trusting(replace(user, scopes=scopes))
+        return self._trusting(replace(user, scopes=scopes, service=caller.id))
 
     def _from_claims(self, claims: Claims) -> Principal:
         settings = self._settings

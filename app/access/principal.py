@@ -23,7 +23,7 @@ class Principal:
 
     Roles are looked up by all of `identities`. `scopes` narrow what a token may be used for, None not at all.
     `is_platform_admin` means that no binding has to say so: authentication is off, or the settings or the
-    gateway vouch for it.
+    gateway vouch for it. `service` is the one that acts in this principal's name, if one does.
     """
 
     id: str = ""
@@ -31,6 +31,7 @@ class Principal:
     groups: frozenset[str] = frozenset()
     scopes: frozenset[str] | None = None
     is_platform_admin: bool = False
+    service: str = ""
 
     @property
     def identities(self) -> frozenset[str]:

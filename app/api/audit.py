@@ -23,6 +23,8 @@ FIELDS = Fields(
         "at": AuditRecord.at,
         "event": AuditRecord.event,
         "actor": AuditRecord.actor,
+        "email": AuditRecord.email,
+        "service": AuditRecord.service,
         "address": AuditRecord.address,
         "request_id": AuditRecord.request_id,
         "workspace_id": AuditRecord.workspace_id,
@@ -34,12 +36,17 @@ SORT_FIELDS = Fields(key=AuditRecord.id, columns={"at": AuditRecord.at})
 
 
 class AuditShown(Shown):
-    """One thing that somebody did. Of `subject`: the member, the deletion, or the resource that was given up."""
+    """One thing that somebody did; `service` if one acted in the actor's name.
+
+    Of `subject`: the member, the deletion, or the resource that was given up.
+    """
 
     id: UUID
     at: Moment
     event: str
     actor: str
+    email: str
+    service: str
     address: str
     request_id: str
     workspace_id: UUID | None

@@ -47,6 +47,10 @@ class AuditRecord(Base):
     event: Mapped[String]
     actor: Mapped[String]
     """The principal's id, or `breaker`."""
+    email: Mapped[str] = mapped_column(Text, default="")
+    """The principal's, as the token or the gateway told it: some ids mean nothing to a person."""
+    service: Mapped[str] = mapped_column(Text, default="")
+    """The service that acted in the principal's name, if one did."""
     address: Mapped[str] = mapped_column(Text, default="")
     request_id: Mapped[str] = mapped_column(Text, default="")
     workspace_id: Mapped[UUID | None]

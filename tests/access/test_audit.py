@@ -48,6 +48,7 @@ def send(client: FlaskClient) -> Callable[..., Any]:
         for line in added:
             assert line["request_id"] == by["X-Request-Id"]
             assert (line["actor"], line["address"]) == (by["X-NMP-Principal-Id"], "127.0.0.1")
+            assert (line["email"], line["service"]) == (by["X-NMP-Principal-Email"], "")
         return [(one["event"], one["subject"], one["detail"]) for one in added], answer.json
 
     return do
@@ -81,6 +82,20 @@ def test_the_life_of_a_workspace_is_on_record(send: Callable[..., Any]) -> None:
     assert send("POST", again, {"name": "ml-team-2"})[0] == [
         ("workspace.restored", answer["deletion_id"], {"deleted_as": "ml-team"})
     ]
+
+
+def test_what_a_service_does_in_the_name_of_a_user_tells_of_both(client: FlaskClient) -> None:
+    delegated = announced("service:jobs") | {
+        "X-NMP-Principal-On-Behalf-Of": "ann@example.com",
+        "X-NMP-Principal-On-Behalf-Of-Email": "ann@mail.example.com",
+    }
+
+    assert client.post(W, json={"name": "ml-team"}, headers=delegated).status_code == 201
+
+    told = lines(client, **{"filter[service]": "service:jobs"})
+    assert [one["event"] for one in told] == ["workspace.created", "member.granted"]
+    assert {(one["actor"], one["email"]) for one in told} == {("ann@example.com", "ann@mail.example.com")}
+    assert lines(client, **{"filter[email]": "ann@mail.example.com"}) == told
 
 
 def test_every_change_of_a_members_roles_is_a_line(send: Callable[..., Any]) -> None:

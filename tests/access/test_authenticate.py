@@ -94,7 +94,8 @@ def test_the_user_in_whose_name_a_service_acts_has_an_email_and_groups(settings:
         "X-NMP-Principal-On-Behalf-Of-Groups": "crew",
     }
 
-    assert principal(settings, headers) == Principal("ann", "ann@example.com", frozenset({"crew"}))
+    ann = Principal("ann", "ann@example.com", frozenset({"crew"}), service="service:jobs")
+    assert principal(settings, headers) == ann
 
 
 def test_a_user_cannot_act_in_the_name_of_another_nor_anybody_in_that_of_a_service(

@@ -1,6 +1,7 @@
 """What the published description promises, tried with thousands of requests that are made from it."""
 
 import time
+from collections import Counter
 from typing import Any
 from zlib import crc32
 
@@ -17,10 +18,13 @@ from app.api.app import document
 from app.config import Settings
 from app.context import Context
 from tests.access.world import make_world
+from tests.support.figures import Tell
 from tests.support.people import OPERATOR
 
 CASES_PER_OPERATION = 30
-"""With the eighty operations there are: more than 2,000 requests with authentication, and as many without."""
+LEAST_CASES = 2000
+sent: Counter[str] = Counter()
+"""Requests so far: a test of pytest's is an operation, with many of them."""
 
 load_all_checks()
 CONFIG = schemathesis.Config.from_dict(
@@ -108,6 +112,7 @@ class TestWithAuthentication:
     def test_no_request_gets_an_answer_that_is_not_described(
         self, case: schemathesis.Case, world: None
     ) -> None:
+        sent["with authentication"] += 1
         case.call_and_validate()
 
 
@@ -123,4 +128,11 @@ class TestWithoutAuthentication:
     def test_no_request_gets_an_answer_that_is_not_described(
         self, case: schemathesis.Case, world: None
     ) -> None:
+        sent["without"] += 1
         case.call_and_validate()
+
+
+@pytest.mark.parametrize("how", ["with authentication", "without"])
+def test_so_many_requests_were_sent(how: str, tell: Tell) -> None:
+    tell(f"{sent[how]:7} requests made from the schema {how}")
+    assert sent[how] >= LEAST_CASES, "run the whole module"
