@@ -236,6 +236,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "database_url must start with postgresql+psycopg://: no other database is supported"
             )
+        if self.runtime_host == "kubernetes":
+            raise ValueError("runtime_host cannot be kubernetes: so is called what is in the cluster")
         if self.write_rate_limit and not self.broker_url.startswith(("redis://", "rediss://")):
             raise ValueError(
                 "write_rate_limit is counted in Redis: broker_url must start with redis:// or rediss://"

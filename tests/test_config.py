@@ -35,6 +35,7 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
         ("WORKSPACES_SLICE_SECONDS", "40", "shorten the slice"),
         ("WORKSPACES_LEASE_SECONDS", "50", "lease_seconds"),
         ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
+        ("WORKSPACES_RUNTIME_HOST", "kubernetes", "runtime_host"),
         ("WORKSPACES_LOG_LEVEL", "LOUD", "'DEBUG'"),
         ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "soon", "reattempt_delays_seconds"),
         ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "[]", "at least one"),
