@@ -1,5 +1,6 @@
 """A bucket that fails: for a while, slowly, in the middle of its answers, or because nobody may use it any more."""
 
+import threading
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -70,11 +71,68 @@ def filesets_of(world: World, tenant: Tenant) -> list[UUID]:
         return list(session.scalars(query))
 
 
-def asked(proxy: Proxy, stack: Stack, times: int, fault: Fault) -> None:
-    """Let the store fail so until it was asked that often."""
-    before = len(proxy.requests)
+def asked(proxy: Proxy, stack: Stack, times: int, fault: Fault, *, about: str) -> None:
+    """Let the store fail so until it was asked that often about something."""
+
+    def count_asked() -> int:
+        return sum(about in request for request in proxy.requests)
+
+    before = count_asked()
     proxy.fail(fault)
-    stack.wait_until(lambda: len(proxy.requests) >= before + times, f"the store was asked {times} times")
+    stack.wait_until(lambda: count_asked() >= before + times, f"the store was asked {times} times")
+
+
+class Customer:
+    """Somebody who writes and reads one file all the while, and remembers the statuses of the answers."""
+
+    def __init__(self, stack: Stack, workspace: str) -> None:
+        self._url = f"{stack.api_url}/apis/files/v2/workspaces/{workspace}/filesets/fileset-0/-/mine"
+        self._possible: set[bytes] = set()
+        self._is_over = threading.Event()
+        self.statuses: list[int] = []
+        self.wrong: list[bytes] = []
+        """What was read and is not, as a whole, what may have been written last."""
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        with httpx.Client(timeout=60) as client:
+            for number in count():
+                is_last = self._is_over.is_set()
+                self._write(client, str(number).encode() * 3_000)
+                self._read(client)
+                if is_last:
+                    return
+
+    def _write(self, client: httpx.Client, content: bytes) -> None:
+        status = client.put(self._url, content=content).status_code
+        self.statuses.append(status)
+        # What was answered with an error can have been stored all the same: the store's answer was lost.
+        self._possible = {content} if status == 200 else self._possible | {content}
+
+    def _read(self, client: httpx.Client) -> None:
+        try:
+            answer = client.get(self._url)
+        except httpx.RemoteProtocolError:
+            return  # broken off, and so it was not taken for whole
+        self.statuses.append(answer.status_code)
+        if answer.status_code == 200 and answer.content not in self._possible:
+            self.wrong.append(answer.content)
+
+    def end(self) -> list[int]:
+        """Stop after one more write and read; their statuses."""
+        self._is_over.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self.statuses[-2:]
+
+
+@pytest.fixture
+def customer(world: World, stack: Stack) -> Iterator[Customer]:
+    customer = Customer(stack, world.fill().name)
+    stack.wait_until(lambda: 200 in customer.statuses, "somebody works")
+    yield customer
+    customer.end()
 
 
 def post(stack: Stack, deletion: str, what: str, **body: Any) -> None:
@@ -83,7 +141,7 @@ def post(stack: Stack, deletion: str, what: str, **body: Any) -> None:
 
 
 def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
-    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Within
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy, customer: Customer, within: Within
 ) -> None:
     doomed, neighbour = world.fill(), world.fill()
     neighbours = keys(s3, neighbour)
@@ -96,14 +154,18 @@ def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
     assert report["state"] == "DELETING"
     assert any("SlowDown: Please reduce your request rate" in each["message"] for each in report["failures"])
     assert {failure["error_class"] for failure in report["failures"]} == {"transient"}
-    asked(proxy, stack, 5, SLOW)
-    asked(proxy, stack, 5, TRUNCATED)
+    # Which only those ask who delete.
+    asked(proxy, stack, 5, SLOW, about="versioning")
+    asked(proxy, stack, 5, TRUNCATED, about="versioning")
     proxy.fail(None)
     recovered = time.monotonic()
     world.wait_for_state(deletion, "DONE", timeout_s=60)
 
     within("store down, slow, cut off, and back: DONE", seconds_since(recovered), RECOVERY_S)
     assert "failed" not in world.events(deletion)
+    assert customer.end() == [200, 200]
+    assert set(customer.statuses) == {200, 503}
+    assert customer.wrong == []
     assert (world.left_of(doomed.id), keys(s3, doomed)) == ([], [])
     assert world.is_untouched(neighbour)
     assert keys(s3, neighbour) == neighbours != []
@@ -173,6 +235,47 @@ def test_revoked_credentials_fail_at_once_and_a_retry_finishes_once_they_are_res
     assert (world.left_of(doomed.id), keys(s3, doomed)) == ([], [])
     assert world.is_untouched(neighbour)
     assert keys(s3, neighbour) != []
+
+
+def test_a_deletion_can_be_forced_while_nobody_may_delete(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy
+) -> None:
+    doomed = world.fill()
+    before = keys(s3, doomed)
+    # A right that was withdrawn; looking is still allowed, or nobody could know what is left.
+    proxy.choose = lambda method, target: FORBIDDEN if method in {"DELETE", "POST"} else None
+    deletion = world.delete(doomed.name)
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    assert {each["kind"] for each in world.report(deletion)["failures"]} == {"filesets"}
+
+    post(stack, deletion, "force", reason="the bucket is read-only by now")
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    assert keys(s3, doomed) == before != []
+    assert world.left_of(doomed.id) == []
+
+
+def test_without_any_access_a_forced_deletion_waits_for_it_and_says_so(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy
+) -> None:
+    doomed = world.fill()
+    before = keys(s3, doomed)
+    proxy.fail(FORBIDDEN)
+    deletion = world.delete(doomed.name)
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+
+    post(stack, deletion, "force", reason="they will not be restored")
+    stack.wait_until(
+        lambda: {each["kind"] for each in world.report(deletion)["failures"]} >= {"workspace"}, "looked"
+    )
+    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    assert "InvalidAccessKeyId" in world.report(deletion)["reason"]
+
+    proxy.fail(None)
+    post(stack, deletion, "retry")
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    assert keys(s3, doomed) == before != []
 
 
 def test_a_fileset_that_nobody_may_delete_can_be_skipped(
