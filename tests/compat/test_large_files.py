@@ -64,6 +64,8 @@ def test_a_large_file_passes_through_a_server_whose_memory_stays_flat(
     assert stack.client.delete(fileset).is_success  # nobody needs a gigabyte afterwards
 
 
+# The CLI takes its time for each of them, and to a bucket they are but small files.
+@pytest.mark.parametrize("store", ["disk"], indirect=True)
 def test_two_hundred_files_travel_both_ways_by_the_cli(nemo: Nemo, workspace: str, tmp_path: Path) -> None:
     within = ("--workspace", workspace)
     files = {f"{number % 7}/{number}.bin": number.to_bytes(2, "big") * number for number in range(200)}
