@@ -22,6 +22,9 @@ _PARENT_ATTEMPTS = (
 
 R = TypeVar("R")
 
+Removed = Any
+"""Something that a tree has removed, in the tree's own terms."""
+
 
 class StoreMisconfigured(OSError):
     """The store cannot work as it is set up; a person has to change that."""
@@ -133,12 +136,21 @@ class FileTree:
         ) as error:  # The last is memory's word.
             raise FileNotFoundError(*error.args, error.filename) from None
 
-    def _list(self, directory: str) -> list[dict[str, Any]]:
+    def _list(self, directory: str) -> Iterator[dict[str, Any]]:
         try:
-            entries: list[dict[str, Any]] = self._fs.ls(directory, detail=True)
+            # A disk is read as it goes: details of a million files in one directory are half a gigabyte, and a
+            # purge could not begin while they are gathered. What is derived from it may list in its own way.
+            if type(self._fs) is LocalFileSystem:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        with suppress(FileNotFoundError):  # Gone since.
+                            yield self._fs.info(entry)
+            else:
+                for details in self._fs.ls(directory, detail=True):
+                    if details["name"] != directory:  # A file lists as itself.
+                        yield details
         except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [entry for entry in entries if entry["name"] != directory]  # A file lists as itself.
+            return
 
     # --- writing ------------------------------------------------------------------------------------------
 
@@ -203,15 +215,20 @@ class FileTree:
         self._fs.rm_file(path)
         self._prune(posixpath.dirname(path), below=self._files)
 
-    def remove_all(self, top: str) -> None:
-        """Delete everything below that lets itself be deleted, and then raise the first error.
+    def remove_all(self, top: str) -> Iterator[Removed | OSError]:
+        """Delete everything below that lets itself be deleted, step by step: what went, and the errors of what did not.
 
         Drafts first: whoever publishes one although its time is over finds nothing to publish.
         """
-        try:
-            self.remove_drafts(top)
-        finally:
-            self._remove_below(f"{self._files}/{top}")
+        yield from self.remove_drafts(top)
+        yield from self._remove_below(f"{self._files}/{top}")
+
+    def is_there(self, removed: Removed) -> bool:
+        """Whether something that was said to be removed is not."""
+        with suppress(FileNotFoundError):
+            self._fs.info(removed)
+            return True
+        return False
 
     def remains(self, top: str) -> str | None:
         """The key of something that is still below, be it an empty directory."""
@@ -231,9 +248,9 @@ class FileTree:
         finally:
             self._prune(posixpath.dirname(path), below=self._staging)
 
-    def remove_drafts(self, top: str) -> None:
-        """Delete all drafts of files below: none of them can be published after this."""
-        self._remove_below(f"{self._staging}/{top}")
+    def remove_drafts(self, top: str) -> Iterator[Removed | OSError]:
+        """Delete all drafts of files below, as `remove_all`: none of them can be published after this."""
+        return self._remove_below(f"{self._staging}/{top}")
 
     def drafted(self, top: str) -> set[str]:
         """The keys right below that have drafts."""
@@ -258,22 +275,27 @@ class FileTree:
             self._prune(directory, below=self._staging)
         return collected
 
-    def _remove_below(self, top: str) -> None:
-        failures: list[OSError] = []
-        directories = [top]
-        for directory in directories:  # Grows as we go; parents stand before their children.
+    def _remove_below(self, top: str) -> Iterator[Removed | OSError]:
+        # Depth first, and each directory as soon as it is empty: whoever breaks off and begins again need not
+        # walk through what has gone.
+        waiting = [(top, False)]
+        while waiting:
+            directory, is_emptied = waiting.pop()
+            if is_emptied:
+                # The top may not have been there, for all that some filesystems say: it counts only if it refuses.
+                for step in _attempt(self._fs.rmdir, directory):
+                    if waiting or isinstance(step, OSError):
+                        yield step
+                continue
+            waiting.append((directory, True))
             try:
                 for entry in self._list(directory):
                     if entry["type"] == "directory":
-                        directories.append(entry["name"])
+                        waiting.append((entry["name"], False))
                     else:
-                        _attempt(self._fs.rm_file, entry["name"], failures)
-            except OSError as error:
-                failures.append(error)
-        for directory in reversed(directories):
-            _attempt(self._fs.rmdir, directory, failures)
-        if failures:
-            raise failures[0]
+                        yield from _attempt(self._fs.rm_file, entry["name"])
+            except OSError as error:  # It cannot be listed.
+                yield error
 
     def _prune(self, directory: str, *, below: str) -> None:
         with suppress(OSError):  # Not empty.
@@ -289,10 +311,12 @@ def _not_a_file(path: str) -> FileNotFoundError:
     return FileNotFoundError(f"{path} is not a file")
 
 
-def _attempt(remove: Callable[[str], Any], key: str, failures: list[OSError]) -> None:
+def _attempt(remove: Callable[[str], Any], path: str) -> Iterator[Removed | OSError]:
     try:
-        remove(key)
+        remove(path)
     except FileNotFoundError:
         pass
     except OSError as error:
-        failures.append(error)
+        yield error
+    else:
+        yield path

@@ -26,7 +26,7 @@ from s3fs import S3File, S3FileSystem
 from s3fs.errors import translate_boto_error
 from s3fs.utils import FileExpired
 
-from app.filetree import Found, StoreMisconfigured
+from app.filetree import Found, Removed, StoreMisconfigured
 
 _MISCONFIGURED = {"NoSuchBucket", "InvalidBucketName", "AuthorizationHeaderMalformed", "PermanentRedirect"}
 """Codes of S3 for which s3fs has milder words; a missing bucket must never look like one that is empty."""
@@ -162,17 +162,24 @@ class ObjectTree:
     def remove_file(self, key: str) -> None:
         self._call("delete_object", Key=self._base + key)
 
-    def remove_all(self, top: str) -> None:
-        failures: list[OSError] = []
+    def remove_all(self, top: str) -> Iterator[Removed | OSError]:
+        try:
+            yield from self.remove_drafts(top)
+        except OSError as error:  # They cannot be listed.
+            yield error
         for doomed in self._versions(top):
             answer = self._call("delete_objects", Delete={"Objects": doomed, "Quiet": True})
             # The request as a whole has succeeded; s3fs would leave it at that.
-            failures += [
-                _refused(self.path(self._key(each["Key"])), each) for each in answer.get("Errors", [])
-            ]
-        self.remove_drafts(top)
-        if failures:
-            raise failures[0]
+            refused = {each["Key"]: each for each in answer.get("Errors", [])}
+            for each in doomed:
+                name = each["Key"]
+                yield _refused(self.path(self._key(name)), refused[name]) if name in refused else each
+
+    def is_there(self, removed: Removed) -> bool:
+        with suppress(FileNotFoundError):
+            self._call("list_parts" if "UploadId" in removed else "head_object", **removed)
+            return True
+        return False
 
     def remains(self, top: str) -> str | None:
         doomed = next(self._versions(top), None) or next(self._uploads(top), None)
@@ -204,9 +211,14 @@ class ObjectTree:
 
     # --- drafts -------------------------------------------------------------------------------------------
 
-    def remove_drafts(self, top: str) -> None:
+    def remove_drafts(self, top: str) -> Iterator[Removed | OSError]:
         for upload in self._uploads(top):
-            self._abort(upload)
+            try:
+                self._abort(upload)
+            except OSError as error:
+                yield error
+            else:
+                yield {"Key": upload["Key"], "UploadId": upload["UploadId"]}
 
     def drafted(self, top: str) -> set[str]:
         keys = (self._key(upload["Key"]) for upload in self._uploads(top))

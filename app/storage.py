@@ -9,13 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
+from math import inf
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import fsspec
 
-from app.filetree import FileTree, Found
+from app.filetree import FileTree, Found, Removed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,10 +49,11 @@ class Tree(Protocol):
     def open_file(self, key: str) -> Any: ...
     def draft(self, key: str, *, within: str) -> Draft: ...
     def remove_file(self, key: str) -> None: ...
-    def remove_all(self, top: str) -> None: ...
+    def remove_all(self, top: str) -> Iterator[Removed | OSError]: ...
+    def is_there(self, removed: Removed) -> bool: ...
     def remains(self, top: str) -> str | None: ...
     def prune(self, top: str) -> None: ...
-    def remove_drafts(self, top: str) -> None: ...
+    def remove_drafts(self, top: str) -> Iterator[Removed | OSError]: ...
     def drafted(self, top: str) -> set[str]: ...
     def collect_drafts(self, older_than: datetime) -> int: ...
 
@@ -70,6 +73,13 @@ class Staged:
     draft: Draft
     path: str
     size: int
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A purge whose time was over: `removed` files, drafts and directories went, and more may be left."""
+
+    removed: int
 
 
 class Reading(Iterator[bytes]):
@@ -241,13 +251,17 @@ class BlobStore:
         return file
 
     @_naming_relative_paths
-    def purge_fileset(self, workspace_id: UUID, fileset_id: UUID) -> None:
-        """Delete all bytes of a fileset and see that none is left; success if there were none.
+    def purge_fileset(
+        self, workspace_id: UUID, fileset_id: UUID, *, within_s: float = inf
+    ) -> Unfinished | None:
+        """Delete all bytes of a fileset and see that none is left; success, which is None, if there were none.
 
-        A file that refuses does not protect those after it: its error is raised at the end.
-        Raises BytesRemain when the store reported success and was wrong.
+        Gives way `within_s` seconds after the first deletion. Unfinished is progress: it is certain that
+        something went, and the next call goes on from there.
+        A file that refuses does not protect those after it: its error is raised at the end, or when the time is
+        over and nothing went. Raises BytesRemain when the store reported success and was wrong.
         """
-        self._purge(_key(workspace_id, fileset_id))
+        return self._purge(_key(workspace_id, fileset_id), within_s)
 
     @_naming_relative_paths
     def purge_workspace(self, workspace_id: UUID, *, keep: Set[UUID] = frozenset()) -> None:
@@ -260,7 +274,7 @@ class BlobStore:
         kept = {_key(workspace_id, fileset_id) for fileset_id in keep}
         # Uploads first: whichever was about to be published finds nothing to publish after this.
         for fileset in self._tree.drafted(workspace) - kept:
-            self._tree.remove_drafts(fileset)
+            self._carry_out(self._tree.remove_drafts(fileset))
         if self._tree.drafted(workspace) - kept:
             raise BytesRemain("an upload is still there after it was removed")
         for each in self._tree.children(workspace):
@@ -285,10 +299,34 @@ class BlobStore:
                 ids.add(UUID(top))
         return ids
 
-    def _purge(self, top: str) -> None:
-        self._tree.remove_all(top)
+    def _purge(self, top: str, within_s: float = inf) -> Unfinished | None:
+        if unfinished := self._carry_out(self._tree.remove_all(top), within_s):
+            return unfinished
         if left := self._tree.remains(top):
             raise BytesRemain(f"{_below_workspace(left)} is still there after it was deleted")
+        return None
+
+    def _carry_out(self, steps: Iterator[Removed | OSError], within_s: float = inf) -> Unfinished | None:
+        """Take all `steps`, then raise the first error among them; or as many as there is time for."""
+        removed, first, failure, until = 0, None, None, inf
+        for step in steps:
+            # Not from the start: where listing takes all the time there would never be progress.
+            until = min(until, monotonic() + within_s)
+            if isinstance(step, OSError):
+                failure = failure or step
+            else:
+                removed, first = removed + 1, first or step
+            if monotonic() >= until:
+                break
+        else:
+            if failure:
+                raise failure
+            return None
+        if failure and not removed:
+            raise failure
+        if self._tree.is_there(first):  # A store that lies would have us begin again for ever.
+            raise BytesRemain("what was deleted first is still there")
+        return Unfinished(removed)
 
 
 def _key(workspace_id: UUID, fileset_id: UUID, path: str = "") -> str:

@@ -280,6 +280,36 @@ def test_purging_a_fileset_leaves_nothing_of_it_and_all_of_its_neighbours(
     assert len(store.files(OURS, OTHER)) == len(store.files(NEIGHBOUR, FILESET)) == 1
 
 
+def test_a_purge_gives_way_when_its_time_is_over_and_the_next_goes_on_from_there(
+    store: BlobStore, url: str, s3: S3Server
+) -> None:
+    for path in ("a", "b/c", "b/d", "e/f/g"):
+        put(store, path)
+    stage(store, path="late")
+
+    left = [len(paths(store))]
+    while unfinished := store.purge_fileset(OURS, FILESET, within_s=0):
+        assert unfinished.removed > 0
+        left.append(len(paths(store)))
+
+    assert left[-1] == 0
+    assert left == sorted(left, reverse=True), "what went did not come back"
+    assert len(left) > 2
+    assert [name for name in everything(url, s3) if str(FILESET) in name] == []
+
+
+def test_directories_go_with_what_was_in_them_so_that_the_next_purge_need_not_look_again(
+    disk: BlobStore, tmp_path: Path
+) -> None:
+    for number in range(5):
+        put(disk, f"{number}/a")
+
+    for _ in range(4):  # a file, its directory, a file, its directory
+        assert disk.purge_fileset(OURS, FILESET, within_s=0)
+
+    assert len(list((tmp_path / "files" / str(OURS) / str(FILESET)).iterdir())) == 3
+
+
 def test_purging_a_workspace_removes_its_uploads_and_directories(
     store: BlobStore, url: str, s3: S3Server
 ) -> None:

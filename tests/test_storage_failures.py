@@ -99,6 +99,26 @@ def test_a_store_that_only_says_that_it_deleted_is_found_out(refusing: Refusing,
         shaky.purge_fileset(OURS, FILESET)
 
 
+def test_a_store_that_only_says_that_it_deleted_is_no_progress(refusing: Refusing, shaky: BlobStore) -> None:
+    put(shaky, "a")
+    put(shaky, "b")
+    refusing.lies = True
+
+    with pytest.raises(BytesRemain):
+        shaky.purge_fileset(OURS, FILESET, within_s=0)
+
+
+def test_a_purge_whose_time_is_over_before_anything_went_fails_with_what_refused(
+    refusing: Refusing, shaky: BlobStore
+) -> None:
+    put(shaky, "a")
+    put(shaky, "b")
+    refusing.failures = {f"rm {name}": PermissionError(f"{name} refuses") for name in "ab"}
+
+    with pytest.raises(PermissionError, match="refuses"):
+        shaky.purge_fileset(OURS, FILESET, within_s=0)
+
+
 @pytest.mark.parametrize(
     "failure",
     [

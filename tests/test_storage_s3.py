@@ -252,6 +252,30 @@ def test_a_key_that_refuses_within_a_batch_is_no_success_and_protects_no_other(
     assert s3.keys(key(workspace)) == [key(workspace, "held")]
 
 
+def test_what_a_bucket_only_says_that_it_deleted_is_no_progress(
+    proxy: Proxy, shaky: BlobStore, workspace: UUID
+) -> None:
+    put(shaky, workspace, "a")
+    put(shaky, workspace, "b")
+    proxy.choose = lambda method, target: (
+        Fault(200, answer="<DeleteResult/>") if "?delete" in target else None
+    )
+
+    with pytest.raises(BytesRemain):
+        shaky.purge_fileset(workspace, FILESET, within_s=0)
+
+
+def test_an_upload_that_is_only_said_to_be_aborted_is_no_progress(
+    proxy: Proxy, shaky: BlobStore, workspace: UUID
+) -> None:
+    for path in ("a", "b"):
+        shaky.stage(workspace, FILESET, path, [b"x" * 9_000_000])
+    proxy.choose = lambda method, target: Fault(204, answer="") if method == "DELETE" else None
+
+    with pytest.raises(BytesRemain):
+        shaky.purge_fileset(workspace, FILESET, within_s=0)
+
+
 def test_a_bucket_that_only_says_that_it_deleted_is_found_out(
     proxy: Proxy, shaky: BlobStore, workspace: UUID
 ) -> None:

@@ -225,8 +225,8 @@ def update_fileset(call: Call, workspace: str, name: str, body: FilesetChanges) 
 def delete_fileset(call: Call, workspace: str, name: str) -> ShownFileset:
     """Delete a fileset and all its files
 
-    Answers the fileset as it was. If the storage fails it answers 503 and the fileset stays, so that
-    the same request can be repeated.
+    Answers the fileset as it was. If the storage fails, or the files are too many for one request, it answers
+    503 and the fileset stays, so that the same request can be repeated and goes on.
     """
     context = call.context
     emptied = filesets.empty_fileset(context, call.actor, workspace=workspace, name=name)

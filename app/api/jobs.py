@@ -219,7 +219,7 @@ def delete_job(call: Call, workspace: str, name: str) -> None:
     """Delete a job with its fileset.
 
     A job that has not ended is cancelled first, and goes when the runtime has seen it end; meanwhile it is
-    `cancelling` and keeps its name.
+    `cancelling` and keeps its name. One with very many files goes when the last of them has gone.
     """
     with session_scope(call.context.sessions) as session:
         job = jobs.request_deletion(session, call.actor, workspace, name)
@@ -228,7 +228,8 @@ def delete_job(call: Call, workspace: str, name: str) -> None:
         call.context.bell.ring(ring)
         return
     try:
-        remove_ended(call.context, job.id)
+        if not remove_ended(call.context, job.id):
+            call.context.bell.ring(ring)
     except (OSError, BytesRemain) as error:
         # The deletion is on record; the runtime tries again until the store answers.
         log.warning("job.removal_postponed", job_id=job.id, error=str(error))

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.cleanup import failures, lease, ledger, remaining
 from app.cleanup.attempt import attempt
-from app.cleanup.kinds.base import Gone, Kind, ResourceKind, RowsKind, Waiting, classify, explain
+from app.cleanup.kinds.base import Gone, Kind, Partly, ResourceKind, RowsKind, Waiting, classify, explain
 from app.cleanup.lease import Claim, LeaseLost
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
 from app.context import Context
@@ -68,6 +68,7 @@ class _Slice:
         self._now = now
         self._deadline = now() + timedelta(seconds=self._settings.slice_seconds)
         self._removed = 0
+        self._part = ""
 
     def run(self) -> Outcome:
         try:
@@ -168,13 +169,13 @@ class _Slice:
             )
 
     def _clean_one(self, kind: ResourceKind, resource: Any) -> FailureClass | None:
-        """Try one resource and settle the outcome: why it is still there, or None if it is gone."""
+        """Try one resource and settle the outcome: what kept it, or None if it or a part of it went."""
         outcome = attempt(
             lambda: kind.delete(self._context, resource), timeout_s=self._settings.item_timeout_seconds
         )
         failure: tuple[FailureClass, str] | None
         match outcome:
-            case Gone():
+            case Gone() | Partly():
                 failure = None
             case Waiting(why):
                 failure = self._judge_waiting(why)
@@ -184,7 +185,10 @@ class _Slice:
             if failure:
                 self._keep_failure(session, kind, resource, *failure)
                 return failure[0]
-            self._settle_gone(session, kind, resource)
+            if isinstance(outcome, Partly):
+                self._settle_part(session, kind, resource, outcome.what)
+            else:
+                self._settle_gone(session, kind, resource)
             return None
 
     def _settle_gone(self, session: Session, kind: ResourceKind, resource: Any) -> None:
@@ -199,6 +203,11 @@ class _Slice:
         )
         failures.forget(session, self._claim.id, kind.name, resource.id)
         self._removed += removed
+
+    def _settle_part(self, session: Session, kind: ResourceKind, resource: Any, what: str) -> None:
+        ledger.note_part(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
+        failures.forget(session, self._claim.id, kind.name, resource.id)
+        self._part = f" ({what} of {resource.name} went)"
 
     def _judge_waiting(self, why: str) -> tuple[FailureClass, str]:
         limit = timedelta(seconds=self._settings.waiting_limit_seconds)
@@ -294,7 +303,9 @@ class _Slice:
             lease.release(session, claim, now=self._now(), cursor=cursor)
         phase = following.name if following else None
         self._context.bell.ring(cleanup_ring(claim.id, claim.workspace_name, phase))
-        return Advanced(f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left")
+        return Advanced(
+            f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left{self._part}"
+        )
 
     def _finish(self) -> Finished:
         """Every kind is empty or retained: let the database prove it by dropping the workspace row."""

@@ -159,6 +159,11 @@ def count_gone(
     )
 
 
+def note_part(session: Session, claim: Claim, *, cursor: UUID, lease_until: datetime) -> None:
+    """A part of one resource went: progress, although no row did. Renews the lease."""
+    write(session, claim, has_progressed=True, cursor=cursor, lease_until=lease_until)
+
+
 def next_pass(session: Session, claim: Claim) -> None:
     """Something went in this pass: start over with a fresh budget."""
     write(session, claim, cursor=None, has_progressed=False, attempts=0, polls=0)

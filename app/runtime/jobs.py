@@ -25,6 +25,11 @@ from app.services.jobs import fail, has_ended, move
 
 log = get_logger(__name__)
 
+_PURGE_S = 10
+"""How long bytes are removed at a time: not so long that the sweep rings, and another does the same."""
+_PURGE_LOCKED_S = 5
+"""The same while locks are held, of what was uploaded since."""
+
 CONFIRMED = {JobStatus.CANCELLING: JobStatus.CANCELLED, JobStatus.PAUSING: JobStatus.PAUSED}
 """What may be asked of a job that no host has, and the answer: no process of it runs."""
 
@@ -89,7 +94,8 @@ def mark_lost(session: Session, *, now: datetime) -> int:
 def remove_ended(context: Context, job_id: UUID) -> bool:
     """Remove a job that has ended and was to be deleted, with its bytes, its log and its fileset; whether it did.
 
-    Not in a workspace that is being deleted: there the cascade does it. Idempotent; opens its own
+    Not if there are more bytes than can be removed in a few seconds: then it goes on with the next ring. Nor in
+    a workspace that is being deleted: there the cascade does it. Idempotent; opens its own
     transactions. Raises OSError or BytesRemain when the store fails: the job stays for another attempt.
     """
     with session_scope(context.sessions) as session:
@@ -99,9 +105,9 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
         # The sweep rings for the longest untouched first: a job whose bytes resist goes behind the others.
         job.updated_at = clock.now()
         fileset = _fileset_of(session, job)
-    if fileset:
-        # Outside a transaction: a slow store must not hold the lock that a DELETE of the workspace waits for.
-        context.store.purge_fileset(fileset.workspace_id, fileset.id)
+    # Outside a transaction: a slow store must not hold the lock that a DELETE of the workspace waits for.
+    if fileset and context.store.purge_fileset(fileset.workspace_id, fileset.id, within_s=_PURGE_S):
+        return False
     while remove_chunk(context, job_id):
         pass
     with session_scope(context.sessions) as session:
@@ -111,7 +117,9 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
         fileset = _fileset_of(session, job)
         if fileset:
             # Once more, now that no upload can come: an empty fileset takes no time.
-            context.store.purge_fileset(fileset.workspace_id, fileset.id)
+            purge = context.store.purge_fileset
+            if purge(fileset.workspace_id, fileset.id, within_s=_PURGE_LOCKED_S):
+                return False
             session.delete(fileset)
         session.delete(job)
     return True

@@ -17,6 +17,11 @@ from app.storage import BlobStore, BytesRemain
 
 log = get_logger(__name__)
 
+_PURGE_S = 20
+"""How long one DELETE removes files: no longer than most clients, and proxies on the way, wait for an answer."""
+_PURGE_LOCKED_S = 5
+"""The same while locks are held: what was published since it was emptied, unless somebody went on and on."""
+
 SERVICE_SOURCE = "service_source"
 """Custom field by which a service marks a fileset as its own: others read it and do not change it."""
 
@@ -84,7 +89,7 @@ def empty_fileset(context: Context, actor: Actor, *, workspace: str, name: str) 
     """
     with session_scope(context.sessions) as session:
         fileset = writable_fileset(session, actor, workspace, name)
-    _purge(context.store, fileset, f"{workspace}/{name}")
+    _purge(context.store, fileset, f"{workspace}/{name}", within_s=_PURGE_S)
     return fileset.id
 
 
@@ -100,27 +105,33 @@ def delete_fileset(
     """Delete a fileset, and what bytes it has, in the caller's transaction.
 
     Raises NotFound when another fileset has the name by now than the one that was `emptied` before.
-    If the store fails, the row stays and Busy is raised: then the same request continues where this ended.
+    If the store fails or takes long, the row stays and Busy is raised: then the same request continues where
+    this ended.
     """
     # FOR UPDATE: an upload waiting for its place must find the fileset gone, not store into the void.
     fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="update")
     if emptied not in (None, fileset.id):
         raise NotFound(f"Fileset '{name}' not found in workspace '{workspace}': it was deleted meanwhile")
     _refuse_immutable(actor, fileset)
-    _purge(store, fileset, f"{workspace}/{name}")
+    _purge(store, fileset, f"{workspace}/{name}", within_s=_PURGE_LOCKED_S)
     session.delete(fileset)
     return fileset
 
 
-def _purge(store: BlobStore, fileset: Fileset, shown: str) -> None:
+def _purge(store: BlobStore, fileset: Fileset, shown: str, *, within_s: float) -> None:
     try:
-        store.purge_fileset(fileset.workspace_id, fileset.id)
+        unfinished = store.purge_fileset(fileset.workspace_id, fileset.id, within_s=within_s)
     except (OSError, BytesRemain) as error:
         log.warning("fileset.purge_failed", fileset_id=str(fileset.id), exc_info=error)
         raise Busy(
             f"Fileset '{shown}' was not deleted, because its storage failed ({type(error).__name__}). "
             "Some of its files may be gone; repeat the request to finish."
         ) from error
+    if unfinished:
+        raise Busy(
+            f"Fileset '{shown}' is not deleted yet: {unfinished.removed} of its files went, and there are more. "
+            "Repeat the request to go on."
+        )
 
 
 def permitted_fields(

@@ -28,7 +28,7 @@ def failed(session, context, client, workspace):
     session.commit()
 
     class Store:
-        def purge_fileset(self, workspace_id, fileset_id):
+        def purge_fileset(self, workspace_id, fileset_id, *, within_s):
             raise PermissionError("access denied")
 
         def __getattr__(self, name):

@@ -9,6 +9,7 @@ from app.context import Context
 from app.lifecycle import WorkspaceState
 from app.models import Fileset, Workspace
 from tests.factories import make_fileset, make_workspace
+from tests.support.hasty_store import HastyStore
 
 FILESETS = "/apis/files/v2/workspaces/ml-team/filesets"
 SERVICE = {"X-NMP-Principal-Id": "service:models"}
@@ -245,6 +246,24 @@ def test_users_cannot_change_the_files_of_a_service_nor_mark_theirs_as_such(clie
     assert client.get(f"{FILESETS}/theirs/-/a").data == b"x"
     assert marked["custom_fields"] == {"b": 2, "service_source": "models"}
     assert client.delete(f"{FILESETS}/theirs", headers=SERVICE).status_code == 200
+
+
+def test_a_fileset_with_too_many_files_for_one_request_goes_on_with_the_next(
+    client: FlaskClient, workspace: Workspace, context: Context
+) -> None:
+    create(client)
+    for path in ("a", "b", "c"):
+        assert client.put(f"{FILESETS}/data/-/{path}", data=b"x").status_code == 200
+    HastyStore.in_place_of_that_of(context)
+
+    answers = []
+    while not answers or answers[-1].status_code == 503:
+        answers.append(client.delete(f"{FILESETS}/data"))
+
+    assert answers[-1].status_code == 200
+    assert len(answers) > 3
+    assert "1 of its files went" in answers[0].json["detail"]
+    assert context.store.size(workspace.id) == 0
 
 
 def test_a_store_that_fails_keeps_the_fileset_for_another_try(

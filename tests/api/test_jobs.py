@@ -18,6 +18,7 @@ from app.profiles import ExecutionProfile
 from app.runtime.jobs import remove_ended
 from tests.factories import make_fileset, make_job, make_project, make_workspace
 from tests.support.bell import RecordingBell
+from tests.support.hasty_store import HastyStore
 
 JOBS = "/apis/jobs/v2/workspaces/ml-team/jobs"
 STEP = {"name": "only", "executor": {"provider": "subprocess", "command": ["true"]}}
@@ -476,6 +477,28 @@ def test_deleting_a_running_job_stops_it_first_and_it_goes_when_its_host_has_see
     assert remove_ended(context, job_id)
     assert client.get(f"{JOBS}/train").status_code == 404
     assert (count(session, Job), count(session, Fileset)) == (0, 0)
+
+
+def test_a_job_with_too_many_files_for_one_request_goes_with_the_rings_that_follow(
+    client: FlaskClient, session: Session, context: Context, bell: RecordingBell
+) -> None:
+    job_id = UUID(create(client)["id"])
+    fileset_id, workspace_id = session.execute(select(Fileset.id, Fileset.workspace_id)).one()
+    for path in ("a", "b", "c"):
+        context.store.publish(context.store.stage(workspace_id, fileset_id, path, [b"x"]))
+    session.execute(update(Job).values(status=JobStatus.COMPLETED))
+    session.commit()
+    HastyStore.in_place_of_that_of(context)
+
+    assert client.delete(f"{JOBS}/train").status_code == 204
+    assert bell.rung[-1].facts["job_id"] == str(job_id)
+    rings = 1
+    while not remove_ended(context, job_id):
+        rings += 1
+
+    assert rings > 2
+    assert (count(session, Job), count(session, Fileset)) == (0, 0)
+    assert context.store.size(workspace_id) == 0
 
 
 def test_status_details_are_merged(client: FlaskClient) -> None:

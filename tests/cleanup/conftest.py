@@ -74,11 +74,11 @@ class FaultyStore:
     faults: dict[UUID, Exception] = field(default_factory=dict)
     purged: list[UUID] = field(default_factory=list)
 
-    def purge_fileset(self, workspace_id: UUID, fileset_id: UUID) -> None:
+    def purge_fileset(self, workspace_id: UUID, fileset_id: UUID, *, within_s: float) -> Any:
         self.purged.append(fileset_id)
         if fault := self.faults.get(fileset_id):
             raise fault
-        self.real.purge_fileset(workspace_id, fileset_id)
+        return self.real.purge_fileset(workspace_id, fileset_id, within_s=within_s)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)

@@ -94,10 +94,11 @@ class _SuspendingStore:
     real: Any
     suspend: Callable[[], None]
 
-    def purge_fileset(self, workspace_id: UUID, fileset_id: UUID) -> None:
+    def purge_fileset(self, workspace_id: UUID, fileset_id: UUID, *, within_s: float) -> Any:
         self.suspend()
-        self.real.purge_fileset(workspace_id, fileset_id)
+        unfinished = self.real.purge_fileset(workspace_id, fileset_id, within_s=within_s)
         self.suspend()
+        return unfinished
 
     def purge_workspace(self, workspace_id: UUID, *, keep: set[UUID]) -> None:
         self.suspend()

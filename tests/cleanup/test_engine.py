@@ -12,6 +12,7 @@ from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStat
 from app.models import Deletion, DeletionEvent, DeletionFailure, Deployment, Job, Workspace
 from tests import factories
 from tests.cleanup.conftest import the
+from tests.support.hasty_store import HastyStore
 
 
 def exists(session, workspace_id):
@@ -305,9 +306,12 @@ class _Slow:
     def __init__(self, real, clock, *, seconds):
         self.real, self.clock, self.seconds = real, clock, seconds
 
-    def purge_fileset(self, workspace_id, fileset_id):
+    def purge_fileset(self, workspace_id, fileset_id, *, within_s):
         self.clock.pass_(self.seconds)
-        self.real.purge_fileset(workspace_id, fileset_id)
+        return self.real.purge_fileset(workspace_id, fileset_id, within_s=within_s)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
 
 
 def test_rows_go_in_chunks_children_before_their_parents(session, context, delete, drive, settings):
@@ -412,13 +416,47 @@ class _Hanging:
 
         self.real, self.stuck, self.released = real, stuck, Event()
 
-    def purge_fileset(self, workspace_id, fileset_id):
+    def purge_fileset(self, workspace_id, fileset_id, *, within_s):
         if fileset_id == self.stuck:
             self.released.wait(30)
-        self.real.purge_fileset(workspace_id, fileset_id)
+        return self.real.purge_fileset(workspace_id, fileset_id, within_s=within_s)
 
     def __getattr__(self, name):
         return getattr(self.real, name)
+
+
+def test_a_fileset_that_takes_many_attempts_is_progress_and_no_failure(
+    session, context, delete, clock, settings
+):
+    workspace = factories.make_workspace(session)
+    bulky, small = (factories.make_fileset(session, workspace, name) for name in ("bulky", "small"))
+    session.commit()
+    for number in range(20):
+        put(context.store, bulky, f"{number}/a")
+    put(context.store, small, "a")
+    strict = type(context)(
+        settings=settings.model_copy(update={"fruitless_passes": 1, "slice_seconds": 3}),
+        sessions=context.sessions,
+        store=_Slow(HastyStore(context.store), clock, seconds=1),
+        bell=context.bell,
+    )
+    deletion_id = delete("ml-team")
+
+    first = run_slice(strict, deletion_id, owner="w", now=clock.now)
+    assert first == Advanced("ml-team filesets: 0 deleted, 2 left (1 files of bulky went)")
+    assert the(session, deletion_id).has_progressed
+    outcomes = [first]
+    while not isinstance(outcomes[-1], Finished):
+        outcomes.append(run_slice(strict, deletion_id, owner="w", now=clock.now))
+
+    assert {type(outcome) for outcome in outcomes} == {Advanced, Finished}
+    assert context.store.workspace_ids() == set()
+    assert the(session, deletion_id).deleted_counts == {"filesets": 2}
+    assert session.scalar(select(DeletionFailure.name)) is None
+
+
+def put(store, fileset, path):
+    store.publish(store.stage(fileset.workspace_id, fileset.id, path, [b"x"]))
 
 
 def test_a_ring_for_a_finished_deletion_does_nothing(session, context, delete, drive, clock):
@@ -450,9 +488,9 @@ class _During:
     def __init__(self, real, action):
         self.real, self.action = real, action
 
-    def purge_fileset(self, workspace_id, fileset_id):
+    def purge_fileset(self, workspace_id, fileset_id, *, within_s):
         self.action()
-        self.real.purge_fileset(workspace_id, fileset_id)
+        return self.real.purge_fileset(workspace_id, fileset_id, within_s=within_s)
 
     def __getattr__(self, name):
         return getattr(self.real, name)
@@ -528,9 +566,9 @@ class _Deadly:
     def __init__(self, real, die):
         self.real, self.die = real, die
 
-    def purge_fileset(self, workspace_id, fileset_id):
+    def purge_fileset(self, workspace_id, fileset_id, *, within_s):
         self.die(fileset_id)
-        self.real.purge_fileset(workspace_id, fileset_id)
+        return self.real.purge_fileset(workspace_id, fileset_id, within_s=within_s)
 
     def __getattr__(self, name):
         return getattr(self.real, name)

@@ -142,7 +142,7 @@ class FailingStore(BlobStore):
     def __init__(self, failure: Exception) -> None:
         self.failure = failure
 
-    def purge_fileset(self, workspace_id: object, fileset_id: object) -> None:
+    def purge_fileset(self, workspace_id: object, fileset_id: object, *, within_s: float = 0) -> None:
         raise self.failure
 
 
@@ -166,7 +166,7 @@ def test_a_slow_store_does_not_keep_the_workspace_from_being_deleted(
     states: list[WorkspaceState] = []
 
     class Slow(BlobStore):
-        def purge_fileset(self, workspace_id: object, fileset_id: object) -> None:
+        def purge_fileset(self, workspace_id: object, fileset_id: object, *, within_s: float = 0) -> None:
             with session_scope(context.sessions) as session:
                 session.execute(text("SET LOCAL lock_timeout = '2s'"))
                 workspace = session.get_one(Workspace, workspace_id)

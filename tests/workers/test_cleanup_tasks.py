@@ -109,7 +109,7 @@ def test_failed_is_a_failure_with_the_reason(session, context, delete_workspace,
     session.commit()
 
     class Store:
-        def purge_fileset(self, workspace_id, fileset_id):
+        def purge_fileset(self, workspace_id, fileset_id, *, within_s):
             raise PermissionError("access denied")
 
     object.__setattr__(context, "store", Store())

@@ -26,6 +26,16 @@ class Waiting:
     why: str
 
 
+@dataclass(frozen=True)
+class Partly:
+    """Some of it went, and the rest takes longer than the item time-out. Progress: it is tried again, at no cost.
+
+    Only for what is certain to have gone: the engine comes back as long as it is told so.
+    """
+
+    what: str
+
+
 class InvalidReference(Exception):
     """The resource refers to something that cannot exist; no retry will help."""
 
@@ -34,13 +44,13 @@ class InvalidReference(Exception):
 class ResourceKind:
     """A kind whose resources are deleted one by one, because something outside the database must go first.
 
-    `delete` runs outside any transaction, at most for the item time-out; it must be idempotent, act by id,
-    treat what is already missing as Gone, and raise for anything else.
+    `delete` runs outside any transaction, at most for the item time-out, and gives way before with Partly; it
+    must be idempotent, act by id, treat what is already missing as Gone, and raise for anything else.
     """
 
     name: str
     model: type[Any]
-    delete: Callable[[Context, Any], Gone | Waiting]
+    delete: Callable[[Context, Any], Gone | Waiting | Partly]
 
 
 @dataclass(frozen=True)
