@@ -48,7 +48,7 @@ class FileDraft:
         self._file = tree.create(self._path)
 
     def write(self, chunk: bytes) -> None:
-        """Add to the end."""
+        """Add to the end. May raise FileNotFoundError if it was collected."""
         self._file.write(chunk)
 
     def finish(self) -> None:
@@ -154,8 +154,11 @@ class FileTree:
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    def draft(self, key: str, *, within: str) -> FileDraft:
-        """Begin a file that will appear as `key`. Directories are made only below `within`."""
+    def draft(self, key: str, *, within: str, size: int | None = None) -> FileDraft:  # noqa: ARG002 -- for ObjectTree
+        """Begin a file that will appear as `key`. Directories are made only below `within`.
+
+        `size` is how many bytes it will have at most, if that is known.
+        """
         return FileDraft(self, key, within)
 
     def new_draft_path(self, within: str) -> str:

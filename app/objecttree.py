@@ -8,6 +8,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from aiohttp import ClientError as TransferError
@@ -35,41 +36,62 @@ _REVOKED = {"InvalidToken", "ExpiredToken", "TokenRefreshRequired", "ObjectLocke
 """Codes that say in other words than s3fs knows that whoever asks may not."""
 
 _PART_BYTES = 8 * 1024 * 1024
-_PARTS_OF_ONE_SIZE = 1400
-"""After so many parts they begin to grow: at most 10 000 are allowed, and this way they hold S3's largest file."""
+_MAX_PARTS = 9900
+"""Of one upload; S3 allows 10 000. So what does not say how large it will be may have 77 GiB."""
 
 _CLIENT = {"connect_timeout": 5, "read_timeout": 10, "max_pool_connections": 32}
 _ATTEMPTS = 2
 """Of each request. Both must fail within the 30 s after which PostgreSQL ends an idle transaction."""
 
 
-class ObjectDraft:
-    """An upload that is invisible until it is complete. As FileDraft promises."""
+Upload = dict[str, Any]
+"""A multipart upload as S3 tells of it; `Key` and `UploadId` name it."""
 
-    def __init__(self, filesystem: S3FileSystem, tree: "ObjectTree", key: str, within: str) -> None:
+
+class ObjectDraft:
+    """An upload that is invisible until it is complete. As FileDraft promises.
+
+    It is made known to the bucket before the first byte has come: whoever removes all drafts finds it, and ends it.
+    """
+
+    def __init__(self, tree: "ObjectTree", key: str, within: str, size: int | None) -> None:
         self._tree, self._key, self._within = tree, key, within
-        # Not by way of filesystem.open: that keeps every file of which it does not know the end.
-        self._file = S3File(filesystem, tree.path(key), "wb", block_size=_PART_BYTES, autocommit=False)
+        # Of one size, and chosen at once: parts that grew with the file would take memory that nobody planned for.
+        self._part_bytes = max(_PART_BYTES, ceil((size or 0) / _MAX_PARTS))
+        self._upload = tree.begin_upload(key)
+        self._parts: list[dict[str, Any]] = []
+        self._part = bytearray()
+        self._is_published = False
 
     def write(self, chunk: bytes) -> None:
-        self._file.blocksize = max(_PART_BYTES, self._file.tell() // _PARTS_OF_ONE_SIZE)
-        with _plain_errors():
-            self._file.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            room = self._part_bytes - len(self._part)
+            self._part += rest[:room]
+            rest = rest[room:]
+            if len(self._part) == self._part_bytes:
+                self._send()
 
     def finish(self) -> None:
-        with _plain_errors():
-            self._file.close()  # Sends the last part; what makes it visible is `commit`.
+        if self._part or not self._parts:
+            self._send()  # An empty file is one empty part.
 
     def publish(self) -> None:
         self._tree.refuse_conflict(self._key, self._within)
-        with _plain_errors():
-            self._file.commit()
-        self._file.mpu = None  # Nothing to abort any more.
+        self._tree.complete(self._upload, self._parts)
+        self._is_published = True
 
     def discard(self) -> None:
-        self._file.closed = True  # Or the garbage collector would send what is left.
-        with suppress(OSError), _plain_errors():
-            self._file.discard()
+        if self._is_published:
+            return  # There is nothing to abort any more.
+        with suppress(OSError):
+            self._tree.abort(self._upload)
+
+    def _send(self) -> None:
+        if len(self._parts) == _MAX_PARTS:
+            raise OSError(errno.EFBIG, "a file whose size was not announced is too large for an object store")
+        content, self._part = bytes(self._part), bytearray()
+        self._parts.append(self._tree.send_part(self._upload, len(self._parts) + 1, content))
 
 
 class ObjectReader:
@@ -145,8 +167,23 @@ class ObjectTree:
 
     # --- writing and removing -----------------------------------------------------------------------------
 
-    def draft(self, key: str, *, within: str) -> ObjectDraft:
-        return ObjectDraft(self._fs, self, key, within)
+    def draft(self, key: str, *, within: str, size: int | None = None) -> ObjectDraft:
+        return ObjectDraft(self, key, within, size)
+
+    def begin_upload(self, key: str) -> Upload:
+        """Begin a multipart upload."""
+        told = self._call("create_multipart_upload", Key=self._base + key)
+        return {"Key": told["Key"], "UploadId": told["UploadId"]}
+
+    def send_part(self, upload: Upload, number: int, content: bytes) -> dict[str, Any]:
+        """Store a part; what to say of it when the upload is complete. Raises FileNotFoundError if that was aborted."""
+        told = self._call("upload_part", **upload, PartNumber=number, Body=content)
+        known = {name: told[name] for name in told if name == "ETag" or name.startswith("Checksum")}
+        return {"PartNumber": number, **known}
+
+    def complete(self, upload: Upload, parts: list[dict[str, Any]]) -> None:
+        """Make the object of the parts. Raises FileNotFoundError if the upload was aborted."""
+        self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
 
     def refuse_conflict(self, key: str, within: str) -> None:
         """Raise as `publish` does. A bucket would keep `a` beside `a/b`, and nobody could download both."""
@@ -214,11 +251,11 @@ class ObjectTree:
     def remove_drafts(self, top: str) -> Iterator[Removed | OSError]:
         for upload in self._uploads(top):
             try:
-                self._abort(upload)
+                self.abort(upload)
             except OSError as error:
                 yield error
             else:
-                yield {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+                yield _named(upload)
 
     def drafted(self, top: str) -> set[str]:
         keys = (self._key(upload["Key"]) for upload in self._uploads(top))
@@ -229,13 +266,14 @@ class ObjectTree:
         for upload in self._uploads(""):
             with suppress(FileNotFoundError):  # Published or discarded meanwhile.
                 if upload["Initiated"] < older_than and self._last_written(upload) < older_than:
-                    self._abort(upload)
+                    self.abort(upload)
                     collected += 1
         return collected
 
     def _last_written(self, upload: dict[str, Any]) -> datetime:
-        named = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
-        parts = (part for page in self._pages("list_parts", **named) for part in page.get("Parts", []))
+        parts = (
+            part for page in self._pages("list_parts", **_named(upload)) for part in page.get("Parts", [])
+        )
         latest: datetime = max((part["LastModified"] for part in parts), default=upload["Initiated"])
         return latest
 
@@ -245,9 +283,10 @@ class ObjectTree:
             # Not every store minds the prefix.
             yield from (each for each in page.get("Uploads", []) if each["Key"].startswith(prefix))
 
-    def _abort(self, upload: dict[str, Any]) -> None:
+    def abort(self, upload: Upload) -> None:
+        """End an upload and remove its parts; no harm if it is complete or was aborted."""
         with suppress(FileNotFoundError):
-            self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+            self._call("abort_multipart_upload", **_named(upload))
 
     # --- S3 -----------------------------------------------------------------------------------------------
 
@@ -275,8 +314,14 @@ class ObjectTree:
 
     def _call(self, method: str, **wanted: Any) -> dict[str, Any]:
         with _plain_errors():
-            answer: dict[str, Any] = self._fs.call_s3(method, Bucket=self._bucket, **wanted)
+            # What the operator wants with every request that knows it, such as how to encrypt.
+            usual = self._fs.s3_additional_kwargs
+            answer: dict[str, Any] = self._fs.call_s3(method, usual, Bucket=self._bucket, **wanted)
         return answer
+
+
+def _named(upload: Upload) -> Upload:
+    return {"Key": upload["Key"], "UploadId": upload["UploadId"]}
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Tree(Protocol):
     def tops(self) -> set[str]: ...
     def file_size(self, key: str) -> int: ...
     def open_file(self, key: str) -> Any: ...
-    def draft(self, key: str, *, within: str) -> Draft: ...
+    def draft(self, key: str, *, within: str, size: int | None = None) -> Draft: ...
     def remove_file(self, key: str) -> None: ...
     def remove_all(self, top: str) -> Iterator[Removed | OSError]: ...
     def is_there(self, removed: Removed) -> bool: ...
@@ -188,9 +188,23 @@ class BlobStore:
         return self._hidden.sub("", value) if isinstance(value, str) else value
 
     @_naming_relative_paths
-    def stage(self, workspace_id: UUID, fileset_id: UUID, path: str, chunks: Iterable[bytes]) -> Staged:
-        """Receive an upload, in constant memory. Nothing of it stays when `chunks` or the store fails."""
-        draft = self._tree.draft(_key(workspace_id, fileset_id, path), within=_key(workspace_id, fileset_id))
+    def stage(
+        self,
+        workspace_id: UUID,
+        fileset_id: UUID,
+        path: str,
+        chunks: Iterable[bytes],
+        *,
+        at_most: int | None = None,
+    ) -> Staged:
+        """Receive an upload, in constant memory. Nothing of it stays when `chunks` or the store fails.
+
+        A purge of the fileset ends it from now on. `at_most` is how many bytes will come, as far as that is known;
+        without it a store may refuse very large files with EFBIG. Raises FileNotFoundError when it was purged or
+        collected meanwhile, as `publish` does.
+        """
+        fileset = _key(workspace_id, fileset_id)
+        draft = self._tree.draft(f"{fileset}/{path}", within=fileset, size=at_most)
         size = 0
         try:
             for chunk in chunks:

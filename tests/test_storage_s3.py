@@ -1,5 +1,6 @@
 """What is special about a bucket: versions, uploads in parts, and a server that fails in its own words."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -105,6 +106,57 @@ def test_more_than_a_page_of_files_is_listed_and_deleted(
     assert len(store.files(workspace, FILESET)) == store.size(workspace) == 1005
     store.purge_fileset(workspace, FILESET)
 
+    assert s3.keys(key(workspace)) == []
+
+
+def test_a_purge_ends_an_upload_of_which_nothing_has_been_stored_yet(
+    s3: S3Server, store: BlobStore, workspace: UUID
+) -> None:
+    """Otherwise it would begin in a fileset that is gone, where only the audit looks for it."""
+
+    def overtaken() -> Iterator[bytes]:
+        yield b"x"
+        store.purge_fileset(workspace, FILESET)
+        yield b"x" * 9_000_000
+
+    with pytest.raises(FileNotFoundError):
+        store.stage(workspace, FILESET, "a", overtaken())
+
+    assert s3.keys(key(workspace)) == []
+
+
+def test_a_file_takes_three_requests_that_write_however_small_it_is(
+    proxy: Proxy, shaky: BlobStore, workspace: UUID
+) -> None:
+    staged = shaky.stage(workspace, FILESET, "a", [b"x"])
+    shaky.publish(staged)
+    shaky.discard(staged)
+
+    writing = [request for request in proxy.requests if not request.startswith(("GET", "HEAD"))]
+    assert [request.split()[0] for request in writing] == ["POST", "PUT", "POST"]
+
+
+def test_parts_have_one_size_and_are_large_enough_for_what_was_announced(
+    s3: S3Server, store: BlobStore, workspace: UUID, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("app.objecttree._MAX_PARTS", 3)
+    content = os.urandom(32_000_000)
+
+    store.publish(store.stage(workspace, FILESET, "a", [content], at_most=len(content)))
+
+    assert b"".join(store.read(workspace, FILESET, "a")) == content
+    assert s3.client.head_object(Bucket=BUCKET, Key=key(workspace, "a"))["ETag"].endswith('-3"')
+
+
+def test_a_file_that_did_not_say_that_it_is_very_large_is_refused(
+    s3: S3Server, store: BlobStore, workspace: UUID, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("app.objecttree._MAX_PARTS", 1)
+
+    with pytest.raises(OSError, match="announced") as raised:
+        store.stage(workspace, FILESET, "a", [b"x" * 9_000_000])
+
+    assert raised.value.errno == errno.EFBIG
     assert s3.keys(key(workspace)) == []
 
 

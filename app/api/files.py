@@ -19,7 +19,7 @@ from app.logs import get_logger
 from app.models import Fileset
 from app.services import filesets
 from app.services.workspaces import readable_workspace
-from app.storage import BlobStore, Staged, StoredFile
+from app.storage import StoredFile
 
 log = get_logger(__name__)
 
@@ -95,18 +95,30 @@ def upload_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
     max_bytes = call.context.settings.max_upload_bytes
     with session_scope(call.context.sessions) as session:
         fileset = filesets.writable_fileset(session, call.actor, workspace, name)
+
+    @contextmanager
+    def still_there() -> Iterator[None]:
+        """Hold the fileset, or say that it has gone: much can have happened while the bytes arrived."""
+        with session_scope(call.context.sessions) as session:
+            present = filesets.writable_fileset(session, call.actor, workspace, name)
+            if present.id != fileset.id:
+                raise NotFound(f"Fileset '{name}' was deleted while the file was uploaded")
+            yield
+
     with _store_failures(workspace, name, path):
         chunks = uploaded(request, max_bytes=max_bytes, idle_s=call.context.settings.upload_idle_seconds)
-        staged = store.stage(fileset.workspace_id, fileset.id, path, chunks)
         try:
-            with session_scope(call.context.sessions) as session:
-                # Again, and held this time: much can have happened while the bytes arrived.
-                present = filesets.writable_fileset(session, call.actor, workspace, name)
-                if present.id != fileset.id:
-                    raise NotFound(f"Fileset '{name}' was deleted while the file was uploaded")
-                file = _publish(store, staged)
-        finally:
-            store.discard(staged)
+            staged = store.stage(
+                fileset.workspace_id, fileset.id, path, chunks, at_most=request.content_length
+            )
+            try:
+                with still_there():
+                    file = store.publish(staged)
+            finally:
+                store.discard(staged)
+        except FileNotFoundError as error:
+            with still_there():
+                raise Busy("The upload was removed before it was complete; send it again.") from error
     return _show(workspace, name, file)
 
 
@@ -167,13 +179,6 @@ def delete_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
 def _readable(call: Call, workspace: str, name: str) -> Fileset:
     with session_scope(call.context.sessions) as session:
         return filesets.find_fileset(session, readable_workspace(session, call.actor, workspace), name)
-
-
-def _publish(store: BlobStore, staged: Staged) -> StoredFile:
-    try:
-        return store.publish(staged)
-    except FileNotFoundError as error:
-        raise Busy("The upload was removed before it was complete; send it again.") from error
 
 
 def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> ShownFile:
@@ -249,5 +254,9 @@ def _store_failures(workspace: str, name: str, path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise BadRequest("The path is too long for this storage; choose a shorter one.") from None
+        if error.errno == errno.EFBIG:
+            raise TooLarge(
+                "The file is too large for this storage unless its size is announced: send a Content-Length."
+            ) from None
         log.warning("store.failed", fileset=f"{workspace}/{name}", exc_info=error)
         raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Iterator
+from datetime import timedelta
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -7,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from app import clock
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
@@ -193,8 +195,8 @@ def test_an_upload_into_a_missing_fileset_is_not_found_and_stores_nothing(
 class Interrupted(io.RawIOBase):
     """An upload during which something else happens."""
 
-    def __init__(self, event: Iterator[None]) -> None:
-        self.content = iter([DIGITS, b""])
+    def __init__(self, event: Iterator[None], content: bytes) -> None:
+        self.content = iter([content, b""])
         self.event = event
 
     def readable(self) -> bool:
@@ -205,10 +207,10 @@ class Interrupted(io.RawIOBase):
         return next(self.content)
 
 
-def upload(client: FlaskClient, event: Iterator[None]) -> int:
+def upload(client: FlaskClient, event: Iterator[None], content: bytes = DIGITS) -> int:
     return client.put(
         f"{FILESET}/-/late",
-        environ_overrides={"wsgi.input": Interrupted(event), "wsgi.input_terminated": True},
+        environ_overrides={"wsgi.input": Interrupted(event, content), "wsgi.input_terminated": True},
     ).status_code
 
 
@@ -236,6 +238,27 @@ def test_an_upload_that_outlives_its_fileset_does_not_land_in_the_successor(
     assert upload(client, replacement()) == 404
     assert context.store.size(fileset.workspace_id) == 0
     assert staged(context) == []
+
+
+def test_an_upload_that_outlives_its_fileset_is_told_so_however_much_is_still_to_come(
+    client: FlaskClient, context: Context, fileset: Fileset
+) -> None:
+    def deletion() -> Iterator[None]:
+        assert client.delete(FILESET).status_code == 200
+        yield
+
+    assert upload(client, deletion(), content=b"x" * 9_000_000) == 404
+    assert context.store.size(fileset.workspace_id) == 0
+    assert staged(context) == []
+
+
+def test_an_upload_that_was_collected_can_be_sent_again(client: FlaskClient, context: Context) -> None:
+    def collection() -> Iterator[None]:
+        context.store.collect_staging(clock.now() + timedelta(hours=1))
+        yield
+
+    assert upload(client, collection(), content=b"x" * 9_000_000) == 503
+    assert stored(client) == []
 
 
 # --- Downloads
