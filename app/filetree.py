@@ -52,7 +52,7 @@ class FileDraft:
         self._file.write(chunk)
 
     def finish(self) -> None:
-        """Nothing more will be written: keep what was."""
+        """Nothing more will be written: keep what was. Raises as `publish` does, as far as that is known already."""
         # To the disk, where there is one: a power cut could otherwise leave a name with no bytes.
         with suppress(AttributeError, io.UnsupportedOperation):
             self._file.flush()

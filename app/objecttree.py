@@ -75,9 +75,10 @@ class ObjectDraft:
     def finish(self) -> None:
         if self._part or not self._parts:
             self._send()  # An empty file is one empty part.
+        # Not in publish: that is called with the fileset locked, which is to be for one request only.
+        self._tree.refuse_conflict(self._key, self._within)
 
     def publish(self) -> None:
-        self._tree.refuse_conflict(self._key, self._within)
         self._tree.complete(self._upload, self._parts)
         self._is_published = True
 
@@ -186,7 +187,7 @@ class ObjectTree:
         self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
 
     def refuse_conflict(self, key: str, within: str) -> None:
-        """Raise as `publish` does. A bucket would keep `a` beside `a/b`, and nobody could download both."""
+        """Raise as `FileDraft.publish` does. A bucket would keep `a` beside `a/b`, and nobody could download both."""
         if next(self.files(key), None):
             raise IsADirectoryError(f"{self.path(key)} is a directory")
         above = key.rpartition("/")[0]

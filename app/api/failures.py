@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, Response, jsonify, request
-from psycopg.errors import LockNotAvailable, QueryCanceled
+from psycopg.errors import IdleInTransactionSessionTimeout, LockNotAvailable, QueryCanceled
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -74,6 +74,11 @@ def _without_trailing_slash() -> Response:
 def _database(error: DBAPIError) -> Response:
     if isinstance(error.orig, LockNotAvailable | QueryCanceled) or isinstance(error, OperationalError):
         return _busy(error)
+    if isinstance(error.orig, IdleInTransactionSessionTimeout):
+        log.warning("request.took_too_long", path=request.path)
+        return _answer(
+            503, "It took too long, and it is uncertain what of it was done; look, or send it again."
+        )
     return _unexpected(error)
 
 

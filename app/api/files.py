@@ -164,13 +164,16 @@ def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
     permission=Permission.FILESETS_WRITE,
     returns=ShownFile,
     raises=(BadRequest, Forbidden, NotFound, Busy),
+    transaction=False,
 )
 def delete_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
     """Delete a file
 
     Answers the file as it was.
     """
-    fileset = filesets.writable_fileset(call.session, call.actor, workspace, name)
+    with session_scope(call.context.sessions) as session:
+        fileset = filesets.writable_fileset(session, call.actor, workspace, name)
+    # Nothing is held any more: by its id it is the right one, and one file less is no harm to a deletion.
     with _store_failures(workspace, name, path):
         file = call.context.store.remove(fileset.workspace_id, fileset.id, _checked(path))
     return _show(workspace, name, file)

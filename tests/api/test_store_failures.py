@@ -1,14 +1,20 @@
 """What the API says when the store behind it fails, and what it refuses before the store is asked."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from app import create_app
 from app.config import Settings
 from app.context import Context
+from app.db import connect, sessions_of
 from tests.factories import make_fileset, make_workspace
 from tests.support.s3 import BUCKET, S3Server, s3fs_uses, serving_s3
 from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
@@ -99,6 +105,43 @@ def test_a_file_that_the_store_fails_to_publish_leaves_the_old_one_and_no_parts(
     proxy.fail(None)
     assert client.get(FILE).data == b"old"
     assert [key.rpartition("/")[2] for key in s3.keys(root)] == ["b"]
+
+
+@pytest.mark.parametrize(("method", "holding"), [("PUT", ["POST"]), ("DELETE", []), ("GET", [])], ids=str)
+def test_only_what_makes_a_file_visible_is_asked_of_the_store_while_locks_are_held(
+    client: FlaskClient, proxy: Proxy, session: Session, method: str, holding: list[str]
+) -> None:
+    """A slow store would keep a DELETE of the workspace waiting, and PostgreSQL would end the transaction."""
+    held = []
+
+    def look(method: str, target: str) -> None:
+        try:
+            session.execute(text("SELECT 1 FROM workspaces, filesets FOR UPDATE NOWAIT"))
+        except OperationalError:
+            held.append(method)
+        session.rollback()
+
+    proxy.choose = look
+
+    assert client.open(FILE, method=method, data=b"new").status_code == 200
+    assert held == holding
+
+
+def test_a_store_that_takes_longer_than_a_transaction_may_is_a_503_that_says_what_to_do(
+    app: Flask, context: Context, proxy: Proxy
+) -> None:
+    engine = connect(context.settings.model_copy(update={"statement_timeout_seconds": 0.05}))
+    impatient = create_app(replace(context, sessions=sessions_of(engine)))
+    proxy.choose = lambda method, target: (
+        Fault(delay_s=1) if method == "POST" and "uploadId" in target else None
+    )
+
+    answer = impatient.test_client().put(FILE, data=b"new")
+    engine.dispose()
+
+    assert answer.status_code == 503
+    assert "send it again" in answer.json["detail"]
+    assert app.test_client().put(FILE, data=b"newer").status_code == 200
 
 
 @pytest.mark.parametrize(
