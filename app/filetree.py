@@ -100,15 +100,26 @@ class FileTree:
         ]
 
     def files(self, top: str) -> Iterator[Found]:
-        """Every file below, however deep."""
+        """Every file below, however deep, in the order of their keys; in the memory of one directory's names."""
         # Not fsspec's find: it takes a directory that cannot be listed for an empty one.
-        waiting = [top]
-        while waiting:
-            for each in self.children(waiting.pop()):
-                if each.is_file:
-                    yield each
-                else:
-                    waiting.append(each.key)
+        levels = [self._sorted_names(top)]
+        while levels:
+            name, size = next(levels[-1], (None, 0))
+            if name is None:
+                levels.pop()
+            elif name.endswith("/"):
+                levels.append(self._sorted_names(name[:-1]))
+            else:
+                yield Found(name, size, is_file=True)
+
+    def _sorted_names(self, top: str) -> Iterator[tuple[str, int]]:
+        # A directory with the slash that follows it in the keys of its files: `a-b` comes before `a/b`.
+        names = [
+            (posixpath.basename(entry["name"]) + "/" * (entry["type"] == "directory"), entry["size"] or 0)
+            for entry in self._list(f"{self._files}/{top}")
+        ]
+        names.sort()
+        return ((f"{top}/{name}", size) for name, size in names)
 
     def tops(self) -> set[str]:
         """The first parts of all keys, also of drafts."""

@@ -235,17 +235,27 @@ class BlobStore:
         """Remove the uploads that nobody has written to since then; how many."""
         return self._tree.collect_drafts(older_than)
 
-    @_naming_relative_paths
     def files(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> list[StoredFile]:
         """Every file of a fileset, or those at and below `path`, in the order of their paths."""
-        found = []
+        return list(self.each_file(workspace_id, fileset_id, path))
+
+    def each_file(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> Iterator[StoredFile]:
+        """The same one by one, for filesets with very many. Raises when it comes to what cannot be listed."""
+        found = self._each_file(workspace_id, fileset_id, path)
+        while file := self._next_of(found):
+            yield file
+
+    @_naming_relative_paths
+    def _next_of(self, found: Iterator[StoredFile]) -> StoredFile | None:
+        return next(found, None)
+
+    def _each_file(self, workspace_id: UUID, fileset_id: UUID, path: str) -> Iterator[StoredFile]:
         if path:
             with suppress(FileNotFoundError):
-                found.append(self.stat(workspace_id, fileset_id, path))
+                yield self.stat(workspace_id, fileset_id, path)
         fileset = _key(workspace_id, fileset_id)
         for file in self._tree.files(f"{fileset}/{path}" if path else fileset):
-            found.append(StoredFile(file.key.removeprefix(f"{fileset}/"), file.size))
-        return sorted(found, key=lambda file: file.path)
+            yield StoredFile(file.key.removeprefix(f"{fileset}/"), file.size)
 
     @_naming_relative_paths
     def stat(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:

@@ -209,6 +209,15 @@ def test_files_are_listed_recursively_in_order(store: BlobStore) -> None:
     assert paths(store) == ["a/b/d", "a/c", "ab", "b"]
 
 
+def test_the_order_is_that_of_whole_paths_and_not_of_one_directory_after_the_other(store: BlobStore) -> None:
+    for path in ("a/b/c", "a-", "a.b/x", "a/b-", "a0", "a/b/d", "\u00e9", "z"):
+        put(store, path)
+
+    assert (
+        paths(store) == sorted(paths(store)) == ["a-", "a.b/x", "a/b-", "a/b/c", "a/b/d", "a0", "z", "\u00e9"]
+    )
+
+
 def test_a_listed_path_is_a_file_or_directory_and_not_the_start_of_a_name(store: BlobStore) -> None:
     for path in ("a/c", "a/b/d", "ab"):
         put(store, path)
@@ -315,7 +324,7 @@ def test_purging_a_workspace_removes_its_uploads_and_directories(
 ) -> None:
     put(store, "a/b")
     put(store, "a", workspace=NEIGHBOUR)
-    stage(store, b"on its way")
+    stage(store, b"on its way", path="late")
     store.purge_fileset(OURS, FILESET)
 
     store.purge_workspace(OURS)

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import quote
@@ -355,6 +356,36 @@ def test_files_are_listed_from_a_file_or_a_directory(client: FlaskClient) -> Non
     assert listed("a") == listed("a/") == ["a/b", "a/c/d"]
     assert listed("ab") == ["ab"]
     assert listed("nope") == []
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_list_in_pieces_is_one_list(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("app.api.files._FILES_AT_ONCE", 2)
+    names = [f"{each}" for each in range(number)]
+    for name in names:
+        client.put(f"{FILESET}/-/{name}", data=b"x")
+
+    assert stored(client) == names
+
+
+def test_a_long_list_takes_little_memory(client: FlaskClient, context: Context, fileset: Fileset) -> None:
+    if context.settings.storage_url:
+        pytest.skip("a bucket is listed page by page; making so many files there would take long")
+    client.put(f"{FILESET}/-/0", data=b"x")
+    directory = context.settings.data_dir / "blobs" / "files" / str(fileset.workspace_id) / str(fileset.id)
+    for number in range(1, 10_000):
+        (directory / str(number)).touch()
+    tracemalloc.start()
+
+    answer = client.get(f"{FILESET}/files", buffered=False)
+    length = sum(map(len, answer.iter_encoded()))
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert length > 1_000_000
+    assert peak < 3_000_000  # 300 bytes for each; as one document it was 1700
 
 
 def test_no_file_waits_for_a_cache(client: FlaskClient) -> None:
