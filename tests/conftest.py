@@ -21,7 +21,7 @@ from app.storage import BlobStore
 from devstack.servers import EmbeddedPostgres
 from tests.support.bell import RecordingBell
 
-pytest_plugins = ["tests.support.figures"]
+pytest_plugins = ["tests.support.figures", "tests.support.processes"]
 
 ROOT = Path(__file__).parent.parent
 

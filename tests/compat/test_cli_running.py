@@ -11,7 +11,7 @@ import pytest
 
 from devstack.processes import port_is_free
 from tests.compat.nemo import Nemo
-from tests.support.processes import FEWEST, living, stubborn, stubborn_server, unique_seconds
+from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Stack
 
 DELETED = "✓ Deleted successfully"
@@ -82,8 +82,10 @@ def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, sta
     assert [job["name"] for job in completed["data"]] == ["train"]
 
 
-def test_of_a_cancelled_job_that_defies_sigterm_no_process_is_left(cli: Cli, stack: Stack) -> None:
-    word, others = unique_seconds(), unique_seconds()
+def test_of_a_cancelled_job_that_defies_sigterm_no_process_is_left(
+    cli: Cli, stack: Stack, new_word: NewWord
+) -> None:
+    word, others = new_word(), new_word()
     cli.submit("train", stubborn(word))
     cli.submit("other", f"sleep {others}")
     stack.wait_until(lambda: len(living(word)) >= FEWEST and living(others), "both jobs run")
@@ -120,9 +122,9 @@ def test_a_result_is_downloaded_as_the_job_has_left_it(
 
 
 def test_a_deployment_serves_until_it_is_deleted_and_then_nothing_of_it_runs(
-    cli: Cli, stack: Stack, workspace: str
+    cli: Cli, stack: Stack, workspace: str, new_word: NewWord
 ) -> None:
-    word = unique_seconds()
+    word = new_word()
     executor = {
         "gpu": 0,
         "health_check_path": "/",

@@ -14,7 +14,7 @@ import pytest
 
 from devstack.processes import port_is_free
 from tests.support.figures import Within
-from tests.support.processes import FEWEST, living, stubborn, stubborn_server, unique_seconds
+from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Stack
 from tests.support.stores import STORES, Store, keeping
 
@@ -117,9 +117,11 @@ class Upload:
         return self._answer
 
 
-def test_a_workspace_goes_with_everything_that_runs_in_it(stack: Stack, store: Store, within: Within) -> None:
+def test_a_workspace_goes_with_everything_that_runs_in_it(
+    stack: Stack, store: Store, within: Within, new_word: NewWord
+) -> None:
     stack.client.post(W, json={"name": "neighbour"})
-    word, neighbours = unique_seconds(), unique_seconds()
+    word, neighbours = new_word(), new_word()
     submit(stack, "neighbour", "job", f"sleep {neighbours}")
     stack.client.post("/apis/files/v2/workspaces/neighbour/filesets", json={"name": "data"})
     stack.client.put("/apis/files/v2/workspaces/neighbour/filesets/data/-/kept", content=b"kept")
@@ -187,12 +189,12 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(stack: Stack, store: S
 
 
 def test_a_host_that_never_answers_ends_in_failed_and_can_be_skipped(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, new_word: NewWord
 ) -> None:
     settings = SETTINGS | {"waiting_limit_seconds": 2, "fruitless_passes": 2, "backoff_cap_seconds": 0.5}
     with Stack(tmp_path_factory.mktemp("gone"), **settings) as stack:
         stack.client.post(W, json={"name": "stranded"})
-        word = unique_seconds()
+        word = new_word()
         job = submit(stack, "stranded", "job", stubborn(word))
         stack.wait_until(lambda: len(living(word)) >= FEWEST, "the job runs")
         for part in stack.running("runtime"):

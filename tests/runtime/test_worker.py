@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from app.models import Job, JobLog
 from app.runtime.process import MARK
 from tests.runtime.runs import STUBBORN
-from tests.support.processes import FEWEST, living, stubborn, stubborn_server, unique_seconds
+from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Part, Stack
 
 SETTINGS: dict[str, Any] = {
@@ -168,8 +168,10 @@ def test_a_stubborn_job_is_cancelled_and_deleted_with_all_its_processes(jobs: Jo
     assert jobs.is_nothing_left()
 
 
-def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(jobs: Jobs) -> None:
-    token = unique_seconds()
+def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(
+    jobs: Jobs, new_word: NewWord
+) -> None:
+    token = new_word()
     escape = f"(env -i setsid sh -c 'touch out; sleep {token}; :' &); until [ -e out ]; do sleep 0.1; done; "
     jobs.submit("escaping", f"{escape} kill -9 $PPID; sleep 600")
 
@@ -188,8 +190,10 @@ def kill_with_keepers(worker: Part) -> None:
     worker.kill()
 
 
-def test_of_a_worker_that_is_killed_nothing_lives_and_its_deployments_serve_again(jobs: Jobs) -> None:
-    word, serving = unique_seconds(), unique_seconds()
+def test_of_a_worker_that_is_killed_nothing_lives_and_its_deployments_serve_again(
+    jobs: Jobs, new_word: NewWord
+) -> None:
+    word, serving = new_word(), new_word()
     jobs.submit("train", stubborn(word))
     jobs.deploy("chat", stubborn_server(serving))
     jobs.stack.wait_until(lambda: len(living(word)) >= FEWEST, "the job runs")
@@ -216,9 +220,9 @@ def test_of_a_worker_that_is_killed_nothing_lives_and_its_deployments_serve_agai
 
 
 def test_what_was_left_on_a_host_is_looked_after_at_the_start_of_its_worker_also_while_nobody_sweeps(
-    jobs: Jobs,
+    jobs: Jobs, new_word: NewWord
 ) -> None:
-    word, serving = unique_seconds(), unique_seconds()
+    word, serving = new_word(), new_word()
     jobs.submit("train", f"trap '' TERM; (setsid sh -c 'sleep {word}; :' &); sleep {word}; :")
     jobs.deploy("chat", stubborn_server(serving))
     jobs.stack.wait_until(lambda: len(living(word)) >= 5, "the job runs")

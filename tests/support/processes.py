@@ -1,16 +1,37 @@
 """The process table, asked for what a job or a server has started by its command lines: our rows and marks may err.
 
-Imports nothing beyond the standard library: the tests inside the peer's environment use it too.
+Imports what the peer's environment has too: the tests inside it use this as well.
 """
 
+import os
+import signal
 import sys
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
 
-def unique_seconds() -> str:
-    """A time that nobody else sleeps for: `sleep` with it is told from every other process of the machine."""
-    return str(10**9 + uuid.uuid4().int % 10**12)
+NewWord = Callable[[], str]
+
+
+@pytest.fixture
+def new_word() -> Iterator[NewWord]:
+    """Gives times that nobody else sleeps for: `sleep` with one of them is told from every other process.
+
+    Also of a test that fails nothing goes on: it would sleep for centuries.
+    """
+    words: list[str] = []
+
+    def give() -> str:
+        words.append(str(10**9 + uuid.uuid4().int % 10**12))
+        return words[-1]
+
+    yield give
+    for pid in (pid for word in words for pid in living(word)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def living(word: str) -> list[int]:
@@ -30,7 +51,7 @@ def stubborn(word: str) -> str:
     """A script that prints "ready" and then goes on whatever it is told, and so does what it has started.
 
     A shell that answers SIGTERM with a line; a child; and a grandchild that has left its group, its session, its
-    parent and its environment. `word` comes from `unique_seconds`; at least FEWEST of their command lines have it.
+    parent and its environment. `word` comes from `new_word`; at least FEWEST of their command lines have it.
     """
     return (
         f"trap 'echo not yet' TERM; "

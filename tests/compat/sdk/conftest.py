@@ -9,6 +9,8 @@ import httpx
 import pytest
 from nemo_platform import DefaultHttpxClient, NeMoPlatform
 
+pytest_plugins = ["tests.support.processes"]
+
 Eventually = Callable[[Callable[[], bool], str], None]
 
 

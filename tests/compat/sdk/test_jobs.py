@@ -13,7 +13,7 @@ from nemo_platform import (
     UnprocessableEntityError,
 )
 
-from tests.support.processes import FEWEST, living, stubborn, unique_seconds
+from tests.support.processes import FEWEST, NewWord, living, stubborn
 
 COMMAND = ["sh", "-c", "echo hello; sleep 600"]
 
@@ -102,8 +102,10 @@ def test_a_job_that_fails_says_why(client: NeMoPlatform, eventually: Eventually)
     assert log(client, "train") == ["oops"]
 
 
-def test_a_job_is_paused_resumed_and_cancelled(client: NeMoPlatform, eventually: Eventually) -> None:
-    word = unique_seconds()
+def test_a_job_is_paused_resumed_and_cancelled(
+    client: NeMoPlatform, eventually: Eventually, new_word: NewWord
+) -> None:
+    word = new_word()
     submit(client, "train", script=stubborn(word))
     eventually(lambda: log(client, "train") == ["ready"] and len(living(word)) >= FEWEST, "the job runs")
 
@@ -154,9 +156,9 @@ def test_steps_and_tasks_are_reported_and_read(client: NeMoPlatform, eventually:
 
 
 def test_a_deleted_job_goes_with_its_fileset_and_frees_its_name(
-    client: NeMoPlatform, eventually: Eventually
+    client: NeMoPlatform, eventually: Eventually, new_word: NewWord
 ) -> None:
-    word = unique_seconds()
+    word = new_word()
     created = submit(client, "train", script=stubborn(word))
     eventually(lambda: len(living(word)) >= FEWEST, "the job runs")
     client.files.upload_content(content="kept nowhere", remote_path="result", fileset=created.fileset)
