@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     """Reverse proxies in front: as many entries of `X-Forwarded-For` are believed, from the last one on."""
 
-    database_pool_size: PositiveInt = 5
+    database_pool_size: PositiveInt = 9
     statement_timeout_seconds: PositiveFloat = 5
     delete_lock_timeout_seconds: PositiveFloat = 5
     max_body_bytes: PositiveInt = 4 * 1024 * 1024

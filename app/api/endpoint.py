@@ -16,6 +16,7 @@ from app.access.authorize import Actor, require_platform_wide
 from app.access.permissions import OPEN, WITHOUT_WORKSPACE, Permission
 from app.access.principal import Principal
 from app.api.rate_limit import WriteLimit
+from app.api.transfers import Transfers
 from app.api.validation import json_body, path_parameters, query_parameters
 from app.context import Context
 from app.db import session_scope
@@ -74,6 +75,11 @@ class Route:
     def area(self) -> str:
         """The part of the product it belongs to, as scopes name it."""
         return self.rule.removeprefix("/apis/").partition("/")[0]
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether it takes as long as the client needs to send or receive a file."""
+        return self.upload or self.media_type == "application/octet-stream"
 
     @property
     def action(self) -> str:
@@ -147,15 +153,16 @@ def register(app: Flask, context: Context, authenticator: Authenticator, routes:
     # A doubled slash makes an empty name, which nothing has; merging would redirect to another file's path.
     app.url_map.merge_slashes = False
     limit = WriteLimit(context.settings)
+    transfers = app.extensions["transfers"] = Transfers()
     for route in routes:
         name = f"{route.tag}.{route.handler.__name__}.{route.method}"
         app.add_url_rule(
-            route.rule, name, _view(context, authenticator, limit, route), methods=[route.method]
+            route.rule, name, _view(context, authenticator, limit, transfers, route), methods=[route.method]
         )
 
 
 def _view(
-    context: Context, authenticator: Authenticator, limit: WriteLimit, route: Route
+    context: Context, authenticator: Authenticator, limit: WriteLimit, transfers: Transfers, route: Route
 ) -> Callable[..., Response]:
     wants = set(inspect.signature(route.handler).parameters)
 
@@ -173,6 +180,8 @@ def _view(
                 max_bytes=context.settings.max_body_bytes,
                 max_depth=context.settings.max_json_depth,
             )
+        if route.is_transfer:
+            return transfers.counted(lambda: _response(route.handler(Call(context, actor), **given), route))
         if not route.transaction:
             return _response(route.handler(Call(context, actor), **given), route)
         with session_scope(context.sessions) as session:

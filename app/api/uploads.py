@@ -75,7 +75,9 @@ def _limited_wait(request: Request, idle_s: float) -> Iterator[None]:
 
 
 def _too_slow(arrived: int, idle_s: float) -> TooSlow:
-    return TooSlow(f"Nothing was sent for {idle_s:g} s after {arrived} bytes; nothing was stored.")
+    return TooSlow(
+        f"Nothing was sent for {idle_s:g} s after {arrived} bytes, or too little; nothing was stored."
+    )
 
 
 def _too_large(max_bytes: int) -> TooLarge:

@@ -9,9 +9,9 @@ from urllib.parse import unquote_to_bytes
 from flask import request
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from app.errors import BadRequest, TooLarge
+from app.errors import BadRequest, TooLarge, TooSlow
 
 _MAX_ERRORS = 100
 """Errors of one answer: whoever made more of them does not read on, and a body can hold a million."""
@@ -83,6 +83,10 @@ def _raw_body(max_bytes: int) -> bytes:
         return request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise TooLarge(f"The body is larger than {max_bytes} bytes, the most that is accepted.") from None
+    except ClientDisconnected as error:
+        if isinstance(error.__context__, TimeoutError):
+            raise TooSlow("The body was sent too slowly.") from None
+        raise BadRequest("The body broke off.") from None
 
 
 def _refuse_unstorable(value: Any, max_depth: int) -> None:

@@ -1,0 +1,38 @@
+"""How many files may be on their way at once, so that threads remain for all other requests."""
+
+from collections.abc import Callable
+from threading import Lock
+
+from flask import Response
+
+from app.errors import Busy
+
+
+class Transfers:
+    """Counts the uploads and downloads of this process: each keeps a thread for as long as its client likes.
+
+    `limit` is set by the server, which knows how many threads there are; without one nothing is refused.
+    """
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self._lock = Lock()
+        self._under_way = 0
+
+    def counted(self, answer: Callable[[], Response]) -> Response:
+        """What `answer` answers; one transfer until that is sent. Raises Busy if there are too many."""
+        with self._lock:
+            if self.limit is not None and self._under_way >= self.limit:
+                raise Busy(f"{self._under_way} other files are being sent or received; try again.")
+            self._under_way += 1
+        try:
+            response = answer()
+        except BaseException:
+            self._end()
+            raise
+        response.call_on_close(self._end)
+        return response
+
+    def _end(self) -> None:
+        with self._lock:
+            self._under_way -= 1

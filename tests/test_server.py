@@ -1,0 +1,160 @@
+"""Slow clients, as a real gunicorn meets them over real sockets."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import pytest
+
+from app import server
+from app.server import PacedSocket
+from tests.support.stack import Stack
+
+FILESETS = "/apis/files/v2/workspaces/default/filesets"
+THREADS, TRANSFERS = 8, 6  # of the Procfile; a quarter is kept free
+PATIENCE_S = 1.0
+HUNG_UP = b"hung up"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The web server alone, with less patience than it has for others."""
+    directory = tmp_path_factory.mktemp("stack")
+    hurry = directory / "plug-in"
+    hurry.mkdir()
+    (hurry / "sitecustomize.py").write_text(
+        f"import app.server\napp.server._PATIENCE_S, app.server._BYTES_PER_S = {PATIENCE_S}, 1e6\n"
+    )
+    with Stack(directory / "product", parts=("web",), plug_ins=[hurry]) as stack:
+        assert stack.client.post(FILESETS, json={"name": "data"}).status_code == 200
+        assert stack.client.put(f"{FILESETS}/data/-/large", content=bytes(50_000_000)).status_code == 200
+        yield stack
+
+
+@pytest.fixture
+def connections() -> Iterator[ExitStack]:
+    with ExitStack() as connections:
+        yield connections
+
+
+def connect(stack: Stack, connections: ExitStack, *sent: str) -> socket.socket:
+    """A connection over which those lines were sent, and then nothing."""
+    address = urlsplit(stack.api_url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=30)
+    connections.enter_context(connection)
+    connection.sendall("\r\n".join([*sent, ""]).encode())
+    return connection
+
+
+def download(stack: Stack, connections: ExitStack) -> socket.socket:
+    """A download of which only the beginning is taken."""
+    connection = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: x", "")
+    assert connection.recv(15) == b"HTTP/1.1 200 OK"
+    return connection
+
+
+def test_transfers_leave_threads_to_all_other_requests(stack: Stack, connections: ExitStack) -> None:
+    under_way = [download(stack, connections) for _ in range(TRANSFERS)]
+
+    refused = stack.client.get(f"{FILESETS}/data/-/large")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert "try again" in refused.json()["detail"]
+    assert stack.client.put(f"{FILESETS}/data/-/other", content=b"x").status_code == 503
+    assert stack.client.get(f"{FILESETS}/data").status_code == 200
+
+    under_way[0].close()
+    stack.wait_until(
+        lambda: stack.client.put(f"{FILESETS}/data/-/other", content=b"x").is_success, "there is room again"
+    )
+
+
+def test_a_download_that_nobody_takes_is_given_up(stack: Stack, connections: ExitStack) -> None:
+    for _ in range(TRANSFERS):
+        download(stack, connections)
+
+    def is_free() -> bool:
+        return stack.client.head(f"{FILESETS}/data/-/large").is_success
+
+    assert not is_free()
+    stack.wait_until(is_free, "the server has given up")
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (["GET / HTTP/1.1"], HUNG_UP),
+        (
+            [
+                f"POST {FILESETS} HTTP/1.1",
+                "Host: x",
+                "Content-Type: application/json",
+                "Content-Length: 99",
+                "",
+                "{",
+            ],
+            b"HTTP/1.1 408",
+        ),
+        (
+            [f"PUT {FILESETS}/data/-/slow HTTP/1.1", "Host: x", "Content-Length: 100", "", "x"],
+            b"HTTP/1.1 408",
+        ),
+    ],
+    ids=["headers", "JSON", "file"],
+)
+def test_who_sends_little_by_little_keeps_no_thread(
+    stack: Stack, connections: ExitStack, request_: list[str], answer: bytes
+) -> None:
+    connection = connect(stack, connections, *request_)
+    connection.settimeout(PATIENCE_S / 5)
+    told = b""
+    deadline = time.monotonic() + 20
+
+    while not told:  # Never still for long enough to be noticed by that alone.
+        assert time.monotonic() < deadline
+        try:
+            connection.sendall(b" ")
+            told = connection.recv(12) or HUNG_UP
+        except TimeoutError:
+            continue
+        except OSError:
+            told = HUNG_UP
+
+    assert told == answer
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PacedSocket, socket.socket]]:
+    monkeypatch.setattr(server, "_PATIENCE_S", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        paced = PacedSocket(ours)
+        paced.setblocking(True)
+        yield paced, theirs
+
+
+def test_bytes_earn_patience_and_so_does_the_next_request(ends: tuple[PacedSocket, socket.socket]) -> None:
+    paced, theirs = ends
+    paced._patience_s = -1
+    theirs.sendall(b"x" * server._BYTES_PER_S * 2)
+    assert paced.recv(server._BYTES_PER_S * 2)
+
+    paced._patience_s = -1
+    theirs.sendall(b"x")
+    with pytest.raises(TimeoutError):
+        paced.recv(1)
+
+    paced.setblocking(True)
+    theirs.sendall(b"x")
+    assert paced.recv(1) == b"x"
+
+
+def test_what_is_not_taken_in_time_is_not_sent_for_ever(
+    ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_BYTES_PER_S", 1e9)
+    paced, _ = ends
+
+    with pytest.raises(TimeoutError):
+        paced.sendall(bytes(10_000_000))
