@@ -17,7 +17,8 @@ from tests.support.stores import STORES, Store, keeping
 MEGABYTES = {"file": 1024, "s3": 256}
 """By the scheme of the store. The server that plays S3 reads all of a file for each range of it: a gibibyte would keep
 it busy for four minutes, and shows no more of ours."""
-ALLOWED_GROWTH_MIB = 64
+WARM_MEGABYTES = 32  # A few parts and pieces: what these take, the server has taken before it is measured.
+ALLOWED_GROWTH_MIB = 32
 IDLE_S = 3
 
 
@@ -49,7 +50,7 @@ def test_a_large_file_passes_through_a_server_whose_memory_stays_flat(
     stack: Stack, store: Store, nemo: Nemo, workspace: str, flat: Flat, tell: Tell
 ) -> None:
     script = HERE / "scripts" / "large.py"
-    warm = nemo.run(script, stack.api_url, workspace, "1")
+    warm = nemo.run(script, stack.api_url, workspace, str(WARM_MEGABYTES))
     assert warm.returncode == 0, warm.stdout + warm.stderr
     scheme = store.url.partition(":")[0]
     before, started = server_peak_mib(stack), time.monotonic()
