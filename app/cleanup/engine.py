@@ -251,14 +251,15 @@ class _Slice:
                     return Postponed(failures.worst(session, claim.id, kind.name), 0, delay)
         return self._give_way(kind) if is_empty else self._without_progress(None)
 
-    def _without_progress(self, cursor: UUID | None) -> Outcome:
+    def _without_progress(self, cursor: UUID | None, kind: str | None = None) -> Outcome:
         """Count the pass against the budget unless something went in it, and back off or give up."""
+        kind = kind or self._phase
         claim, settings, now = self._claim, self._settings, self._now()
         with session_scope(self._context.sessions) as session:
             deletion = lease.renew(session, claim, cursor=cursor, lease_until=self._lease_until())
             attempts = 0 if deletion.has_progressed else deletion.attempts + 1
-            left = failures.open_by_class(session, claim.id, self._phase)
-            worst = failures.worst(session, claim.id, self._phase)
+            left = failures.open_by_class(session, claim.id, kind)
+            worst = failures.worst(session, claim.id, kind)
             is_permanent = set(left) == {FailureClass.PERMANENT}
             if is_permanent or attempts >= settings.fruitless_passes:
                 why = "it will not go away by itself" if is_permanent else f"no progress in {attempts} passes"
@@ -278,21 +279,21 @@ class _Slice:
             )
             return Postponed(worst, attempts, delay)
 
-    def _whole_kind_failed(self, error: Exception) -> Outcome:
+    def _whole_kind_failed(self, error: Exception, kind: str | None = None) -> Outcome:
         claim = self._claim
         with session_scope(self._context.sessions) as session:
             lease.renew(session, claim, lease_until=self._lease_until())
             failures.upsert(
                 session,
                 claim.id,
-                self._phase,
+                kind or self._phase,
                 resource_id=None,
                 name=failures.WHOLE_KIND,
                 error_class=classify(error),
                 message=explain(error),
                 now=self._now(),
             )
-        return self._without_progress(None)
+        return self._without_progress(None, kind)
 
     def _give_way(self, kind: Kind, cursor: UUID | None = None) -> Advanced:
         """To the back of the queue: other tenants wait too."""
@@ -307,16 +308,22 @@ class _Slice:
             f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left{self._part}"
         )
 
-    def _finish(self) -> Finished:
+    def _finish(self) -> Outcome:
         """Every kind is empty or retained: let the database prove it by dropping the workspace row."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
             kept = failures.retained(session, claim.id, "filesets")
-        self._context.store.purge_workspace(claim.workspace_id, keep=kept)
+            is_given_up = failures.is_store_given_up(session, claim.id)
+        if not is_given_up:
+            try:
+                self._context.store.purge_workspace(claim.workspace_id, keep=kept)
+            except Exception as error:  # noqa: BLE001 -- filed as its own, because a person may give up on it
+                return self._whole_kind_failed(error, failures.STORE)
         with session_scope(self._context.sessions) as session:
             lease.renew(session, claim, lease_until=self._lease_until())
             remaining.remove_retained_rows(session, claim.id)
-            failures.forget_kind(session, claim.id, WORKSPACE)
+            for kind in (WORKSPACE, failures.STORE):
+                failures.forget_kind(session, claim.id, kind)
             totals = ledger.finish(session, claim, now=self._now())
         counts = ", ".join(f"{kind} {number}" for kind, number in totals.items()) or "it was empty"
         return Finished(f"{claim.workspace_name} is gone: {counts}")

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,9 @@ from app.models import DeletionFailure
 
 WHOLE_KIND = "*"
 """`resource_id` of a failure that is not about one resource."""
+
+STORE = "store"
+"""What a failure of the last look into the store is filed under, when every kind is empty."""
 
 
 def upsert(
@@ -109,12 +112,13 @@ def skip(
 ) -> list[tuple[str, str, str]]:
     """Mark failing resources as retained for good: `(kind, resource_id, name)` of each; all open ones by default.
 
-    A failure of a kind as a whole names no resource that could be retained, and is left.
+    A failure of a kind as a whole names no resource that could be retained, and is left; but one of the store
+    can be: then nobody looks what is still in it.
     """
     chosen = [
         DeletionFailure.deletion_id == deletion_id,
         DeletionFailure.skipped_by.is_(None),
-        DeletionFailure.resource_id != WHOLE_KIND,
+        or_(DeletionFailure.resource_id != WHOLE_KIND, DeletionFailure.kind == STORE),
     ]
     if kind is not None and resource_id is not None:
         chosen += [DeletionFailure.kind == kind, DeletionFailure.resource_id == resource_id]
@@ -138,6 +142,16 @@ def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
         )
     )
     return {UUID(one) for one in ids}
+
+
+def is_store_given_up(session: Session, deletion_id: UUID) -> bool:
+    """Whether an administrator has decided that nobody need look what the store still holds."""
+    given_up = exists().where(
+        DeletionFailure.deletion_id == deletion_id,
+        DeletionFailure.kind == STORE,
+        DeletionFailure.skipped_by.is_not(None),
+    )
+    return session.scalars(select(given_up)).one()
 
 
 def retained_anywhere(session: Session, kind: str) -> set[UUID]:

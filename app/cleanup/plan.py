@@ -206,7 +206,8 @@ def skip(
         what = f"'{kind}/{resource_id}'" if kind else "a resource"
         raise NotFound(
             f"Deletion '{deletion.id}' has no failure of {what} that could be skipped; "
-            f"see its failures. One of a kind as a whole ('*') cannot be skipped: mend its cause and retry."
+            f"see its failures. One of a kind as a whole ('*') cannot be skipped, but for that of the store: mend its "
+            f"cause and retry."
         )
 
 

@@ -255,10 +255,10 @@ def test_a_deletion_can_be_forced_while_nobody_may_delete(
     assert world.left_of(doomed.id) == []
 
 
-def test_without_any_access_a_forced_deletion_waits_for_it_and_says_so(
-    world: World, stack: Stack, s3: S3Server, proxy: Proxy
-) -> None:
-    doomed = world.fill()
+def forced_without_access(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy, doomed: Tenant
+) -> tuple[str, list[str]]:
+    """A deletion that fails again because nobody may even look what its store holds; and what that was before."""
     before = keys(s3, doomed)
     proxy.fail(FORBIDDEN)
     deletion = world.delete(doomed.name)
@@ -266,16 +266,38 @@ def test_without_any_access_a_forced_deletion_waits_for_it_and_says_so(
 
     post(stack, deletion, "force", reason="they will not be restored")
     stack.wait_until(
-        lambda: {each["kind"] for each in world.report(deletion)["failures"]} >= {"workspace"}, "looked"
+        lambda: {each["kind"] for each in world.report(deletion)["failures"]} >= {"store"}, "looked"
     )
     world.wait_for_state(deletion, "FAILED", timeout_s=60)
     assert "InvalidAccessKeyId" in world.report(deletion)["reason"]
+    return deletion, before
+
+
+def test_a_forced_deletion_ends_once_somebody_can_look_into_the_store_again(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy
+) -> None:
+    doomed = world.fill()
+    deletion, before = forced_without_access(world, stack, s3, proxy, doomed)
 
     proxy.fail(None)
     post(stack, deletion, "retry")
     world.wait_for_state(deletion, "DONE", timeout_s=60)
 
     assert keys(s3, doomed) == before != []
+
+
+def test_a_store_that_is_lost_for_good_can_be_given_up(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy
+) -> None:
+    doomed = world.fill()
+    deletion, before = forced_without_access(world, stack, s3, proxy, doomed)
+
+    post(stack, deletion, "skip", kind="store", resource_id="*", reason="the account was closed")
+    world.wait_for_state(deletion, "DONE", timeout_s=60)
+
+    assert keys(s3, doomed) == before != []
+    [given_up] = [each for each in world.report(deletion)["failures"] if each["kind"] == "store"]
+    assert given_up["skip_reason"] == "the account was closed"
 
 
 def test_a_fileset_that_nobody_may_delete_can_be_skipped(
