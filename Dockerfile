@@ -6,7 +6,7 @@ WORKDIR /srv/workspaces
 
 COPY . .
 # Editable: the migrations and the Procfile's commands expect the checkout, so there is one copy of the code.
-RUN pip install --no-cache-dir -c constraints.txt -e .
+RUN pip install --no-cache-dir -c constraints.txt -e '.[s3,kubernetes]'
 
 ENV PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \

@@ -1,6 +1,8 @@
 """docker-compose.yml without an engine: it is valid, and it runs what the Procfile says."""
 
 import json
+import re
+import tomllib
 
 import jsonschema
 import pytest
@@ -40,6 +42,13 @@ def test_ports_are_published_on_the_loopback_interface_only(name: str) -> None:
 def test_a_service_waits_for_the_release_and_comes_back_when_it_falls(name: str) -> None:
     assert SERVICES[name]["depends_on"]["release"] == {"condition": "service_completed_successfully"}
     assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_the_image_has_what_the_settings_may_ask_for() -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    [installed] = re.findall(r"-e '\.\[(.*)\]'", (REPOSITORY / "Dockerfile").read_text())
+
+    assert set(installed.split(",")) == extras.keys() - {"devstack", "dev"}
 
 
 def test_the_host_of_jobs_keeps_its_name_in_the_next_container() -> None:
