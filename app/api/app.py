@@ -44,7 +44,7 @@ RESOURCES = (
 class _AnyPath(PathConverter):
     """Also takes an empty path and one that begins with a slash, so that the route can say what is wrong."""
 
-    regex = ".*?"
+    regex = "(?s:.*?)"  # A line break too.
     part_isolating = False
 
 

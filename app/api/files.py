@@ -1,7 +1,6 @@
 """The files of a fileset over HTTP: bytes are streamed both ways, and never while a transaction is open."""
 
 import errno
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -16,6 +15,7 @@ from app.api.shapes import Shown
 from app.api.uploads import uploaded
 from app.db import session_scope
 from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable, TooLarge, TooSlow
+from app.filepath import checked_path
 from app.logs import get_logger
 from app.models import Fileset
 from app.services import filesets
@@ -27,10 +27,8 @@ log = get_logger(__name__)
 routes = Routes("files")
 BASE = "/apis/files/v2/workspaces/<workspace>/filesets/<name>"
 
-_MAX_PATH_BYTES = 1024  # What S3 allows a key, and no filesystem has less.
 _FILES_AT_ONCE = 500
 """In one piece of a list: about 100 KB."""
-_MAX_COMPONENT_BYTES = 255  # What filesystems allow a name.
 
 
 class ShownFile(Shown):
@@ -73,7 +71,7 @@ def list_files(call: Call, workspace: str, name: str, query: FileQuery) -> Respo
     """
     fileset = _readable(call, workspace, name)
     path = query.path.rstrip("/")
-    found = call.context.store.each_file(fileset.workspace_id, fileset.id, _checked(path) if path else "")
+    found = call.context.store.each_file(fileset.workspace_id, fileset.id, checked_path(path) if path else "")
     with _store_failures(workspace, name, path):
         # The first now, so that a store that fails does so before anything is answered.
         found = chain(list(islice(found, 1)), found)
@@ -97,7 +95,7 @@ def upload_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
     The body is the content, of any type; or a form with the content in its field `file`.
     It becomes visible when it has arrived whole, in the place of any file that had the path.
     """
-    path, store = _checked(path), call.context.store
+    path, store = checked_path(path), call.context.store
     max_bytes = call.context.settings.max_upload_bytes
     with session_scope(call.context.sessions) as session:
         fileset = filesets.writable_fileset(session, call.actor, workspace, name)
@@ -143,7 +141,7 @@ def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
     """
     fileset = _readable(call, workspace, name)
     with _store_failures(workspace, name, path):
-        reading = call.context.store.read(fileset.workspace_id, fileset.id, _checked(path))
+        reading = call.context.store.read(fileset.workspace_id, fileset.id, checked_path(path))
     try:
         span = _requested_span(reading.size)
     except RangeNotSatisfiable:
@@ -181,7 +179,7 @@ def delete_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
         fileset = filesets.writable_fileset(session, call.actor, workspace, name)
     # Nothing is held any more: by its id it is the right one, and one file less is no harm to a deletion.
     with _store_failures(workspace, name, path):
-        file = call.context.store.remove(fileset.workspace_id, fileset.id, _checked(path))
+        file = call.context.store.remove(fileset.workspace_id, fileset.id, checked_path(path))
     return _show(workspace, name, file)
 
 
@@ -210,32 +208,7 @@ def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None 
     )
 
 
-def _checked(path: str) -> str:
-    """`path`, if it can name a file below the fileset and nothing else."""
-    components = path.split("/")
-    if ".." in components:
-        raise BadRequest(f"Path '{path}' resolves outside of the storage root. Remove '..' from it.")
-    if "" in components or "." in components:
-        raise BadRequest(
-            f"Path '{path}' has an empty component or '.': write 'directory/file', without them."
-        )
-    if "?versionId=" in path:
-        # A bucket's driver would take the rest for a version, and the path for that of another file.
-        raise BadRequest("The path contains '?versionId=', which no path may; choose another name.")
-    # U+FFFD is what the server makes of bytes that are not UTF-8.
-    if any(unicodedata.category(sign) in ("Cc", "Cs") or sign == "\ufffd" for sign in path):
-        raise BadRequest("The path contains control characters or is not UTF-8; remove them.")
-    if (
-        len(path.encode()) > _MAX_PATH_BYTES
-        or max(len(each.encode()) for each in components) > _MAX_COMPONENT_BYTES
-    ):
-        raise BadRequest(
-            f"The path is too long: at most {_MAX_PATH_BYTES} bytes, and {_MAX_COMPONENT_BYTES} between slashes."
-        )
-    return path
-
-
-def _requested_span(size: int) -> tuple[int, int] | None:
+def _requested_span(reading: Reading) -> tuple[int, int] | None:
     """First byte and the one after the last that the Range header asks for; None for the whole file."""
     header = request.headers.get("Range")
     # No validator is ever sent, so If-Range cannot match: then the whole file is the right answer.

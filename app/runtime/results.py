@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.context import Context
+from app.errors import BadRequest
+from app.filepath import checked_path
 from app.models import Fileset, Job
 from app.runtime.gate import hold_if_active
 
@@ -131,9 +133,10 @@ def _refuse(error: OSError) -> None:
 
 
 def _store(path: str, key: str, shelf: Shelf, beat: Callable[[], object]) -> None:
-    if not key.isprintable() or "?versionId=" in key:
-        # Neither could a path of the API name it, nor would everything that is not UTF-8 pass the store.
-        raise Unstorable(f"the result {key!r} has characters in its name that no path may have")
+    try:
+        checked_path(key)  # Under another name nobody could ask the API for it.
+    except BadRequest as error:
+        raise Unstorable(f"the result {key!r} cannot be stored: {error.message}") from None
     with open(path, "rb") as file:  # noqa: PTH123 -- as above
         shelf.put(key, _chunks(file, beat))
 
