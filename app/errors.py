@@ -93,9 +93,13 @@ class Unprocessable(DomainError):
 
 
 class RangeNotSatisfiable(DomainError):
-    """The bytes asked for lie outside the file."""
+    """The bytes asked for lie outside the file, which has `size` of them and is known by `etag`."""
 
     status = 416
+
+    def __init__(self, message: str, *, size: int, etag: str) -> None:
+        super().__init__(message)
+        self.size, self.etag = size, etag
 
 
 class TooManyRequests(DomainError):

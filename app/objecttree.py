@@ -101,6 +101,7 @@ class ObjectReader:
     def __init__(self, file: S3File) -> None:
         self._file = file
         self.size: int = file.size
+        self.etag: str = (file.details.get("ETag") or "").strip('"')
 
     def seek(self, position: int) -> None:
         self._file.seek(position)
@@ -165,6 +166,9 @@ class ObjectTree:
         if file.details["type"] != "file":
             raise FileNotFoundError(f"{self.path(key)} is not a file")
         return ObjectReader(file)
+
+    def etag(self, file: ObjectReader) -> str:
+        return file.etag
 
     # --- writing and removing -----------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ class Tree(Protocol):
     def tops(self) -> set[str]: ...
     def file_size(self, key: str) -> int: ...
     def open_file(self, key: str) -> Any: ...
+    def etag(self, file: Any) -> str: ...
     def draft(self, key: str, *, within: str, size: int | None = None) -> Draft: ...
     def remove_file(self, key: str) -> None: ...
     def remove_all(self, top: str) -> Iterator[Removed | OSError]: ...
@@ -89,8 +90,10 @@ class Reading(Iterator[bytes]):
     are those of the file as it was, or end in an OSError.
     """
 
-    def __init__(self, file: Any, chunk_bytes: int) -> None:
+    def __init__(self, file: Any, chunk_bytes: int, etag: str = "") -> None:
         self._file, self._chunk_bytes = file, chunk_bytes
+        self.etag = etag
+        """What no other content of the path has, as far as the store can tell; empty if it cannot."""
         self._fetched = b""
         self.size: int = file.size
         self._left = self.size
@@ -265,7 +268,8 @@ class BlobStore:
     @_naming_relative_paths
     def read(self, workspace_id: UUID, fileset_id: UUID, path: str) -> Reading:
         """The bytes of the file at `path`. Raises FileNotFoundError, also for a directory."""
-        return Reading(self._tree.open_file(_key(workspace_id, fileset_id, path)), self._tree.chunk_bytes)
+        file = self._tree.open_file(_key(workspace_id, fileset_id, path))
+        return Reading(file, self._tree.chunk_bytes, self._tree.etag(file))
 
     @_naming_relative_paths
     def remove(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:

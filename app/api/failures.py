@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.api.validation import InvalidRequest
-from app.errors import DomainError, TooManyRequests, Unauthorized
+from app.errors import DomainError, RangeNotSatisfiable, TooManyRequests, Unauthorized
 from app.logs import get_logger
 
 log = get_logger(__name__)
@@ -45,6 +45,9 @@ def _refused(error: DomainError) -> Response:
             response.headers["WWW-Authenticate"] = "Bearer"
         case TooManyRequests():
             response.headers["Retry-After"] = str(error.retry_after_seconds)
+        case RangeNotSatisfiable():
+            response.headers["Content-Range"] = f"bytes */{error.size}"
+            response.set_etag(error.etag)
     return response
 
 

@@ -20,7 +20,7 @@ from app.logs import get_logger
 from app.models import Fileset
 from app.services import filesets
 from app.services.workspaces import readable_workspace
-from app.storage import StoredFile
+from app.storage import Reading, StoredFile
 
 log = get_logger(__name__)
 
@@ -137,13 +137,14 @@ def upload_file(call: Call, workspace: str, name: str, path: str) -> ShownFile:
 def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
     """Download a file
 
-    With `Range: bytes=a-b`, `a-` or `-n` only that part, as a 206. HEAD answers the same headers.
+    With `Range: bytes=a-b`, `a-` or `-n` only that part, as a 206, and with `If-Range: <ETag>` only if the file is
+    still the same. HEAD answers the headers of the whole file.
     """
     fileset = _readable(call, workspace, name)
     with _store_failures(workspace, name, path):
         reading = call.context.store.read(fileset.workspace_id, fileset.id, checked_path(path))
     try:
-        span = _requested_span(reading.size)
+        span = _requested_span(reading)
     except RangeNotSatisfiable:
         reading.close()
         raise
@@ -155,6 +156,8 @@ def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
     response = Response(reading, 206 if span else 200, mimetype="application/octet-stream")
     response.content_length = stop - start
     response.headers["Accept-Ranges"] = "bytes"
+    if reading.etag:
+        response.set_etag(reading.etag)
     # Whatever a user stored is never a page of ours.
     response.headers["X-Content-Type-Options"] = "nosniff"
     if span:
@@ -210,9 +213,11 @@ def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None 
 
 def _requested_span(reading: Reading) -> tuple[int, int] | None:
     """First byte and the one after the last that the Range header asks for; None for the whole file."""
-    header = request.headers.get("Range")
-    # No validator is ever sent, so If-Range cannot match: then the whole file is the right answer.
-    if header is None or "If-Range" in request.headers:
+    header, size = request.headers.get("Range"), reading.size
+    if header is None or request.method != "GET":
+        return None
+    # Of another file than the one that the client has a part of, the whole is the right answer.
+    if "If-Range" in request.headers and not (reading.etag and request.if_range.etag == reading.etag):
         return None
     wanted = request.range
     if (
@@ -226,7 +231,9 @@ def _requested_span(reading: Reading) -> tuple[int, int] | None:
     span = wanted.range_for_length(size) if wanted else None
     if span is None or span[0] is None or span[1] is None:
         raise RangeNotSatisfiable(
-            f"Invalid range: {header}. The file has {size} bytes; ask for one part of them."
+            f"Invalid range: {header}. The file has {size} bytes; ask for one part of them.",
+            size=size,
+            etag=reading.etag,
         )
     return span[0], span[1]
 

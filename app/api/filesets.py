@@ -66,7 +66,10 @@ class FilesetChanges(Body):
 
 
 class Storage(Shown):
-    """Where the bytes are, in the platform's own terms: no path of a server."""
+    """Where the bytes are, in the platform's own terms: no path of a server.
+
+    `local` also in a bucket: the contract's `s3` would have to name it, and that is nobody's business.
+    """
 
     type: Literal["local"] = "local"
     path: str

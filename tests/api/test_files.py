@@ -289,6 +289,9 @@ def test_head_answers_the_headers_alone(client: FlaskClient) -> None:
 
     assert (response.status_code, response.content_length, response.data) == (200, 10, b"")
     assert client.head(f"{FILESET}/-/nope").status_code == 404
+    ranged = client.head(f"{FILESET}/-/a", headers={"Range": "bytes=2-5"})
+    assert (ranged.status_code, ranged.content_length) == (200, 10)
+    assert ranged.headers["ETag"] == client.get(f"{FILESET}/-/a").headers["ETag"]
 
 
 @pytest.mark.parametrize(
@@ -324,14 +327,22 @@ def test_a_range_that_makes_no_sense_is_refused(client: FlaskClient, header: str
 
     assert response.status_code == 416
     assert response.json["detail"].startswith(f"Invalid range: {header}")
+    assert response.headers["Content-Range"] == "bytes */10"
+    assert response.headers["ETag"] == client.head(f"{FILESET}/-/a").headers["ETag"]
 
 
-def test_a_conditional_range_gets_the_whole_file(client: FlaskClient) -> None:
+def test_a_conditional_range_is_a_part_of_the_same_file_or_all_of_another(client: FlaskClient) -> None:
+    client.put(f"{FILESET}/-/a", data=b"abcdefghij")
+    condition = {"Range": "bytes=2-5", "If-Range": client.head(f"{FILESET}/-/a").headers["ETag"]}
+
+    same = client.get(f"{FILESET}/-/a", headers=condition)
     client.put(f"{FILESET}/-/a", data=DIGITS)
+    other = client.get(f"{FILESET}/-/a", headers=condition)
+    weak = client.get(f"{FILESET}/-/a", headers={**condition, "If-Range": "Tue, 24 Nov 2026 00:00:00 GMT"})
 
-    response = client.get(f"{FILESET}/-/a", headers={"Range": "bytes=2-5", "If-Range": '"v1"'})
-
-    assert (response.status_code, response.data) == (200, DIGITS)
+    assert (same.status_code, same.data) == (206, b"cdef")
+    assert (other.status_code, other.data) == (200, DIGITS)
+    assert (weak.status_code, weak.data) == (200, DIGITS)
 
 
 @pytest.mark.parametrize("path", ["nope", "a", "a/b/c"])
