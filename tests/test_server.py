@@ -124,6 +124,21 @@ def test_who_sends_little_by_little_keeps_no_thread(
     assert told == answer
 
 
+def test_who_does_not_hang_up_keeps_nobody_waiting(stack: Stack, connections: ExitStack) -> None:
+    """gunicorn waits 2 s for each, in the thread that accepts connections."""
+    for _ in range(THREADS // 2):
+        answered = connect(
+            stack, connections, "GET /health/live HTTP/1.1", "Host: x", "Connection: close", ""
+        )
+        assert answered.recv(15) == b"HTTP/1.1 200 OK"
+
+    began = time.monotonic()
+    fresh = connect(stack, connections, "GET /health/live HTTP/1.1", "Host: x", "")
+    assert fresh.recv(15) == b"HTTP/1.1 200 OK"
+
+    assert time.monotonic() - began < 1.5
+
+
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PacedSocket, socket.socket]]:
     monkeypatch.setattr(server, "_PATIENCE_S", 0.2)
