@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 from uuid_utils.compat import uuid7
 
-_PARENT_ATTEMPTS = (
-    5  # Requests that prune and requests that create do not meet more often than this by chance.
-)
+_PARENT_ATTEMPTS = 50
+"""Requests that prune and requests that create do not meet more often than this, however busy the machine."""
 
 R = TypeVar("R")
 
@@ -200,7 +199,6 @@ class FileTree:
             if isinstance(error, FileExistsError):  # What makedirs says of a file in its way.
                 raise NotADirectoryError(f"{target} lies below a file") from None
             raise
-        self._prune(posixpath.dirname(path), below=self._staging)
 
     def _beside_others(self, path: str, act: Callable[[], R]) -> R:
         """`act` with the directories of `path` there, although others may prune them while they are empty."""

@@ -214,7 +214,7 @@ def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
     assert "skipped" in world.events(deletion)
     assert report["deleted"] == {**doomed.rows, "filesets": EACH - 1}
     left = world.left_of(doomed.id)
-    assert all(str(fileset) in path or path.endswith(f"files/{doomed.id}") for path in left)
+    assert all(str(fileset) in path or path.endswith(f"/{doomed.id}") for path in left)
     assert any(path.endswith("b.txt") for path in left)
     assert world.is_untouched(neighbour)
 
