@@ -15,9 +15,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.cleanup.kinds.base import classify, explain
-from app.filetree import StoreMisconfigured
 from app.lifecycle import FailureClass
 from app.storage import BlobStore, BytesRemain
+from app.storage.tree import StoreMisconfigured
 from tests.support.figures import Flat
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
 from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
@@ -139,7 +139,7 @@ def test_a_file_takes_three_requests_that_write_however_small_it_is(
 def test_parts_have_one_size_and_are_large_enough_for_what_was_announced(
     s3: S3Server, store: BlobStore, workspace: UUID, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.objecttree._MAX_PARTS", 3)
+    monkeypatch.setattr("app.storage.objectdraft._MAX_PARTS", 3)
     content = os.urandom(32_000_000)
 
     store.publish(store.stage(workspace, FILESET, "a", [content], at_most=len(content)))
@@ -151,7 +151,7 @@ def test_parts_have_one_size_and_are_large_enough_for_what_was_announced(
 def test_a_file_that_did_not_say_that_it_is_very_large_is_refused(
     s3: S3Server, store: BlobStore, workspace: UUID, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.objecttree._MAX_PARTS", 1)
+    monkeypatch.setattr("app.storage.objectdraft._MAX_PARTS", 1)
 
     with pytest.raises(OSError, match="announced") as raised:
         store.stage(workspace, FILESET, "a", [b"x" * 9_000_000])

@@ -5,7 +5,8 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Iterable
 
-from app.storage import Reading, StoredFile
+from app.storage import StoredFile
+from app.storage.reading import Reading
 
 _BLOCK = tarfile.BLOCKSIZE
 _GZIP = 16 + zlib.MAX_WBITS

@@ -20,7 +20,8 @@ from app.logs import get_logger
 from app.models import Fileset
 from app.services import filesets
 from app.services.workspaces import readable_workspace
-from app.storage import Reading, StoredFile
+from app.storage import StoredFile
+from app.storage.reading import Reading
 
 log = get_logger(__name__)
 

@@ -19,7 +19,8 @@ from app.models import Fileset, Job, Workspace
 from app.services.filesets import find_fileset
 from app.services.jobs import find_job
 from app.services.workspaces import readable_workspace, writable_workspace
-from app.storage import BlobStore, Reading, StoredFile
+from app.storage import BlobStore, StoredFile
+from app.storage.reading import Reading
 
 routes = Routes("jobs")
 RESULTS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/results"

@@ -9,9 +9,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.context import Context
-from app.filetree import StoreMisconfigured
 from app.lifecycle import FailureClass
 from app.logs import without_values
+from app.storage.tree import StoreMisconfigured
 
 
 @dataclass(frozen=True)

@@ -6,93 +6,19 @@ the size: it is made in a transaction that holds the fileset still, and in that 
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
-from math import ceil
 from typing import Any
 
-from aiohttp import ClientError as TransferError
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    ReadTimeoutError,
-    TokenRetrievalError,
-)
-from botocore.exceptions import ConnectionError as NoConnection
-from botocore.parsers import ResponseParserError
 from s3fs import S3File, S3FileSystem
-from s3fs.errors import translate_boto_error
-from s3fs.utils import FileExpired
 
-from app.filetree import Found, Removed, StoreMisconfigured
-
-_MISCONFIGURED = {"NoSuchBucket", "InvalidBucketName", "AuthorizationHeaderMalformed", "PermanentRedirect"}
-"""Codes of S3 for which s3fs has milder words; a missing bucket must never look like one that is empty."""
-
-_REVOKED = {"InvalidToken", "ExpiredToken", "TokenRefreshRequired", "ObjectLocked"}
-"""Codes that say in other words than s3fs knows that whoever asks may not."""
-
-_PART_BYTES = 8 * 1024 * 1024
-_MAX_PARTS = 9900
-"""Of one upload; S3 allows 10 000. So what does not say how large it will be may have 77 GiB."""
+from app.storage.objectdraft import ObjectDraft, Upload
+from app.storage.s3_errors import plain_errors, refusal
+from app.storage.tree import Found, Removed
 
 _CLIENT = {"connect_timeout": 5, "read_timeout": 10, "max_pool_connections": 32}
 _ATTEMPTS = 2
 """Of each request. Both must fail within the 30 s after which PostgreSQL ends an idle transaction."""
-
-
-Upload = dict[str, Any]
-"""A multipart upload as S3 tells of it; `Key` and `UploadId` name it."""
-
-
-class ObjectDraft:
-    """An upload that is invisible until it is complete. As FileDraft promises.
-
-    It is made known to the bucket before the first byte has come: whoever removes all drafts finds it, and ends it.
-    """
-
-    def __init__(self, tree: "ObjectTree", key: str, within: str, size: int | None) -> None:
-        self._tree, self._key, self._within = tree, key, within
-        # Of one size, and chosen at once: parts that grew with the file would take memory that nobody planned for.
-        self._part_bytes = max(_PART_BYTES, ceil((size or 0) / _MAX_PARTS))
-        self._upload = tree.begin_upload(key)
-        self._parts: list[dict[str, Any]] = []
-        self._part = bytearray()
-        self._is_published = False
-
-    def write(self, chunk: bytes) -> None:
-        rest = memoryview(chunk)
-        while rest:
-            room = self._part_bytes - len(self._part)
-            self._part += rest[:room]
-            rest = rest[room:]
-            if len(self._part) == self._part_bytes:
-                self._send()
-
-    def finish(self) -> None:
-        if self._part or not self._parts:
-            self._send()  # An empty file is one empty part.
-        # Not in publish: that is called with the fileset locked, which is to be for one request only.
-        self._tree.refuse_conflict(self._key, self._within)
-
-    def publish(self) -> None:
-        self._tree.complete(self._upload, self._parts)
-        self._is_published = True
-
-    def discard(self) -> None:
-        if self._is_published:
-            return  # There is nothing to abort any more.
-        with suppress(OSError):
-            self._tree.abort(self._upload)
-
-    def _send(self) -> None:
-        if len(self._parts) == _MAX_PARTS:
-            raise OSError(errno.EFBIG, "a file whose size was not announced is too large for an object store")
-        content, self._part = bytes(self._part), bytearray()
-        self._parts.append(self._tree.send_part(self._upload, len(self._parts) + 1, content))
 
 
 class ObjectReader:
@@ -107,7 +33,7 @@ class ObjectReader:
         self._file.seek(position)
 
     def read(self, size: int) -> bytes:
-        with _plain_errors():
+        with plain_errors():
             chunk: bytes = self._file.read(size)
         return chunk
 
@@ -154,14 +80,14 @@ class ObjectTree:
         return {key.partition("/")[0] for key in keys}
 
     def file_size(self, key: str) -> int:
-        with _plain_errors():
+        with plain_errors():
             entry = self._fs.info(self.path(key))
         if entry["type"] != "file":
             raise FileNotFoundError(f"{self.path(key)} is not a file")
         return int(entry["size"])
 
     def open_file(self, key: str) -> ObjectReader:
-        with _plain_errors():
+        with plain_errors():
             file = S3File(self._fs, self.path(key), "rb", block_size=self.chunk_bytes, cache_type="none")
         if file.details["type"] != "file":
             raise FileNotFoundError(f"{self.path(key)} is not a file")
@@ -215,7 +141,7 @@ class ObjectTree:
             refused = {each["Key"]: each for each in answer.get("Errors", [])}
             for each in doomed:
                 name = each["Key"]
-                yield _refused(self.path(self._key(name)), refused[name]) if name in refused else each
+                yield refusal(self.path(self._key(name)), refused[name]) if name in refused else each
 
     def is_there(self, removed: Removed) -> bool:
         with suppress(FileNotFoundError):
@@ -318,7 +244,7 @@ class ObjectTree:
             wanted |= {name.removeprefix("Next"): page[name] for name in page if name.startswith("Next")}
 
     def _call(self, method: str, **wanted: Any) -> dict[str, Any]:
-        with _plain_errors():
+        with plain_errors():
             # What the operator wants with every request that knows it, such as how to encrypt.
             usual = self._fs.s3_additional_kwargs
             answer: dict[str, Any] = self._fs.call_s3(method, usual, Bucket=self._bucket, **wanted)
@@ -327,54 +253,3 @@ class ObjectTree:
 
 def _named(upload: Upload) -> Upload:
     return {"Key": upload["Key"], "UploadId": upload["UploadId"]}
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Let only OSErrors out, and let their class tell whether another attempt may help.
-
-    PermissionError and StoreMisconfigured will not go away by themselves. No text holds a secret.
-    """
-    try:
-        yield
-    except (ConnectTimeoutError, ReadTimeoutError) as error:
-        raise TimeoutError("the object store does not answer") from error
-    except (
-        NoConnection,
-        HTTPClientError,
-        TransferError,
-        CredentialRetrievalError,
-        TokenRetrievalError,
-    ) as error:
-        raise ConnectionError(f"no answer from the object store ({type(error).__name__})") from error
-    except ResponseParserError as error:
-        raise ConnectionError("the object store's answer was cut off or is not its own") from error
-    except (BotoCoreError, ValueError) as error:
-        raise StoreMisconfigured(f"the object store cannot be used ({error})") from error
-    except FileExpired as error:
-        raise OSError("the file was replaced while it was read") from error
-    except OSError as error:  # After those of botocore, some of which are OSErrors that name the endpoint.
-        if not isinstance(error.__cause__, ClientError):
-            raise
-        raise _plain(error, error.__cause__) from error
-
-
-def _plain(error: OSError, answer: ClientError) -> OSError:
-    code = answer.response["Error"].get("Code", "")
-    text = f"{code}: {error.strerror or error}"
-    if code in _REVOKED or answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 401:
-        return PermissionError(text)
-    if code in _MISCONFIGURED:
-        return StoreMisconfigured(text)
-    plain = type(error)(text)
-    plain.errno = error.errno
-    return plain
-
-
-def _refused(path: str, failure: dict[str, Any]) -> OSError:
-    """An entry of the errors of `delete_objects`, as if the path had been deleted by itself."""
-    told = {"Error": {"Code": failure.get("Code", ""), "Message": failure.get("Message", "")}}
-    answer = ClientError(told, "DeleteObjects")
-    error = _plain(translate_boto_error(answer), answer)
-    error.args = (f"{error} ({path})",)
-    return error

@@ -11,13 +11,15 @@ from datetime import datetime
 from functools import wraps
 from math import inf
 from time import monotonic
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import fsspec
 
-from app.filetree import FileTree, Found, Removed
+from app.storage.filetree import FileTree
+from app.storage.reading import Reading
+from app.storage.tree import Draft, Removed, Tree
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,38 +27,6 @@ R = TypeVar("R")
 
 class BytesRemain(Exception):
     """Bytes are left where none may be."""
-
-
-class Draft(Protocol):
-    """A file on its way; FileDraft says what each does."""
-
-    def write(self, chunk: bytes) -> None: ...
-    def finish(self) -> None: ...
-    def publish(self) -> None: ...
-    def discard(self) -> None: ...
-
-
-class Tree(Protocol):
-    """Where the bytes are: FileTree, which says what each does, or ObjectTree."""
-
-    @property
-    def chunk_bytes(self) -> int: ...
-
-    def children(self, top: str = "") -> list[Found]: ...
-    def files(self, top: str) -> Iterator[Found]: ...
-    def tops(self) -> set[str]: ...
-    def file_size(self, key: str) -> int: ...
-    def open_file(self, key: str) -> Any: ...
-    def etag(self, file: Any) -> str: ...
-    def draft(self, key: str, *, within: str, size: int | None = None) -> Draft: ...
-    def remove_file(self, key: str) -> None: ...
-    def remove_all(self, top: str) -> Iterator[Removed | OSError]: ...
-    def is_there(self, removed: Removed) -> bool: ...
-    def remains(self, top: str) -> str | None: ...
-    def prune(self, top: str) -> None: ...
-    def remove_drafts(self, top: str) -> Iterator[Removed | OSError]: ...
-    def drafted(self, top: str) -> set[str]: ...
-    def collect_drafts(self, older_than: datetime) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -81,57 +51,6 @@ class Unfinished:
     """A purge whose time was over: `removed` files, drafts and directories went, and more may be left."""
 
     removed: int
-
-
-class Reading(Iterator[bytes]):
-    """The bytes of a stored file, in chunks.
-
-    Held open from the start, so that an upload that replaces the file meanwhile cannot mix into it: then they
-    are those of the file as it was, or end in an OSError.
-    """
-
-    def __init__(self, file: Any, chunk_bytes: int, etag: str = "") -> None:
-        self._file, self._chunk_bytes = file, chunk_bytes
-        self.etag = etag
-        """What no other content of the path has, as far as the store can tell; empty if it cannot."""
-        self._fetched = b""
-        self.size: int = file.size
-        self._left = self.size
-
-    def limit(self, start: int, stop: int) -> None:
-        """Read only from byte `start` up to, not including, `stop`."""
-        self._file.seek(start)
-        self._left = min(self.size, stop) - start
-
-    def begin(self) -> None:
-        """Fetch the first chunk now, so that a store that fails does so before anything is answered.
-
-        Lets go of the file when that fails.
-        """
-        try:
-            self._fetched = self._fetch()
-        except OSError:
-            self.close()
-            raise
-
-    def __next__(self) -> bytes:
-        chunk, self._fetched = self._fetched or self._fetch(), b""
-        if not chunk:
-            self.close()
-            raise StopIteration
-        return chunk
-
-    def close(self) -> None:
-        """Let go of the file; also when not everything was read."""
-        self._left, self._fetched = 0, b""
-        self._file.close()
-
-    def _fetch(self) -> bytes:
-        if self._left <= 0:
-            return b""
-        chunk: bytes = self._file.read(min(self._chunk_bytes, self._left))
-        self._left -= len(chunk)
-        return chunk
 
 
 def _naming_relative_paths(
@@ -182,7 +101,7 @@ class BlobStore:
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         if "s3" not in filesystem.protocol:
             return cls(filesystem, root)
-        from app.objecttree import ObjectTree  # noqa: PLC0415 -- what it needs is an extra
+        from app.storage.objecttree import ObjectTree  # noqa: PLC0415 -- what it needs is an extra
 
         return cls(filesystem, root, kind=ObjectTree)
 

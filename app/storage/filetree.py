@@ -9,33 +9,18 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 from uuid_utils.compat import uuid7
 
+from app.storage.tree import Found, Removed
+
 _PARENT_ATTEMPTS = 50
 """Requests that prune and requests that create do not meet more often than this, however busy the machine."""
 
 R = TypeVar("R")
-
-Removed = Any
-"""Something that a tree has removed, in the tree's own terms."""
-
-
-class StoreMisconfigured(OSError):
-    """The store cannot work as it is set up; a person has to change that."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file or a directory of a tree."""
-
-    key: str
-    size: int
-    is_file: bool
 
 
 class FileDraft:

@@ -1,0 +1,55 @@
+"""Reading a stored file."""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+class Reading(Iterator[bytes]):
+    """The bytes of a stored file, in chunks.
+
+    Held open from the start, so that an upload that replaces the file meanwhile cannot mix into it: then they
+    are those of the file as it was, or end in an OSError.
+    """
+
+    def __init__(self, file: Any, chunk_bytes: int, etag: str = "") -> None:
+        self._file, self._chunk_bytes = file, chunk_bytes
+        self.etag = etag
+        """What no other content of the path has, as far as the store can tell; empty if it cannot."""
+        self._fetched = b""
+        self.size: int = file.size
+        self._left = self.size
+
+    def limit(self, start: int, stop: int) -> None:
+        """Read only from byte `start` up to, not including, `stop`."""
+        self._file.seek(start)
+        self._left = min(self.size, stop) - start
+
+    def begin(self) -> None:
+        """Fetch the first chunk now, so that a store that fails does so before anything is answered.
+
+        Lets go of the file when that fails.
+        """
+        try:
+            self._fetched = self._fetch()
+        except OSError:
+            self.close()
+            raise
+
+    def __next__(self) -> bytes:
+        chunk, self._fetched = self._fetched or self._fetch(), b""
+        if not chunk:
+            self.close()
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """Let go of the file; also when not everything was read."""
+        self._left, self._fetched = 0, b""
+        self._file.close()
+
+    def _fetch(self) -> bytes:
+        if self._left <= 0:
+            return b""
+        chunk: bytes = self._file.read(min(self._chunk_bytes, self._left))
+        self._left -= len(chunk)
+        return chunk
