@@ -11,7 +11,7 @@ from app.db import session_scope
 from app.dispatch import RUNTIME_QUEUE, runtime_queue
 from app.logs import get_logger
 from app.runtime import hosts_of, left_on
-from app.runtime.process import adopt_orphans
+from app.runtime.leftovers import adopt_orphans
 from app.runtime.strays import remove_strays
 from workers.celery_app import context
 

@@ -16,7 +16,8 @@ from app.runtime import results
 from app.runtime.held import HeldJob
 from app.runtime.joblog import LogReader, LogWriter
 from app.runtime.lease import RELEASED, LeaseLost
-from app.runtime.process import Process, kill_leftovers
+from app.runtime.leftovers import kill_leftovers
+from app.runtime.process import Process
 from app.runtime.workdir import WorkDirectory
 from app.services import job_steps
 from app.services.jobs import fail, move

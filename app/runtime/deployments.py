@@ -20,7 +20,7 @@ from app.logs import get_logger
 from app.models import Deployment
 from app.runtime.deployment_claim import Claimed, take
 from app.runtime.lease import DATABASE_AWAY, RELEASED, LeaseLost, has_lapsed, renew
-from app.runtime.process import kill_leftovers
+from app.runtime.leftovers import kill_leftovers
 from app.runtime.runtimes import KUBERNETES, Observed, Runtime, Unservable, runtime_for
 from app.services.deployments import move, replace_older
 

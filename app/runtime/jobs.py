@@ -18,7 +18,7 @@ from app.runtime.attempt import Attempt
 from app.runtime.gate import hold_if_active
 from app.runtime.joblog import remove_chunk
 from app.runtime.lease import RELEASED, LeaseLost, Runner, claim, has_lapsed, write
-from app.runtime.process import kill_leftovers
+from app.runtime.leftovers import kill_leftovers
 from app.runtime.workdir import WorkDirectory
 from app.services import job_steps
 from app.services.jobs import fail, has_ended, move

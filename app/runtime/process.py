@@ -1,19 +1,18 @@
 """Commands as the runtime runs them: with all their descendants, and none of these outlives the command.
 
-Each has a keeper (see keeper.py) between itself and this process. What is left after a keeper was killed is found in
-two ways: it carries the mark of its run in its environment, and whatever has shed that becomes a child of this
-process, if this was made the parent of orphans.
+Each has a keeper (see keeper.py) between itself and this process. What is left when that was killed is found all the
+same (see leftovers.py), and one that does not do what it is told is killed.
 """
 
 import contextlib
-import ctypes
 import errno
 import json
+import math
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,29 +21,30 @@ from uuid import UUID
 
 import psutil
 
-MARK = "WORKSPACES_RUN"
-"""The variable that names the run a process belongs to."""
+from app.runtime.leftovers import MARK, keepers, kill_leftovers, starting
 
 _KEEPER = Path(__file__).with_name("keeper.py")
-_PR_SET_CHILD_SUBREAPER = 36
+_START_S = 10.0
+"""So long a keeper may take to say that the command runs. The command can stop it before, and it would never say so."""
+_LATE_S = 2.0
+"""So long after the time that it has, a keeper that was told to end everything may need for that."""
 _PAUSE_S = 5.0
-
-_adopts_orphans = threading.Event()
-_keepers: "set[subprocess.Popen[bytes]]" = set()
-"""Those of this process that were not seen to have ended."""
-_starting = threading.Lock()
-"""Held while a keeper is a child of this process and not yet among them, or it would seem to be an orphan."""
+_BRIEF_S = 0.01
 
 
 class Process:
     """A running command with all its descendants.
 
-    Ends at the latest when the thread that started it does: the kernel tells the keeper. Not safe for threads, except
-    that one may read `output` while another uses the rest.
+    Ends when the thread that started it does: the kernel tells the keeper. Not safe for threads, except that one may
+    read `output` while another uses the rest.
     """
 
-    def __init__(self, keeper: "subprocess.Popen[bytes]", output: IO[bytes]) -> None:
-        self._keeper = keeper
+    def __init__(
+        self, keeper: "subprocess.Popen[bytes]", output: IO[bytes], *, run: UUID, grace_s: float
+    ) -> None:
+        self._keeper, self._run, self._grace_s = keeper, run, grace_s
+        self._due_at = math.inf
+        self._is_cleared = False
         self.output = output
         """What it writes to stdout and stderr, until all writers are gone."""
 
@@ -65,65 +65,57 @@ class Process:
         if not directory.is_dir():
             raise FileNotFoundError(f"the working directory of '{command[0]}' is not there")
         marked = {MARK: str(run)}
-        reading, writing = os.pipe()
-        output, printing = os.pipe()
-        arguments = [str(os.getpid()), str(writing), str(grace_s), *command]
-        try:
-            with _starting:
-                keeper = subprocess.Popen(  # noqa: S603 -- what is run is what users asked to be run
-                    [sys.executable, "-I", str(_KEEPER), *arguments],
-                    env=marked,
-                    cwd=directory,
-                    stdin=subprocess.PIPE,
-                    stdout=printing,
-                    stderr=printing,
-                    start_new_session=True,
-                    pass_fds=[writing],
-                )
-                _keepers.add(keeper)
-        finally:
-            os.close(writing)
-            os.close(printing)
+        keeper, status, output = _started(command, marked, directory, grace_s)
         with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", keeper.stdin) as told:
             told.write(json.dumps({**environment, **marked}).encode())
-        with os.fdopen(reading, "rb") as status:
-            said = status.read()
+        with status:
+            said = status.read() if select.select([status], [], [], _START_S)[0] else b""
         if said == b"ok":
-            return cls(keeper, os.fdopen(output, "rb", buffering=0))
-        os.close(output)
+            return cls(keeper, output, run=run, grace_s=grace_s)
+        output.close()
+        keeper.kill()
         keeper.wait()
-        _keepers.discard(keeper)
+        kill_leftovers(run, within_s=_START_S)
         number = int(said or errno.ESRCH)
         raise OSError(number, f"'{command[0]}' cannot be run: {os.strerror(number)}")
 
     def poll(self) -> int | None:
         """The command's exit code, negative for a signal, once it and all its descendants are gone.
 
-        Or else -9 because its keeper was killed; what `kill_leftovers` finds then may still live.
+        A keeper that was told to end them and is late for that is killed, and then they are: -9.
         """
         code = self._keeper.poll()
-        if code is not None:
-            _keepers.discard(self._keeper)
+        if code is None:
+            if time.monotonic() > self._due_at:
+                self._keeper.kill()  # It may have been stopped, and could not even hear what it was told.
+            return None
+        if code == -signal.SIGKILL and not self._is_cleared:
+            # As its command died, or killed itself, and then nobody has ended what the command had started.
+            self._is_cleared = kill_leftovers(self._run, within_s=0)
+            return code if self._is_cleared else None
         return code
 
     def terminate(self) -> None:
         """Ask everything to end, and kill after the grace what has not. Returns at once."""
-        self._signal_keeper(signal.SIGTERM)
+        self._tell_keeper(signal.SIGTERM, within_s=self._grace_s)
 
     def kill(self) -> None:
         """Kill everything at once. Returns before it has happened."""
-        self._signal_keeper(signal.SIGUSR1)
+        self._tell_keeper(signal.SIGUSR1, within_s=0)
 
     def pause(self) -> None:
         """Stop everything where it is; what is paused can still be terminated."""
         deadline = time.monotonic() + _PAUSE_S
+        quiet_looks = 0
         # Until none is found that runs: what is not stopped yet may have started others meanwhile.
-        while running := [one for one in self._descendants() if _runs(one)]:
+        while quiet_looks < 2 and time.monotonic() < deadline:
+            running = [one for one in self._descendants() if _runs(one)]
+            quiet_looks = 0 if running else quiet_looks + 1
             for one in running:
-                with contextlib.suppress(psutil.Error):
-                    one.suspend()
-            if time.monotonic() > deadline:
-                return
+                with contextlib.suppress(OSError):
+                    # With its group at once: one that goes on forking is faster than a list.
+                    os.killpg(os.getpgid(one.pid), signal.SIGSTOP)
+            time.sleep(_BRIEF_S)
 
     def resume(self) -> None:
         """Let everything go on."""
@@ -135,7 +127,8 @@ class Process:
         """Let go of the output, once it was read."""
         self.output.close()
 
-    def _signal_keeper(self, number: signal.Signals) -> None:
+    def _tell_keeper(self, number: signal.Signals, *, within_s: float) -> None:
+        self._due_at = min(self._due_at, time.monotonic() + within_s + _LATE_S)
         if self._keeper.poll() is None:
             self._keeper.send_signal(number)
 
@@ -146,62 +139,43 @@ class Process:
             return []
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of whatever loses its keeper, for as long as it lives.
+def _started(
+    command: Sequence[str], environment: Mapping[str, str], directory: Path, grace_s: float
+) -> "tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]":
+    """A keeper with that environment, its status and the output of its command. Raises OSError as Process.start."""
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_on:
+        status, saying = _pipe(kept, handed_on)
+        output, printing = _pipe(kept, handed_on)
+        arguments = [str(os.getpid()), str(saying.fileno()), str(grace_s), *command]
+        try:
+            with starting:
+                keeper = subprocess.Popen(  # noqa: S603 -- what is run is what users asked to be run
+                    [sys.executable, "-I", str(_KEEPER), *arguments],
+                    env=dict(environment),
+                    cwd=directory,
+                    stdin=subprocess.PIPE,
+                    stdout=printing,
+                    stderr=printing,
+                    start_new_session=True,
+                    pass_fds=[saying.fileno()],
+                )
+                keepers.add(keeper)
+        except OSError as error:  # Such as one argument that is too long; it names our Python.
+            raise OSError(error.errno, f"'{command[0]}' cannot be run: {error.strerror}") from None
+        kept.pop_all()
+    return keeper, status, output
 
-    For a process that starts nothing in sessions of their own but keepers: its other such children are killed.
-    """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
-        _adopts_orphans.set()
 
-
-def leftovers(run: UUID) -> list[int]:
-    """The processes on this host that belong to a run, whoever started them and whatever became of its keeper."""
-    return [one.pid for one in _marked(run)]
-
-
-def kill_leftovers(run: UUID, *, within_s: float) -> bool:
-    """Kill whatever belongs to a run, and orphans of any run; whether nothing is left."""
-    deadline = time.monotonic() + within_s
-    while living := [*_marked(run), *_orphans()]:
-        if time.monotonic() >= deadline:
-            return False
-        for one in living:
-            with contextlib.suppress(psutil.Error):
-                one.kill()
-        psutil.wait_procs(living, timeout=0.2)
-    return True
-
-
-def _orphans() -> list[psutil.Process]:
-    """What has lost its keeper and become ours, with all that it started; what of it has ended is collected."""
-    if not _adopts_orphans.is_set():
-        return []
-    living = []
-    with _starting:
-        ours = {keeper.pid for keeper in _keepers}
-        for child in psutil.Process().children():
-            # Nobody can enter a session from outside: what is in ours, we have started.
-            with contextlib.suppress(OSError, psutil.Error):
-                if child.pid in ours or os.getsid(child.pid) == os.getsid(0):
-                    continue
-                if os.waitpid(child.pid, os.WNOHANG) == (0, 0):
-                    living += [child, *child.children(recursive=True)]
-    return living
+def _pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[IO[bytes], IO[bytes]]:
+    read, write = os.pipe()
+    ends = os.fdopen(read, "rb", buffering=0), os.fdopen(write, "wb", buffering=0)
+    return reading.enter_context(ends[0]), writing.enter_context(ends[1])
 
 
 def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.Error:
-        return False
-
-
-def _marked(run: UUID) -> list[psutil.Process]:
-    mark = str(run)
-    found = []
-    for one in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if one.environ().get(MARK) == mark and one.status() != psutil.STATUS_ZOMBIE:
-                found.append(one)
-    return found
+    """Whether any thread of it does: of one whose first thread has ended, the process seems to be a zombie."""
+    states = []
+    for path in Path(f"/proc/{process.pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # It has ended meanwhile.
+            states.append(path.read_text().rpartition(")")[2].split()[0])
+    return any(state not in "TtZX" for state in states)

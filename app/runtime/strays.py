@@ -8,7 +8,7 @@ from app.context import Context
 from app.db import session_scope
 from app.logs import get_logger
 from app.models import Deployment, Job
-from app.runtime.process import kill_leftovers
+from app.runtime.leftovers import kill_leftovers
 from app.runtime.workdir import WorkDirectory, run_ids
 
 log = get_logger(__name__)

@@ -13,7 +13,8 @@ from pathlib import Path
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
 from app.runtime.health import trouble_with
-from app.runtime.process import Process, kill_leftovers
+from app.runtime.leftovers import kill_leftovers
+from app.runtime.process import Process
 from app.runtime.runtimes import Observed, Unservable, Wanted
 from app.runtime.workdir import WorkDirectory
 

@@ -16,7 +16,7 @@ from app.db import session_scope
 from app.lifecycle import JobStatus
 from app.models import Job, JobLog, Workspace
 from app.runtime import jobs
-from app.runtime.process import kill_leftovers, leftovers
+from app.runtime.leftovers import kill_leftovers, leftovers
 from tests.factories import make_fileset, make_job, make_workspace
 
 QUICK: dict[str, Any] = {"runtime_poll_seconds": 0.05, "stop_grace_seconds": 0.5, "runtime_lease_seconds": 5}

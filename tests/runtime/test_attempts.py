@@ -22,7 +22,7 @@ from app.runtime.attempt import STOPPED
 from app.runtime.held import HeldJob
 from app.runtime.joblog import LogWriter
 from app.runtime.lease import LeaseLost
-from app.runtime.process import leftovers
+from app.runtime.leftovers import leftovers
 from devstack.processes import free_port
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
 

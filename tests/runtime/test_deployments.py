@@ -26,7 +26,7 @@ from app.lifecycle import DeploymentStatus, WorkspaceState
 from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime import deployments
 from app.runtime.lease import Runner
-from app.runtime.process import MARK, kill_leftovers, leftovers
+from app.runtime.leftovers import MARK, kill_leftovers, leftovers
 from devstack.processes import free_port
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until

@@ -20,6 +20,7 @@ from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog
 from app.runtime import jobs, left_on, unsupervised
 from app.runtime.lease import Runner
+from app.storage import Unfinished
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.runtime.runs import tuned
 from tests.support.bell import RecordingBell
@@ -180,10 +181,11 @@ def test_an_upload_that_comes_between_the_purge_and_the_end_of_the_row_goes_too(
     session.commit()
     home, fileset_id, purge = job.workspace_id, own.id, context.store.purge_fileset
 
-    def upload_after_the_first(*place: UUID) -> None:
-        purge(*place)
+    def upload_after_the_first(*place: UUID, within_s: float) -> Unfinished | None:
+        unfinished = purge(*place, within_s=within_s)
         if purged.call_count == 1:
             context.store.publish(context.store.stage(*place, "late.txt", [b"bytes"]))
+        return unfinished
 
     with patch.object(context.store, "purge_fileset", side_effect=upload_after_the_first) as purged:
         ring(context, job.id)

@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
-from app.runtime.process import Process, kill_leftovers, leftovers
+from app.runtime.leftovers import kill_leftovers, leftovers
+from app.runtime.process import Process
 from tests.runtime.runs import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -216,6 +217,7 @@ def test_pausing_reaches_what_is_started_meanwhile(start: Start, run: UUID) -> N
     process.pause()
 
     kept = psutil.Process(process._keeper.pid).children(recursive=True)
+    assert len(kept) > 4
     assert {one.status() for one in kept} <= {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
     process.kill()
     assert ended(process) == -9
@@ -292,20 +294,21 @@ HOST = """
 import subprocess, sys, time
 from pathlib import Path
 from uuid import UUID
-from app.runtime.process import Process, adopt_orphans, kill_leftovers
+from app.runtime.leftovers import adopt_orphans
+from app.runtime.process import Process
 adopt_orphans()
 run, token = UUID(sys.argv[1]), sys.argv[2]
-def start(script):
+def start(script, run=run):
     return Process.start(["sh", "-c", script], run=run, environment={"PATH": "/usr/bin:/bin"},
                          directory=Path("."), grace_s=0.3)
 own = subprocess.Popen(["sleep", f"{token}1"])
-other = start("echo ready; sleep 1000")
+other = start("echo ready; sleep 1000", UUID(int=1))
 other.output.read(6)
 escaping = start(f"(env -i setsid sh -c 'echo ready; sleep {token}2; :' &); read line; sleep 0.2; kill -9 $PPID")
 escaping.output.read(6)
 while escaping.poll() is None:
     time.sleep(0.01)
-print("killed", escaping.poll(), kill_leftovers(UUID(int=0), within_s=10), own.poll(), other.poll(), flush=True)
+print("killed", escaping.poll(), own.poll(), other.poll(), flush=True)
 sys.stdin.read()
 other.kill()
 own.kill()
@@ -324,9 +327,80 @@ def test_what_kills_its_keeper_and_sheds_its_mark_is_adopted_and_killed(run: UUI
     with host:
         assert host.stdout is not None
         # What is ours and what has a keeper yet lives on.
-        assert host.stdout.readline() == "killed -9 True None None\n"
+        assert host.stdout.readline() == "killed -9 None None\n"
         assert commands_with(token) == [f"sleep {token}1"]
         host.communicate()
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_a_command_that_stops_its_keeper_is_ended_all_the_same(
+    start: Start, run: UUID, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr("app.runtime.process._START_S", 1.0)
+    monkeypatch.setattr("app.runtime.process._LATE_S", 0.2)
+    wait = "sleep 0.3; " if when == "later" else ""
+    try:
+        process = start("sh", "-c", f"{wait}kill -STOP $PPID; sleep 1000", grace_s=0.1)
+    except OSError:
+        assert when == "at once"  # and quicker than the keeper, which could not even say that it runs
+    else:
+        keeper = psutil.Process(process._keeper.pid)
+        assert eventually(lambda: keeper.status() == psutil.STATUS_STOPPED)
+        process.terminate()
+        assert ended(process) == -9
+    assert leftovers(run) == []
+
+
+WALK = """
+import os, signal, time
+os.kill(os.getppid(), signal.SIGKILL)
+while True:
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.001)
+"""
+WALKED = """
+import sys, time
+from pathlib import Path
+from uuid import UUID
+from app.runtime.leftovers import adopt_orphans
+from app.runtime.process import Process
+adopt_orphans()
+process = Process.start([sys.executable, "-c", *sys.argv[2:]], run=UUID(sys.argv[1]),
+                        environment={"PATH": "/usr/bin:/bin"}, directory=Path("."), grace_s=0.3)
+while process.poll() is None:
+    time.sleep(0.01)
+print("killed")
+"""
+
+
+def test_what_walks_from_one_process_to_the_next_does_not_escape(run: UUID) -> None:
+    token = str(uuid4().int)[:12]
+    command = [sys.executable, "-c", WALKED, str(run), WALK, token]
+
+    host = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert host.stdout == "killed\n", host.stderr
+    assert not eventually(lambda: walkers(token), within_s=0.3)
+
+
+def walkers(token: str) -> list[psutil.Process]:
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if token in one.cmdline():
+                found.append(one)
+    return found
+
+
+def test_one_argument_that_is_too_long_is_told_without_a_path_and_leaves_no_file_open(start: Start) -> None:
+    files = psutil.Process().num_fds()
+
+    with pytest.raises(OSError, match="'echo' cannot be run: Argument list too long") as refused:
+        start("echo", "x" * 200_000)
+
+    assert refused.value.filename is None
+    assert psutil.Process().num_fds() == files
 
 
 def test_the_environment_of_a_command_does_not_reach_its_keeper(start: Start, tmp_path: Path) -> None:

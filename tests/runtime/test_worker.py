@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, delete
 from sqlalchemy.pool import NullPool
 
 from app.models import Job, JobLog
-from app.runtime.process import MARK
+from app.runtime.leftovers import MARK
 from tests.runtime.runs import STUBBORN
 from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Part, Stack
