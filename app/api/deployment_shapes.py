@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, RootModel
 
 from app.api.endpoint import Body
 from app.api.paging import ListQuery
-from app.api.shapes import Description, Label, Moment, Name, Shown
+from app.api.shapes import Description, Label, Moment, Name, Shown, VariableName
 from app.errors import BadRequest
 from app.lifecycle import DeploymentStatus
 
@@ -51,7 +51,7 @@ class ExecutorConfig(Body):
     health_check_path: str | None = None
     run_as_user: int | None = None
     run_as_group: int | None = None
-    additional_envs: dict[str, str] | None = None
+    additional_envs: dict[VariableName, str] | None = None
     additional_args: list[str] = Field(default_factory=list)
     k8s_nim_operator_config: dict[str, Any] | None = None
     override_config: dict[str, Any] | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from app.api.endpoint import Body
-from app.api.shapes import Name
+from app.api.shapes import Name, VariableName
 from app.config import Settings
 from app.errors import Unprocessable
 from app.services.job_steps import command_of, profile_of
@@ -20,7 +20,7 @@ class SecretReference(Body):
 class EnvironmentVariable(Body):
     """An environment variable: its value, or the secret that holds it."""
 
-    name: Annotated[str, Field(min_length=1, pattern="^[^=]+$")]
+    name: VariableName
     value: str | None = None
     from_secret: SecretReference | None = None
 

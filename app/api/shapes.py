@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.clock import Moment
 
-__all__ = ["NAME_PATTERN", "Deleted", "Description", "Label", "Moment", "Name", "Shown"]
+__all__ = ["NAME_PATTERN", "Deleted", "Description", "Label", "Moment", "Name", "Shown", "VariableName"]
 
 _NAME = re.compile(r"[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)\Z")
 _NAME_RULE = (
@@ -45,6 +45,9 @@ Description = Annotated[str, Field(max_length=10_000)]
 
 Label = Annotated[str, Field(max_length=255)]
 """A short text that is no name: it refers to something, or says where something comes from."""
+
+VariableName = Annotated[str, Field(min_length=1, pattern="^[^=]+$")]
+"""The name of an environment variable, as far as any system can pass it on."""
 
 
 class Shown(BaseModel):

@@ -27,6 +27,9 @@ _LAST_LINES = 5
 _LINE_CHARS = 500
 _KILL_S = 5.0
 _BRIEF_S = 0.05
+_MAY_PASS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESRCH})
+"""Why a start can fail through no fault of what is started; ESRCH when its keeper was killed."""
+_NAME_CHARS = 200
 _LOG_BYTES = 1024 * 1024
 """Of what a server prints, in its directory; as much again of what came before."""
 
@@ -56,14 +59,20 @@ class SubprocessRuntime:
             if now < self._start_at:
                 return self._pending(self._why_pausing)
             self._refuse_what_makes_no_sense()
-            self._port = self._wanted.port or _free_port()
-            if _is_taken(self._port):
-                # Or the answers of another server would count as ours.
-                waiting = self._pending(
-                    f"port {self._port} is in use; without executor_config.override_config.port it gets a free one"
-                )
-                return replace(waiting, wants=self._address)
-            self._start()
+            try:
+                self._port = self._wanted.port or _free_port()
+                if _is_taken(self._port):
+                    # Or the answers of another server would count as ours.
+                    waiting = self._pending(
+                        f"port {self._port} is in use; "
+                        "without executor_config.override_config.port it gets a free one"
+                    )
+                    return replace(waiting, wants=self._address)
+                self._start()
+            except PermissionError:
+                raise  # it does not go away by itself
+            except OSError as error:
+                return self._pending(f"it cannot be started yet: {error.strerror or error}")
         if self._process and (code := self._process.poll()) is not None:
             return self._crashed(f"the server ended with {_ending(code)}")
         path = self._wanted.health_path
@@ -114,9 +123,10 @@ class SubprocessRuntime:
         if not self._directory.path.exists():
             self._directory.make()
         port = str(self._port)
+        command = [part.replace("{port}", port) for part in (*self._wanted.command, *self._wanted.arguments)]
         try:
             self._process = Process.start(
-                [part.replace("{port}", port) for part in (*self._wanted.command, *self._wanted.arguments)],
+                command,
                 run=self._wanted.id,
                 environment={
                     "PATH": os.environ.get("PATH", os.defpath),
@@ -130,8 +140,13 @@ class SubprocessRuntime:
                 directory=self._directory.path,
                 grace_s=self._settings.stop_grace_seconds,
             )
-        except (FileNotFoundError, PermissionError, ValueError) as error:
-            raise Unservable(str(error)) from error
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None)
+            if number in _MAY_PASS:
+                raise
+            # Not as the error tells it: that may name a path of ours, or all of a long command.
+            why = os.strerror(number) if number else str(error)
+            raise Unservable(f"'{command[0][:_NAME_CHARS]}' cannot be run: {why}") from error
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
         self._listener.start()
 

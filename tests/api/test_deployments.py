@@ -80,6 +80,17 @@ def test_a_malformed_config_is_refused_with_the_list_of_what_is_wrong(
     assert response.json["detail"][0]["loc"][0] == "body"
 
 
+@pytest.mark.parametrize("name", ["A=B", ""])
+def test_a_variable_that_no_system_can_pass_on_is_refused_by_its_name(client: FlaskClient, name: str) -> None:
+    executor = {"gpu": 0, "additional_envs": {"GOOD": "1", name: "2"}}
+
+    refused = client.post(CONFIGS, json={"name": "small", **CONTENT, "executor_config": executor})
+
+    assert refused.status_code == 422
+    found = [one["loc"][:4] for one in refused.json["detail"]]
+    assert found == [["body", "executor_config", "additional_envs", name]]
+
+
 def test_a_second_config_of_the_same_name_is_refused(client: FlaskClient, config: Any) -> None:
     again = client.post(CONFIGS, json={"name": config["name"], **CONTENT})
 

@@ -1,5 +1,6 @@
 """Deployments with real servers: started, checked, replaced, and stopped; nothing of them is left."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
@@ -27,6 +29,7 @@ from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime import deployments
 from app.runtime.lease import Runner
 from app.runtime.leftovers import MARK, kill_leftovers, leftovers
+from app.runtime.process import Process
 from devstack.processes import free_port
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
@@ -279,6 +282,53 @@ def test_what_cannot_be_served_is_an_error_that_says_what_to_change(
     assert words in serving.end().status_message
     assert serving.row.status is ERROR
     assert is_all_gone(serving)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"additional_args": ["x" * 200_000]}, "'{program}' cannot be run: Argument list too long"),
+        ({}, "'{program}' cannot be run: Exec format error"),
+        ({"additional_envs": {"A=B": "c"}}, "'{program}' cannot be run: Invalid argument"),
+    ],
+)
+def test_what_the_system_refuses_to_run_is_not_tried_again(
+    session: Session, serve: Serve, tmp_path: Path, wrong: dict[str, Any], words: str
+) -> None:
+    program = tmp_path / "server"
+    program.write_text("neither a script nor a binary\n")
+    program.chmod(0o755)
+
+    serving = serve(deploy(session, [str(program)], **wrong))
+
+    failed = serving.end()
+    assert (failed.status, failed.status_message) == (ERROR, words.format(program=program))
+    assert is_all_gone(serving)
+
+
+@pytest.mark.parametrize("does_pass", [True, False])
+def test_a_host_that_is_out_of_something_is_tried_again_until_the_start_has_taken_too_long(
+    session: Session, serve: Serve, monkeypatch: pytest.MonkeyPatch, does_pass: bool
+) -> None:
+    start, is_over = Process.start, Event()
+
+    def short_of_files(*args: Any, **options: Any) -> Process:
+        if is_over.is_set():
+            return start(*args, **options)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/srv/keeper.py")
+
+    monkeypatch.setattr(Process, "start", short_of_files)
+    serving = serve(deploy(session), deployment_start_seconds=30 if does_pass else 1)
+
+    serving.wait_for(PENDING, "it cannot be started yet: Too many open files")
+    if does_pass:
+        is_over.set()
+        serving.wait_for(READY)
+    else:
+        failed = serving.end()
+        assert failed.status is ERROR
+        assert "not ready within 1 s: it cannot be started yet: Too many open files" in failed.status_message
+        assert "/srv" not in str(failed.status_history)
 
 
 def test_where_no_process_may_be_started_none_is(session: Session, serve: Serve) -> None:
