@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from threading import Event
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import or_, select
@@ -22,6 +23,7 @@ from app.runtime.deployment_claim import Claimed, take
 from app.runtime.lease import DATABASE_AWAY, RELEASED, LeaseLost, has_lapsed, renew
 from app.runtime.leftovers import kill_leftovers
 from app.runtime.runtimes import KUBERNETES, Observed, Runtime, Unservable, runtime_for
+from app.services.deployment_configs import insists_on
 from app.services.deployments import move, replace_older
 
 log = get_logger(__name__)
@@ -267,13 +269,13 @@ def _tell(session: Session, context: Context, row: Deployment, observed: Observe
 def _replace(session: Session, context: Context, row: Deployment, observed: Observed) -> None:
     """Once it serves, the older versions have had their time; before that, only those in its way.
 
-    These are on its host, and have the address it insists on, or do not serve anyhow.
+    These are on its host, and have the address it insists on, or insist on its port and may get it any time.
     """
     if observed.address:
         older = replace_older(session, row)
     elif observed.wants:
-        has_it = or_(Deployment.address == observed.wants, Deployment.address.is_(None))
-        older = replace_older(session, row, Deployment.host == row.host, has_it)
+        in_its_way = or_(Deployment.address == observed.wants, insists_on(urlsplit(observed.wants).port))
+        older = replace_older(session, row, Deployment.host == row.host, in_its_way)
     else:
         return
     for one in older:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import threading
 import time
@@ -61,6 +62,7 @@ class SubprocessRuntime:
             self._refuse_what_makes_no_sense()
             try:
                 self._port = self._wanted.port or _free_port()
+                self._refuse_what_is_not_there()  # before anything has to end for its port
                 if _is_taken(self._port):
                     # Or the answers of another server would count as ours.
                     waiting = self._pending(
@@ -119,24 +121,37 @@ class SubprocessRuntime:
                 'for example ["python", "-m", "http.server", "{port}"]'
             )
 
+    def _refuse_what_is_not_there(self) -> None:
+        program, directory = self._command[0], self._directory.path
+        path = os.pathsep.join(str(directory / one) for one in self._environment["PATH"].split(os.pathsep))
+        if not shutil.which(directory / program if "/" in program else program, path=path):
+            raise Unservable(_cannot_be_run(program, "there is no such program, or it is not executable"))
+
+    @property
+    def _command(self) -> list[str]:
+        wanted = (*self._wanted.command, *self._wanted.arguments)
+        return [part.replace("{port}", str(self._port)) for part in wanted]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(self._directory.path),
+            "TMPDIR": str(self._directory.path),
+            **self._wanted.environment,
+            "HOST": _HOST,
+            "PORT": str(self._port),
+        }
+
     def _start(self) -> None:
         if not self._directory.path.exists():
             self._directory.make()
-        port = str(self._port)
-        command = [part.replace("{port}", port) for part in (*self._wanted.command, *self._wanted.arguments)]
         try:
             self._process = Process.start(
-                command,
+                self._command,
                 run=self._wanted.id,
-                environment={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    "LANG": "C.UTF-8",
-                    "HOME": str(self._directory.path),
-                    "TMPDIR": str(self._directory.path),
-                    **self._wanted.environment,
-                    "HOST": _HOST,
-                    "PORT": port,
-                },
+                environment=self._environment,
                 directory=self._directory.path,
                 grace_s=self._settings.stop_grace_seconds,
             )
@@ -146,7 +161,7 @@ class SubprocessRuntime:
                 raise
             # Not as the error tells it: that may name a path of ours, or all of a long command.
             why = os.strerror(number) if number else str(error)
-            raise Unservable(f"'{command[0][:_NAME_CHARS]}' cannot be run: {why}") from error
+            raise Unservable(_cannot_be_run(self._command[0], why)) from error
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
         self._listener.start()
 
@@ -219,6 +234,10 @@ class _BoundedFile:
                 file.write(line)
             if size + len(line) > _LOG_BYTES:
                 self._path.replace(self._before)
+
+
+def _cannot_be_run(program: str, why: str) -> str:
+    return f"'{program[:_NAME_CHARS]}' cannot be run: {why}"
 
 
 def _ending(code: int) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor
@@ -113,6 +113,17 @@ def config_to_use(session: Session, home: Workspace, name: str, version: int | N
         which = f"{home.name}/{name}" + (f"' version '{version}" if version is not None else "")
         raise BadRequest(f"Deployment config '{which}' not found")
     return found
+
+
+def insists_on(port: int | None) -> ColumnElement[bool]:
+    """Whether the configuration that a deployment was made from names that port; for a query of deployments."""
+    return exists().where(
+        DeploymentConfig.workspace_id == Deployment.workspace_id,
+        DeploymentConfig.name == Deployment.config,
+        DeploymentConfig.entity_version == Deployment.config_version,
+        # As text: what is no number there is told to whoever would serve it.
+        DeploymentConfig.executor_config["override_config", "port"].as_string() == str(port),
+    )
 
 
 def _locked_versions(session: Session, home: Workspace, name: str) -> list[DeploymentConfig]:

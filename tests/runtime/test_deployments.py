@@ -376,10 +376,13 @@ def test_a_newer_version_takes_the_place_of_the_older_ones_once_it_is_ready(
     assert new.row.status is READY
 
 
-def test_a_newer_version_that_insists_on_the_same_port_takes_it_over(session: Session, serve: Serve) -> None:
-    home, port = make_workspace(session), free_port()
-    old = serve(deploy(session, workspace=home, port=port))
-    old.wait_for(READY)
+@pytest.mark.parametrize("does_insist", [True, False])
+def test_a_newer_version_that_insists_on_the_port_of_an_older_one_takes_it_over(
+    session: Session, serve: Serve, does_insist: bool
+) -> None:
+    home = make_workspace(session)
+    old = serve(deploy(session, workspace=home, port=free_port() if does_insist else 0))
+    port = old.wait_for(READY) and old.port
 
     new = serve(deploy(session, workspace=home, version=2, port=port))
 
@@ -420,12 +423,41 @@ def test_an_older_version_that_is_not_in_the_way_serves_on_until_the_newer_one_d
     assert old.end().status is DELETED
 
 
-def test_one_that_makes_no_sense_does_not_take_a_port_over(session: Session, serve: Serve) -> None:
+@pytest.mark.parametrize("does_insist", [True, False])
+def test_what_is_still_loading_on_another_port_is_not_in_the_way(
+    session: Session, serve: Serve, does_insist: bool
+) -> None:
+    home, loading = make_workspace(session), server(answer="self.send_response(503); self.end_headers()")
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = foreign.getsockname()[1]
+        old = serve(deploy(session, loading, workspace=home, port=free_port() if does_insist else 0))
+        old.wait_for(PENDING, "answers 503")
+
+        new = serve(deploy(session, workspace=home, version=2, port=port))
+
+        new.wait_for(PENDING, f"port {port} is in use")
+        renewed = new.row.lease_until
+        wait_until(lambda: new.row.lease_until != renewed, "it has had time to ask for something")
+        assert old.row.status is PENDING
+
+
+@pytest.mark.parametrize(
+    ("command", "executor"),
+    [
+        ([], {}),
+        (["pythonn"], {}),
+        (["./server"], {}),
+        (["sleep", "1"], {"additional_envs": {"PATH": "/nowhere"}}),
+    ],
+)
+def test_one_that_cannot_start_does_not_take_a_port_over(
+    session: Session, serve: Serve, command: list[str], executor: dict[str, Any]
+) -> None:
     home, port = make_workspace(session), free_port()
     old = serve(deploy(session, workspace=home, port=port))
     old.wait_for(READY)
 
-    new = serve(deploy(session, [], workspace=home, version=2, port=port))
+    new = serve(deploy(session, command, workspace=home, version=2, port=port, **executor))
 
     assert new.end().status is ERROR
     assert old.row.status is READY
