@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
@@ -17,6 +16,7 @@ from app.runtime.health import trouble_with
 from app.runtime.leftovers import kill_leftovers
 from app.runtime.process import Process
 from app.runtime.runtimes import Observed, Unservable, Wanted
+from app.runtime.serverlog import ServerLog
 from app.runtime.workdir import WorkDirectory
 
 _HOST = "127.0.0.1"
@@ -31,8 +31,6 @@ _BRIEF_S = 0.05
 _MAY_PASS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESRCH})
 """Why a start can fail through no fault of what is started; ESRCH when its keeper was killed."""
 _NAME_CHARS = 200
-_LOG_BYTES = 1024 * 1024
-"""Of what a server prints, in its directory; as much again of what came before."""
 
 
 class SubprocessRuntime:
@@ -167,7 +165,7 @@ class SubprocessRuntime:
 
     def _listen(self, process: Process) -> None:
         # Read always, or a server that prints much would stop at a full pipe; kept is only its end.
-        log = _BoundedFile(self._directory.path / "server.log")
+        log = ServerLog(self._directory.path / "server.log")
         with (
             contextlib.suppress(OSError, ValueError),
             os.fdopen(os.dup(process.output.fileno()), "rb") as output,
@@ -218,22 +216,6 @@ class SubprocessRuntime:
         if self._listener and self._process is None:
             self._listener.join(1)  # of the one that has just ended, all
         return f"its last words: {' | '.join(self._tail)}" if self._tail else "it said nothing"
-
-
-class _BoundedFile:
-    """What came last, in a file and the one before it. A disk that fails loses it, and nothing else."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._before = path, path.with_name(f"{path.name}.1")
-
-    def append(self, line: bytes) -> None:
-        """Add it, in the place of the oldest."""
-        with contextlib.suppress(OSError):
-            with self._path.open("ab", buffering=0) as file:
-                size = file.tell()
-                file.write(line)
-            if size + len(line) > _LOG_BYTES:
-                self._path.replace(self._before)
 
 
 def _cannot_be_run(program: str, why: str) -> str:

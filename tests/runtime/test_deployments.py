@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -682,3 +683,27 @@ def test_what_it_prints_is_in_a_file_of_bounded_size_while_it_lives(session: Ses
 
     wait_until(lambda: (directory / "server.log").read_bytes().endswith(b"ready\n"), "its output is there")
     assert sum(file.stat().st_size for file in directory.glob("server.log*")) <= 2_100_000
+
+
+def test_a_server_that_puts_a_pipe_in_the_place_of_its_log_holds_nobody(
+    session: Session, serve: Serve
+) -> None:
+    # Twice: the second time a thread that waits at the pipe would be left.
+    script = "rm -f server.log; mkfifo server.log; echo piped; exit 1"
+    serving = serve(deploy(session, ["sh", "-c", script]))
+
+    serving.wait_for(PENDING, "starting again after 2 s; its last words: piped")
+
+    wait_until(lambda: not any("_listen" in one.name for one in threading.enumerate()), "nobody listens")
+
+
+def test_a_server_cannot_have_its_output_written_elsewhere(
+    session: Session, serve: Serve, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.touch()
+    serving = serve(deploy(session, ["sh", "-c", f"ln -sf {victim} server.log; echo harm; exit 1"]))
+
+    serving.wait_for(PENDING, "its last words: harm")
+
+    assert victim.read_bytes() == b""
