@@ -26,6 +26,7 @@ log = get_logger(__name__)
 
 _BRIEF_S = 0.05  # Between two looks at processes that are about to be gone.
 _KILL_S = 5.0  # For leftovers, which get SIGKILL at once.
+_DRAIN_S = 5.0  # For what was printed last to reach the log.
 
 STOPPED = "the runtime worker was stopped"
 
@@ -83,7 +84,7 @@ class Attempt:
         return self._finish(ending)
 
     def _run_steps(self) -> Ending | None:
-        self._directory.make()
+        self._directory.make(beat=self._row.look)
         for step in self._job.platform_spec["steps"]:
             if ending := self._begin(step["name"]) or self._run_step(step):
                 return ending
@@ -156,10 +157,11 @@ class Attempt:
                 reader.join(self._settings.runtime_poll_seconds)
             else:
                 time.sleep(_BRIEF_S)
+        deadline = time.monotonic() + _DRAIN_S
         while reader.is_alive():
             self._row.look()
-            # Whoever still holds the output has outlived its keeper, which a job can kill.
-            kill_leftovers(self._job.id, within_s=self._settings.runtime_poll_seconds)
+            if time.monotonic() > deadline and reader.silence_s:
+                reader.abandon()  # Whoever still holds the output is none of the step's processes: they are gone.
             reader.join(self._settings.runtime_poll_seconds)
         return ending, code
 
@@ -168,7 +170,7 @@ class Attempt:
         shelf = results.Shelf(self._context, self._job, self._row.write)
         try:
             names = results.store_results(self._directory.results, shelf, beat=self._go_on)
-            self._directory.empty_results()
+            self._directory.empty_results(beat=self._row.look)
         except _Ended as ended:
             return ended.ending
         except (results.Unstorable, OSError) as error:
@@ -190,7 +192,7 @@ class Attempt:
         while not kill_leftovers(self._job.id, within_s=_KILL_S):
             self._row.look()
             log.error("job.processes_remain", job_id=str(self._job.id))
-        self._directory.discard()
+        self._directory.discard(beat=self._row.look)
 
         def settle(session: Session, job: Job) -> bool:
             if job.status is JobStatus.CANCELLING:
@@ -248,7 +250,7 @@ class Attempt:
                 f"step '{step['name']}' ran longer than {limit:g} s, the time limit of '{profile.name}'"
             )
         patience = (step.get("lifecycle") or {}).get("staleness_timeout_seconds", 0)
-        if patience and now - max(reader.heard_at, self._resumed_at) > patience:
+        if patience and min(reader.silence_s, now - self._resumed_at) > patience:
             return Failed(f"step '{step['name']}' printed nothing for its staleness time-out of {patience} s")
         return None
 

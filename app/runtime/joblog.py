@@ -27,6 +27,7 @@ _LINES_AT_ONCE = 500  # Bounds a transaction, and with the longest line the memo
 _LONGEST_LINE = 64 * 1024  # A longer one is split: it may never end.
 _LEAST_PER_LINE = 64  # What a line counts at least, because an empty one costs a row too.
 _AGAIN_S = 1.0
+_LOOK_S = 1.0  # Between two looks whether to go on reading.
 
 Line = tuple[datetime, str]
 
@@ -83,28 +84,35 @@ class LogReader(Thread):
     def __init__(self, writer: LogWriter, step: str, output: IO[bytes]) -> None:
         super().__init__(name=f"log of {step}", daemon=True)
         self._writer, self._step, self._output = writer, step, output
-        self._is_abandoned = Event()
+        self._is_over = Event()
+        self._is_mute = False
+        self._is_writing = False
+        self._is_cut = False
         self._unfinished = bytearray()
         self._lines: list[Line] = []
         self._due = self._unfinished_due = 0.0
-        self.heard_at = time.monotonic()
-        """When it printed something last."""
+        self._heard_at = time.monotonic()
         self.start()
 
+    @property
+    def silence_s(self) -> float:
+        """For how long nothing was printed, as far as anybody could listen: 0 while the log is being written."""
+        return 0.0 if self._is_writing else time.monotonic() - self._heard_at
+
     def abandon(self) -> None:
-        """Write nothing any more: the lease is lost."""
-        self._is_abandoned.set()
+        """Read no more: whoever still holds the output is not ours, or the lease is lost."""
+        self._is_over.set()
 
     def run(self) -> None:
         """Read, split into lines, and write a few times a second."""
         with self._output, selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
-            while True:
+            while not self._is_over.is_set():
                 if selector.select(self._patience()):
                     chunk = os.read(self._output.fileno(), _LONGEST_LINE)
                     if not chunk:
                         break
-                    self.heard_at = time.monotonic()
+                    self._heard_at = time.monotonic()
                     self._take(chunk)
                 if self._unfinished and time.monotonic() >= self._unfinished_due:
                     self._take_unfinished()
@@ -114,17 +122,21 @@ class LogReader(Thread):
             self._lines.append((clock.now(), _text(self._unfinished)))
         self._flush()
 
-    def _patience(self) -> float | None:
-        """Seconds until something is due, whether or not more is printed; None if nothing is."""
+    def _patience(self) -> float:
+        """Seconds until something is due, whether or not more is printed."""
         dues = ([self._due] if self._lines else []) + ([self._unfinished_due] if self._unfinished else [])
-        return max(0.0, min(dues) - time.monotonic()) if dues else None
+        return max(0.0, min([_LOOK_S, *(due - time.monotonic() for due in dues)]))
 
     def _take(self, chunk: bytes) -> None:
         now = clock.now()
+        if self._is_cut:
+            # The end of the line that was shown without it.
+            chunk = chunk.removeprefix(b"\r").removeprefix(b"\n")
+            self._is_cut = False
         if not self._lines:
-            self._due = self.heard_at + _FLUSH_S
+            self._due = self._heard_at + _FLUSH_S
         if not self._unfinished or b"\n" in chunk:
-            self._unfinished_due = self.heard_at + _UNFINISHED_S
+            self._unfinished_due = self._heard_at + _UNFINISHED_S
         self._unfinished += chunk
         *whole, rest = self._unfinished.split(b"\n")
         for line in whole:
@@ -139,24 +151,27 @@ class LogReader(Thread):
         cut = _between_characters(self._unfinished, len(self._unfinished)) or len(self._unfinished)
         self._lines.append((clock.now(), _text(self._unfinished[:cut])))
         self._unfinished = self._unfinished[cut:]
+        self._is_cut = not self._unfinished
         self._unfinished_due = time.monotonic() + _UNFINISHED_S
 
     def _flush(self) -> None:
-        while self._lines and not self._is_abandoned.is_set():
+        self._is_writing = True
+        while self._lines and not self._is_mute:
             batch = self._lines[:_LINES_AT_ONCE]
             try:
                 self._writer.append(self._step, batch)
                 del self._lines[: len(batch)]
             except LeaseLost:
-                self.abandon()
+                self._is_mute = True
             except DATABASE_AWAY:
                 # The process waits meanwhile, once the pipe is full: better than a hole in its log.
-                self._is_abandoned.wait(_AGAIN_S)
+                self._is_mute = self._is_over.wait(_AGAIN_S)
             except Exception:
                 # The boundary of the thread: a log that cannot be written must not stop the reading.
                 log.exception("job_log.failed", step=self._step)
-                self.abandon()
+                self._is_mute = True
         self._lines.clear()
+        self._heard_at, self._is_writing = time.monotonic(), False
 
 
 def _pieces(line: bytearray) -> Iterator[bytearray]:

@@ -43,10 +43,11 @@ class Shelf:
     def __init__(self, context: Context, job: Job, write: Write) -> None:
         self._store, self._job, self._write = context.store, job, write
 
-    def clear(self, path: str) -> None:
+    def clear(self, path: str, beat: Callable[[], object]) -> None:
         """Remove the file of that path, and those below it. Raises Unstorable, and as the store does."""
         fileset_id = self._write(self._fileset, first=self._hold)
         for file in self._store.files(self._job.workspace_id, fileset_id, path):
+            beat()
             self._store.remove(self._job.workspace_id, fileset_id, file.path)
 
     def put(self, path: str, chunks: Iterator[bytes]) -> None:
@@ -99,13 +100,13 @@ def store_results(directory: Path, shelf: Shelf, *, beat: Callable[[], object]) 
     """Store what is in `directory` under `results/`, instead of what earlier results of those names left there.
 
     The names at its top that hold at least one file. Only plain files are stored, and links are not followed.
-    Calls `beat` every megabyte. Raises Unstorable, OSError, and whatever `shelf` and `beat` raise.
+    Calls `beat` for each file and every megabyte. Raises Unstorable, OSError, and whatever `shelf` and `beat` raise.
     """
     names = []
     for entry in sorted(_entries(directory), key=lambda entry: entry.name):
         files = list(_files(entry))
         if files:
-            shelf.clear(f"{FOLDER}/{entry.name}")
+            shelf.clear(f"{FOLDER}/{entry.name}", beat)
             names.append(entry.name)
         for path in files:
             _store(path, f"{FOLDER}/{os.path.relpath(path, directory)}", shelf, beat)
@@ -137,7 +138,12 @@ def _store(path: str, key: str, shelf: Shelf, beat: Callable[[], object]) -> Non
         checked_path(key)  # Under another name nobody could ask the API for it.
     except BadRequest as error:
         raise Unstorable(f"the result {key!r} cannot be stored: {error.message}") from None
-    with open(path, "rb") as file:  # noqa: PTH123 -- as above
+    beat()
+    # Whatever is in its place by now: a link is not followed, and a pipe not waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Unstorable(f"the result {key!r} is no file any more")
         shelf.put(key, _chunks(file, beat))
 
 

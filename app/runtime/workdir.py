@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ from app.services.job_steps import TASK
 log = get_logger(__name__)
 
 
+Beat = Callable[[], object]
+
+_BEAT_S = 0.5
+"""Between two beats."""
+
+
+def _idle() -> None:
+    """Nobody waits for a sign of life."""
+
+
 class WorkDirectory:
     """`<data_dir>/runs/<job id>/`: the steps of a job share it, and nobody else reads it."""
 
@@ -26,21 +37,21 @@ class WorkDirectory:
         self.results = self.path / "results"
         """What a step leaves here is stored when it has ended."""
 
-    def make(self) -> None:
-        """Make it anew, empty."""
-        self.remove()
+    def make(self, *, beat: Beat = _idle) -> None:
+        """Make it anew, empty. Calls `beat` now and then while it removes what is there, as all of these do."""
+        self.remove(beat=beat)
         self.results.mkdir(parents=True)
         self.path.chmod(0o700)
 
-    def remove(self) -> None:
-        """Remove it with everything in it, if it is there. Raises OSError."""
+    def remove(self, *, beat: Beat = _idle) -> None:
+        """Remove it with everything in it, if it is there. Raises OSError, and whatever `beat` raises."""
         if self.path.exists():
-            _remove_tree(self.path)
+            _remove_tree(self.path, beat)
 
-    def discard(self) -> None:
+    def discard(self, *, beat: Beat = _idle) -> None:
         """As `remove`; if that is not possible, a person is told, and the job ends nevertheless."""
         try:
-            self.remove()
+            self.remove(beat=beat)
         except OSError:
             log.exception("job.directory_remains", directory=str(self.path))
 
@@ -48,10 +59,10 @@ class WorkDirectory:
         """The words of an error, with what lies here named from here: the server's own paths are nobody's business."""
         return str(error).replace(f"{self.path}/", "").replace(str(self.path), "the working directory")
 
-    def empty_results(self) -> None:
+    def empty_results(self, *, beat: Beat = _idle) -> None:
         """Make room for the results of the next step."""
         if self.results.is_dir() and not self.results.is_symlink():
-            _remove_tree(self.results)
+            _remove_tree(self.results, beat)
         # The step may have put something else in its place.
         self.results.unlink(missing_ok=True)
         self.results.mkdir()
@@ -99,13 +110,32 @@ def run_ids(settings: Settings) -> set[UUID]:
     return found
 
 
-def _remove_tree(top: Path) -> None:
-    """Remove a directory with whatever a job has made of it. Raises OSError."""
+def _remove_tree(top: Path, beat: Beat) -> None:
+    """Remove a directory with whatever a job has made of it. Raises OSError, and whatever `beat` raises."""
+    said = b""
     # Not shutil: it recurses, and jobs can nest deeper than Python can. Neither of these follows links. Permissions
     # first: a job may have taken them from its own directories, and their owner can give them back.
     for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-        done = subprocess.run(  # noqa: S603 -- nothing in it comes from users
-            [*command, "--", str(top)], capture_output=True, text=True, errors="replace", check=False
-        )
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(  # noqa: S603 -- nothing in it comes from users
+                [*command, "--", str(top)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+            ) as removing,
+        ):
+            _wait(removing, beat)
+            errors.seek(0)
+            said = errors.read(200)
     if os.path.lexists(top):
-        raise OSError(errno.ENOTEMPTY, f"it could not be removed: {done.stderr.strip()[:200]}")
+        raise OSError(errno.ENOTEMPTY, f"it could not be removed: {said.decode(errors='replace').strip()}")
+
+
+def _wait(removing: "subprocess.Popen[bytes]", beat: Beat) -> None:
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                removing.wait(_BEAT_S)
+                return
+            beat()
+    except BaseException:
+        removing.kill()
+        raise

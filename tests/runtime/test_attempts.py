@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app import clock
@@ -128,9 +129,43 @@ def test_what_is_printed_can_be_read_while_the_job_runs(session: Session, contex
         assert (run.log, run.job.status) == (["early", "also"], JobStatus.ACTIVE)
 
 
+def test_a_job_ends_although_somebody_else_holds_its_output(
+    session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.runtime.attempt._DRAIN_S", 0.5)
+    job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done"))
+
+    with supervised(context, job_id) as run:
+        run.wait_for_line("ready")
+        with Path(f"/proc/{shell_of(run).pid}/fd/1").open("wb"):
+            (run.context.settings.data_dir / "runs" / str(job_id) / "go").touch()
+            assert run.end().status is JobStatus.COMPLETED
+
+
+def test_a_job_that_prints_is_not_stale_while_its_log_cannot_be_written(
+    session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifecycle = {"staleness_timeout_seconds": 1}
+    job_id = submit(session, step("for i in 1 2 3; do echo $i; sleep 0.2; done", lifecycle=lifecycle))
+    began, insert = time.monotonic(), LogWriter._insert
+
+    def away_for_a_while(*arguments: Any) -> None:
+        if time.monotonic() < began + 3:
+            raise OperationalError("INSERT", {}, Exception("away"))
+        insert(*arguments)
+
+    monkeypatch.setattr(LogWriter, "_insert", away_for_a_while)
+    with supervised(context, job_id) as run:
+        assert run.end().status is JobStatus.COMPLETED
+    assert run.log == ["1", "2", "3"]
+
+
 def test_a_line_that_stands_unfinished_can_be_read_too(session: Session, context: Context) -> None:
     waits = "while [ ! -e $0 ]; do sleep 0.05; done"
-    script = f"printf 'Continue? gr\\303'; sh -c '{waits}' go1; printf '\\274n'; sh -c '{waits}' go2; echo .; sleep 60"
+    script = (
+        f"printf 'Continue? gr\\303'; sh -c '{waits}' go1; printf '\\274n'; sh -c '{waits}' go2; "
+        "echo; echo .; sleep 60"
+    )
     job_id = submit(session, step(script))
 
     with supervised(context, job_id) as run:

@@ -149,6 +149,20 @@ def test_without_its_fileset_a_job_cannot_keep_results(session: Session, context
     assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": message})
 
 
+def test_many_results_are_not_stored_to_the_end_by_a_job_that_is_cancelled(
+    session: Session, context: Context
+) -> None:
+    job_id = submit(session, step("cd $WORKSPACES_RESULTS_DIR; mkdir all; cd all; seq 20000 | xargs touch"))
+
+    with supervised(context, job_id) as run:
+        blobs = run.context.settings.data_dir / "blobs"
+        wait_until(lambda: any(path.is_file() for path in blobs.rglob("*")), "it is being stored")
+        run.ask(JobStatus.CANCELLING)
+        assert run.end().status is JobStatus.CANCELLED
+
+    assert len(stored(run)) < 20000
+
+
 def test_a_result_that_was_on_its_way_when_the_workspace_was_deleted_is_not_published(
     session: Session, context: Context
 ) -> None:
