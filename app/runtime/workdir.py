@@ -14,6 +14,7 @@ from uuid import UUID
 from app.config import Settings
 from app.logs import get_logger
 from app.models import Job
+from app.runtime.place import runs_directory
 from app.services.job_steps import TASK
 
 log = get_logger(__name__)
@@ -30,10 +31,13 @@ def _idle() -> None:
 
 
 class WorkDirectory:
-    """`<data_dir>/runs/<job id>/`: the steps of a job share it, and nobody else reads it."""
+    """`<job id>/` among the runs of this host: the steps of a job share it, and nobody else reads it.
+
+    Raises SQLAlchemy's errors, as `runs_directory` does.
+    """
 
     def __init__(self, settings: Settings, job_id: UUID) -> None:
-        self.path = (settings.data_dir / "runs" / str(job_id)).absolute()
+        self.path = runs_directory(settings) / str(job_id)
         self.results = self.path / "results"
         """What a step leaves here is stored when it has ended."""
 
@@ -101,10 +105,10 @@ class WorkDirectory:
 
 
 def run_ids(settings: Settings) -> set[UUID]:
-    """The jobs and deployments that have a directory here."""
+    """The jobs and deployments of this installation that have a directory on this host. Raises SQLAlchemy's errors."""
     found = set()
     with suppress(FileNotFoundError):
-        for entry in (settings.data_dir / "runs").iterdir():
+        for entry in runs_directory(settings).iterdir():
             with suppress(ValueError):  # Not ours.
                 found.add(UUID(entry.name))
     return found

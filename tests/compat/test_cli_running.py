@@ -71,7 +71,8 @@ def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, sta
     first = cli.log("train")
     stack.wait_until(lambda: len(cli.log("train")) > len(first), "there is more to read")
     assert cli.status("train") == "active"
-    (stack.data_dir / "runs" / created["id"] / "seen").touch()
+    [directory] = stack.directories_of(created["id"])
+    (directory / "seen").touch()
     stack.wait_until(lambda: cli.status("train") == "completed", "the job completes")
 
     log = cli.log("train")

@@ -169,7 +169,7 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(
 
     assert living(word) == []
     assert [port for port in bound if not port_is_free(port)] == []
-    assert not any((stack.data_dir / "runs" / one).exists() for one in ids)
+    assert not any(stack.directories_of(one) for one in ids)
     # The others have noticed nothing yet: they do when they want to publish what they have sent.
     answers.extend(upload.end() for upload in uploads[len(answers) :])
     assert set(answers) <= {0, 404}, answers

@@ -17,6 +17,7 @@ from app.lifecycle import JobStatus
 from app.models import Job, JobLog, Workspace
 from app.runtime import jobs
 from app.runtime.leftovers import kill_leftovers, leftovers
+from app.runtime.workdir import WorkDirectory
 from tests.factories import make_fileset, make_job, make_workspace
 
 QUICK: dict[str, Any] = {"runtime_poll_seconds": 0.05, "stop_grace_seconds": 0.5, "runtime_lease_seconds": 5}
@@ -119,7 +120,5 @@ def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = 30
 def is_all_gone(run: Run) -> bool:
     """No process, no directory, no host on record."""
     return not (
-        leftovers(run.job_id)
-        or (run.context.settings.data_dir / "runs" / str(run.job_id)).exists()
-        or run.job.host
+        leftovers(run.job_id) or WorkDirectory(run.context.settings, run.job_id).path.exists() or run.job.host
     )

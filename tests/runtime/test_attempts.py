@@ -24,6 +24,7 @@ from app.runtime.held import HeldJob
 from app.runtime.joblog import LogWriter
 from app.runtime.lease import LeaseLost
 from app.runtime.leftovers import leftovers
+from app.runtime.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
 
@@ -39,7 +40,7 @@ def test_steps_run_in_order_and_share_a_private_directory_that_goes_with_the_job
     with supervised(context, job_id) as run:
         job = run.end()
 
-    directory = context.settings.data_dir / "runs" / str(job_id)
+    directory = WorkDirectory(context.settings, job_id).path
     assert (job.status, job.error_details) == (JobStatus.COMPLETED, None)
     assert run.log == ["700", "one", str(directory)]
     assert [(one["name"], one["status"]) for one in job.steps] == [
@@ -138,7 +139,7 @@ def test_a_job_ends_although_somebody_else_holds_its_output(
     with supervised(context, job_id) as run:
         run.wait_for_line("ready")
         with Path(f"/proc/{shell_of(run).pid}/fd/1").open("wb"):
-            (run.context.settings.data_dir / "runs" / str(job_id) / "go").touch()
+            (WorkDirectory(run.context.settings, job_id).path / "go").touch()
             assert run.end().status is JobStatus.COMPLETED
 
 
@@ -169,7 +170,7 @@ def test_a_line_that_stands_unfinished_can_be_read_too(session: Session, context
     job_id = submit(session, step(script))
 
     with supervised(context, job_id) as run:
-        directory = run.context.settings.data_dir / "runs" / str(job_id)
+        directory = WorkDirectory(run.context.settings, job_id).path
         run.wait_for_line("Continue? gr")
         (directory / "go1").touch()
         run.wait_for_line("ün")
@@ -274,7 +275,7 @@ def test_a_process_that_ends_well_when_asked_to_stop_is_cancelled_too(
 
 def test_a_paused_job_stands_still_until_it_is_resumed(session: Session, context: Context) -> None:
     job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo went"))
-    directory = context.settings.data_dir / "runs" / str(job_id)
+    directory = WorkDirectory(context.settings, job_id).path
 
     with supervised(context, job_id, job_time_limit_seconds=20) as run:
         run.wait_for_line("ready")
@@ -318,7 +319,7 @@ def test_a_job_asked_to_pause_as_its_last_process_ends_completes_once_it_is_resu
     with supervised(context, job_id, runtime_poll_seconds=2) as run:
         run.wait_for_line("ready")
         # Before the supervisor looks again: it learns of the end first.
-        (context.settings.data_dir / "runs" / str(job_id) / "go").touch()
+        (WorkDirectory(context.settings, job_id).path / "go").touch()
         run.ask(JobStatus.PAUSING)
         run.wait_for(JobStatus.PAUSED)
         wait_until(lambda: not leftovers(job_id), "the process ends")
@@ -504,7 +505,7 @@ def test_the_lease_is_renewed_for_as_long_as_the_job_runs(session: Session, cont
         run.wait_for_line("ready")
         first = run.job.lease_until
         wait_until(lambda: (run.job.lease_until - first).total_seconds() > 2, "renewed more than once")
-        (context.settings.data_dir / "runs" / str(job_id) / "go").touch()
+        (WorkDirectory(context.settings, job_id).path / "go").touch()
         job = run.end()
 
     assert (job.status, job.fence) == (JobStatus.COMPLETED, 1)

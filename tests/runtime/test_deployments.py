@@ -31,6 +31,7 @@ from app.runtime import deployments
 from app.runtime.lease import Runner
 from app.runtime.leftovers import MARK, kill_leftovers, leftovers
 from app.runtime.process import Process
+from app.runtime.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
@@ -177,7 +178,7 @@ def fetched(serving: Serving, path: str = "/") -> str:
 
 def is_all_gone(serving: Serving) -> bool:
     """No process, no directory, no host on record."""
-    directory = serving.context.settings.data_dir / "runs" / str(serving.id)
+    directory = WorkDirectory(serving.context.settings, serving.id).path
     return not (leftovers(serving.id) or directory.exists() or serving.row.host)
 
 
@@ -679,7 +680,7 @@ def test_what_it_prints_is_in_a_file_of_bounded_size_while_it_lives(session: Ses
     chatty = server(before="sys.stdout.write('x' * 3_000_000 + '\\nready\\n'); sys.stdout.flush()")
     serving = serve(deploy(session, chatty))
     serving.wait_for(READY)
-    directory = serving.context.settings.data_dir / "runs" / str(serving.id)
+    directory = WorkDirectory(serving.context.settings, serving.id).path
 
     wait_until(lambda: (directory / "server.log").read_bytes().endswith(b"ready\n"), "its output is there")
     assert sum(file.stat().st_size for file in directory.glob("server.log*")) <= 2_100_000

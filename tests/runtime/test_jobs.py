@@ -20,6 +20,7 @@ from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog
 from app.runtime import jobs, left_on, unsupervised
 from app.runtime.lease import Runner
+from app.runtime.workdir import WorkDirectory
 from app.storage import Unfinished
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.runtime.runs import tuned
@@ -136,9 +137,9 @@ def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
     session: Session, context: Context, before: JobStatus
 ) -> None:
     runner = Runner.of_this_process(context.settings)
-    directory = context.settings.data_dir / "runs"
     job = put(session, before, host=runner.host, runner="999999999@1.00", lease_until=clock.now() + QUIET)
-    (directory / str(job.id)).mkdir(parents=True)
+    directory = WorkDirectory(context.settings, job.id)
+    directory.make()
 
     assert [message.queue for message in left_on(session, [runner.host])] == [f"runtime.{runner.host}"]
     ring(context, job.id)
@@ -146,7 +147,7 @@ def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
     found = find(session, job.id)
     assert found.status is (before if before in JOB_TERMINAL else JobStatus.ERROR)
     assert (found.host, found.runner, found.lease_until) == (None, None, None)
-    assert list(directory.iterdir()) == []
+    assert not directory.path.exists()
 
 
 def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_ended(

@@ -129,8 +129,7 @@ class Jobs:
         return [path for path in found if path.is_file() and self.workspace_id in path.parts]
 
     def is_nothing_left(self) -> bool:
-        runs = self.stack.data_dir / "runs"
-        return not any(self.processes(one) or (runs / str(one)).exists() for one in self.ids)
+        return not any(self.processes(one) or self.stack.directories_of(one) for one in self.ids)
 
 
 def keepers_of(worker: Part) -> list[psutil.Process]:
@@ -146,7 +145,8 @@ def test_the_log_of_a_job_can_be_followed_while_it_runs_and_its_result_downloade
 
     jobs.wait_for_line("train", "1")
     assert (jobs.get("train")["status"], jobs.log("train")) == ("active", ["1"])
-    (jobs.stack.data_dir / "runs" / str(jobs.ids[0]) / "go").touch()
+    [directory] = jobs.stack.directories_of(jobs.ids[0])
+    (directory / "go").touch()
     jobs.wait_for("train", "completed")
 
     assert jobs.log("train") == ["1", "2"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 import httpx
 
@@ -135,6 +136,10 @@ class Stack:
         for server in (self.valkey, self.postgres):
             server.kill()
             server.discard()
+
+    def directories_of(self, run: UUID | str) -> list[Path]:
+        """The working directory of a job or a deployment, if it has one."""
+        return list((self.data_dir / "runs").glob(f"*/{run}"))
 
     # --- programs -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,118 @@
+"""What a host finds of runs that are no longer its own, when a runtime worker starts there."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from uuid import UUID
+
+import pytest
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from app.context import Context
+from app.lifecycle import JobStatus
+from app.models import Deployment, Job
+from app.runtime import place
+from app.runtime.lease import Runner
+from app.runtime.leftovers import MARK
+from app.runtime.strays import remove_strays
+from app.runtime.workdir import WorkDirectory
+from tests.factories import make_deployment, make_job, make_workspace
+from tests.runtime.runs import tuned
+
+
+@pytest.fixture
+def runs() -> Iterator["Runs"]:
+    runs = Runs()
+    with runs.owned:
+        yield runs
+
+
+class Runs:
+    """Runs of which a directory and a process are there."""
+
+    def __init__(self) -> None:
+        self.owned = ExitStack()
+        self._left: dict[UUID, tuple[WorkDirectory, subprocess.Popen[bytes]]] = {}
+
+    def leave(self, context: Context, run: UUID) -> UUID:
+        directory = WorkDirectory(context.settings, run)
+        directory.make()
+        process = subprocess.Popen(["sleep", "1000"], env={"PATH": os.defpath, MARK: str(run)})
+        self.owned.enter_context(process)
+        self.owned.callback(process.kill)
+        self._left[run] = directory, process
+        return run
+
+    def has_directory(self, run: UUID) -> bool:
+        return self._left[run][0].path.exists()
+
+    def is_killed(self, run: UUID) -> bool:
+        process = self._left[run][1]
+        return process.poll() is not None
+
+
+def test_of_runs_whose_rows_are_gone_nothing_stays_and_those_that_are_here_are_spared(
+    session: Session, context: Context, runs: Runs
+) -> None:
+    here = Runner.of_this_process(context.settings).host
+    home = make_workspace(session)
+    rows = [
+        make_job(session, home, "runs", JobStatus.ACTIVE, host=here, runner="1@boot:1"),
+        make_job(session, home, "skipped", JobStatus.ACTIVE, host=here, runner="1@boot:1"),
+        make_deployment(session, home),
+    ]
+    rows[2].host = here
+    session.commit()
+    running, skipped, serving = [runs.leave(context, row.id) for row in rows]
+    session.execute(delete(Job).where(Job.id == skipped))
+    session.commit()
+
+    assert remove_strays(context) == [skipped]
+
+    assert (runs.is_killed(skipped), runs.has_directory(skipped)) == (True, False)
+    for spared in (running, serving):
+        assert (runs.is_killed(spared), runs.has_directory(spared)) == (False, True)
+
+
+@pytest.mark.parametrize("model", [Job, Deployment])
+@pytest.mark.parametrize("host", [None, "elsewhere"])
+def test_of_a_run_that_is_on_record_as_being_elsewhere_the_processes_go(
+    session: Session, context: Context, runs: Runs, model: type[Job | Deployment], host: str | None
+) -> None:
+    make = make_job if model is Job else make_deployment
+    row = make(session, make_workspace(session))
+    row.host = host
+    session.commit()
+    runs.leave(context, row.id)
+
+    assert remove_strays(context) == [row.id]
+
+    assert (runs.is_killed(row.id), runs.has_directory(row.id)) == (True, True)
+
+
+@pytest.mark.parametrize("host", ["elsewhere", "..", "a/b", "/tmp"])
+def test_what_other_hosts_have_in_the_same_data_directory_is_left_to_them(
+    context: Context, runs: Runs, host: str
+) -> None:
+    theirs = tuned(context, runtime_host=host)
+    run = runs.leave(theirs, uuid7())
+
+    assert remove_strays(context) == []
+    assert (runs.is_killed(run), runs.has_directory(run)) == (False, True)
+    assert WorkDirectory(theirs.settings, run).path.parent.parent == context.settings.data_dir / "runs"
+
+    assert remove_strays(theirs) == [run]
+
+
+def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
+    context: Context, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as another:
+        another.setattr(place, "_installations", {context.settings.database_url: uuid7()})
+        run = runs.leave(context, uuid7())
+
+    assert remove_strays(context) == []
+    assert (runs.is_killed(run), runs.has_directory(run)) == (False, True)
