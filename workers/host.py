@@ -12,7 +12,7 @@ from app.dispatch import RUNTIME_QUEUE, runtime_queue
 from app.logs import get_logger
 from app.runtime import hosts_of, left_on
 from app.runtime.leftovers import adopt_orphans
-from app.runtime.strays import remove_strays
+from app.runtime.strays import end_what_is_left, remove_strays
 from workers.celery_app import context
 
 log = get_logger(__name__)
@@ -41,6 +41,8 @@ def _clear_up() -> None:
     try:
         with session_scope(context().sessions) as session:
             rings = left_on(session, hosts_of(load_settings()))
+        # Before the rings, and here: what waits in the queues may take every thread for days.
+        end_what_is_left(context())
         for ring in rings:
             context().bell.ring(ring)
         remove_strays(context())

@@ -70,6 +70,22 @@ def supervise(context: Context, job_id: UUID, *, stopping: Event) -> str:
     return told
 
 
+def bury(context: Context, job_id: UUID) -> str:
+    """Kill what an earlier runner has left of a job on this host, and do nothing else; a sentence for the operator.
+
+    A job that is supervised, or not here, is left alone. Raises SQLAlchemy's errors.
+    """
+    nothing_new = Event()
+    nothing_new.set()
+    taken = _take(context, job_id, nothing_new)
+    if isinstance(taken, str):
+        return taken
+    try:
+        return _bury(context, taken)
+    except LeaseLost:
+        return "the lease was lost"
+
+
 def mark_lost(session: Session, *, now: datetime) -> int:
     """End the jobs whose runners have gone silent as `error`; how many.
 

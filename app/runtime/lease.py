@@ -70,15 +70,18 @@ def claim(row: Row, runner: Runner, *, now: datetime, lease: timedelta) -> int |
     It is free on the host where processes may be alive, and everywhere when none is; and when nobody holds it,
     its holder's time is over, or its holder is dead. Does not commit.
     """
-    is_held = row.lease_until is not None and row.lease_until > now and row.runner is not None
-    if row.host not in (None, runner.host):
-        return None
-    if is_held and not runner.has_died(row.runner or ""):
+    if row.host not in (None, runner.host) or is_supervised(row, runner, now=now):
         return None
     row.host, row.runner = runner.host, runner.name
     row.lease_until = now + lease
     row.fence += 1
     return row.fence
+
+
+def is_supervised(row: Row, runner: Runner, *, now: datetime) -> bool:
+    """Whether somebody holds the lease of a row on the host of `runner`, who is not surely dead."""
+    is_held = row.lease_until is not None and row.lease_until > now and row.runner is not None
+    return is_held and not runner.has_died(row.runner or "")
 
 
 def write(session: Session, model: type[Row], row_id: Any, fence: int, **values: Any) -> None:

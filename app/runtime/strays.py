@@ -1,39 +1,80 @@
-"""What runs that are no longer this host's have left on it: an administrator may give them up while it is away."""
+"""What is left on a host when a runtime worker starts there: of runs that earlier workers had, and of none."""
 
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import clock
 from app.context import Context
 from app.db import session_scope
 from app.logs import get_logger
 from app.models import Deployment, Job
-from app.runtime.lease import Row, Runner
+from app.runtime import jobs
+from app.runtime.lease import Row, Runner, is_supervised
 from app.runtime.leftovers import kill_leftovers
 from app.runtime.workdir import WorkDirectory, run_ids
 
 log = get_logger(__name__)
 
 
+def end_what_is_left(context: Context) -> None:
+    """Bury the jobs and kill the servers that nobody on this host supervises any more.
+
+    Whoever is rung for the deployments starts them anew. One that fails keeps no other from it; the sweep rings for
+    it. Raises SQLAlchemy's errors if it is not known what was here.
+    """
+    here = Runner.of_this_process(context.settings).host
+    with session_scope(context.sessions) as session:
+        left = {
+            model: session.scalars(select(model.id).where(model.host == here).order_by(model.id)).all()
+            for model in (Job, Deployment)
+        }
+    for model, end in ((Job, jobs.bury), (Deployment, _kill_server)):
+        for run in left[model]:
+            try:
+                end(context, run)
+            except Exception:
+                log.exception("runtime.left_remains", run=str(run))
+
+
+def _kill_server(context: Context, deployment_id: UUID) -> None:
+    runner = Runner.of_this_process(context.settings)
+    with session_scope(context.sessions) as session:
+        row = session.get(Deployment, deployment_id, with_for_update=True)
+        if row and row.host == runner.host and not is_supervised(row, runner, now=clock.now()):
+            _kill(context, deployment_id)
+
+
 def remove_strays(context: Context) -> list[UUID]:
     """Kill the processes of runs that are not on record as being here, and remove their directories; their ids.
 
-    A row that names this host is left to its supervisor. While a row is there at all its directory stays, too: it
-    may be taken up here again. One that is gone never comes back. Of other hosts and installations nothing is
-    touched. Raises SQLAlchemy's errors.
+    An administrator may give them up while their host is away. A row that names this host is left to its supervisor.
+    While a row is there at all its directory stays, too: it may be taken up here again. One that is gone never comes
+    back. Of other hosts and installations nothing is touched. Raises SQLAlchemy's errors.
     """
     here = Runner.of_this_process(context.settings).host
     strays = []
     for run in sorted(run_ids(context.settings)):
         with session_scope(context.sessions) as session:
-            # Locked while its processes are killed: it must not be taken up here meanwhile, and its new ones go.
-            row: Row | None = session.get(Job, run, with_for_update=True)
-            row = row or session.get(Deployment, run, with_for_update=True)
+            row = _locked(session, run)
             if row and row.host == here:
                 continue
-            is_killed = kill_leftovers(run, within_s=context.settings.stop_grace_seconds)
+            is_killed = _kill(context, run)
         strays.append(run)
-        if not is_killed:
-            log.error("runtime.stray_remains", run=str(run))
-        elif row is None:
+        if is_killed and row is None:
             WorkDirectory(context.settings, run).discard()
             log.warning("runtime.stray_removed", run=str(run))
     return strays
+
+
+def _locked(session: Session, run: UUID) -> Row | None:
+    return session.get(Job, run, with_for_update=True) or session.get(Deployment, run, with_for_update=True)
+
+
+def _kill(context: Context, run: UUID) -> bool:
+    """The row, if there is one, is locked meanwhile: it must not be taken up here, and its new processes go."""
+    is_killed = kill_leftovers(run, within_s=context.settings.stop_grace_seconds)
+    if not is_killed:
+        log.error("runtime.stray_remains", run=str(run))
+    return is_killed

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -11,13 +12,14 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from app import clock
 from app.context import Context
-from app.lifecycle import JobStatus
+from app.lifecycle import DeploymentStatus, JobStatus
 from app.models import Deployment, Job
-from app.runtime import place
+from app.runtime import jobs, place
 from app.runtime.lease import Runner
 from app.runtime.leftovers import MARK
-from app.runtime.strays import remove_strays
+from app.runtime.strays import end_what_is_left, remove_strays
 from app.runtime.workdir import WorkDirectory
 from tests.factories import make_deployment, make_job, make_workspace
 from tests.runtime.runs import tuned
@@ -116,3 +118,71 @@ def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
 
     assert remove_strays(context) == []
     assert (runs.is_killed(run), runs.has_directory(run)) == (False, True)
+
+
+DEAD = "999999999@1.00"
+
+
+def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
+    session: Session, context: Context, runs: Runs
+) -> None:
+    here = Runner.of_this_process(context.settings)
+    home = make_workspace(session)
+    until = clock.now() + timedelta(minutes=1)
+    left = {"host": here.host, "runner": DEAD, "lease_until": until}
+    alive = {**left, "runner": here.name}
+    lost = make_job(session, home, "lost", JobStatus.ACTIVE, **left)
+    running = make_job(session, home, "running", JobStatus.ACTIVE, **alive)
+    away = make_job(session, home, "away", JobStatus.ACTIVE, **{**left, "host": "elsewhere"})
+    waiting = make_job(session, home, "waiting", JobStatus.PENDING)
+    servers = [
+        make_deployment(session, home, name, status=DeploymentStatus.READY) for name in ("a", "b", "c")
+    ]
+    for server, lease in zip(servers, (left, alive, {**left, "host": "elsewhere"}), strict=True):
+        for name, value in lease.items():
+            setattr(server, name, value)
+    session.commit()
+    rows = [lost, running, away, waiting, *servers]
+    for row in rows:
+        runs.leave(context, row.id)
+
+    end_what_is_left(context)
+
+    assert [row for row in rows if runs.is_killed(row.id)] == [lost, servers[0]]
+    for row in rows:
+        session.refresh(row)
+    assert [(job.status, job.host) for job in (lost, running, away, waiting)] == [
+        (JobStatus.ERROR, None),
+        (JobStatus.ACTIVE, here.host),
+        (JobStatus.ACTIVE, "elsewhere"),
+        (JobStatus.PENDING, None),
+    ]
+    assert {(one.status, one.runner) for one in servers} == {
+        (DeploymentStatus.READY, DEAD),
+        (DeploymentStatus.READY, here.name),
+    }
+
+
+def test_one_that_cannot_be_buried_keeps_no_other_from_it(
+    session: Session, context: Context, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Runner.of_this_process(context.settings).host
+    home = make_workspace(session)
+    names = ("first", "second")
+    first, second = [
+        make_job(session, home, name, JobStatus.ACTIVE, host=here, runner=DEAD) for name in names
+    ]
+    session.commit()
+    bury = jobs.bury
+
+    def bury_all_but_first(context: Context, job_id: UUID) -> str:
+        if job_id == first.id:
+            raise OSError("no")
+        return bury(context, job_id)
+
+    monkeypatch.setattr(jobs, "bury", bury_all_but_first)
+    runs.leave(context, second.id)
+
+    end_what_is_left(context)
+
+    assert runs.is_killed(second.id)

@@ -308,3 +308,22 @@ def test_a_workspace_is_deleted_with_the_jobs_that_run_in_it(jobs: Jobs) -> None
     assert jobs.is_nothing_left()
     assert jobs.stack.client.get(report).json()["deleted"]["jobs"] == 8
     assert jobs.stored() == []
+
+
+def test_what_was_left_on_a_host_does_not_wait_for_a_free_thread(tmp_path: Path, new_word: NewWord) -> None:
+    with Stack(tmp_path, environment={"RUNTIME_CONCURRENCY": "1"}, **SETTINGS) as stack:
+        jobs = Jobs(stack, "crowded")
+        word, waiting = new_word(), new_word()
+        jobs.submit("lost", f"trap '' TERM; (setsid sh -c 'sleep {word}; :' &); sleep {word}; :")
+        stack.wait_until(lambda: len(living(word)) >= 5, "the job runs")
+        for number in range(2):
+            jobs.submit(f"waiting-{number}", f"sleep {waiting}; :")
+        [worker] = stack.running("runtime")
+        kill_with_keepers(worker)
+        assert living(word) != []
+
+        stack.start("runtime")
+        stack.wait_until(lambda: living(waiting), "another job has the only thread")
+        stack.wait_until(lambda: living(word) == [], "what was left is gone")
+        jobs.wait_for("lost", "error")
+        assert stack.client.delete(f"{jobs.base}/lost").status_code == 204
