@@ -40,19 +40,28 @@ class Runner:
     def of_this_process(cls, settings: Settings) -> Self:
         """The runner that this process is."""
         pid = os.getpid()
-        return cls(settings.runtime_host or socket.gethostname(), f"{pid}@{_birth(pid)}")
+        return cls(settings.runtime_host or socket.gethostname(), f"{pid}@{_pid_namespace()}:{_birth(pid)}")
 
     def has_died(self, name: str) -> bool:
-        """Whether the runner of that name, on the same host, is surely gone."""
-        pid, _, started = name.partition("@")
-        if not pid.isdigit():
-            return False  # it is on another host, and cannot be looked for here
+        """Whether the runner of that name, on the same host, is surely gone.
+
+        Of one in another container nobody can tell: then its lease decides.
+        """
+        pid, _, rest = name.partition("@")
+        namespace, _, started = rest.partition(":")
+        if not pid.isdigit() or namespace != _pid_namespace():
+            return False  # it cannot be looked for here
         try:
             return _birth(int(pid)) != started
         except (FileNotFoundError, ProcessLookupError):
             return True
         except OSError:
             return False
+
+
+def _pid_namespace() -> str:
+    """Which of the kernel's tables of processes this one sees: containers of one host name have each their own."""
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
 def _birth(pid: int) -> str:

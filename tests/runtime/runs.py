@@ -16,6 +16,7 @@ from app.db import session_scope
 from app.lifecycle import JobStatus
 from app.models import Job, JobLog, Workspace
 from app.runtime import jobs
+from app.runtime.lease import Runner
 from app.runtime.leftovers import kill_leftovers, leftovers
 from app.runtime.workdir import WorkDirectory
 from tests.factories import make_fileset, make_job, make_workspace
@@ -31,6 +32,12 @@ STUBBORN = (
 def tuned(context: Context, **settings: Any) -> Context:
     """The context with other settings."""
     return replace(context, settings=context.settings.model_copy(update=settings))
+
+
+def dead_runner(context: Context) -> str:
+    """The name of a runner that has died here."""
+    _, _, born = Runner.of_this_process(context.settings).name.partition("@")
+    return f"999999999@{born}"
 
 
 def step(script: str, name: str = "main", **more: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from app.runtime.lease import Runner
 from app.runtime.workdir import WorkDirectory
 from app.storage import Unfinished
 from tests.factories import make_fileset, make_job, make_workspace
-from tests.runtime.runs import tuned
+from tests.runtime.runs import dead_runner, tuned
 from tests.support.bell import RecordingBell
 
 QUIET = timedelta(seconds=15)
@@ -137,7 +137,8 @@ def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
     session: Session, context: Context, before: JobStatus
 ) -> None:
     runner = Runner.of_this_process(context.settings)
-    job = put(session, before, host=runner.host, runner="999999999@1.00", lease_until=clock.now() + QUIET)
+    dead = dead_runner(context)
+    job = put(session, before, host=runner.host, runner=dead, lease_until=clock.now() + QUIET)
     directory = WorkDirectory(context.settings, job.id)
     directory.make()
 
@@ -148,6 +149,24 @@ def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
     assert found.status is (before if before in JOB_TERMINAL else JobStatus.ERROR)
     assert (found.host, found.runner, found.lease_until) == (None, None, None)
     assert not directory.path.exists()
+
+
+def test_a_runner_in_another_container_of_the_same_host_name_is_given_the_time_of_its_lease(
+    session: Session, context: Context
+) -> None:
+    runner = Runner.of_this_process(context.settings)
+    pid, _, rest = dead_runner(context).partition("@")
+    namespace, _, born = rest.partition(":")
+    away = {"host": runner.host, "runner": f"{pid}@{int(namespace) + 1}:{born}"}
+    job = put(session, JobStatus.ACTIVE, **away, lease_until=clock.now() + QUIET)
+
+    assert ring(context, job.id) == f"active, supervised on host '{runner.host}'"
+    assert jobs.mark_lost(session, now=clock.now() + QUIET) == 1
+    session.commit()
+    ring(context, job.id)
+
+    found = find(session, job.id)
+    assert (found.status, found.host, found.runner) == (JobStatus.ERROR, None, None)
 
 
 def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_ended(

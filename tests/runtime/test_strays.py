@@ -22,7 +22,7 @@ from app.runtime.leftovers import MARK
 from app.runtime.strays import end_what_is_left, remove_strays
 from app.runtime.workdir import WorkDirectory
 from tests.factories import make_deployment, make_job, make_workspace
-from tests.runtime.runs import tuned
+from tests.runtime.runs import dead_runner, tuned
 
 
 @pytest.fixture
@@ -120,16 +120,13 @@ def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
     assert (runs.is_killed(run), runs.has_directory(run)) == (False, True)
 
 
-DEAD = "999999999@1.00"
-
-
 def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
     session: Session, context: Context, runs: Runs
 ) -> None:
     here = Runner.of_this_process(context.settings)
     home = make_workspace(session)
     until = clock.now() + timedelta(minutes=1)
-    left = {"host": here.host, "runner": DEAD, "lease_until": until}
+    left = {"host": here.host, "runner": dead_runner(context), "lease_until": until}
     alive = {**left, "runner": here.name}
     lost = make_job(session, home, "lost", JobStatus.ACTIVE, **left)
     running = make_job(session, home, "running", JobStatus.ACTIVE, **alive)
@@ -158,7 +155,7 @@ def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
         (JobStatus.PENDING, None),
     ]
     assert {(one.status, one.runner) for one in servers} == {
-        (DeploymentStatus.READY, DEAD),
+        (DeploymentStatus.READY, dead_runner(context)),
         (DeploymentStatus.READY, here.name),
     }
 
@@ -170,7 +167,8 @@ def test_one_that_cannot_be_buried_keeps_no_other_from_it(
     home = make_workspace(session)
     names = ("first", "second")
     first, second = [
-        make_job(session, home, name, JobStatus.ACTIVE, host=here, runner=DEAD) for name in names
+        make_job(session, home, name, JobStatus.ACTIVE, host=here, runner=dead_runner(context))
+        for name in names
     ]
     session.commit()
     bury = jobs.bury
