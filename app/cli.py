@@ -14,6 +14,7 @@ from app.config import load_settings
 from app.context import Context
 from app.db import session_scope
 from app.logs import configure_logs
+from app.runtime.forget import CannotForget, forget_host
 from app.services.workspaces import seed as seed_workspaces
 
 
@@ -81,6 +82,24 @@ def audit(context: Context) -> None:
         click.echo(tending.audit(context, now=clock.now()))
     except tending.OrphansFound as found:
         raise click.ClickException(str(found)) from None
+
+
+@main.group()
+def runtime() -> None:
+    """Hosts on which jobs and deployments run."""
+
+
+@runtime.command("forget-host")
+@click.argument("name")
+@click.pass_obj
+def forget(context: Context, name: str) -> None:
+    """Give up what ran on host NAME, which is gone for good and cannot say that nothing of it is left."""
+    try:
+        with session_scope(context.sessions) as session:
+            forgotten = forget_host(session, name, now=clock.now())
+    except CannotForget as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"given up on host '{name}': jobs {forgotten.jobs}, deployments {forgotten.deployments}")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def mark_lost(session: Session, *, now: datetime) -> int:
     lost = session.scalars(lapsed.execution_options(populate_existing=True)).all()
     for job in lost:
         log.warning("job.runner_lost", job_id=str(job.id), host=job.host, runner=job.runner)
-        _fail_lost(session, job)
+        fail_lost(session, job)
         job.runner = job.lease_until = None
         job.fence += 1  # Should the runner wake up, it must find that it has nothing to write any more.
     return len(lost)
@@ -176,7 +176,7 @@ def _take(context: Context, job_id: UUID, stopping: Event) -> _Claimed | str:
         if fence is None:
             return f"{job.status}, supervised on host '{job.host}'"
         if is_lost:
-            _fail_lost(session, job)
+            fail_lost(session, job)
         elif job.status is not JobStatus.PENDING:
             move(session, job, JobStatus.PENDING)
         return _Claimed(job, session.get_one(Workspace, job.workspace_id).name, fence, is_lost)
@@ -201,7 +201,8 @@ def _why_not(context: Context, session: Session, job: Job, stopping: Event, *, i
     return None
 
 
-def _fail_lost(session: Session, job: Job) -> None:
+def fail_lost(session: Session, job: Job) -> None:
+    """End a job, unless it had ended, as the `error` that its runner is lost."""
     if job.status not in JOB_TERMINAL:
         before = job.status
         fail(session, job, f"runner lost: the job was {before} on host '{job.host}'")

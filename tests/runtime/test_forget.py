@@ -1,0 +1,111 @@
+"""Giving up a host that is gone for good, so that what is on record there can be deleted."""
+
+from datetime import timedelta
+from threading import Event
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.cli import runtime
+from app.context import Context
+from app.lifecycle import JOB_TERMINAL, DeploymentStatus, JobStatus
+from app.models import Deployment, Job
+from app.runtime import jobs, unsupervised
+from tests.factories import make_deployment, make_job, make_workspace
+
+LAPSED: dict[str, Any] = {"host": "gone", "runner": "7@1.00", "fence": 3, "lease_until": clock.now()}
+MARKED: dict[str, Any] = {**LAPSED, "runner": None, "lease_until": None}
+MODELS = [Job, Deployment]
+
+
+def put(session: Session, model: type[Any], status: Any, lease: dict[str, Any], **values: Any) -> Any:
+    make = make_job if model is Job else make_deployment
+    row = make(session, make_workspace(session), status=status)
+    for name, value in {**lease, **values}.items():
+        setattr(row, name, value)
+    session.commit()
+    return row
+
+
+def forget(context: Context, host: str = "gone") -> Result:
+    return CliRunner().invoke(runtime, ["forget-host", host], obj=context)
+
+
+@pytest.mark.parametrize("lease", [LAPSED, MARKED], ids=["lapsed", "marked lost"])
+@pytest.mark.parametrize("before", JobStatus)
+def test_a_job_of_a_host_that_is_given_up_has_ended(
+    session: Session, context: Context, before: JobStatus, lease: dict[str, Any]
+) -> None:
+    job = put(session, Job, before, lease)
+
+    assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 1, deployments 0"
+
+    session.refresh(job)
+    assert (job.host, job.runner, job.lease_until, job.fence) == (None, None, None, 4)
+    if before in JOB_TERMINAL:
+        assert job.status is before
+    else:
+        assert job.status is JobStatus.ERROR
+        assert job.error_details == {"message": f"runner lost: the job was {before} on host 'gone'"}
+
+
+@pytest.mark.parametrize("lease", [LAPSED, MARKED], ids=["lapsed", "marked lost"])
+@pytest.mark.parametrize("before", DeploymentStatus)
+def test_a_deployment_of_a_host_that_is_given_up_waits_for_another_or_is_deleted(
+    session: Session, context: Context, before: DeploymentStatus, lease: dict[str, Any]
+) -> None:
+    row = put(session, Deployment, before, lease, address="http://127.0.0.1:1")
+
+    assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 0, deployments 1"
+
+    session.refresh(row)
+    assert (row.host, row.runner, row.lease_until, row.fence, row.address) == (None, None, None, 4, None)
+    if before in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
+        after = DeploymentStatus.DELETED
+    else:
+        after = before if before is DeploymentStatus.ERROR else DeploymentStatus.PENDING
+    assert row.status is after
+    later = clock.now() + timedelta(hours=1)
+    rings = unsupervised(session, now=later, quiet=timedelta(seconds=1))
+    assert [ring.queue for ring in rings] == (["runtime"] if after is DeploymentStatus.PENDING else [])
+
+
+def test_a_job_that_was_to_be_deleted_can_go_then(session: Session, context: Context) -> None:
+    job = put(session, Job, JobStatus.ERROR, MARKED, delete_requested_at=clock.now())
+    assert jobs.supervise(context, job.id, stopping=Event()).endswith("supervised on host 'gone'")
+
+    assert forget(context).exit_code == 0
+
+    assert jobs.supervise(context, job.id, stopping=Event()).endswith("removed, as requested")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_host_is_not_given_up_while_a_runner_has_a_lease_there(
+    session: Session, context: Context, model: type[Any]
+) -> None:
+    status = JobStatus.ACTIVE if model is Job else DeploymentStatus.READY
+    held = put(session, model, status, {**LAPSED, "lease_until": clock.now() + timedelta(minutes=1)})
+    lost = make_job(session, make_workspace(session, "beside"), status=JobStatus.ACTIVE, **MARKED)
+    session.commit()
+
+    told = forget(context)
+
+    assert told.exit_code == 1
+    assert "Error: host 'gone' is alive: its runner 7@1.00 has " in told.output
+    for row in (held, lost):
+        session.refresh(row)
+        assert (row.host, row.fence) == ("gone", 3)
+    assert held.status is status
+
+
+def test_what_other_hosts_and_the_cluster_have_is_left_alone(session: Session, context: Context) -> None:
+    job = put(session, Job, JobStatus.ACTIVE, {**LAPSED, "host": "kubernetes"})
+
+    assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 0, deployments 0"
+    assert "is the cluster" in forget(context, "kubernetes").output
+
+    session.refresh(job)
+    assert (job.status, job.host, job.fence) == (JobStatus.ACTIVE, "kubernetes", 3)
