@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from devstack.processes import free_port
+from tests.support.processes import is_alive
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,7 +47,7 @@ def eventually(condition: Callable[[], object], *, within_s: float = 30) -> bool
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; a zombie only waits for init to notice."""
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in processes if is_alive(one.pid) and one.is_running()]
 
 
 def make_checkout(directory: Path, procfile: Mapping[str, str]) -> Path:

@@ -2,12 +2,12 @@ import io
 import time
 from collections.abc import Iterator
 
-import psutil
 import pytest
 
 from devstack import DevstackError
 from devstack.processes import Command
 from devstack.supervisor import Part, RestartPolicy, StackStopped, Stage, Supervisor
+from tests.support.processes import is_alive
 
 QUICK = RestartPolicy(first_s=0.05, longest_s=0.2, attempts=3)
 
@@ -82,7 +82,7 @@ def test_what_a_fallen_part_left_running_is_ended_before_its_restart(log: io.Str
     supervisor.wait_until(lambda: "starting it again" in log.getvalue(), "it did not fall", timeout_s=10)
 
     child = lines(log)[0].rpartition(" ")[2]
-    supervisor.wait_until(lambda: not _exists(int(child)), "the child lives on", timeout_s=5)
+    supervisor.wait_until(lambda: not is_alive(int(child)), "the child lives on", timeout_s=5)
 
 
 def test_a_one_off_that_fails_is_reported_with_its_last_line(supervisor: Supervisor) -> None:
@@ -122,7 +122,3 @@ def test_asking_it_to_stop_interrupts_a_wait(supervisor: Supervisor) -> None:
 def test_a_wait_that_takes_too_long_says_what_for(supervisor: Supervisor) -> None:
     with pytest.raises(DevstackError, match=r"^the broker does not answer \(0\.2 s\)\.$"):
         supervisor.wait_until(lambda: False, "the broker does not answer", timeout_s=0.2)
-
-
-def _exists(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -18,6 +18,7 @@ import pytest
 from app.runtime.leftovers import kill_leftovers, leftovers
 from app.runtime.process import Process
 from tests.runtime.runs import wait_until
+from tests.support.processes import is_alive
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 20.0
@@ -280,9 +281,7 @@ def test_what_outlives_worker_and_keeper_is_found_and_killed(
 ) -> None:
     os.kill(worker[1], signal.SIGKILL)
     worker[0].kill()
-    assert eventually(
-        lambda: not psutil.pid_exists(worker[1]) or psutil.Process(worker[1]).status() == "zombie"
-    )
+    assert eventually(lambda: not is_alive(worker[1]))
     assert len(leftovers(run)) >= 2
 
     assert kill_leftovers(run, within_s=10)

@@ -3,6 +3,7 @@
 import logging
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -133,8 +134,13 @@ class Jobs:
 
 
 def keepers_of(worker: Part) -> list[psutil.Process]:
-    below = psutil.Process(worker.process.pid).children(recursive=True)
-    return [one for one in below if any("keeper.py" in part for part in one.cmdline())]
+    """The keepers below a worker. What jobs start comes and goes meanwhile: who has ended is none."""
+    found = []
+    for process in psutil.Process(worker.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if any("keeper.py" in part for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_the_log_of_a_job_can_be_followed_while_it_runs_and_its_result_downloaded(jobs: Jobs) -> None:
@@ -185,9 +191,11 @@ def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(
 def kill_with_keepers(worker: Part) -> None:
     """Kill a worker so that nobody looks after what its jobs have started."""
     worker.process.send_signal(signal.SIGSTOP)
-    for keeper in keepers_of(worker):
-        keeper.kill()
-    worker.kill()
+    try:
+        for keeper in keepers_of(worker):
+            keeper.kill()
+    finally:
+        worker.kill()  # Whatever happens: one that only stands still would fail every test after this one.
 
 
 def test_of_a_worker_that_is_killed_nothing_lives_and_its_deployments_serve_again(

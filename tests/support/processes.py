@@ -47,6 +47,15 @@ def living(word: str) -> list[int]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number, other than a zombie."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
 def stubborn(word: str) -> str:
     """A script that prints "ready" and then goes on whatever it is told, and so does what it has started.
 
