@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, union
 from sqlalchemy.orm import Session
 
 from app.lifecycle import DeploymentStatus
@@ -37,14 +37,16 @@ def forget_host(session: Session, host: str, *, now: datetime) -> Forgotten:
     """Take that nothing runs on `host`, on the word of an operator.
 
     Its jobs become an `error` if they had not ended, deployments that were to be deleted DELETED; other hosts take up
-    the rest, for which the sweep rings. Raises CannotForget while a runner there has a lease, and for the cluster,
-    which can be asked. Does not commit.
+    the rest, for which the sweep rings. Raises CannotForget while a runner there has a lease, for the cluster, which
+    can be asked, and where nothing is: that name is mistyped. Does not commit.
     """
     if host == KUBERNETES:
         raise CannotForget(
             f"'{host}' is the cluster, which can be asked what is left: no operator can know better"
         )
     jobs, deployments = _locked(session, Job, host), _locked(session, Deployment, host)
+    if not jobs and not deployments:
+        raise CannotForget(f"no job or deployment is on host '{host}'; {_told_hosts(session)}")
     for row in (*jobs, *deployments):
         if row.runner and row.lease_until and row.lease_until > now:
             raise CannotForget(
@@ -65,6 +67,13 @@ def forget_host(session: Session, host: str, *, now: datetime) -> Forgotten:
     return Forgotten(len(jobs), len(deployments))
 
 
+def _told_hosts(session: Session) -> str:
+    """Where jobs and deployments are, as the rest of a sentence."""
+    taken = union(*(select(model.host).where(model.host.is_not(None)) for model in (Job, Deployment)))
+    hosts = ", ".join(f"'{host}'" for host in sorted(map(str, session.scalars(taken))))
+    return f"some are on {hosts}" if hosts else "none is on any"
+
+
 def _locked(session: Session, model: type[Any], host: str) -> list[Any]:
     query = select(model).where(model.host == host).order_by(model.id).with_for_update()
     return list(session.scalars(query.execution_options(populate_existing=True)))
@@ -73,6 +82,5 @@ def _locked(session: Session, model: type[Any], host: str) -> list[Any]:
 def _release(row: Row) -> None:
     for name, value in RELEASED.items():
         setattr(row, name, value)
-    row.fence += (
-        1  # Should a runner wake up there all the same, it must find that it has nothing to write any more.
-    )
+    # Should a runner wake up there all the same, it must find that it has nothing to write any more.
+    row.fence += 1

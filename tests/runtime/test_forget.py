@@ -103,9 +103,22 @@ def test_a_host_is_not_given_up_while_a_runner_has_a_lease_there(
 
 def test_what_other_hosts_and_the_cluster_have_is_left_alone(session: Session, context: Context) -> None:
     job = put(session, Job, JobStatus.ACTIVE, {**LAPSED, "host": "kubernetes"})
+    other = make_deployment(session, make_workspace(session, "beside"), status=DeploymentStatus.READY)
+    other.host = "other"
+    session.commit()
 
-    assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 0, deployments 0"
-    assert "is the cluster" in forget(context, "kubernetes").output
+    mistyped, cluster = forget(context), forget(context, "kubernetes")
 
+    assert (mistyped.exit_code, cluster.exit_code) == (1, 1)
+    assert mistyped.output == (
+        "Error: no job or deployment is on host 'gone'; some are on 'kubernetes', 'other'\n"
+    )
+    assert "is the cluster" in cluster.output
     session.refresh(job)
     assert (job.status, job.host, job.fence) == (JobStatus.ACTIVE, "kubernetes", 3)
+    session.refresh(other)
+    assert (other.status, other.host) == (DeploymentStatus.READY, "other")
+
+
+def test_where_nothing_runs_there_is_no_host_to_give_up(context: Context) -> None:
+    assert forget(context).output == "Error: no job or deployment is on host 'gone'; none is on any\n"
