@@ -13,7 +13,7 @@ from app.logs import get_logger
 from app.models import Job
 from app.profiles import ExecutionProfile
 from app.runtime import results
-from app.runtime.held import HeldJob
+from app.runtime.held import Held
 from app.runtime.joblog import LogReader, LogWriter
 from app.runtime.lease import RELEASED, LeaseLost
 from app.runtime.leftovers import kill_leftovers
@@ -64,7 +64,7 @@ class Attempt:
     def __init__(self, context: Context, job: Job, workspace: str, fence: int, stopping: Event) -> None:
         self._context, self._settings = context, context.settings
         self._job, self._workspace, self._stopping = job, workspace, stopping
-        self._row = HeldJob(context, job, fence)
+        self._row = Held(context, job, job.status, fence)
         self._log = LogWriter(context, job, fence)
         self._directory = WorkDirectory(self._settings, job.id)
         self._started_at = time.monotonic()

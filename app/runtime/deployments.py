@@ -1,9 +1,8 @@
 """What the runtime does with one version of a deployment when it is rung for: serve it, or see it stopped."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from threading import Event
 from urllib.parse import urlsplit
@@ -12,23 +11,21 @@ from uuid import UUID
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.context import Context
-from app.db import after_commit, session_scope
+from app.db import after_commit
 from app.dispatch import deployment_ring
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment
 from app.runtime.deployment_claim import Claimed, take
-from app.runtime.lease import DATABASE_AWAY, RELEASED, LeaseLost, has_lapsed, renew
+from app.runtime.held import Held
+from app.runtime.lease import RELEASED, LeaseLost, has_lapsed
 from app.runtime.leftovers import kill_leftovers
 from app.runtime.runtimes import KUBERNETES, Observed, Runtime, Unservable, runtime_for
 from app.services.deployment_configs import insists_on
 from app.services.deployments import move, replace_older
 
 log = get_logger(__name__)
-
-Change = Callable[[Session, Deployment], None]
 
 _LOST_AT_ONCE = 200  # Bounds the transaction; the next sweep marks the rest.
 
@@ -69,9 +66,8 @@ def mark_lost(session: Session, *, now: datetime) -> int:
         if deployment.status not in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
             move(session, deployment, DeploymentStatus.LOST, f"runner lost on host '{deployment.host}'")
         deployment.runner = deployment.lease_until = deployment.address = None
-        deployment.fence += (
-            1  # Should the runner wake up, it must find that it has nothing to write any more.
-        )
+        # Should the runner wake up, it must find that it has nothing to write any more.
+        deployment.fence += 1
     return len(lost)
 
 
@@ -80,13 +76,15 @@ class _Supervisor:
 
     def __init__(self, context: Context, claimed: Claimed, stopping: Event) -> None:
         self._context, self._settings, self._stopping = context, context.settings, stopping
-        self._row, self._wanted, self._fence = claimed.deployment, claimed.wanted, claimed.fence
-        self._unservable = claimed.unservable
-        self._may_serve, self._is_in_cluster = claimed.may_serve, self._row.host == KUBERNETES
-        self._lease_s = self._settings.runtime_lease_seconds
-        self._held_until = time.monotonic() + self._lease_s
-        self._renew_at = 0.0
-        self._status = self._row.status
+        self._version, self._wanted, self._unservable = claimed.deployment, claimed.wanted, claimed.unservable
+        self._may_serve, self._is_in_cluster = claimed.may_serve, claimed.deployment.host == KUBERNETES
+        self._row = Held(
+            context,
+            claimed.deployment,
+            claimed.deployment.status,
+            claimed.fence,
+            on_renewal=self._replace_again,
+        )
         self._told: Observed | None = None
 
     def run(self) -> str:
@@ -104,15 +102,18 @@ class _Supervisor:
     def _open(self) -> Runtime:
         if not self._is_in_cluster:
             # Of an earlier runner on this host, whatever it had started.
-            while not kill_leftovers(self._row.id, within_s=self._settings.stop_grace_seconds):
-                self._look()
+            while not kill_leftovers(self._version.id, within_s=self._settings.stop_grace_seconds):
+                self._row.look()
         return runtime_for(
-            self._settings, self._wanted, host=self._row.host, namespace=self._row.namespace or ""
+            self._settings,
+            self._wanted,
+            host=self._version.host,
+            namespace=self._version.namespace or "",
         )
 
     def _serve(self, runtime: Runtime) -> str:
         while True:
-            asked = self._look()
+            asked = self._row.look()
             if self._stopping.is_set() and self._is_in_cluster:
                 return self._leave()
             if asked is DeploymentStatus.DELETING:
@@ -149,7 +150,7 @@ class _Supervisor:
 
     def _report(self, observed: Observed) -> None:
         if observed != self._told:
-            self._write(lambda session, row: _tell(session, self._context, row, observed))
+            self._row.write(lambda session, row: _tell(session, self._context, row, observed))
             self._told = observed
 
     def _is_stopped(self, runtime: Runtime) -> bool:
@@ -157,9 +158,9 @@ class _Supervisor:
         try:
             return runtime.stop()
         except (OSError, Unservable) as error:
-            told = Observed(self._status, f"cannot be stopped yet: {_told(error)}")
+            told = Observed(self._row.status, f"cannot be stopped yet: {_told(error)}")
         if told != self._told:
-            self._write(lambda session, row: move(session, row, row.status, told.message))
+            self._row.write(lambda session, row: move(session, row, row.status, told.message))
             self._told = told
         return False
 
@@ -167,7 +168,7 @@ class _Supervisor:
         """Stop what is there, and leave the deployment as an ERROR, or DELETED if that was asked meanwhile."""
         self._report(Observed(DeploymentStatus.ERROR, why))  # at once: its end may take long
         while not self._is_stopped(runtime):
-            self._look()
+            self._row.look()
             if self._stopping.is_set() and self._is_in_cluster:
                 return self._leave()
             time.sleep(self._settings.runtime_poll_seconds)
@@ -181,8 +182,8 @@ class _Supervisor:
             ring = deployment_ring(row.id, row.workspace_id, row.name, row.host)
             after_commit(session, lambda: self._context.bell.ring(ring))
 
-        self._write(release)
-        return f"version {self._row.entity_version} {self._status}: left to the next runtime worker"
+        self._row.write(release)
+        return f"version {self._version.entity_version} {self._row.status}: left to the next runtime worker"
 
     def _end(self, status: DeploymentStatus, message: str) -> str:
         """The last write: nothing of it is left here, and nobody looks after it any more."""
@@ -198,58 +199,14 @@ class _Supervisor:
             if row.status is DeploymentStatus.PENDING:
                 ring = deployment_ring(row.id, row.workspace_id, row.name)
                 after_commit(session, lambda: self._context.bell.ring(ring))
-            self._status = row.status
 
-        self._write(settle)
-        return f"version {self._row.entity_version} {self._status}: {message}"
+        self._row.write(settle)
+        return f"version {self._version.entity_version} {self._row.status}: {message}"
 
     def _replace_again(self, session: Session, row: Deployment) -> None:
         # What was just being changed when this one was READY has been passed over.
         if self._told and row.status is not DeploymentStatus.DELETING:
             _replace(session, self._context, row, self._told)
-
-    def _look(self) -> DeploymentStatus:
-        """What is asked of the deployment. Renews the lease when a third of it has passed. Raises LeaseLost."""
-        if time.monotonic() >= self._renew_at:
-            self._write(self._replace_again)
-            return self._status
-        query = select(Deployment.status).where(
-            Deployment.id == self._row.id,
-            Deployment.fence == self._fence,
-            Deployment.runner.is_not(None),
-        )
-        try:
-            with session_scope(self._context.sessions) as session:
-                status = session.scalar(query)
-        except DATABASE_AWAY:
-            return self._status
-        if status is None:
-            raise LeaseLost
-        self._status = status
-        return status
-
-    def _write(self, change: Change) -> None:
-        """Change the row while the lease holds, and renew that; waits for a database that is away.
-
-        Raises LeaseLost, and then nothing has changed.
-        """
-        while True:
-            now = time.monotonic()
-            try:
-                with session_scope(self._context.sessions) as session:
-                    until = clock.now() + timedelta(seconds=self._lease_s)
-                    renew(session, Deployment, self._row.id, self._fence, until=until)
-                    row = session.get_one(Deployment, self._row.id, populate_existing=True)
-                    change(session, row)
-                    status = row.status
-            except DATABASE_AWAY as error:
-                if now > self._held_until:
-                    raise LeaseLost from error
-                time.sleep(self._settings.runtime_poll_seconds)
-                continue
-            self._held_until, self._renew_at = now + self._lease_s, now + self._lease_s / 3
-            self._status = status
-            return
 
 
 def _told(error: Exception) -> str:

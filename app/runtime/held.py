@@ -1,9 +1,9 @@
-"""The row of a job while its runner holds the lease: looked at often, changed under the fence, kept from lapsing."""
+"""A row while its runner holds the lease: looked at often, changed under the fence, kept from lapsing."""
 
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Generic, TypeVar, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,36 +11,52 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.context import Context
 from app.db import session_scope
-from app.lifecycle import JobStatus
-from app.models import Job
+from app.models import Deployment, Job
 from app.runtime.lease import DATABASE_AWAY, LeaseLost, renew
 
 _AGAIN_S = 0.2  # Between two attempts to reach a database that is away.
 
+R = TypeVar("R", Job, Deployment)
+S = TypeVar("S")  # of R, which the type checker cannot tell
 T = TypeVar("T")
 
 
-class HeldJob:
-    """A job under the fence that its claim gave out."""
+class Held(Generic[R, S]):
+    """A job or a deployment, with the status it was claimed in, under the fence that its claim gave out.
 
-    def __init__(self, context: Context, job: Job, fence: int) -> None:
-        self._context, self._job_id, self._fence = context, job.id, fence
+    `on_renewal` runs in the transaction of each renewal that `look` makes.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        row: R,
+        status: S,
+        fence: int,
+        *,
+        on_renewal: Callable[[Session, R], None] = lambda _session, _row: None,
+    ) -> None:
+        self._context, self._row_id, self._fence = context, row.id, fence
+        self._model: type[R] = type(row)
+        self._on_renewal: Callable[[Session, R], None] = on_renewal
         self._lease_s = context.settings.runtime_lease_seconds
         self._held_until = time.monotonic() + self._lease_s
-        self.status: JobStatus = job.status
+        self.status: S = status
         """As seen last."""
 
-    def look(self) -> JobStatus:
-        """What is asked of the job. Renews the lease when a third of it has passed. Raises LeaseLost."""
+    def look(self) -> S:
+        """What is asked of it. Renews the lease when a third of it has passed. Raises LeaseLost."""
         if time.monotonic() > self._held_until - self._lease_s * 2 / 3:
-            self.write(lambda _session, _job: None)
+            self.write(self._on_renewal)
             return self.status
-        query = select(Job.status).where(
-            Job.id == self._job_id, Job.fence == self._fence, Job.runner.is_not(None)
+        query = select(self._model.status).where(
+            self._model.id == self._row_id,
+            self._model.fence == self._fence,
+            self._model.runner.is_not(None),
         )
         try:
             with session_scope(self._context.sessions) as session:
-                status = session.scalar(query)
+                status = cast(S | None, session.scalar(query))
         except DATABASE_AWAY:
             return self.status
         if status is None:
@@ -49,7 +65,7 @@ class HeldJob:
         return status
 
     def write(
-        self, change: Callable[[Session, Job], T], *, first: Callable[[Session], None] | None = None
+        self, change: Callable[[Session, R], T], *, first: Callable[[Session], None] | None = None
     ) -> T:
         """Change the row while the lease holds, and renew that; waits for a database that is away.
 
@@ -62,14 +78,14 @@ class HeldJob:
                     if first:
                         first(session)
                     until = clock.now() + timedelta(seconds=self._lease_s)
-                    renew(session, Job, self._job_id, self._fence, until=until)
-                    job = session.get_one(Job, self._job_id, populate_existing=True)
-                    outcome = change(session, job)
+                    renew(session, self._model, self._row_id, self._fence, until=until)
+                    row = session.get_one(self._model, self._row_id, populate_existing=True)
+                    outcome = change(session, row)
             except DATABASE_AWAY as error:
                 if now > self._held_until:
                     raise LeaseLost from error
                 time.sleep(_AGAIN_S)
                 continue
             self._held_until = now + self._lease_s
-            self.status = job.status
+            self.status = cast(S, row.status)
             return outcome

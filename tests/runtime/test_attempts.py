@@ -20,7 +20,7 @@ from app.lifecycle import JobStatus
 from app.models import Job
 from app.profiles import ExecutionProfile
 from app.runtime.attempt import STOPPED
-from app.runtime.held import HeldJob
+from app.runtime.held import Held
 from app.runtime.joblog import LogWriter
 from app.runtime.lease import LeaseLost
 from app.runtime.leftovers import leftovers
@@ -487,7 +487,7 @@ def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
         }
     )
     engine = connect(settings)
-    row = HeldJob(replace(context, settings=settings, sessions=sessions_of(engine)), job, fence=1)
+    row = Held(replace(context, settings=settings, sessions=sessions_of(engine)), job, job.status, fence=1)
     started = time.monotonic()
 
     assert row.look() is job.status
