@@ -139,11 +139,17 @@ def download_file(call: Call, workspace: str, name: str, path: str) -> Response:
     """Download a file
 
     With `Range: bytes=a-b`, `a-` or `-n` only that part, as a 206, and with `If-Range: <ETag>` only if the file is
-    still the same. HEAD answers the headers of the whole file.
+    still the same. With `If-None-Match: <ETag>` the same file is not sent again, but a 304. HEAD answers the headers
+    of the whole file.
     """
     fileset = _readable(call, workspace, name)
     with _store_failures(workspace, name, path):
         reading = call.context.store.read(fileset.workspace_id, fileset.id, checked_path(path))
+    if reading.etag and request.if_none_match.contains_weak(reading.etag):
+        reading.close()
+        unchanged = Response(status=304)
+        unchanged.set_etag(reading.etag)
+        return unchanged
     try:
         span = _requested_span(reading)
     except RangeNotSatisfiable:

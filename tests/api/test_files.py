@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
 from app import clock
 from app.config import Settings
@@ -343,6 +344,24 @@ def test_a_conditional_range_is_a_part_of_the_same_file_or_all_of_another(client
     assert (same.status_code, same.data) == (206, b"cdef")
     assert (other.status_code, other.data) == (200, DIGITS)
     assert (weak.status_code, weak.data) == (200, DIGITS)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_file_that_the_client_has_is_not_sent_again(client: FlaskClient, method: str) -> None:
+    client.put(f"{FILESET}/-/a", data=b"abcdefghij")
+    tag = client.head(f"{FILESET}/-/a").headers["ETag"]
+
+    def asked(condition: str, **headers: str) -> TestResponse:
+        return client.open(f"{FILESET}/-/a", method=method, headers={"If-None-Match": condition, **headers})
+
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        same = asked(known, Range="bytes=2-5")
+        assert (same.status_code, same.data, same.headers["ETag"]) == (304, b"", tag)
+        assert {"Content-Type", "Content-Length"}.isdisjoint(same.headers)
+    assert asked('"other"').status_code == 200
+    client.put(f"{FILESET}/-/a", data=DIGITS)
+    changed = asked(tag)
+    assert (changed.status_code, changed.data) == (200, DIGITS if method == "GET" else b"")
 
 
 @pytest.mark.parametrize("path", ["nope", "a", "a/b/c"])
