@@ -116,7 +116,8 @@ class LogReader(Thread):
                     self._take(chunk)
                 if self._unfinished and time.monotonic() >= self._unfinished_due:
                     self._take_unfinished()
-                if len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= self._due:
+                # Not without a line: a flush counts as a sign of life of the command.
+                if self._lines and (len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= self._due):
                     self._flush()
         if self._unfinished:
             self._lines.append((clock.now(), _text(self._unfinished)))

@@ -354,8 +354,14 @@ def test_what_a_job_is_paused_does_not_count_against_its_time_limit(
     ],
 )
 def test_a_job_over_a_limit_is_stopped_and_says_which(
-    session: Session, context: Context, limits: dict[str, Any], more: dict[str, Any], message: str
+    session: Session,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, Any],
+    more: dict[str, Any],
+    message: str,
 ) -> None:
+    monkeypatch.setattr("app.runtime.joblog._LOOK_S", 0.1)  # often, within the time that it may be silent
     job_id = submit(session, step(STUBBORN + "sleep 60", **more))
 
     with supervised(context, job_id, **limits) as run:
