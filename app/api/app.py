@@ -1,6 +1,7 @@
 """The Flask application, assembled from the routes of every resource."""
 
 import importlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ def all_routes() -> list[Route]:
     return [route for name in RESOURCES for route in importlib.import_module(f"app.api.{name}").routes]
 
 
+@cache
 def document(*, asks_who: bool = True) -> dict[str, Any]:
-    """The OpenAPI document of every route; with `asks_who` off it is of a server that asks nobody who they are."""
+    """The OpenAPI document of every route; with `asks_who` off it is of a server that asks nobody who they are.
+
+    Made once, because that takes longer than all the rest of an application: it is to be read only.
+    """
     return build_document(all_routes(), asks_who=asks_who)
