@@ -7,15 +7,16 @@ shed that becomes a child of this process, if this was made the parent of orphan
 import contextlib
 import ctypes
 import os
-import signal
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from uuid import UUID
 
 import psutil
 
 from app.logs import get_logger
+from app.runtime.keeper import BURST, children, kill_with_group
 
 log = get_logger(__name__)
 
@@ -31,9 +32,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 _UNKILLABLE_AFTER_S = 10.0
 """An orphan that lives so long after SIGKILL may be another run's: it is told, and keeps no run from ending."""
 _BRIEF_S = 0.02
+_QUIET_LOOKS = 3
+"""So often none must be seen: between the end of a parent and its child's becoming ours there is a moment."""
 
 _adopts_orphans = threading.Event()
-_first_seen: dict[psutil.Process, float] = {}
+_first_seen: dict[int, float] = {}
+_told: set[int] = set()
 
 
 def adopt_orphans() -> None:
@@ -71,18 +75,32 @@ def kill_leftovers(run: UUID, *, within_s: float) -> bool:
 
 
 def _marked(run: UUID) -> list[psutil.Process]:
-    mark = str(run)
-    found = []
+    mark, found = str(run), []
+    below = defaultdict[int, list[psutil.Process]](list)
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
+            below[one.ppid()].append(one)
             if one.environ().get(MARK) == mark and one.status() != psutil.STATUS_ZOMBIE:
-                # A keeper that was stopped has not ended what shed the mark below it.
-                found += [one, *one.children(recursive=True)]
+                found.append(one)
+    # A keeper that was stopped has not ended what shed the mark below it.
+    known = set(found)
+    for one in found:  # which grows meanwhile
+        started = [child for child in below[one.pid] if child not in known and _is_younger(child, one)]
+        known.update(started)
+        found += started
     return found
 
 
+def _is_younger(child: psutil.Process, parent: psutil.Process) -> bool:
+    # Otherwise its parent was another process, of which the pid was used again.
+    try:
+        return child.create_time() >= parent.create_time()
+    except psutil.Error:
+        return False
+
+
 def _end_orphans() -> bool:
-    """Kill what has lost its keeper and become ours, with all that it started; whether there was any.
+    """Kill what has lost its keeper and become ours, with what it has started; whether there was any.
 
     One that had ended counts too: it may have been the parent of another that is not ours yet.
     """
@@ -94,31 +112,40 @@ def _end_orphans() -> bool:
             if keeper.poll() is not None:
                 keepers.discard(keeper)
         ours = {keeper.pid for keeper in keepers}
-        for child in psutil.Process().children():
-            with contextlib.suppress(OSError, psutil.Error):
-                # Nobody can enter a session from outside: what is in ours, we have started.
-                if child.pid in ours or os.getsid(child.pid) == os.getsid(0):
-                    continue
-                _kill_with_group(child)
-                if os.waitpid(child.pid, os.WNOHANG) != (0, 0):
-                    _first_seen.pop(child, None)
-                    found = True
-                else:
-                    found |= not _is_unkillable(child)
+        quiet_looks = 0
+        for _ in range(BURST):
+            seen = [pid for pid in children() - ours if _is_orphan(pid) and _end_orphan(pid)]
+            quiet_looks = 0 if seen else quiet_looks + 1
+            found |= bool(seen)
+            if quiet_looks == _QUIET_LOOKS:
+                break
     return found
 
 
-def _kill_with_group(orphan: psutil.Process) -> None:
-    # At once with its group: one that goes on forking is faster than a list of pids.
-    os.killpg(os.getpgid(orphan.pid), signal.SIGKILL)
-    for one in orphan.children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            one.kill()
-
-
-def _is_unkillable(orphan: psutil.Process) -> bool:
-    now = time.monotonic()
-    if now - _first_seen.setdefault(orphan, now) < _UNKILLABLE_AFTER_S:
+def _is_orphan(pid: int) -> bool:
+    # Nobody can enter a session from outside: what is in ours, we have started.
+    try:
+        return os.getsid(pid) != os.getsid(0)
+    except OSError:
         return False
-    log.error("runtime.orphan_remains", pid=orphan.pid)
+
+
+def _end_orphan(pid: int) -> bool:
+    """Whether there was one that can be ended. Only this process reaps it, so that the pid is still its own."""
+    kill_with_group(pid)
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            return _may_still_end(pid)
+    _first_seen.pop(pid, None)
+    _told.discard(pid)
     return True
+
+
+def _may_still_end(pid: int) -> bool:
+    now = time.monotonic()
+    if now - _first_seen.setdefault(pid, now) < _UNKILLABLE_AFTER_S:
+        return True
+    if pid not in _told:
+        _told.add(pid)
+        log.error("runtime.orphan_remains", pid=pid)
+    return False

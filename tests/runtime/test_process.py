@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
+from app.runtime.keeper import children
 from app.runtime.leftovers import kill_leftovers, leftovers
 from app.runtime.process import Process
 from tests.runtime.runs import wait_until
@@ -351,11 +352,15 @@ def test_a_command_that_stops_its_keeper_is_ended_all_the_same(
 
 
 WALK = """
-import os, signal, time
-os.kill(os.getppid(), signal.SIGKILL)
-while True:
+import os, signal, sys, time
+if "killing its keeper" in sys.argv:
+    os.kill(os.getppid(), signal.SIGKILL)
+given_up_at = time.monotonic() + 60
+while time.monotonic() < given_up_at:
     if os.fork():
         os._exit(0)
+    if "in a session each" in sys.argv:
+        os.setsid()
     time.sleep(0.001)
 """
 WALKED = """
@@ -373,14 +378,29 @@ print("killed")
 """
 
 
-def test_what_walks_from_one_process_to_the_next_does_not_escape(run: UUID) -> None:
+@pytest.mark.parametrize("how", ["killing its keeper", "below its keeper"])
+@pytest.mark.parametrize("where", ["in one session", "in a session each"])
+def test_what_walks_from_one_process_to_the_next_does_not_escape(run: UUID, how: str, where: str) -> None:
     token = str(uuid4().int)[:12]
-    command = [sys.executable, "-c", WALKED, str(run), WALK, token]
+    command = [sys.executable, "-c", WALKED, str(run), WALK, token, how, where]
 
     host = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
     assert host.stdout == "killed\n", host.stderr
     assert not eventually(lambda: walkers(token), within_s=0.3)
+
+
+@pytest.mark.parametrize("lists", ["/proc/self/task", "/nowhere"])
+def test_children_are_seen_at_once_also_by_a_kernel_that_keeps_no_lists_of_them(
+    monkeypatch: pytest.MonkeyPatch, lists: str
+) -> None:
+    monkeypatch.setattr("app.runtime.keeper._THREADS", Path(lists))
+    before = children()
+    with subprocess.Popen(["true"]) as ended, subprocess.Popen(["sleep", "1000"]) as living:
+        assert eventually(lambda: psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE)
+        assert children() - before == {ended.pid, living.pid}
+        living.kill()
+    assert children() == before
 
 
 def walkers(token: str) -> list[psutil.Process]:
