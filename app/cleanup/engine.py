@@ -7,17 +7,14 @@ finds its place by itself.
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
-
-from sqlalchemy.orm import Session
 
 from app import clock
 from app.cleanup import failures, lease, ledger, remaining
-from app.cleanup.attempt import attempt
-from app.cleanup.kinds.base import Gone, Kind, Partly, ResourceKind, RowsKind, Waiting, classify, explain
+from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify, explain
 from app.cleanup.lease import Claim, LeaseLost
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
+from app.cleanup.visits import AllTried, DependencyIsDown, TimeIsUp, Visits
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import cleanup_ring
@@ -110,19 +107,12 @@ class _Slice:
                     failures.forget_kind(session, claim.id, claim.phase)
                 claim = ledger.enter_phase(session, claim, name, now=self._now())
             elif claim.is_takeover and isinstance(kind, ResourceKind):
-                claim = self._pass_over_suspect(session, claim, kind)
+                claim = replace(claim, cursor=self._visits(claim, kind).pass_over_suspect(session))
         self._claim = claim
         return kind
 
-    def _pass_over_suspect(self, session: Session, claim: Claim, kind: ResourceKind) -> Claim:
-        """Begin behind the resource on which the last worker vanished: it may be what kills workers."""
-        suspects = remaining.page(session, kind, claim.workspace_id, claim.id, after=claim.cursor, limit=1)
-        for suspect in suspects:
-            self._keep_failure(
-                session, kind, suspect, FailureClass.TRANSIENT, "the worker was lost while deleting it"
-            )
-            claim = replace(claim, cursor=suspect.id)
-        return claim
+    def _visits(self, claim: Claim, kind: ResourceKind) -> Visits:
+        return Visits(self._context, claim, kind, deadline=self._deadline, now=self._now)
 
     # --- kinds that are only rows -----------------------------------------------------------------------
 
@@ -142,94 +132,21 @@ class _Slice:
     # --- kinds with something outside the database ------------------------------------------------------
 
     def _clean_resources(self, kind: ResourceKind) -> Outcome:
-        cursor = self._claim.cursor
-        transient_in_a_row = 0
+        visits, cursor = self._visits(self._claim, kind), self._claim.cursor
         while True:
-            page = self._next_page(kind, cursor)
-            if not page:
-                if outcome := self._end_pass(kind):
-                    return outcome
-                cursor = None
-            for resource in page:
-                if self._now() >= self._deadline:
+            ended = visits.go_on(cursor)
+            self._removed, self._part = visits.removed, visits.part
+            match ended:
+                case TimeIsUp(cursor):
                     return self._give_way(kind, cursor)
-                failure = self._clean_one(kind, resource)
-                cursor = resource.id
-                transient_in_a_row = transient_in_a_row + 1 if failure is FailureClass.TRANSIENT else 0
-                if transient_in_a_row >= self._settings.dependency_down_after:
-                    # Whatever is behind them is down. The cursor stays: otherwise a few bad resources at the
-                    # front would keep the good ones behind them from ever being tried.
+                case DependencyIsDown(cursor):
+                    # The cursor stays: otherwise a few bad resources at the front would keep the good ones behind
+                    # them from ever being tried.
                     return self._without_progress(cursor)
-
-    def _next_page(self, kind: ResourceKind, cursor: UUID | None) -> Any:
-        claim = self._claim
-        with session_scope(self._context.sessions) as session:
-            return remaining.page(
-                session, kind, claim.workspace_id, claim.id, after=cursor, limit=self._settings.page_size
-            )
-
-    def _clean_one(self, kind: ResourceKind, resource: Any) -> FailureClass | None:
-        """Try one resource and settle the outcome: what kept it, or None if it or a part of it went."""
-        outcome = attempt(
-            lambda: kind.delete(self._context, resource), timeout_s=self._settings.item_timeout_seconds
-        )
-        failure: tuple[FailureClass, str] | None
-        match outcome:
-            case Gone() | Partly():
-                failure = None
-            case Waiting(why):
-                failure = self._judge_waiting(why)
-            case error:
-                failure = classify(error), explain(error)
-        with session_scope(self._context.sessions) as session:
-            if failure:
-                self._keep_failure(session, kind, resource, *failure)
-                return failure[0]
-            if isinstance(outcome, Partly):
-                self._settle_part(session, kind, resource, outcome.what)
-            else:
-                self._settle_gone(session, kind, resource)
-            return None
-
-    def _settle_gone(self, session: Session, kind: ResourceKind, resource: Any) -> None:
-        removed = remaining.remove_row(session, kind, resource.id)
-        ledger.count_gone(
-            session,
-            self._claim,
-            kind.name,
-            removed=removed,
-            cursor=resource.id,
-            lease_until=self._lease_until(),
-        )
-        failures.forget(session, self._claim.id, kind.name, resource.id)
-        self._removed += removed
-
-    def _settle_part(self, session: Session, kind: ResourceKind, resource: Any, what: str) -> None:
-        ledger.note_part(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
-        failures.forget(session, self._claim.id, kind.name, resource.id)
-        self._part = f" ({what} of {resource.name} went)"
-
-    def _judge_waiting(self, why: str) -> tuple[FailureClass, str]:
-        limit = timedelta(seconds=self._settings.waiting_limit_seconds)
-        since = self._claim.phase_started_at
-        if since is None or self._now() - since <= limit:
-            return FailureClass.WAITING, why
-        return FailureClass.TRANSIENT, f"{why}; no answer for more than {limit.total_seconds():g} s"
-
-    def _keep_failure(
-        self, session: Session, kind: Kind, resource: Any, error_class: FailureClass, message: str
-    ) -> None:
-        lease.renew(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
-        failures.upsert(
-            session,
-            self._claim.id,
-            kind.name,
-            resource_id=resource.id,
-            name=resource.name,
-            error_class=error_class,
-            message=message,
-            now=self._now(),
-        )
+                case AllTried():
+                    if outcome := self._end_pass(kind):
+                        return outcome
+                    cursor = None
 
     # --- how a slice ends -------------------------------------------------------------------------------
 
