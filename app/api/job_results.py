@@ -14,8 +14,10 @@ from app.api.archive import tar_gz
 from app.api.endpoint import Body, Call, Query, Routes
 from app.api.shapes import Moment, Name
 from app.db import session_scope
-from app.errors import Busy, NotFound, Unprocessable, WrongState
+from app.errors import BadRequest, Busy, NotFound, Unprocessable, WrongState
+from app.filepath import checked_path
 from app.models import Fileset, Job, Workspace
+from app.services import job_results
 from app.services.filesets import find_fileset
 from app.services.jobs import find_job
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -81,18 +83,10 @@ def declare_result(call: Call, workspace: str, name: str, result: Name, body: Ne
     home = writable_workspace(call.session, call.actor, workspace)
     _find_artifact(call, home, body.artifact_url)
     job = find_job(call.session, home, name, lock=True)
-    before = {each["name"]: each for each in job.results}
-    if result not in before and len(before) >= _MOST_RESULTS:
+    if len(job.results) >= _MOST_RESULTS and all(each["name"] != result for each in job.results):
         raise WrongState(f"Job '{name}' has {_MOST_RESULTS} results, the most there can be.")
-    now = clock.now()
-    before[result] = {
-        "name": result,
-        **body.model_dump(),
-        "created_at": before.get(result, {}).get("created_at", now.isoformat()),
-        "updated_at": now.isoformat(),
-    }
-    job.results = list(before.values())
-    job.updated_at, job.updated_by = now, call.actor.id
+    job_results.note(job, {result: job_results.kept(body.artifact_url, home.name)})
+    job.updated_at, job.updated_by = clock.now(), call.actor.id
     return _shown(job, workspace, result)
 
 
@@ -134,8 +128,11 @@ def download_result(call: Call, workspace: str, name: str, result: str) -> Respo
     with session_scope(call.context.sessions) as session:
         present = Call(call.context, call.actor, session)
         home = readable_workspace(session, call.actor, workspace)
-        url = _shown(find_job(session, home, name), workspace, result).artifact_url
-        fileset, path = _find_artifact(present, home, url)
+        job = find_job(session, home, name)
+        url = _shown(job, workspace, result).artifact_url
+        # What its steps have left is the job's; of all else that somebody has named in it that is yet to be seen.
+        is_its_own = url.startswith(f"{home.name}/{job.fileset}#{job_results.FOLDER}/")
+        fileset, path = _find_artifact(present, home, url, is_read=not is_its_own)
     try:
         return _sent(call.context.store, fileset, path, result)
     except FileNotFoundError:
@@ -163,23 +160,32 @@ def _sent(store: BlobStore, fileset: Fileset, path: str, name: str) -> Response:
         response.call_on_close(archive.close)
     else:
         raise FileNotFoundError(path)
-    response.headers["Content-Disposition"] = (
-        f"attachment; filename=\"{name}\"; filename*=UTF-8''{quote(name)}"
-    )
+    # A header is ASCII; those who know no better get a `?` for each other sign.
+    names = {"filename": name.encode("ascii", "replace").decode()}
+    if not name.isascii():
+        names["filename*"] = f"UTF-8''{quote(name, safe='')}"
+    response.headers.set("Content-Disposition", "attachment", **names)
     # Whatever a job has made is never a page of ours.
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
-def _find_artifact(call: Call, home: Workspace, url: str) -> tuple[Fileset, str]:
-    """The fileset of an artifact, and the path in it. Raises Unprocessable, Forbidden and NotFound."""
+def _find_artifact(call: Call, home: Workspace, url: str, *, is_read: bool = False) -> tuple[Fileset, str]:
+    """The fileset of an artifact, and the path in it. Raises Unprocessable, Forbidden and NotFound.
+
+    For an artifact of another workspace, or one that `is_read`, the caller has to be one who may read files there.
+    """
     place, _, path = url.partition("#")
     workspace, slash, name = place.partition("/")
-    if not (workspace and slash and name and path) or {"", ".", ".."} & set(path.split("/")):
+    if not (workspace and slash and name and path):
         raise Unprocessable(f"'{url}' is no artifact; write workspace/fileset#path.")
-    if workspace != home.name:
-        # Whoever may see the job may not yet see every fileset that somebody has named in it.
-        reader = replace(call.actor, permission=Permission.FILESETS_READ)
+    try:
+        checked_path(path)
+    except BadRequest as error:
+        raise Unprocessable(f"'{url}' is no artifact. {error.message}") from None
+    if is_read or workspace != home.name:
+        is_in_scope = call.actor.principal.has_scope_for("files", "read")
+        reader = replace(call.actor, permission=Permission.FILESETS_READ, is_in_scope=is_in_scope)
         home = readable_workspace(call.session, reader, workspace)
     return find_fileset(call.session, home, name), path
 
@@ -197,6 +203,6 @@ def _shown(job: Job, workspace: str, name: str) -> Result:
                 workspace=workspace,
                 project=job.project,
                 download_url=f"{address}/{quote(name, safe='')}/download",
-                **result,
+                **{**result, "artifact_url": job_results.shown(result["artifact_url"], workspace)},
             )
     raise NotFound(f"Result '{name}' for job '{job.name}' not found in workspace '{workspace}'.")

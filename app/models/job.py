@@ -51,7 +51,8 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     results: Mapped[list[dict[str, Any]]] = mapped_column(
         JSONB, default=list, server_default=text("'[]'::jsonb")
     )
-    """What it has produced: `{name, artifact_url, artifact_storage_type, created_at, updated_at}`, one per name."""
+    """What it has produced: `{name, artifact_url, artifact_storage_type, created_at, updated_at}`, one per name.
+    An artifact in the job's own workspace is `/fileset#path`, without the name that the workspace has for now."""
 
 
 class JobLog(InWorkspace, Base):

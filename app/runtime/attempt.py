@@ -19,7 +19,7 @@ from app.runtime.lease import RELEASED, LeaseLost
 from app.runtime.leftovers import kill_leftovers
 from app.runtime.process import Process
 from app.runtime.workdir import WorkDirectory
-from app.services import job_steps
+from app.services import job_results, job_steps
 from app.services.jobs import fail, move
 
 log = get_logger(__name__)
@@ -178,7 +178,7 @@ class Attempt:
             return Failed(f"the results of step '{name}' could not be stored: {told}")
 
         def record(_: Session, job: Job) -> None:
-            results.record(job, self._workspace, names)
+            job_results.note(job, {each: f"/{job.fileset}#{job_results.FOLDER}/{each}" for each in names})
             if code == 0:
                 job_steps.settle_step(job, name, JobStatus.COMPLETED)
 

@@ -10,18 +10,16 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.context import Context
 from app.errors import BadRequest
 from app.filepath import checked_path
 from app.models import Fileset, Job
 from app.runtime.gate import hold_if_active
+from app.services.job_results import FOLDER
 
 T = TypeVar("T")
 
 _CHUNK = 1024 * 1024
-FOLDER = "results"
-"""Where in the fileset of a job its results are."""
 
 
 class Unstorable(Exception):
@@ -50,10 +48,10 @@ class Shelf:
             beat()
             self._store.remove(self._job.workspace_id, fileset_id, file.path)
 
-    def put(self, path: str, chunks: Iterator[bytes]) -> None:
-        """Store a file. Raises Unstorable, and as the store does."""
+    def put(self, path: str, chunks: Iterator[bytes], *, size: int) -> None:
+        """Store a file of so many bytes. Raises Unstorable, and as the store does."""
         fileset_id = self._write(self._fileset, first=self._hold)
-        staged = self._store.stage(self._job.workspace_id, fileset_id, path, chunks)
+        staged = self._store.stage(self._job.workspace_id, fileset_id, path, chunks, at_most=size)
 
         def publish(session: Session, job: Job) -> None:
             if self._fileset(session, job) != fileset_id:
@@ -79,21 +77,6 @@ class Shelf:
         if fileset_id is None:
             raise Unstorable(f"the fileset '{job.fileset}' was deleted")
         return fileset_id
-
-
-def record(job: Job, workspace: str, names: list[str]) -> None:
-    """Note in a job which results it has, by their names; those of earlier steps and attempts stay."""
-    now = clock.now().isoformat()
-    before = {result["name"]: result for result in job.results}
-    for name in names:
-        before[name] = {
-            "name": name,
-            "artifact_url": f"{workspace}/{job.fileset}#{FOLDER}/{name}",
-            "artifact_storage_type": "fileset",
-            "created_at": before.get(name, {}).get("created_at", now),
-            "updated_at": now,
-        }
-    job.results = list(before.values())
 
 
 def store_results(directory: Path, shelf: Shelf, *, beat: Callable[[], object]) -> list[str]:
@@ -142,9 +125,10 @@ def _store(path: str, key: str, shelf: Shelf, beat: Callable[[], object]) -> Non
     # Whatever is in its place by now: a link is not followed, and a pipe not waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise Unstorable(f"the result {key!r} is no file any more")
-        shelf.put(key, _chunks(file, beat))
+        shelf.put(key, _chunks(file, beat), size=found.st_size)
 
 
 def _chunks(file: BinaryIO, beat: Callable[[], object]) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session
+from werkzeug.http import parse_options_header
 
 from app.access.authorize import Actor
 from app.access.permissions import Permission
@@ -18,7 +19,8 @@ from app.api.job_results import NewResult, declare_result, download_result
 from app.context import Context
 from app.errors import Forbidden
 from app.lifecycle import JobStatus, WorkspaceState
-from app.models import Workspace
+from app.models import Fileset, Job, Workspace
+from app.services.job_results import note
 from app.storage import BlobStore
 from tests.factories import make_binding, make_fileset, make_job, make_workspace
 
@@ -93,7 +95,7 @@ def test_a_file_is_downloaded_as_it_is(client: FlaskClient) -> None:
 
     assert (response.status_code, response.data, response.content_length) == (200, b"0.9", 3)
     assert response.mimetype == "application/octet-stream"
-    assert 'attachment; filename="score"' in response.headers["Content-Disposition"]
+    assert response.headers["Content-Disposition"] == "attachment; filename=score"
 
 
 def test_a_directory_is_downloaded_as_an_archive_of_what_is_in_it(client: FlaskClient) -> None:
@@ -102,7 +104,7 @@ def test_a_directory_is_downloaded_as_an_archive_of_what_is_in_it(client: FlaskC
     response = client.get(f"{RESULTS}/the-model/download")
 
     assert (response.status_code, response.mimetype) == (200, "application/x-tar")
-    assert 'filename="the-model.tar.gz"' in response.headers["Content-Disposition"]
+    assert response.headers["Content-Disposition"] == "attachment; filename=the-model.tar.gz"
     with tarfile.open(fileobj=io.BytesIO(response.data), mode="r:gz") as archive:
         members = {member.name: archive.extractfile(member).read() for member in archive}
     assert members == {"model/a": b"a" * 3000, "model/deep/ä": b""}
@@ -126,7 +128,21 @@ def test_an_archive_is_made_in_constant_memory(
 
 
 @pytest.mark.parametrize(
-    "url", ["", "train", "ml-team/x", "ml-team/x#", "#a", "ml-team/x#../a", "ml-team/x#/a", "ml-team/x#a//b"]
+    "url",
+    [
+        *(
+            "",
+            "train",
+            "ml-team/x",
+            "ml-team/x#",
+            "#a",
+            "/x#a",
+            "ml-team/x#../a",
+            "ml-team/x#/a",
+            "ml-team/x#a//b",
+        ),
+        *("ml-team/x#" + "a" * 256, "ml-team/x#a\x01", "ml-team/x#a?versionId=1"),
+    ],
 )
 def test_an_artifact_that_is_none_is_refused(client: FlaskClient, url: str) -> None:
     body = {"artifact_url": url, "artifact_storage_type": "fileset"}
@@ -146,6 +162,68 @@ def test_a_result_that_is_not_there_is_not_found(client: FlaskClient) -> None:
     assert client.get(f"{RESULTS}/nope/download").status_code == 404
     assert client.get(f"{RESULTS}/gone/download").status_code == 404
     assert declare(client, "other", "ml-team/no-such-fileset#a").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["结果.txt", 'a"b.txt', "a\\b;c", "ä"])
+def test_a_result_can_have_any_name_that_a_step_may_leave(
+    client: FlaskClient, session: Session, context: Context, workspace: Workspace, name: str
+) -> None:
+    job = session.query(Job).one()
+    fileset = session.query(Fileset).one()
+    context.store.publish(context.store.stage(workspace.id, fileset.id, f"results/{name}", [b"x"]))
+    note(job, {name: f"/{job.fileset}#results/{name}"})
+    session.commit()
+
+    response = client.get(client.get(RESULTS).json["data"][0]["download_url"])
+
+    told = response.headers["Content-Disposition"]
+    assert (response.status_code, response.data) == (200, b"x")
+    assert told.isascii(), "the web server sends nothing else"
+    assert parse_options_header(told) == ("attachment", {"filename": name})
+
+
+def test_the_results_of_a_workspace_that_is_restored_under_another_name_stay_its_own(
+    client: FlaskClient, session: Session, context: Context
+) -> None:
+    declare(client, "score", "results/score")
+    client.put("/apis/entities/v2/cleanup-control", json={"paused": True})
+    deletion = client.delete("/apis/entities/v2/workspaces/ml-team").json["deletion_id"]
+    restored = client.post(f"/apis/entities/v2/deletions/{deletion}/restore", json={"name": "other"})
+    assert restored.status_code == 200
+    successor = make_workspace(session, "ml-team")
+    job = make_job(session, successor, "train", JobStatus.COMPLETED)
+    put_files(session, context.store, successor, job.fileset, {"results/score": b"the successor's"})
+    session.commit()
+
+    results = RESULTS.replace("ml-team", "other")
+    shown = client.get(f"{results}/score").json
+
+    assert shown["artifact_url"] == "other/job-fileset-train#results/score"
+    assert client.get(shown["download_url"]).data == b"0.9"
+
+
+@pytest.mark.parametrize("home", ["ml-team", "other"])
+def test_a_token_for_jobs_alone_reads_what_jobs_have_left_and_no_other_file(
+    client: FlaskClient, session: Session, context: Context, home: str
+) -> None:
+    workspace = session.query(Workspace).filter_by(name="ml-team").one()
+    other = make_workspace(session, "other")
+    for each in (workspace, other):
+        put_files(session, context.store, each, "private", {"secret": b"secret"})
+        make_binding(session, each, "ann", "Editor")
+    session.commit()
+    declare(client, "score", "results/score")
+    declare(client, "secret", f"{home}/private#secret")
+
+    def download(result: str, *scopes: str) -> bytes:
+        ann = Actor(Principal("ann", scopes=frozenset(scopes)), Permission.JOBS_READ)
+        response = download_result(Call(context, ann, session), "ml-team", "train", result)
+        return b"".join(response.response)
+
+    assert download("score", "jobs:read") == b"0.9"
+    with pytest.raises(Forbidden):
+        download("secret", "jobs:read")
+    assert download("secret", "jobs:read", "files:read") == b"secret"
 
 
 def test_the_artifact_of_a_workspace_that_is_gone_is_not_reached(
