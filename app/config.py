@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     Field,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationError,
@@ -24,7 +23,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.profiles import USUAL, ExecutionProfile, distinct
 
-NonNegative = Annotated[float, Field(ge=0)]
+_LONGEST_S = 10 * 365 * 86400
+Duration = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
+DurationOrZero = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)]
 
 
 def _rate(text: str) -> str:
@@ -120,24 +121,24 @@ class Settings(BaseSettings):
     oidc_default_scopes: str = "openid profile email"
     token_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30
     """By how much the clocks of issuers may differ from ours."""
-    jwks_cache_seconds: PositiveFloat = 300
-    """How long a key that an issuer has withdrawn may still be believed."""
-    jwks_cooldown_seconds: PositiveFloat = 10
+    jwks_cache_seconds: Annotated[float, Field(gt=0, le=86400)] = 300
+    """How long a key that an issuer has withdrawn may still be believed; a day at most."""
+    jwks_cooldown_seconds: Duration = 10
     """An issuer is not asked again sooner than this, whatever tokens arrive and whether or not it answered."""
 
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     """Reverse proxies in front: as many entries of `X-Forwarded-For` are believed, from the last one on."""
 
     database_pool_size: PositiveInt = 9
-    statement_timeout_seconds: PositiveFloat = 5
-    delete_lock_timeout_seconds: PositiveFloat = 5
+    statement_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    delete_lock_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
     """Largest JSON body accepted; file uploads have a limit of their own."""
     max_json_depth: Annotated[int, Field(ge=1, le=150)] = 64
     """Levels of nesting of a JSON body."""
     max_upload_bytes: Annotated[int, Field(ge=0)] = 0
     """Largest body of an upload; 0 is no limit."""
-    upload_idle_seconds: PositiveFloat = 10
+    upload_idle_seconds: Duration = 10
     """An upload of which nothing arrives for so long is refused with 408."""
     write_rate_limit: Annotated[str, AfterValidator(_rate)] = ""
     """How often one caller may write, such as `100/minute`; empty is no limit."""
@@ -151,13 +152,13 @@ class Settings(BaseSettings):
         tuple[ExecutionProfile, ...], Field(repr=False), AfterValidator(distinct)
     ] = ()
     """What the steps of jobs may name as their executor; none named means `subprocess/default` and `cpu/default`."""
-    runtime_lease_seconds: PositiveFloat = 30
+    runtime_lease_seconds: Duration = 30
     """How long a silent supervisor keeps its job or deployment before it counts as lost."""
-    runtime_poll_seconds: PositiveFloat = 0.5
+    runtime_poll_seconds: Duration = 0.5
     """How often a supervisor looks what was asked of its job or deployment."""
-    stop_grace_seconds: PositiveFloat = 10
+    stop_grace_seconds: Duration = 10
     """Between SIGTERM and SIGKILL for the processes of a job or deployment."""
-    job_time_limit_seconds: NonNegative = 0
+    job_time_limit_seconds: DurationOrZero = 0
     """A job that runs longer is stopped and ends as `error`; 0 is no limit."""
     job_log_limit_bytes: PositiveInt = 64 * 1024 * 1024
     """Of what a job prints; the rest is dropped, and its log says so."""
@@ -167,20 +168,20 @@ class Settings(BaseSettings):
     """Where deployments are made in the cluster; it has to exist."""
     kubernetes_api_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
     """An API to which nobody has to log in, as of `kubectl proxy`; empty is the cluster around, or the kubeconfig."""
-    deployment_start_seconds: PositiveFloat = 300
+    deployment_start_seconds: Duration = 300
     """A deployment whose health check has not succeeded after this long is an ERROR."""
-    deleted_deployment_seconds: NonNegative = 30
+    deleted_deployment_seconds: DurationOrZero = 30
     """How long a deployment is shown as DELETED before the sweep removes it; clients wait for it to be not found."""
 
-    deletion_grace: NonNegative = 0
+    deletion_grace: DurationOrZero = 0
     """Seconds between DELETE and the first destruction, in which the deletion can be restored."""
     burst_deletions: Annotated[int, Field(ge=0)] = 1000
     """More deletions than this within `burst_window_seconds` pause destruction; 0 switches the breaker off."""
-    burst_window_seconds: PositiveFloat = 600
+    burst_window_seconds: Duration = 600
 
-    slice_seconds: PositiveFloat = 20
-    lease_seconds: PositiveFloat = 60
-    item_timeout_seconds: PositiveFloat = 10
+    slice_seconds: Duration = 20
+    lease_seconds: Duration = 60
+    item_timeout_seconds: Duration = 10
     page_size: PositiveInt = 100
     """Resources read at a time in a pass."""
     chunk_size: PositiveInt = 1000
@@ -189,27 +190,27 @@ class Settings(BaseSettings):
     """Transient failures in a row after which the pass ends: whatever is behind them is down."""
 
     fruitless_passes: PositiveInt = 8
-    backoff_base_seconds: PositiveFloat = 2
-    backoff_cap_seconds: PositiveFloat = 120
-    waiting_poll_min_seconds: PositiveFloat = 2
-    waiting_poll_max_seconds: PositiveFloat = 15
-    waiting_limit_seconds: PositiveFloat = 900
-    reattempt_delays_seconds: tuple[PositiveFloat, ...] = (600, 3600, 21600, 86400)
+    backoff_base_seconds: Duration = 2
+    backoff_cap_seconds: Duration = 120
+    waiting_poll_min_seconds: Duration = 2
+    waiting_poll_max_seconds: Duration = 15
+    waiting_limit_seconds: Duration = 900
+    reattempt_delays_seconds: tuple[Duration, ...] = (600, 3600, 21600, 86400)
     """Wait before each scheduled re-attempt of a FAILED deletion; the last one repeats."""
     reattempt_rounds: Annotated[int, Field(ge=0)] = 7
 
-    sweep_seconds: PositiveFloat = 10
-    ring_again_seconds: PositiveFloat = 15
+    sweep_seconds: Duration = 10
+    ring_again_seconds: Duration = 15
     """A due deletion that the sweep rang for is rung for again only after this long."""
-    audit_seconds: PositiveFloat = 86400
-    staging_days: PositiveFloat = 1
+    audit_seconds: Duration = 86400
+    staging_days: Annotated[float, Field(gt=0, le=3650)] = 1
     """Age at which an abandoned upload is collected by the audit."""
 
     visibility_timeout_seconds: PositiveInt = 600
-    task_soft_limit_seconds: PositiveFloat = 45
-    task_hard_limit_seconds: PositiveFloat = 55
-    worker_soft_shutdown_seconds: PositiveFloat = 20
-    publish_timeout_seconds: PositiveFloat = 0.5
+    task_soft_limit_seconds: Duration = 45
+    task_hard_limit_seconds: Duration = 55
+    worker_soft_shutdown_seconds: Duration = 20
+    publish_timeout_seconds: Duration = 0.5
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -290,7 +291,8 @@ class Settings(BaseSettings):
     @property
     def blob_url(self) -> str:
         """Where filesets keep their bytes, as an fsspec URL."""
-        return self.storage_url or (self.data_dir / "blobs").absolute().as_uri()
+        # Not as_uri: what that escapes fsspec would take for the name of another directory.
+        return self.storage_url or f"file://{(self.data_dir / 'blobs').absolute()}"
 
     def reattempt_delay(self, finished_rounds: int) -> timedelta | None:
         """Wait before the next scheduled re-attempt, or None when all rounds are used up."""

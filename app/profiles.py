@@ -22,9 +22,9 @@ class ExecutionProfile(BaseModel):
 
     provider: Literal["subprocess", "cpu"]
     profile: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "default"
-    time_limit_seconds: Annotated[float, Field(ge=0)] = 0
+    time_limit_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """A step that runs longer, pauses not counted, is stopped and ends its job as `error`; 0 is no limit."""
-    stop_grace_seconds: Annotated[float, Field(ge=0)] | None = None
+    stop_grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Between SIGTERM and SIGKILL, instead of the setting of that name."""
     environment: Annotated[dict[str, str], AfterValidator(_environment)] = {}
     """Variables of each step, unless the step has its own of that name."""

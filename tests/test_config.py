@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from app.config import Settings
+from app.storage import BlobStore
 
 ROOT = Path(__file__).parent.parent
 NAMES = {f"WORKSPACES_{name.upper()}" for name in Settings.model_fields}
@@ -33,6 +35,11 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
         ("WORKSPACES_SLICE_SECONDS", "soon", "number"),
         ("WORKSPACES_SLICE_SECONDS", "-1", "greater than 0"),
         ("WORKSPACES_SLICE_SECONDS", "40", "shorten the slice"),
+        ("WORKSPACES_SWEEP_SECONDS", "nan", "finite number"),
+        ("WORKSPACES_DELETION_GRACE", "inf", "finite number"),
+        ("WORKSPACES_DELETION_GRACE", "1e12", "less than or equal to"),
+        ("WORKSPACES_STAGING_DAYS", "1e9", "less than or equal to"),
+        ("WORKSPACES_JWKS_CACHE_SECONDS", "604800", "less than or equal to 86400"),
         ("WORKSPACES_LEASE_SECONDS", "50", "lease_seconds"),
         ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
         ("WORKSPACES_RUNTIME_HOST", "kubernetes", "runtime_host"),
@@ -103,3 +110,16 @@ def test_deployment_files_name_only_settings_that_exist() -> None:
     for file in ("Procfile", "docker-compose.yml", "Dockerfile"):
         named = set(re.findall(r"WORKSPACES_[A-Z_]+", (ROOT / file).read_text()))
         assert named <= NAMES, f"{file} sets what no code reads"
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "my data", "ann@corp", "a+b", "100%", "a%20b", "jürgen", "a#b", "a?b"]
+)
+def test_bytes_are_in_the_data_directory_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    store = BlobStore.open(Settings(data_dir=directory).blob_url)
+
+    store.publish(store.stage(uuid4(), uuid4(), "a", [b"x"]))
+
+    [file] = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert file.is_relative_to(directory / "blobs")

@@ -32,7 +32,8 @@ class Tokens:
         if settings.oidc_issuer:
             main = Issuer(settings.oidc_issuer, settings, jwks_uri=settings.oidc_jwks_uri)
             others = [Issuer(url, settings) for url in settings.oidc_additional_issuers]
-            self.issuers = {issuer.url: issuer for issuer in (main, *others)}
+            # The main one last: it may be named among the others, too, and only it has a place for its keys.
+            self.issuers = {issuer.url: issuer for issuer in (*others, main)}
 
     def claims(self, token: str) -> Claims:
         """What the token says, if it can be believed.

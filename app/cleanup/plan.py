@@ -34,9 +34,13 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
         raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
     now = clock.now()
     # Creators hold FOR SHARE while they insert; wait for them, but not longer than a client would.
+    lock_s, statement_s = (
+        context.settings.delete_lock_timeout_seconds,
+        context.settings.statement_timeout_seconds,
+    )
     session.execute(
-        text("SELECT set_config('lock_timeout', :limit, true)"),
-        {"limit": f"{int(context.settings.delete_lock_timeout_seconds * 1000)}ms"},
+        text("SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :all, true)"),
+        {"lock": f"{int(lock_s * 1000)}ms", "all": f"{int((lock_s + statement_s) * 1000)}ms"},
     )
     workspace_id = session.scalar(
         update(Workspace)

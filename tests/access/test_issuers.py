@@ -12,6 +12,7 @@ import jwt
 import pytest
 
 from app.access.issuers import Issuer
+from app.access.tokens import Tokens
 from app.config import Settings
 from app.errors import Busy
 from tests.support.issuer import AUDIENCE, LocalIssuer, ec_key, rsa_key
@@ -56,6 +57,21 @@ def test_the_keys_may_be_where_the_settings_say(meet: Callable[..., Issuer], ser
 
     assert issuer.key("rsa-1") is not None
     assert server.hits == {"/keys": 1}
+
+
+def test_where_the_keys_are_holds_also_for_a_main_issuer_that_is_named_among_the_others(
+    settings: Settings, server: LocalIssuer
+) -> None:
+    server.document_overrides = {"issuer": "https://somebody-else.example"}
+    settings = settings.model_copy(
+        update={
+            "oidc_issuer": server.url,
+            "oidc_jwks_uri": f"{server.url}/keys",
+            "oidc_additional_issuers": ("https://other.example", server.url),
+        }
+    )
+
+    assert Tokens(settings).issuers[server.url].key("rsa-1") is not None
 
 
 def test_keys_are_asked_for_once_in_their_life(

@@ -1,15 +1,17 @@
 """Asking for a deletion, foreseeing it, forbidding it and calling it off."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from threading import Thread
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app.cleanup import control, plan, tending
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Idle
-from app.db import session_scope
+from app.db import connect, session_scope, sessions_of
 from app.errors import NameTaken, NotFound, Protected, WrongState
 from app.lifecycle import DeletionState, WorkspaceState
 from app.models import CleanupControl, Deletion, DeletionEvent, RoleBinding, Workspace
@@ -52,6 +54,35 @@ def test_nothing_is_revoked_when_the_request_rolls_back(session, context, bell):
     assert binding.revoked_at is None
     assert session.scalar(select(Deletion.id)) is None
     assert bell.rung == [], "no ring before its row is committed"
+
+
+def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session, context, database):
+    workspace = factories.make_workspace(session)
+    session.commit()
+    hasty = context.settings.model_copy(
+        update={"statement_timeout_seconds": 0.2, "delete_lock_timeout_seconds": 60}
+    )
+    engine = connect(hasty)
+    impatient = replace(context, settings=hasty, sessions=sessions_of(engine))
+
+    def ask():
+        with session_scope(impatient.sessions) as asking:
+            plan.request_deletion(asking, impatient, ANN, "ml-team")
+
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '0.5 s'"
+    )
+    with database.connect() as writer, database.connect() as observer, ThreadPoolExecutor() as pool:
+        writer.execute(select(Workspace.id).where(Workspace.id == workspace.id).with_for_update(read=True))
+        asked = pool.submit(ask)
+        while not asked.done() and not observer.scalar(waits):
+            observer.rollback()
+        writer.rollback()
+        asked.result(30)
+
+    session.refresh(workspace)
+    assert workspace.state is WorkspaceState.DELETING
+    engine.dispose()
 
 
 def test_asking_again_gives_the_same_deletion(session, context, delete, bell):
