@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ from uuid import uuid4
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from app import clock
 from app.storage import BlobStore, BytesRemain
 
 OURS, FILESET = uuid4(), uuid4()
@@ -169,3 +171,18 @@ def test_a_process_finds_the_faulty_store_on_its_path_and_meets_its_faults(tmp_p
 
     assert "OSError: 503 Service Unavailable" in done.stderr
     assert paths(store) == ["a"]
+
+
+def test_an_upload_that_cannot_be_collected_keeps_no_other_from_it(
+    shaky: BlobStore, refusing: Refusing, tmp_path: Path
+) -> None:
+    for number in range(3):
+        shaky.stage(OURS, FILESET, f"f{number}", [b"x"])
+    drafts = [path for path in (tmp_path / "staging").rglob("*") if path.is_file()]
+    refusing.failures[f"rm {drafts[1].name}"] = PermissionError(errno.EPERM, "no", str(drafts[1]))
+
+    with pytest.raises(PermissionError) as raised:
+        shaky.collect_staging(clock.now() + timedelta(hours=1))
+
+    assert str(tmp_path) not in str(raised.value)
+    assert [path for path in drafts if path.exists()] == [drafts[1]]

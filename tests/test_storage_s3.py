@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from app import clock
 from app.cleanup.kinds.base import classify, explain
 from app.lifecycle import FailureClass
 from app.storage import BlobStore, BytesRemain
@@ -158,6 +160,34 @@ def test_a_file_that_did_not_say_that_it_is_very_large_is_refused(
 
     assert raised.value.errno == errno.EFBIG
     assert s3.keys(key(workspace)) == []
+
+
+def test_a_file_that_is_said_to_be_too_large_for_any_upload_takes_no_memory(
+    s3: S3Server, store: BlobStore, workspace: UUID
+) -> None:
+    def chunks() -> Iterator[bytes]:
+        pytest.fail("not a byte of it is wanted")
+        yield b""
+
+    with pytest.raises(OSError, match="618 GiB") as raised:
+        store.stage(workspace, FILESET, "a", chunks(), at_most=10**14)
+
+    assert raised.value.errno == errno.EFBIG
+    assert s3.keys(key(workspace)) == []
+
+
+def test_an_upload_that_cannot_be_collected_keeps_no_other_from_it(
+    proxy: Proxy, shaky: BlobStore, workspace: UUID
+) -> None:
+    for path in ("a", "held", "z"):
+        shaky.stage(workspace, FILESET, path, [b"x" * 9_000_000])
+    proxy.choose = lambda method, target: FORBIDDEN if method == "DELETE" and "held" in target else None
+
+    with pytest.raises(PermissionError):
+        shaky.collect_staging(clock.now() + timedelta(hours=1))
+
+    proxy.fail(None)
+    assert shaky.collect_staging(clock.now() + timedelta(hours=1)) == 1
 
 
 def test_an_upload_whose_process_was_killed_is_deleted_with_its_fileset(

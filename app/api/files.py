@@ -262,7 +262,7 @@ def _store_failures(workspace: str, name: str, path: str) -> Iterator[None]:
             raise BadRequest("The path is too long for this storage; choose a shorter one.") from None
         if error.errno == errno.EFBIG:
             raise TooLarge(
-                "The file is too large for this storage unless its size is announced: send a Content-Length."
+                "The file is too large for this storage: without a Content-Length it may have 77 GiB, with it 618."
             ) from None
         log.warning("store.failed", fileset=f"{workspace}/{name}", exc_info=error)
         raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error

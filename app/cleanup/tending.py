@@ -116,9 +116,12 @@ def audit(context: Context, *, now: datetime) -> str:
     what is not known is never deleted.
     """
     limit = now - timedelta(days=context.settings.staging_days)
-    collected = context.store.collect_staging(limit)
+    collected, troubles = 0, []
+    try:
+        collected = context.store.collect_staging(limit)
+    except OSError as error:  # must not hide what else there is
+        troubles.append(f"an abandoned upload could not be collected: {explain(error)}")
     stored = set(context.store.workspace_ids())
-    troubles = []
     if orphans := _orphaned_bytes(context, stored):
         told = "; ".join(orphans)
         troubles.append(f"{len(orphans)} workspaces are gone but left bytes behind: {told}")

@@ -153,9 +153,16 @@ class BlobStore:
         staged.draft.discard()
 
     @_naming_relative_paths
+    @_naming_relative_paths
     def collect_staging(self, older_than: datetime) -> int:
-        """Remove the uploads that nobody has written to since then; how many."""
-        return self._tree.collect_drafts(older_than)
+        """Remove the uploads that nobody has written to since then; how many.
+
+        One that cannot be removed keeps no other from it; the first error is raised at the end.
+        """
+        steps = list(self._tree.collect_drafts(older_than))
+        for failure in (step for step in steps if isinstance(step, OSError)):
+            raise failure
+        return len(steps)
 
     def files(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> list[StoredFile]:
         """Every file of a fileset, or those at and below `path`, in the order of their paths."""

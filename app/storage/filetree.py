@@ -263,22 +263,26 @@ class FileTree:
             f"{top}/{posixpath.basename(entry['name'])}" for entry in self._list(f"{self._staging}/{top}")
         }
 
-    def collect_drafts(self, older_than: datetime) -> int:
-        """Delete the drafts that nobody has written to since then; how many."""
-        collected = 0
+    def collect_drafts(self, older_than: datetime) -> Iterator[Removed | OSError]:
+        """Delete the drafts that nobody has written to since then, as `remove_all`."""
         directories = [self._staging]
         for directory in directories:  # Grows as we go; parents stand before their children.
-            for entry in self._list(directory):
-                if entry["type"] == "directory":
-                    directories.append(entry["name"])
-                    continue
-                with suppress(FileNotFoundError):  # Published or discarded meanwhile.
-                    if self._fs.modified(entry["name"]) < older_than:
-                        self._fs.rm_file(entry["name"])
-                        collected += 1
+            try:
+                for entry in self._list(directory):
+                    if entry["type"] == "directory":
+                        directories.append(entry["name"])
+                    elif self._is_older(entry["name"], older_than):
+                        yield from _attempt(self._fs.rm_file, entry["name"])
+            except OSError as error:  # It cannot be listed.
+                yield error
         for directory in reversed(directories[1:]):
             self._prune(directory, below=self._staging)
-        return collected
+
+    def _is_older(self, draft: str, than: datetime) -> bool:
+        try:
+            return bool(self._fs.modified(draft) < than)
+        except FileNotFoundError:  # Published or discarded meanwhile.
+            return False
 
     def _remove_below(self, top: str) -> Iterator[Removed | OSError]:
         # Depth first, and each directory as soon as it is empty: whoever breaks off and begins again need not

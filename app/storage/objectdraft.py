@@ -6,8 +6,10 @@ from math import ceil
 from typing import Any, Protocol
 
 _PART_BYTES = 8 * 1024 * 1024
+_MAX_PART_BYTES = 64 * 1024 * 1024
+"""What an upload may take of the server's memory, twice while it is sent: whatever is announced, everybody may."""
 _MAX_PARTS = 9900
-"""Of one upload; S3 allows 10 000. So what does not say how large it will be may have 77 GiB."""
+"""Of one upload; S3 allows 10 000. So what does not say how large it will be may have 77 GiB, anything else 618."""
 
 Upload = dict[str, Any]
 """A multipart upload as S3 tells of it; `Key` and `UploadId` name it."""
@@ -33,6 +35,8 @@ class ObjectDraft:
         self._tree, self._key, self._within = tree, key, within
         # Of one size, and chosen at once: parts that grew with the file would take memory that nobody planned for.
         self._part_bytes = max(_PART_BYTES, ceil((size or 0) / _MAX_PARTS))
+        if self._part_bytes > _MAX_PART_BYTES:
+            raise OSError(errno.EFBIG, "a file may have 618 GiB in an object store")
         self._upload = tree.begin_upload(key)
         self._parts: list[dict[str, Any]] = []
         self._part = bytearray()

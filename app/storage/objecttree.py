@@ -192,14 +192,16 @@ class ObjectTree:
         keys = (self._key(upload["Key"]) for upload in self._uploads(top))
         return {f"{top}/{key.removeprefix(f'{top}/').partition('/')[0]}" for key in keys}
 
-    def collect_drafts(self, older_than: datetime) -> int:
-        collected = 0
+    def collect_drafts(self, older_than: datetime) -> Iterator[Removed | OSError]:
         for upload in self._uploads(""):
-            with suppress(FileNotFoundError):  # Published or discarded meanwhile.
+            try:
                 if upload["Initiated"] < older_than and self._last_written(upload) < older_than:
                     self.abort(upload)
-                    collected += 1
-        return collected
+                    yield _named(upload)
+            except FileNotFoundError:  # Published or discarded meanwhile.
+                continue
+            except OSError as error:
+                yield error
 
     def _last_written(self, upload: dict[str, Any]) -> datetime:
         parts = (

@@ -144,6 +144,21 @@ def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, co
         tending.audit(context, now=clock.now())
 
 
+def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, context, clock, monkeypatch):
+    gone = uuid7()
+    context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
+
+    def refuse(_):
+        raise PermissionError("held")
+
+    monkeypatch.setattr(context.store, "collect_staging", refuse)
+
+    with pytest.raises(
+        tending.OrphansFound, match=f"could not be collected: PermissionError: held; .*{gone}"
+    ):
+        tending.audit(context, now=clock.now())
+
+
 def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, delete, drive, faulty, clock):
     workspace = factories.make_workspace(session)
     bad = factories.make_fileset(session, workspace, "bad", store=faulty.real, files={"x": b"kept"})
