@@ -39,7 +39,7 @@ def test_a_workspace_goes_with_its_toys(session, context):
     shelf.mkdir()
     for toy in toys:
         (shelf / str(toy.id)).touch()
-    assert plan.preview(session, context, trusted("ann"), "ml-team").remaining == {"toys": 1}
+    assert plan.preview(session, trusted("ann"), "ml-team").remaining == {"toys": 1}
 
     with session_scope(context.sessions) as other:
         deletion = plan.request_deletion(other, context, trusted("ann"), "ml-team").id

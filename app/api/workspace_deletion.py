@@ -9,6 +9,7 @@ from app.access.permissions import Permission
 from app.api.endpoint import Body, Call, Routes
 from app.api.shapes import Shown
 from app.cleanup import plan
+from app.db import session_scope
 from app.errors import Busy, Conflict, NotFound
 
 routes = Routes("workspaces")
@@ -71,11 +72,25 @@ def delete_workspace(call: Call, workspace: str) -> Response:
     f"{_WORKSPACE}/deletion-preview",
     permission=Permission.WORKSPACES_DELETE,
     returns=PreviewShown,
-    raises=(NotFound,),
+    raises=(NotFound, Busy),
+    transaction=False,
 )
 def preview_deletion(call: Call, workspace: str) -> PreviewShown:
     """Count what deleting the workspace would destroy."""
-    return PreviewShown.model_validate(plan.preview(call.session, call.context, call.actor, workspace))
+    with session_scope(call.context.sessions) as session:
+        found = plan.preview(session, call.actor, workspace)
+    try:
+        # Outside of any transaction: to list a large workspace takes longer than one may stand idle.
+        size = call.context.store.size(found.workspace_id)
+    except OSError as error:
+        raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
+    return PreviewShown(
+        remaining=found.remaining,
+        bytes=size,
+        running_jobs=found.running_jobs,
+        running_deployments=found.running_deployments,
+        protected=found.protected,
+    )
 
 
 @routes.add(

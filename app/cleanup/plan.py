@@ -229,21 +229,21 @@ def set_protection(session: Session, actor: Actor, name: str, *, is_protected: b
 
 @dataclass(frozen=True)
 class Preview:
-    """What a DELETE would destroy now."""
+    """What a DELETE would destroy now, but for the bytes in the store."""
 
+    workspace_id: UUID
     remaining: dict[str, int]
-    bytes: int
     running_jobs: int
     running_deployments: int
     protected: bool
 
 
-def preview(session: Session, context: Context, actor: Actor, name: str) -> Preview:
+def preview(session: Session, actor: Actor, name: str) -> Preview:
     """Count what a workspace holds, without touching it."""
     workspace = readable_workspace(session, actor, name)
     return Preview(
+        workspace_id=workspace.id,
         remaining=remaining.count_by_kind(session, [workspace.id])[workspace.id],
-        bytes=context.store.size(workspace.id),
         running_jobs=_count_in(session, Job, workspace.id, JobStatus.ACTIVE),
         running_deployments=_count_in(session, Deployment, workspace.id, DeploymentStatus.READY),
         protected=workspace.is_protected or name in BUILT_IN,

@@ -1,7 +1,7 @@
 """Deletions over HTTP."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Finished
@@ -233,10 +233,45 @@ def test_restore_refuses_a_taken_name_and_takes_another(client, workspace):
     assert client.get(f"{WORKSPACES}/ml-team-2").json["id"] == str(workspace.id)
 
 
-def test_a_preview_counts_what_would_go(client, workspace):
+def test_a_preview_while_the_store_is_away_says_so(client, workspace, context, monkeypatch):
+    def refuse(_):
+        raise ConnectionError("/srv/secret/place")
+
+    monkeypatch.setattr(context.store, "size", refuse)
+
+    response = client.get(f"{WORKSPACES}/ml-team/deletion-preview")
+
+    assert (response.status_code, response.json) == (
+        503,
+        {"detail": "The storage failed (ConnectionError); try again."},
+    )
+
+
+def test_a_preview_looks_into_the_store_with_no_transaction_open(
+    client, workspace, context, monkeypatch, database
+):
+    """A listing may take minutes, and PostgreSQL ends transactions that stand idle."""
+    seen = []
+    idle = text("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+
+    def size(_):
+        with database.connect() as observer:
+            seen.append(observer.scalar(idle))
+        return 0
+
+    monkeypatch.setattr(context.store, "size", size)
+
+    assert client.get(f"{WORKSPACES}/ml-team/deletion-preview").status_code == 200
+    assert seen == [0]
+
+
+def test_a_preview_counts_what_would_go(client, workspace, session, context):
+    factories.make_fileset(session, workspace, "data", store=context.store, files={"a": b"bytes"})
+    session.commit()
+
     assert client.get(f"{WORKSPACES}/ml-team/deletion-preview").json == {
-        "remaining": {"projects": 1},
-        "bytes": 0,
+        "remaining": {"filesets": 1, "projects": 1},
+        "bytes": 5,
         "running_jobs": 0,
         "running_deployments": 0,
         "protected": False,
