@@ -9,6 +9,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 _PATIENCE_S = 30.0
 """How long one request may keep a thread waiting, beyond what its bytes earn."""
+_LEAST_S = 1.0
+"""How long an answer may wait that comes after all patience is used up."""
 _BYTES_PER_S = 16 * 1024
 """What earns a client more patience: the slowest that a request may be sent, or its answer taken."""
 
@@ -35,21 +37,25 @@ class PacedSocket:
             received = self._connection.recv(size)
         except TimeoutError:
             raise _too_slow() from None
+        # A wait that was allowed, as for an upload, is.
+        limit_s = max(_PATIENCE_S, self._connection.gettimeout() or 0)
         self._patience_s += len(received) / _BYTES_PER_S - (monotonic() - began)
         self._patience_s = min(self._patience_s, _PATIENCE_S)
-        if self._patience_s < 0:
+        if self._patience_s < _PATIENCE_S - limit_s:
             raise _too_slow()
         return received
 
     def sendall(self, content: bytes) -> None:
         """As that of a socket, whose time-out is for the whole of it."""
         before = self._connection.gettimeout()
-        self._connection.settimeout(_PATIENCE_S + len(content) / _BYTES_PER_S)
+        allowed_s, began = max(self._patience_s, _LEAST_S) + len(content) / _BYTES_PER_S, monotonic()
+        self._connection.settimeout(allowed_s)
         try:
             self._connection.sendall(content)
         except TimeoutError:
             self._connection.close()  # In the middle of an answer there is nothing more to say.
             raise _too_slow() from None
+        self._patience_s = min(allowed_s - (monotonic() - began), _PATIENCE_S)
         self._connection.settimeout(before)
 
     def __getattr__(self, name: str) -> Any:

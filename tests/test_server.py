@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
@@ -173,3 +174,46 @@ def test_what_is_not_taken_in_time_is_not_sent_for_ever(
 
     with pytest.raises(TimeoutError):
         paced.sendall(bytes(10_000_000))
+
+
+def passing(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """From now on whatever is done seems to take so long."""
+    clock = count(0, seconds)
+    monkeypatch.setattr(server, "monotonic", lambda: next(clock))
+
+
+@pytest.mark.parametrize("allowed_s", [None, 60])
+def test_a_wait_that_an_upload_is_allowed_is_not_cut_short(
+    ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch, allowed_s: float | None
+) -> None:
+    paced, theirs = ends
+    if allowed_s:
+        paced.settimeout(allowed_s)
+    passing(monkeypatch, 33)
+    theirs.sendall(b"xyz")
+
+    if not allowed_s:
+        with pytest.raises(TimeoutError):
+            paced.recv(1)
+        return
+    assert paced.recv(1) == b"x"
+    with pytest.raises(TimeoutError):  # In all, not each time.
+        paced.recv(1)
+
+
+def test_who_takes_an_answer_too_slowly_uses_up_patience_for_all_of_it(
+    ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paced, _ = ends
+    monkeypatch.setattr(server, "_LEAST_S", 0.05)
+    monkeypatch.setattr(server, "_PATIENCE_S", 30.0)
+    monkeypatch.setattr(server, "_BYTES_PER_S", 1e9)
+    paced.setblocking(True)
+    passing(monkeypatch, 20)
+    for _ in range(2):
+        paced.sendall(b"x")
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        paced.sendall(bytes(10_000_000))
+    assert time.monotonic() - began < 20

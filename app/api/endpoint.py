@@ -70,6 +70,7 @@ class Route:
     query: type[BaseModel] | None
     media_type: str
     upload: bool
+    streams: bool
 
     @property
     def area(self) -> str:
@@ -78,8 +79,8 @@ class Route:
 
     @property
     def is_transfer(self) -> bool:
-        """Whether it takes as long as the client needs to send or receive a file."""
-        return self.upload or self.media_type == "application/octet-stream"
+        """Whether it takes as long as the client needs to send or receive it."""
+        return self.upload or self.streams or self.media_type == "application/octet-stream"
 
     @property
     def action(self) -> str:
@@ -109,11 +110,13 @@ class Routes:
         transaction: bool = True,
         media_type: str = "application/json",
         upload: bool = False,
+        streams: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declare a handler `(call, *path parameters, body=…, query=…)`.
 
         The annotations of `body`, `query` and path parameters validate and document them;
-        the docstring is the summary and description that API users read.
+        the docstring is the summary and description that API users read. A handler that `streams` answers with as much
+        as there is, so that it may take as long as a file.
         """
 
         def declare(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,6 +139,7 @@ class Routes:
                     query=hints.get("query"),
                     media_type=media_type,
                     upload=upload,
+                    streams=streams,
                 )
             )
             return handler

@@ -64,6 +64,7 @@ class FileQuery(Query):
     returns=FileList,
     raises=(BadRequest, NotFound, Busy),
     transaction=False,
+    streams=True,
 )
 def list_files(call: Call, workspace: str, name: str, query: FileQuery) -> Response:
     """List files

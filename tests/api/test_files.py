@@ -377,6 +377,15 @@ def test_what_is_not_a_file_is_not_found(client: FlaskClient, path: str) -> None
 # --- Lists and deletion
 
 
+def test_a_list_is_a_transfer_as_a_file_is(client: FlaskClient) -> None:
+    """It is sent as it is read, for as long as the client takes."""
+    client.put(f"{FILESET}/-/a", data=b"x")
+    client.application.extensions["transfers"].limit = 0
+
+    assert client.get(f"{FILESET}/files").status_code == 503
+    assert client.get(f"{FILESET}").status_code == 200
+
+
 def test_files_are_listed_from_a_file_or_a_directory(client: FlaskClient) -> None:
     for path in ("a/b", "a/c/d", "ab"):
         client.put(f"{FILESET}/-/{path}", data=b"x")
