@@ -193,7 +193,7 @@ class SubprocessRuntime:
         if self._was_ready:
             self._was_ready = False
             self._deadline = time.monotonic() + self._settings.deployment_start_seconds
-        pause = min(_LONGEST_BACKOFF_S, 2.0**self._crashes)
+        pause = min(_LONGEST_BACKOFF_S, 2.0 ** min(self._crashes, 30))
         self._crashes += 1
         self._start_at = time.monotonic() + pause
         self._why_pausing = f"{what}; starting again after {pause:.0f} s; {self._last_words()}"

@@ -31,6 +31,8 @@ from app.runtime import deployments
 from app.runtime.lease import Runner
 from app.runtime.leftovers import MARK, kill_leftovers, leftovers
 from app.runtime.process import Process
+from app.runtime.runtimes import Wanted
+from app.runtime.subprocess_runtime import SubprocessRuntime
 from app.runtime.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.factories import make_workspace
@@ -266,6 +268,16 @@ def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_words_are_told
     assert "out of memory" in failed.status_message
     serving.end()
     assert is_all_gone(serving)
+
+
+def test_one_that_has_died_for_days_is_still_started_again(context: Context) -> None:
+    wanted = Wanted(uuid7(), "ml-team", "chat", 1, command=("false",))
+    runtime = SubprocessRuntime(tuned(context, **QUICK).settings, wanted)
+    runtime._crashes = 5000
+
+    wait_until(lambda: "starting again after 60 s" in runtime.observe().message, "it pauses")
+
+    wait_until(runtime.stop, "nothing is left")
 
 
 @pytest.mark.parametrize(
