@@ -8,7 +8,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from app.config import load_settings
-from app.exposure import Address, refusal
+from app.server.exposure import Address, refusal
 
 # A header as large as any token that somebody might send: the application itself then answers 401. The product
 # of the two is what one connection can make a process hold.

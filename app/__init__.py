@@ -11,6 +11,6 @@ def create_app(context: Context | None = None) -> Flask:
 
     Without a `context` it is built from the environment, as a server does.
     """
-    from app.api import app as api  # noqa: PLC0415 -- workers import `app` without paying for the doors
+    from app.api import application as api  # noqa: PLC0415 -- workers import `app` without paying for the doors
 
     return api.build(context or Context.open(load_settings()))

@@ -7,14 +7,15 @@ import socket
 import click
 
 from app import clock
-from app.cleanup import tending
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
 from app.db import session_scope
 from app.logs import configure_logs
-from app.runtime.forget import CannotForget, forget_host
+from app.maintenance import orphan_scan
+from app.maintenance import sweep as maintenance
+from app.runtime.hosts.abandon import CannotForget, forget_host
 from app.services.workspaces import seed as seed_workspaces
 
 
@@ -40,7 +41,7 @@ def seed(context: Context) -> None:
 @click.pass_obj
 def openapi(context: Context) -> None:
     """Print the OpenAPI document."""
-    from app.api.app import document  # noqa: PLC0415 -- the other commands need no web framework
+    from app.api.application import document  # noqa: PLC0415 -- the other commands need no web framework
 
     click.echo(json.dumps(document(), indent=2))
     del context
@@ -71,7 +72,7 @@ def run(context: Context) -> None:
 @click.pass_obj
 def sweep(context: Context) -> None:
     """Reopen and ring for what is due."""
-    click.echo(str(tending.sweep(context, now=clock.now())))
+    click.echo(str(maintenance.sweep(context, now=clock.now())))
 
 
 @cleanup.command()
@@ -79,8 +80,8 @@ def sweep(context: Context) -> None:
 def audit(context: Context) -> None:
     """Look for what deleted workspaces and deployments left behind; exit 1 if there is anything."""
     try:
-        click.echo(tending.audit(context, now=clock.now()))
-    except tending.OrphansFound as found:
+        click.echo(orphan_scan.audit(context, now=clock.now()))
+    except orphan_scan.OrphansFound as found:
         raise click.ClickException(str(found)) from None
 
 

@@ -6,7 +6,7 @@ from typing import Self
 from app.config import Settings
 from app.db import Sessions, connect, sessions_of
 from app.dispatch import Bell, Dispatcher
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from app.context import Context
 from app.db import Base, connect, session_scope, sessions_of
 from app.logs import configure_logs
 from app.services.workspaces import seed
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from devstack.servers import EmbeddedPostgres
 from tests.support.bell import RecordingBell
 

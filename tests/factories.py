@@ -18,7 +18,7 @@ from app.models import (
     RoleBinding,
     Workspace,
 )
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 
 Row = TypeVar("Row", bound=Base)
 

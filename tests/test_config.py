@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from app.config import Settings
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 
 ROOT = Path(__file__).parent.parent
 NAMES = {f"WORKSPACES_{name.upper()}" for name in Settings.model_fields}

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.exposure import Address, refusal
+from app.server.exposure import Address, refusal
 from devstack.processes import Command, free_port, kill_group
 from devstack.procfile import read_procfile
 

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.access.permissions import Permission
-from app.api.app import all_routes, document
+from app.api.application import all_routes, document
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,7 +19,7 @@ from app.access.authenticate import GATEWAY_SECRET
 from app.config import Settings
 from app.context import Context
 from app.logs import configure_logs
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from tests.factories import make_fileset, make_workspace
 
 SECRET = "hunter2-"  # begins every secret of these tests

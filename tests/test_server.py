@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app import server
-from app.server import PacedSocket
+from app.server import worker
+from app.server.worker import PacedSocket
 from tests.support.stack import Stack
 
 FILESETS = "/apis/files/v2/workspaces/default/filesets"
@@ -26,7 +26,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     hurry = directory / "plug-in"
     hurry.mkdir()
     (hurry / "sitecustomize.py").write_text(
-        f"import app.server\napp.server._PATIENCE_S, app.server._BYTES_PER_S = {PATIENCE_S}, 1e6\n"
+        f"import app.server.worker\napp.server._PATIENCE_S, app.server.worker._BYTES_PER_S = {PATIENCE_S}, 1e6\n"
     )
     with Stack(directory / "product", parts=("web",), plug_ins=[hurry]) as stack:
         assert stack.client.post(FILESETS, json={"name": "data"}).status_code == 200
@@ -142,7 +142,7 @@ def test_who_does_not_hang_up_keeps_nobody_waiting(stack: Stack, connections: Ex
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PacedSocket, socket.socket]]:
-    monkeypatch.setattr(server, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(worker, "_PATIENCE_S", 0.2)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         paced = PacedSocket(ours)
@@ -153,8 +153,8 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PacedSocket, socket.
 def test_bytes_earn_patience_and_so_does_the_next_request(ends: tuple[PacedSocket, socket.socket]) -> None:
     paced, theirs = ends
     paced._patience_s = -1
-    theirs.sendall(b"x" * server._BYTES_PER_S * 2)
-    assert paced.recv(server._BYTES_PER_S * 2)
+    theirs.sendall(b"x" * worker._BYTES_PER_S * 2)
+    assert paced.recv(worker._BYTES_PER_S * 2)
 
     paced._patience_s = -1
     theirs.sendall(b"x")
@@ -169,7 +169,7 @@ def test_bytes_earn_patience_and_so_does_the_next_request(ends: tuple[PacedSocke
 def test_what_is_not_taken_in_time_is_not_sent_for_ever(
     ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
     paced, _ = ends
 
     with pytest.raises(TimeoutError):
@@ -179,7 +179,7 @@ def test_what_is_not_taken_in_time_is_not_sent_for_ever(
 def passing(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """From now on whatever is done seems to take so long."""
     clock = count(0, seconds)
-    monkeypatch.setattr(server, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(worker, "monotonic", lambda: next(clock))
 
 
 @pytest.mark.parametrize("allowed_s", [None, 60])
@@ -205,9 +205,9 @@ def test_who_takes_an_answer_too_slowly_uses_up_patience_for_all_of_it(
     ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paced, _ = ends
-    monkeypatch.setattr(server, "_LEAST_S", 0.05)
-    monkeypatch.setattr(server, "_PATIENCE_S", 30.0)
-    monkeypatch.setattr(server, "_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(worker, "_LEAST_S", 0.05)
+    monkeypatch.setattr(worker, "_PATIENCE_S", 30.0)
+    monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
     paced.setblocking(True)
     passing(monkeypatch, 20)
     for _ in range(2):

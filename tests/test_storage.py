@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from app import clock
-from app.storage import BlobStore, BytesRemain, Staged, StoredFile
+from app.storage.blob_store import BlobStore, BytesRemain, Staged, StoredFile
 from tests.support.s3 import BUCKET, S3Server, s3fs_uses, serving_s3
 
 OURS, NEIGHBOUR = uuid4(), uuid4()

@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from app import clock
-from app.storage import BlobStore, BytesRemain
+from app.storage.blob_store import BlobStore, BytesRemain
 
 OURS, FILESET = uuid4(), uuid4()
 

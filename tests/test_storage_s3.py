@@ -18,7 +18,7 @@ import pytest
 from app import clock
 from app.cleanup.kinds.base import classify, explain
 from app.lifecycle import FailureClass
-from app.storage import BlobStore, BytesRemain
+from app.storage.blob_store import BlobStore, BytesRemain
 from app.storage.tree import StoreMisconfigured
 from tests.support.figures import Flat
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3

@@ -9,11 +9,12 @@ from celery import Task
 from sqlalchemy.exc import OperationalError
 
 from app import clock
-from app.cleanup import tending
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
 from app.dispatch import TaskName, cleanup_task, readable
+from app.maintenance import orphan_scan
+from app.maintenance import sweep as maintenance
 from workers.celery_app import celery, context
 
 _DATABASE_AWAY_SECONDS = 3.0
@@ -79,10 +80,10 @@ for _phase in [*(kind.name for kind in ORDER), None]:
 @celery.task(name=TaskName.SWEEP.value, max_retries=0)
 def sweep() -> str:
     """Ring for what is due and reopen what may be tried again."""
-    return str(tending.sweep(context(), now=clock.now()))
+    return str(maintenance.sweep(context(), now=clock.now()))
 
 
 @celery.task(name=TaskName.AUDIT.value, max_retries=0)
 def audit() -> str:
     """Fail if anything is left of workspaces that no longer exist."""
-    return tending.audit(context(), now=clock.now())
+    return orphan_scan.audit(context(), now=clock.now())

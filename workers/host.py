@@ -10,9 +10,8 @@ from app.config import load_settings
 from app.db import session_scope
 from app.dispatch import RUNTIME_QUEUE, runtime_queue
 from app.logs import get_logger
-from app.runtime import hosts_of, left_on
-from app.runtime.leftovers import adopt_orphans
-from app.runtime.strays import end_what_is_left, remove_strays
+from app.runtime.hosts.startup import end_what_is_left, hosts_of, left_on, remove_strays
+from app.runtime.processes.leftovers import adopt_orphans
 from workers.celery_app import context
 
 log = get_logger(__name__)

@@ -3,7 +3,8 @@
 from uuid import UUID
 
 from app.dispatch import TaskName
-from app.runtime import deployments, jobs
+from app.runtime.deployments import supervisor as deployments
+from app.runtime.jobs import supervisor as jobs
 from workers.celery_app import celery, context
 from workers.host import stopping
 

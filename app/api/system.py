@@ -1,22 +1,28 @@
 """Health, status, metrics, and the description of the API itself."""
 
+import re
+from base64 import b64encode
 from datetime import timedelta
+from functools import cache
+from hashlib import sha256
 from hmac import compare_digest
+from pathlib import Path
 from typing import Any, Literal
 
 from flask import Response, current_app, jsonify, render_template, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, metrics
 from app.access.permissions import Permission
-from app.api.endpoint import Call, Routes
 from app.cleanup import control
 from app.config import Settings
 from app.db import session_scope
 from app.errors import Busy, Forbidden
+from app.http.headers import STRICT_POLICY
+from app.http.route import RequestContext, Routes
 from app.lifecycle import DeletionState
 from app.models import Deletion
 
@@ -67,28 +73,8 @@ class Status(BaseModel):
     controllers: Controllers
 
 
-class Oidc(BaseModel):
-    """Where a client gets its tokens; endpoints are left out that the issuer has not or does not tell now."""
-
-    issuer: str
-    client_id: str
-    default_scopes: str
-    scope_prefix: str
-    authorization_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
-    token_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
-    device_authorization_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
-    userinfo_endpoint: str | None = Field(None, exclude_if=lambda value: value is None)
-
-
-class Discovery(BaseModel):
-    """How a client logs in."""
-
-    auth_enabled: bool
-    oidc: Oidc | None
-
-
 @routes.add("GET", "/health/live", permission=Permission.PUBLIC, returns=Live, transaction=False)
-def live(call: Call) -> Live:  # noqa: ARG001 -- every handler takes the call
+def live(call: RequestContext) -> Live:  # noqa: ARG001 -- every handler takes the call
     """Tell that the process answers."""
     return Live()
 
@@ -96,7 +82,7 @@ def live(call: Call) -> Live:  # noqa: ARG001 -- every handler takes the call
 @routes.add(
     "GET", "/health/ready", permission=Permission.PUBLIC, returns=Ready, raises=(Busy,), transaction=False
 )
-def ready(call: Call) -> Ready | Response:
+def ready(call: RequestContext) -> Ready | Response:
     """Tell whether requests can be served: the database answers."""
     if _trouble_with_database(call) is None:
         return Ready()
@@ -106,7 +92,7 @@ def ready(call: Call) -> Ready | Response:
 
 
 @routes.add("GET", "/status", permission=Permission.PUBLIC, returns=Status, transaction=False)
-def status(call: Call) -> Status:
+def status(call: RequestContext) -> Status:
     """See the state of the whole product, background work included.
 
     `degraded` while destruction is paused, a deletion is FAILED, or nobody sweeps.
@@ -124,7 +110,7 @@ def status(call: Call) -> Status:
     )
 
 
-def _trouble_with_database(call: Call) -> str | None:
+def _trouble_with_database(call: RequestContext) -> str | None:
     try:
         with session_scope(call.context.sessions) as session:
             session.execute(text("SELECT 1 FROM workspaces LIMIT 1"))
@@ -133,7 +119,7 @@ def _trouble_with_database(call: Call) -> str | None:
     return None
 
 
-def _check_controllers(call: Call) -> dict[str, bool]:
+def _check_controllers(call: RequestContext) -> dict[str, bool]:
     with session_scope(call.context.sessions) as session:
         switch = control.state(session)
         failed = session.scalar(select(func.count()).where(Deletion.state == DeletionState.FAILED))
@@ -146,27 +132,6 @@ def _check_controllers(call: Call) -> dict[str, bool]:
         }
 
 
-@routes.add("GET", "/apis/auth/discovery", permission=Permission.PUBLIC, returns=Discovery, transaction=False)
-def discover_auth(call: Call) -> Discovery:
-    """Learn whether and how to log in."""
-    settings = call.context.settings
-    issuer = current_app.extensions["authenticator"].tokens.issuers.get(settings.oidc_issuer)
-    if not settings.auth_enabled or issuer is None:
-        return Discovery(auth_enabled=settings.auth_enabled, oidc=None)
-    told = issuer.document()
-    endpoints = {name: told[name] for name in Oidc.model_fields if isinstance(told.get(name), str)}
-    oidc = Oidc.model_validate(
-        endpoints
-        | {
-            "issuer": settings.oidc_issuer,
-            "client_id": settings.oidc_client_id,
-            "default_scopes": settings.oidc_default_scopes,
-            "scope_prefix": settings.oidc_scope_prefix,
-        }
-    )
-    return Discovery(auth_enabled=True, oidc=oidc)
-
-
 @routes.add(
     "GET",
     "/metrics",
@@ -174,7 +139,7 @@ def discover_auth(call: Call) -> Discovery:
     raises=(Forbidden,),
     media_type="text/plain",
 )
-def read_metrics(call: Call) -> Response:
+def read_metrics(call: RequestContext) -> Response:
     """Read the metrics in Prometheus' text format; from this host, or with the metrics token."""
     if not _may_read_metrics(call.context.settings):
         raise Forbidden("Metrics are for this host, or for the bearer of WORKSPACES_METRICS_TOKEN.")
@@ -190,12 +155,22 @@ def _may_read_metrics(settings: Settings) -> bool:
 
 
 @routes.add("GET", "/openapi.json", permission=Permission.PUBLIC, returns=dict[str, Any], transaction=False)
-def openapi(call: Call) -> Response:  # noqa: ARG001 -- every handler takes the call
+def openapi(call: RequestContext) -> Response:  # noqa: ARG001 -- every handler takes the call
     """Read this description of the API."""
     return jsonify(current_app.config["OPENAPI"])
 
 
 @routes.add("GET", "/docs", permission=Permission.PUBLIC, media_type="text/html", transaction=False)
-def docs(call: Call) -> Response:  # noqa: ARG001 -- every handler takes the call
+def docs(call: RequestContext) -> Response:  # noqa: ARG001 -- every handler takes the call
     """Read the API's description as a page."""
-    return Response(render_template("docs.html", api=current_app.config["OPENAPI"]), mimetype="text/html")
+    page = render_template("docs.html", api=current_app.config["OPENAPI"])
+    return Response(page, mimetype="text/html", headers={"Content-Security-Policy": _docs_policy()})
+
+
+@cache
+def _docs_policy() -> str:
+    """Nothing but the page's own style sheet, known by its hash."""
+    page = (Path(__file__).parent / "templates" / "docs.html").read_text()
+    styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    hashes = " ".join(f"'sha256-{b64encode(sha256(one.encode()).digest()).decode()}'" for one in styles)
+    return f"{STRICT_POLICY}; style-src {hashes}; base-uri 'none'; form-action 'none'"

@@ -14,7 +14,7 @@ from app.cleanup import failures, lease, ledger, remaining
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify, explain
 from app.cleanup.lease import Claim, LeaseLost
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
-from app.cleanup.visits import AllTried, DependencyIsDown, TimeIsUp, Visits
+from app.cleanup.resource_pass import AllTried, DependencyIsDown, TimeIsUp, Visits
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import cleanup_ring

@@ -13,7 +13,7 @@ from app.errors import Busy, Forbidden, NameTaken, NotFound
 from app.logs import get_logger
 from app.models import Fileset, Workspace
 from app.services.workspaces import writable_workspace
-from app.storage import BlobStore, BytesRemain
+from app.storage.blob_store import BlobStore, BytesRemain
 
 log = get_logger(__name__)
 

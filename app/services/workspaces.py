@@ -149,3 +149,13 @@ def _bind(session: Session, workspace_id: UUID, principal: str, role: Role, *, g
         )
         .on_conflict_do_nothing(index_elements=["workspace_id", "principal", "role"])
     )
+
+
+def lock_active_workspace(session: Session, workspace_id: UUID) -> bool:
+    """Whether that workspace is ACTIVE; if it is, it is held so until the transaction ends.
+
+    Taken before the lock of any row below the workspace, in the order in which requests take them.
+    """
+    query = select(Workspace.id).where(Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE)
+    # FOR SHARE, as writable_workspace takes it: a DELETE of the workspace must not come between look and write.
+    return session.scalar(query.with_for_update(read=True)) is not None

@@ -5,7 +5,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.api.app import all_routes
+from app.api.application import all_routes
 from app.context import Context
 from app.lifecycle import WorkspaceState
 from app.models import Workspace

@@ -14,9 +14,9 @@ from werkzeug.test import TestResponse
 
 from app.access.permissions import TABLE
 from app.access.roles import Role
-from app.api.app import all_routes
-from app.api.endpoint import Route
+from app.api.application import all_routes
 from app.context import Context
+from app.http.route import Route
 from tests import factories
 from tests.access.world import World, everything, make_world
 from tests.support.people import OPERATOR, announced

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import load_all_checks
 from sqlalchemy.orm import Session
 
-from app.api.app import document
+from app.api.application import document
 from app.config import Settings
 from app.context import Context
 from tests.access.world import make_world

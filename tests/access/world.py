@@ -11,7 +11,7 @@ from app.db import Base
 from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStatus
 from app.models import Deletion, DeletionFailure, Job, Workspace
 from app.services import job_steps
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from tests import factories
 
 

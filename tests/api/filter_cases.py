@@ -10,7 +10,7 @@ from uuid import UUID
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from app.api.filter_ast import And, Compare, Node, Not, Operator, Or, compare
+from app.filters.ast import And, Compare, Node, Not, Operator, Or, compare
 from app.lifecycle import JobStatus
 from tests.api.gadgets import NAMES, PROJECTS, VALUES, WEIGHTS
 

@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
-from app.api.filters import Fields, parse_filter
+from app.filters.fields import Fields
+from app.filters.parse import parse_filter
 from app.lifecycle import JobStatus
 from app.models.columns import state_column
 
@@ -74,7 +75,7 @@ def create_gadgets(session: Session) -> None:
 
 def ids_of(*args: tuple[str, str]) -> Select[tuple[UUID]]:
     """The query that a filter in a query string stands for."""
-    found = parse_filter(MultiDict(args))
+    found = parse_filter(MultiDict(args).to_dict(flat=False))
     assert found
     return select(GADGETS.c.id).where(found.compile(FIELDS))
 

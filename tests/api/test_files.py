@@ -404,7 +404,7 @@ def test_files_are_listed_from_a_file_or_a_directory(client: FlaskClient) -> Non
 def test_a_list_in_pieces_is_one_list(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr("app.api.files._FILES_AT_ONCE", 2)
+    monkeypatch.setattr("app.api.files.files._FILES_AT_ONCE", 2)
     names = [f"{each}" for each in range(number)]
     for name in names:
         client.put(f"{FILESET}/-/{name}", data=b"x")

@@ -7,8 +7,9 @@ from hypothesis import given
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.api.filter_ast import Node, Not
-from app.api.filters import BadSort, Filter, parse_sort
+from app.filters.ast import Node, Not
+from app.filters.parse import Filter
+from app.filters.sort import BadSort, parse_sort
 from tests.api.filter_cases import holds, is_number, nodes, shared_table
 from tests.api.gadgets import FIELDS, GADGETS, ROWS, VALUES, found_by, ids_of
 

@@ -7,8 +7,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
-from app.api.filter_ast import And, Node, Not, Operator, Or
-from app.api.filters import BadFilter, Filter, parse_filter
+from app.filters.ast import And, BadFilter, Node, Not, Operator, Or
+from app.filters.parse import Filter, parse_filter
 from tests.api.filter_cases import VALUES_OF, nodes, shared_table
 from tests.api.gadgets import FIELDS, GADGETS
 
@@ -55,9 +55,9 @@ def mentions_exists(node: Node) -> bool:
 
 @given(node=nodes.filter(lambda node: not mentions_exists(node)))
 def test_the_three_syntaxes_agree(node: Node):
-    in_json = parse_filter(MultiDict([("filter", json.dumps(node.canonical()))]))
-    in_text = parse_filter(MultiDict([("filter", as_text(node))]))
-    in_brackets = parse_filter(MultiDict([as_sdk_brackets(node)]))
+    in_json = parse_filter(MultiDict([("filter", json.dumps(node.canonical()))]).to_dict(flat=False))
+    in_text = parse_filter(MultiDict([("filter", as_text(node))]).to_dict(flat=False))
+    in_brackets = parse_filter(MultiDict([as_sdk_brackets(node)]).to_dict(flat=False))
 
     assert in_json == in_text == in_brackets == Filter(node)
 
@@ -108,7 +108,7 @@ any_criteria = st.recursive(
 def run(session: Session, args: list[tuple[str, str]]) -> None:
     """Take the filter as far as it goes: all the way into the database, if it is not refused."""
     try:
-        found = parse_filter(MultiDict(args))
+        found = parse_filter(MultiDict(args).to_dict(flat=False))
         wanted = found.compile(FIELDS) if found else None
     except BadFilter:
         return

@@ -5,13 +5,14 @@ from sqlalchemy import Integer, column
 from sqlalchemy.dialects.postgresql import JSONB
 from werkzeug.datastructures import MultiDict
 
-from app.api.filter_ast import Operator, compare
-from app.api.filters import BadFilter, Fields, Filter, parse_filter
+from app.filters.ast import BadFilter, Operator, compare
+from app.filters.fields import Fields
+from app.filters.parse import Filter, parse_filter
 from tests.api.gadgets import GADGETS, ids_of
 
 
 def understood(*args: tuple[str, str], **options: Any) -> Any:
-    found = parse_filter(MultiDict(args), **options)
+    found = parse_filter(MultiDict(args).to_dict(flat=False), **options)
     return found.canonical() if found else None
 
 

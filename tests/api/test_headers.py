@@ -13,10 +13,10 @@ from flask import Flask, Response, g
 from flask.testing import FlaskClient
 from structlog.contextvars import get_contextvars
 
-from app.api.failures import register_failures
-from app.api.headers import add_headers
 from app.config import Settings
 from app.errors import Forbidden, TooManyRequests, Unauthorized
+from app.http.error_handlers import register_failures
+from app.http.headers import add_headers
 from app.logs import configure_logs, get_logger
 from tests.factories import make_fileset, make_workspace
 

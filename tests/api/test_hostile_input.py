@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 from werkzeug.test import TestResponse
 
-from app.api.app import all_routes
+from app.api.application import all_routes
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
 from tests import factories

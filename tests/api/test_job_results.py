@@ -14,14 +14,14 @@ from werkzeug.http import parse_options_header
 from app.access.authorize import Actor
 from app.access.permissions import Permission
 from app.access.principal import Principal
-from app.api.endpoint import Call
-from app.api.job_results import NewResult, declare_result, download_result
+from app.api.jobs.results import NewResult, declare_result, download_result
 from app.context import Context
 from app.errors import Forbidden
+from app.http.route import RequestContext
 from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Job, Workspace
 from app.services.job_results import note
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from tests.factories import make_binding, make_fileset, make_job, make_workspace
 
 RESULTS = "/apis/jobs/v2/workspaces/ml-team/jobs/train/results"
@@ -217,7 +217,7 @@ def test_a_token_for_jobs_alone_reads_what_jobs_have_left_and_no_other_file(
 
     def download(result: str, *scopes: str) -> bytes:
         ann = Actor(Principal("ann", scopes=frozenset(scopes)), Permission.JOBS_READ)
-        response = download_result(Call(context, ann, session), "ml-team", "train", result)
+        response = download_result(RequestContext(context, ann, session), "ml-team", "train", result)
         return b"".join(response.response)
 
     assert download("score", "jobs:read") == b"0.9"
@@ -253,8 +253,8 @@ def test_an_artifact_elsewhere_is_reached_only_by_those_who_may_read_there(
     session.commit()
     new = NewResult(artifact_url="other/data#a", artifact_storage_type="fileset")
 
-    def call(person: str, permission: Permission) -> Call:
-        return Call(context, Actor(Principal(person), permission), session)
+    def call(person: str, permission: Permission) -> RequestContext:
+        return RequestContext(context, Actor(Principal(person), permission), session)
 
     with pytest.raises(Forbidden):
         declare_result(call("ann", Permission.JOBS_REPORT), "ml-team", "train", "theirs", new)

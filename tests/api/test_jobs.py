@@ -15,7 +15,7 @@ from app.context import Context
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, Workspace
 from app.profiles import ExecutionProfile
-from app.runtime.jobs import remove_ended
+from app.services.job_removal import remove_ended
 from tests.factories import make_fileset, make_job, make_project, make_workspace
 from tests.support.bell import RecordingBell
 from tests.support.hasty_store import HastyStore

@@ -12,11 +12,11 @@ from flask.testing import FlaskClient
 from pydantic import BaseModel
 
 from app import create_app
-from app.api.app import all_routes
-from app.api.rate_limit import WriteLimit
+from app.api.application import all_routes
 from app.config import Settings
 from app.context import Context
 from app.errors import TooManyRequests
+from app.http.rate_limit import WriteLimit
 from devstack.processes import free_port
 from devstack.servers import EmbeddedValkey
 from tests.factories import make_fileset, make_workspace

@@ -7,8 +7,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
-from app.api.filters import parse_filter, parse_sort
-from app.api.paging import MAX_PAGE, ListQuery, Page, paginate
+from app.filters.parse import parse_filter
+from app.filters.sort import parse_sort
+from app.http.paging import MAX_PAGE, ListQuery, Page, paginate
 from tests.api.gadgets import FIELDS, GADGETS, ROWS
 
 TOTAL = len(ROWS)
@@ -26,7 +27,7 @@ def page_of(session: Session, statement: Select[Any], *, page: int, page_size: i
 
 
 def test_the_envelope_is_exactly_the_published_one(gadgets: Session):
-    found = parse_filter(MultiDict({"filter": "weight:5"}))
+    found = parse_filter(MultiDict({"filter": "weight:5"}).to_dict(flat=False))
     assert found
     statement = by_id().where(found.compile(FIELDS))
 

@@ -7,8 +7,9 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 
 from app import clock, create_app
-from app.cleanup import control, tending
+from app.cleanup import control
 from app.context import Context
+from app.maintenance import sweep
 
 
 @pytest.fixture
@@ -34,15 +35,15 @@ def test_a_server_with_its_database_is_ready(client: FlaskClient) -> None:
 def test_the_status_is_healthy_only_while_somebody_sweeps(client: FlaskClient, context: Context) -> None:
     assert client.get("/status").json["status"] == "degraded"
 
-    tending.sweep(context, now=clock.now())
+    sweep.sweep(context, now=clock.now())
     assert client.get("/status").json["status"] == "healthy"
 
-    tending.sweep(context, now=clock.now() - timedelta(minutes=5))
+    sweep.sweep(context, now=clock.now() - timedelta(minutes=5))
     assert client.get("/status").json["controllers"]["status"]["workspace_cleanup_sweep"] is False
 
 
 def test_a_pause_is_no_secret(client: FlaskClient, context: Context, session) -> None:
-    tending.sweep(context, now=clock.now())
+    sweep.sweep(context, now=clock.now())
     control.set_paused(session, paused=True, actor="root", now=clock.now())
     session.commit()
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 
-from app.cleanup import plan
+from app.cleanup import requests
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Finished, Idle, Outcome, Postponed
 from app.context import Context
@@ -43,7 +43,7 @@ def delete(context: Context) -> Callable[[str], UUID]:
 
     def request(name: str) -> UUID:
         with session_scope(context.sessions) as session:
-            return plan.request_deletion(session, context, trusted("ann@example.com"), name).id
+            return requests.request_deletion(session, context, trusted("ann@example.com"), name).id
 
     return request
 

@@ -8,12 +8,13 @@ from threading import Thread
 import pytest
 from sqlalchemy import select, text, update
 
-from app.cleanup import control, plan, tending
+from app.cleanup import control, operations, preview, requests
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Idle
 from app.db import connect, session_scope, sessions_of
 from app.errors import NameTaken, NotFound, Protected, WrongState
 from app.lifecycle import DeletionState, WorkspaceState
+from app.maintenance import sweep
 from app.models import CleanupControl, Deletion, DeletionEvent, RoleBinding, Workspace
 from app.services.workspaces import create_workspace, readable_workspace, writable_workspace
 from tests import factories
@@ -46,7 +47,7 @@ def test_nothing_is_revoked_when_the_request_rolls_back(session, context, bell):
     session.commit()
 
     with context.sessions() as doomed:
-        plan.request_deletion(doomed, context, ANN, "ml-team")
+        requests.request_deletion(doomed, context, ANN, "ml-team")
         doomed.rollback()
 
     session.expire_all()
@@ -67,7 +68,7 @@ def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session
 
     def ask():
         with session_scope(impatient.sessions) as asking:
-            plan.request_deletion(asking, impatient, ANN, "ml-team")
+            requests.request_deletion(asking, impatient, ANN, "ml-team")
 
     waits = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '0.5 s'"
@@ -135,7 +136,7 @@ def test_a_protected_workspace_cannot_be_deleted_until_the_protection_is_gone(se
         delete("ml-team")
 
     with session_scope(context.sessions) as other:
-        plan.set_protection(other, ANN, "ml-team", is_protected=False)
+        operations.set_protection(other, ANN, "ml-team", is_protected=False)
 
     assert the(session, delete("ml-team")).workspace_id == workspace.id
 
@@ -151,7 +152,7 @@ def test_a_restored_workspace_is_as_before_and_gives_back_exactly_the_roles_it_t
     deletion_id = delete("ml-team")
 
     with session_scope(context.sessions) as other:
-        plan.restore(other, ANN, other.get_one(Deletion, deletion_id))
+        operations.restore(other, ANN, other.get_one(Deletion, deletion_id))
 
     assert readable_workspace(session, ANN, "ml-team").id == workspace.id
     assert factories.rows_of(session, workspace.id) == held | {"role_bindings": held["role_bindings"] + 1}
@@ -171,7 +172,7 @@ def test_nothing_is_restored_once_destruction_has_begun(session, context, delete
     run_slice(context, deletion_id, owner="w", now=clock.now)
 
     with pytest.raises(WrongState, match="begun"), session_scope(context.sessions) as other:
-        plan.restore(other, ANN, other.get_one(Deletion, deletion_id))
+        operations.restore(other, ANN, other.get_one(Deletion, deletion_id))
 
     assert the(session, deletion_id).state is DeletionState.DELETING
 
@@ -184,9 +185,9 @@ def test_a_taken_name_needs_another_to_restore_under(session, context, delete):
     session.commit()
 
     with pytest.raises(NameTaken), session_scope(context.sessions) as other:
-        plan.restore(other, ANN, other.get_one(Deletion, deletion_id))
+        operations.restore(other, ANN, other.get_one(Deletion, deletion_id))
     with session_scope(context.sessions) as other:
-        plan.restore(other, ANN, other.get_one(Deletion, deletion_id), name="ml-team-old")
+        operations.restore(other, ANN, other.get_one(Deletion, deletion_id), name="ml-team-old")
 
     assert readable_workspace(session, ANN, "ml-team").id == successor.id
     assert readable_workspace(session, ANN, "ml-team-old").id == workspace.id
@@ -207,7 +208,7 @@ def test_a_pause_stops_destruction_but_not_revocation(session, context, delete, 
     assert outcome == Idle("destruction is paused")
     assert binding.revoked_at is not None
     assert factories.rows_of(session, workspace.id) == {"projects": 1, "role_bindings": 1}
-    assert tending.sweep(context, now=clock.now()).rang == 0
+    assert sweep.sweep(context, now=clock.now()).rang == 0
 
 
 def test_a_burst_of_deletions_pauses_destruction_and_says_so(session, context, delete, settings):
@@ -277,7 +278,7 @@ def test_a_preview_counts_and_destroys_nothing(session, context):
     workspace = factories.make_workspace(session)
     held = factories.fill(session, context.store, workspace)
 
-    preview = plan.preview(session, ANN, "ml-team")
+    foreseen = preview.preview(session, ANN, "ml-team")
 
-    assert preview.remaining == held
+    assert foreseen.remaining == held
     assert factories.rows_of(session, workspace.id) == held

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, Engine, select, update
 
-from app.cleanup import control, plan, tending
+from app.cleanup import control, operations, requests
 from app.cleanup.engine import run_slice
 from app.cleanup.failures import WHOLE_KIND
 from app.config import Settings
@@ -34,9 +34,10 @@ from app.context import Context
 from app.db import session_scope
 from app.errors import Conflict, NotFound
 from app.lifecycle import DeletionState, DeploymentStatus, JobStatus
+from app.maintenance import sweep
 from app.models import Deletion, Deployment, Job, RoleBinding, Workspace
 from app.services.workspaces import create_workspace, seed, writable_workspace
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from tests import factories
 from tests.cleanup.conftest import FakeClock, FaultyStore
 from tests.cleanup.interleaving import OWNER, SimulatedWorker
@@ -207,7 +208,7 @@ class Cascade(RuleBasedStateMachine):
 
     def _sweep(self) -> set[UUID]:
         before, ringing_before = self.now, len(self.bell.rung)
-        tending.sweep(self.context, now=self.clock.now())
+        sweep.sweep(self.context, now=self.clock.now())
         self._look()
         facts = [message.facts for message in self.bell.rung[ringing_before:]]
         rung = {UUID(one["deletion_id"]) for one in facts if "deletion_id" in one}
@@ -231,7 +232,7 @@ class Cascade(RuleBasedStateMachine):
         workspace_id = self._active(name)
         try:
             with session_scope(self.context.sessions) as session:
-                deletion = plan.request_deletion(session, self.context, ANN, name)
+                deletion = requests.request_deletion(session, self.context, ANN, name)
         except NotFound:
             assert workspace_id is None
             assert not self._living(name)
@@ -274,7 +275,7 @@ class Cascade(RuleBasedStateMachine):
         may = may and not self._active(before.workspace_name)
         try:
             with session_scope(self.context.sessions) as session:
-                plan.restore(session, ANN, session.get_one(Deletion, before.id))
+                operations.restore(session, ANN, session.get_one(Deletion, before.id))
         except Conflict:
             assert not may
             return
@@ -296,13 +297,13 @@ class Cascade(RuleBasedStateMachine):
             with session_scope(self.context.sessions) as session:
                 deletion = session.get_one(Deletion, deletion_id)
                 if remedy == "retry":
-                    plan.reopen(session, self.context, ANN, deletion, event="retried")
+                    operations.reopen(session, self.context, ANN, deletion, event="retried")
                     return
                 chosen = {}
                 if remedy == "skip" and skippable:
                     failure = skippable[which % len(skippable)]
                     chosen = {"kind": failure.kind, "resource_id": failure.resource_id}
-                plan.skip(session, self.context, ANN, deletion, reason="ticket 7", **chosen)
+                operations.skip(session, self.context, ANN, deletion, reason="ticket 7", **chosen)
         except NotFound:
             assert not skippable
 

@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import select, update
 from uuid_utils.compat import uuid7
 
-from app.cleanup import plan, tending
+from app.cleanup import operations
 from app.cleanup.outcomes import Failed, Finished
 from app.db import session_scope
 from app.lifecycle import DeletionState, DeploymentStatus, WorkspaceState
+from app.maintenance import orphan_scan, sweep
 from app.models import CleanupControl, Deletion, DeletionEvent, Deployment, Workspace
 from tests import factories
 from tests.cleanup.conftest import the
@@ -34,7 +35,7 @@ def test_the_sweep_rings_for_a_deletion_whose_ring_was_lost(session, context, de
     deletion_id = delete("ml-team")
     bell.rung.clear()
 
-    swept = tending.sweep(context, now=clock.now())
+    swept = sweep.sweep(context, now=clock.now())
 
     assert swept.rang == 1
     [ring] = bell.rung
@@ -47,12 +48,12 @@ def test_the_sweep_does_not_ring_again_while_its_ring_is_in_the_queue(session, c
     factories.make_workspace(session)
     session.commit()
     delete("ml-team")
-    tending.sweep(context, now=clock.now())
+    sweep.sweep(context, now=clock.now())
 
     clock.pass_(10)
-    assert tending.sweep(context, now=clock.now()).rang == 0
+    assert sweep.sweep(context, now=clock.now()).rang == 0
     clock.pass_(10)
-    assert tending.sweep(context, now=clock.now()).rang == 1
+    assert sweep.sweep(context, now=clock.now()).rang == 1
 
 
 def test_the_sweep_leaves_alone_what_a_worker_holds_and_takes_what_it_lost(session, context, delete, clock):
@@ -62,9 +63,9 @@ def test_the_sweep_leaves_alone_what_a_worker_holds_and_takes_what_it_lost(sessi
     session.execute(update(Deletion).values(lease_owner="w", lease_until=clock.now() + timedelta(seconds=60)))
     session.commit()
 
-    assert tending.sweep(context, now=clock.now()).rang == 0
+    assert sweep.sweep(context, now=clock.now()).rang == 0
     clock.pass_(61)
-    assert tending.sweep(context, now=clock.now()).rang == 1
+    assert sweep.sweep(context, now=clock.now()).rang == 1
     assert the(session, deletion_id).lease_owner == "w", "the sweep rings; only a claim takes"
 
 
@@ -79,9 +80,9 @@ def test_a_failed_deletion_is_tried_again_in_rounds_and_then_left_to_a_person(
         assert deletion.next_reattempt_at is not None
         waits.append((deletion.next_reattempt_at - clock.now()).total_seconds())
         clock.at = deletion.next_reattempt_at - timedelta(seconds=1)
-        assert tending.sweep(context, now=clock.now()).reattempted == 0
+        assert sweep.sweep(context, now=clock.now()).reattempted == 0
         clock.pass_(1)
-        assert tending.sweep(context, now=clock.now()).reattempted == 1
+        assert sweep.sweep(context, now=clock.now()).reattempted == 1
         assert the(session, deletion_id).state is DeletionState.DELETING
         assert session.scalars(select(Workspace.state).where(Workspace.name == "ml-team")).all() == [
             WorkspaceState.DELETING
@@ -97,7 +98,7 @@ def test_a_re_attempt_finishes_once_the_cause_is_gone(session, context, delete, 
     faulty.faults.clear()
     clock.pass_(601)
 
-    tending.sweep(context, now=clock.now())
+    sweep.sweep(context, now=clock.now())
 
     assert isinstance(drive(deletion_id)[-1], Finished)
     events = select(DeletionEvent.actor).where(DeletionEvent.event == "reattempted")
@@ -109,7 +110,7 @@ def test_reopening_leaves_failures_that_are_not_due_alone(session, context, dele
 
     clock.pass_(500)
 
-    assert tending.sweep(context, now=clock.now()).reattempted == 0
+    assert sweep.sweep(context, now=clock.now()).reattempted == 0
     assert the(session, deletion_id).state is DeletionState.FAILED
 
 
@@ -121,10 +122,10 @@ def test_the_sweep_removes_a_deployment_that_was_shown_as_deleted_long_enough(se
     session.commit()
 
     clock.pass_(29)
-    tending.sweep(context, now=clock.now())
+    sweep.sweep(context, now=clock.now())
     assert session.scalars(select(Deployment.name)).all() == ["chat"]
     clock.pass_(1)
-    tending.sweep(context, now=clock.now())
+    sweep.sweep(context, now=clock.now())
 
     assert session.scalars(select(Deployment.name)).all() == []
 
@@ -133,15 +134,15 @@ def test_the_audit_is_content_with_what_belongs_to_somebody(session, context, cl
     workspace = factories.make_workspace(session)
     factories.fill(session, context.store, workspace)
 
-    assert tending.audit(context, now=clock.now()).startswith("no orphans in 1 stored workspaces")
+    assert orphan_scan.audit(context, now=clock.now()).startswith("no orphans in 1 stored workspaces")
 
 
 def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, context, clock):
     gone = uuid7()
     context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
 
-    with pytest.raises(tending.OrphansFound, match=str(gone)):
-        tending.audit(context, now=clock.now())
+    with pytest.raises(orphan_scan.OrphansFound, match=str(gone)):
+        orphan_scan.audit(context, now=clock.now())
 
 
 def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, context, clock, monkeypatch):
@@ -154,9 +155,9 @@ def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, co
     monkeypatch.setattr(context.store, "collect_staging", refuse)
 
     with pytest.raises(
-        tending.OrphansFound, match=f"could not be collected: PermissionError: held; .*{gone}"
+        orphan_scan.OrphansFound, match=f"could not be collected: PermissionError: held; .*{gone}"
     ):
-        tending.audit(context, now=clock.now())
+        orphan_scan.audit(context, now=clock.now())
 
 
 def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, delete, drive, faulty, clock):
@@ -167,10 +168,12 @@ def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, 
     deletion_id = delete("ml-team")
     drive(deletion_id)
     with session_scope(context.sessions) as other:
-        plan.skip(other, context, trusted("root"), other.get_one(Deletion, deletion_id), reason="ticket 7")
+        operations.skip(
+            other, context, trusted("root"), other.get_one(Deletion, deletion_id), reason="ticket 7"
+        )
     assert isinstance(drive(deletion_id)[-1], Finished)
 
-    assert tending.audit(context, now=clock.now()).startswith("no orphans")
+    assert orphan_scan.audit(context, now=clock.now()).startswith("no orphans")
 
 
 def test_the_audit_collects_uploads_that_were_abandoned(session, context, clock, tmp_path):
@@ -183,4 +186,4 @@ def test_the_audit_collects_uploads_that_were_abandoned(session, context, clock,
             os.utime(path, (old, old))
     context.store.stage(workspace.id, uuid7(), "b", [b"fresh"])
 
-    assert tending.audit(context, now=clock.now()).endswith("1 abandoned uploads collected")
+    assert orphan_scan.audit(context, now=clock.now()).endswith("1 abandoned uploads collected")

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.models import Fileset
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from tests.faults.world import EACH, QUICK, RING_LOST_S, WORK_S, Tenant, World, seconds_since
 from tests.support.figures import Within
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3

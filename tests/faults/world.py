@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.cleanup.kinds import KINDS
 from app.config import Settings
 from app.models import Workspace
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from tests.factories import fill, make_workspace, rows_of
 from tests.support.stack import Part, Stack
 

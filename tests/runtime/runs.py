@@ -15,10 +15,10 @@ from app.context import Context
 from app.db import session_scope
 from app.lifecycle import JobStatus
 from app.models import Job, JobLog, Workspace
-from app.runtime import jobs
+from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
-from app.runtime.leftovers import kill_leftovers, leftovers
-from app.runtime.workdir import WorkDirectory
+from app.runtime.processes.leftovers import kill_leftovers, leftovers
+from app.runtime.processes.workdir import WorkDirectory
 from tests.factories import make_fileset, make_job, make_workspace
 
 QUICK: dict[str, Any] = {"runtime_poll_seconds": 0.05, "stop_grace_seconds": 0.5, "runtime_lease_seconds": 5}
@@ -71,7 +71,7 @@ class Run:
         return self
 
     def _supervise(self) -> None:
-        self.told = jobs.supervise(self.context, self.job_id, stopping=self.stopping)
+        self.told = supervisor.supervise(self.context, self.job_id, stopping=self.stopping)
 
     def end(self, *, timeout_s: float = 30) -> Job:
         """The job, once its supervisor has returned."""

@@ -19,12 +19,12 @@ from app.db import connect, sessions_of
 from app.lifecycle import JobStatus
 from app.models import Job
 from app.profiles import ExecutionProfile
-from app.runtime.attempt import STOPPED
-from app.runtime.held import Held
-from app.runtime.joblog import LogWriter
+from app.runtime.jobs.attempt import STOPPED
+from app.runtime.jobs.log import LogWriter
 from app.runtime.lease import LeaseLost
-from app.runtime.leftovers import leftovers
-from app.runtime.workdir import WorkDirectory
+from app.runtime.leased_row import Held
+from app.runtime.processes.leftovers import leftovers
+from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
 
@@ -133,7 +133,7 @@ def test_what_is_printed_can_be_read_while_the_job_runs(session: Session, contex
 def test_a_job_ends_although_somebody_else_holds_its_output(
     session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.runtime.attempt._DRAIN_S", 0.5)
+    monkeypatch.setattr("app.runtime.jobs.attempt._DRAIN_S", 0.5)
     job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done"))
 
     with supervised(context, job_id) as run:
@@ -361,7 +361,7 @@ def test_a_job_over_a_limit_is_stopped_and_says_which(
     more: dict[str, Any],
     message: str,
 ) -> None:
-    monkeypatch.setattr("app.runtime.joblog._LOOK_S", 0.1)  # often, within the time that it may be silent
+    monkeypatch.setattr("app.runtime.jobs.log._LOOK_S", 0.1)  # often, within the time that it may be silent
     job_id = submit(session, step(STUBBORN + "sleep 60", **more))
 
     with supervised(context, job_id, **limits) as run:

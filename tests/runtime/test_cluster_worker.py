@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.config import Settings
-from app.runtime import hosts_of
+from app.runtime.hosts.startup import hosts_of
 from tests.runtime.test_worker import SETTINGS, WORKSPACES
 from tests.support.kube_api import KubeApi
 from tests.support.stack import Stack

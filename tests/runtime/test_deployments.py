@@ -27,13 +27,13 @@ from app.context import Context
 from app.db import session_scope
 from app.lifecycle import DeploymentStatus, WorkspaceState
 from app.models import Deployment, DeploymentConfig, Workspace
-from app.runtime import deployments
+from app.runtime.deployments import supervisor
+from app.runtime.deployments.backends.subprocess import SubprocessRuntime
+from app.runtime.deployments.contract import Wanted
 from app.runtime.lease import Runner
-from app.runtime.leftovers import MARK, kill_leftovers, leftovers
-from app.runtime.process import Process
-from app.runtime.runtimes import Wanted
-from app.runtime.subprocess_runtime import SubprocessRuntime
-from app.runtime.workdir import WorkDirectory
+from app.runtime.processes.leftovers import MARK, kill_leftovers, leftovers
+from app.runtime.processes.process import Process
+from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
@@ -107,7 +107,7 @@ class Serving:
         return self
 
     def _supervise(self) -> None:
-        self.told = deployments.supervise(self.context, self.id, stopping=self.stopping)
+        self.told = supervisor.supervise(self.context, self.id, stopping=self.stopping)
 
     def end(self) -> Deployment:
         """The row, once the supervisor has returned."""
@@ -329,7 +329,7 @@ def test_a_host_that_is_out_of_something_is_tried_again_until_the_start_has_take
     def short_of_files(*args: Any, **options: Any) -> Process:
         if is_over.is_set():
             return start(*args, **options)
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/srv/keeper.py")
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/srv/reaper.py")
 
     monkeypatch.setattr(Process, "start", short_of_files)
     serving = serve(deploy(session), deployment_start_seconds=30 if does_pass else 1)
@@ -533,7 +533,7 @@ def test_a_runner_that_wakes_up_after_it_was_given_up_as_lost_ends_its_server_an
 
     # In one transaction, or the runner would renew its lease between the two.
     session.execute(update(Deployment).values(lease_until=clock.now() - timedelta(seconds=1)))
-    assert deployments.mark_lost(session, now=clock.now()) == 1
+    assert supervisor.mark_lost(session, now=clock.now()) == 1
     session.commit()
 
     lost = serving.end()
@@ -553,7 +553,7 @@ def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
     session.get_one(Deployment, deployment_id).lease_until = clock.now() - timedelta(seconds=1)
     session.commit()
 
-    assert deployments.mark_lost(session, now=clock.now()) == 1
+    assert supervisor.mark_lost(session, now=clock.now()) == 1
     session.commit()
 
     row = session.get_one(Deployment, deployment_id, populate_existing=True)
@@ -611,10 +611,10 @@ def test_what_waits_for_nothing_is_left_as_it_is(
     session.get_one(Deployment, deployment_id).status = status
     session.commit()
 
-    told = deployments.supervise(context, deployment_id, stopping=Event())
+    told = supervisor.supervise(context, deployment_id, stopping=Event())
 
     assert told == f"version 1 {status}, nothing to do"
-    assert deployments.supervise(context, uuid7(), stopping=Event()) == "gone, nothing to do"
+    assert supervisor.supervise(context, uuid7(), stopping=Event()) == "gone, nothing to do"
 
 
 def test_a_long_stay_in_one_status_is_one_line_of_its_history(session: Session, serve: Serve) -> None:

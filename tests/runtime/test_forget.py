@@ -13,7 +13,8 @@ from app.cli import runtime
 from app.context import Context
 from app.lifecycle import JOB_TERMINAL, DeploymentStatus, JobStatus
 from app.models import Deployment, Job
-from app.runtime import jobs, unsupervised
+from app.runtime.jobs import supervisor
+from app.runtime.sweep import unsupervised
 from tests.factories import make_deployment, make_job, make_workspace
 
 LAPSED: dict[str, Any] = {"host": "gone", "runner": "7@1.00", "fence": 3, "lease_until": clock.now()}
@@ -75,11 +76,11 @@ def test_a_deployment_of_a_host_that_is_given_up_waits_for_another_or_is_deleted
 
 def test_a_job_that_was_to_be_deleted_can_go_then(session: Session, context: Context) -> None:
     job = put(session, Job, JobStatus.ERROR, MARKED, delete_requested_at=clock.now())
-    assert jobs.supervise(context, job.id, stopping=Event()).endswith("supervised on host 'gone'")
+    assert supervisor.supervise(context, job.id, stopping=Event()).endswith("supervised on host 'gone'")
 
     assert forget(context).exit_code == 0
 
-    assert jobs.supervise(context, job.id, stopping=Event()).endswith("removed, as requested")
+    assert supervisor.supervise(context, job.id, stopping=Event()).endswith("removed, as requested")
 
 
 @pytest.mark.parametrize("model", MODELS)

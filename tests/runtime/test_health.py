@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from app.runtime.health import trouble_with
+from app.runtime.deployments.backends.health import trouble_with
 
 Answer = Callable[[socket.socket, Event], None]
 

@@ -18,10 +18,13 @@ from app.cleanup.kinds.jobs import KIND
 from app.context import Context
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog
-from app.runtime import jobs, left_on, unsupervised
+from app.runtime.hosts.startup import left_on
+from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
-from app.runtime.workdir import WorkDirectory
-from app.storage import Unfinished
+from app.runtime.processes.workdir import WorkDirectory
+from app.runtime.sweep import unsupervised
+from app.services import job_removal
+from app.storage.blob_store import Unfinished
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.runtime.runs import dead_runner, tuned
 from tests.support.bell import RecordingBell
@@ -35,7 +38,7 @@ STOPPING.set()
 
 
 def ring(context: Context, job_id: UUID) -> str:
-    return jobs.supervise(context, job_id, stopping=STOPPING)
+    return supervisor.supervise(context, job_id, stopping=STOPPING)
 
 
 def find(session: Session, job_id: UUID) -> Job | None:
@@ -66,7 +69,7 @@ def test_what_needs_no_process_is_confirmed_at_once_in_a_workspace_of_any_state(
     ring(context, job.id)
     ring(context, job.id)
 
-    assert status_of(session, job.id) is jobs.CONFIRMED.get(before, before)
+    assert status_of(session, job.id) is supervisor.CONFIRMED.get(before, before)
 
 
 @pytest.mark.parametrize("state", [WorkspaceState.DELETING, WorkspaceState.FAILED])
@@ -75,7 +78,7 @@ def test_nothing_is_started_in_a_workspace_that_is_being_deleted(
 ) -> None:
     job = put(session, JobStatus.CREATED, state=state)
 
-    told = jobs.supervise(context, job.id, stopping=Event())
+    told = supervisor.supervise(context, job.id, stopping=Event())
 
     assert told == "stays created, its workspace is being deleted"
     assert find(session, job.id).host is None
@@ -86,7 +89,7 @@ def test_where_no_process_may_be_started_a_job_ends_with_the_reason(
 ) -> None:
     job = put(session, JobStatus.PENDING)
 
-    jobs.supervise(tuned(context, subprocess_provider="off"), job.id, stopping=Event())
+    supervisor.supervise(tuned(context, subprocess_provider="off"), job.id, stopping=Event())
 
     ended = find(session, job.id)
     assert (ended.status, ended.host) == (JobStatus.ERROR, None)
@@ -118,7 +121,7 @@ def test_a_job_whose_runner_has_gone_silent_is_an_error_and_its_host_stays_on_re
     alive = make_job(session, home, "alive", before, **ELSEWHERE, lease_until=clock.now() + QUIET)
     session.commit()
 
-    assert jobs.mark_lost(session, now=clock.now()) == 1
+    assert supervisor.mark_lost(session, now=clock.now()) == 1
     session.commit()
 
     found = find(session, lost.id)
@@ -161,7 +164,7 @@ def test_a_runner_in_another_container_of_the_same_host_name_is_given_the_time_o
     job = put(session, JobStatus.ACTIVE, **away, lease_until=clock.now() + QUIET)
 
     assert ring(context, job.id) == f"active, supervised on host '{runner.host}'"
-    assert jobs.mark_lost(session, now=clock.now() + QUIET) == 1
+    assert supervisor.mark_lost(session, now=clock.now() + QUIET) == 1
     session.commit()
     ring(context, job.id)
 
@@ -219,7 +222,7 @@ def test_a_job_to_be_deleted_stays_while_processes_of_it_may_be_alive_on_a_host(
 ) -> None:
     job = put(session, JobStatus.ERROR, delete_requested_at=clock.now(), host="elsewhere")
 
-    assert not jobs.remove_ended(context, job.id)
+    assert not job_removal.remove_ended(context, job.id)
 
     assert status_of(session, job.id) is JobStatus.ERROR
 
@@ -282,8 +285,8 @@ def test_the_sweep_rings_for_exactly_the_jobs_for_which_a_ring_does_something(
     job = put(session, status, state=state, delete_requested_at=delete_requested_at, updated_at=LONG_AGO)
     is_active = state is WorkspaceState.ACTIVE
     expected = (
-        status in jobs.CONFIRMED
-        or (is_active and status in jobs.TAKEN_UP)
+        status in supervisor.CONFIRMED
+        or (is_active and status in supervisor.TAKEN_UP)
         or (is_active and status in JOB_TERMINAL and delete_requested_at is not None)
     )
 

@@ -18,8 +18,8 @@ from app.config import Settings
 from app.context import Context
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig
-from app.runtime.kubernetes_runtime import KubernetesRuntime
-from app.runtime.runtimes import Observed, Unservable, Wanted
+from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime
+from app.runtime.deployments.contract import Observed, Unservable, Wanted
 from tests.runtime.runs import QUICK, tuned, wait_until
 from tests.runtime.test_deployments import Serving, deploy
 from tests.support.kube_api import KubeApi, Refused

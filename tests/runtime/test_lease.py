@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, Job
-from app.runtime import deployments, jobs
+from app.runtime.deployments import supervisor as deployments
+from app.runtime.jobs import supervisor as jobs
 from app.runtime.lease import LeaseLost, renew, write
 from tests.factories import make_deployment, make_job, make_workspace
 

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app import clock
-from app.cleanup import tending
 from app.context import Context
 from app.lifecycle import DeletionState, DeploymentStatus, FailureClass
+from app.maintenance import orphan_scan
 from app.models import Deletion, DeletionFailure, Deployment
 from tests.runtime.runs import tuned, wait_until
 from tests.runtime.test_kubernetes import left_serving
@@ -28,7 +28,7 @@ def api() -> Iterator[KubeApi]:
 
 def audit(context: Context, api: KubeApi, **settings: Any) -> str:
     chosen = {"deployment_runtime": "kubernetes", "kubernetes_api_url": api.url, **settings}
-    return tending.audit(tuned(context, **chosen), now=clock.now())
+    return orphan_scan.audit(tuned(context, **chosen), now=clock.now())
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def test_what_no_deployment_is_said_to_have_there_is_named_and_left_alone(
     before = dict(api.objects)
 
     with pytest.raises(
-        tending.OrphansFound, match=f"1 servers are in the cluster .*: default/ws-{served.hex}$"
+        orphan_scan.OrphansFound, match=f"1 servers are in the cluster .*: default/ws-{served.hex}$"
     ):
         audit(context, api)
 
     assert api.objects == before
     api.remove("deployments")
-    with pytest.raises(tending.OrphansFound, match=f"default/ws-{served.hex}$"):
+    with pytest.raises(orphan_scan.OrphansFound, match=f"default/ws-{served.hex}$"):
         audit(context, api)  # its Service is something too
     api.remove("services")
     assert audit(context, api).startswith("no orphans")
@@ -118,7 +118,7 @@ def test_it_is_looked_for_wherever_deployments_are_whichever_namespace_is_set_by
     }
 
     for runtime in ("kubernetes", "subprocess"):
-        with pytest.raises(tending.OrphansFound, match=r"default/ws-stray$"):
+        with pytest.raises(orphan_scan.OrphansFound, match=r"default/ws-stray$"):
             audit(context, api, kubernetes_namespace="other", deployment_runtime=runtime)
 
 
@@ -152,7 +152,7 @@ def test_a_cluster_that_cannot_be_asked_is_told_and_hides_nothing_else(
     context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
     api.failure = Refused(403, "Forbidden", "may not list")
 
-    with pytest.raises(tending.OrphansFound) as found:
+    with pytest.raises(orphan_scan.OrphansFound) as found:
         audit(context, api)
 
     assert str(gone) in str(found.value)

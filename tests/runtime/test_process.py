@@ -15,9 +15,9 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
-from app.runtime.keeper import children
-from app.runtime.leftovers import kill_leftovers, leftovers
-from app.runtime.process import Process
+from app.runtime.processes.leftovers import kill_leftovers, leftovers
+from app.runtime.processes.process import Process
+from app.runtime.processes.reaper import children
 from tests.runtime.runs import wait_until
 from tests.support.processes import is_alive
 
@@ -244,7 +244,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from uuid import UUID
-from app.runtime.process import Process
+from app.runtime.processes.process import Process
 script = "trap '' TERM; (setsid sleep 1000 &) ; echo ready; while :; do sleep 1; done"
 process = Process.start(["sh", "-c", script], run=UUID(sys.argv[1]),
                         environment={"PATH": "/usr/bin:/bin"}, directory=Path("."), grace_s=0.3)
@@ -294,8 +294,8 @@ HOST = """
 import subprocess, sys, time
 from pathlib import Path
 from uuid import UUID
-from app.runtime.leftovers import adopt_orphans
-from app.runtime.process import Process
+from app.runtime.processes.leftovers import adopt_orphans
+from app.runtime.processes.process import Process
 adopt_orphans()
 run, token = UUID(sys.argv[1]), sys.argv[2]
 def start(script, run=run):
@@ -336,8 +336,8 @@ def test_what_kills_its_keeper_and_sheds_its_mark_is_adopted_and_killed(run: UUI
 def test_a_command_that_stops_its_keeper_is_ended_all_the_same(
     start: Start, run: UUID, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr("app.runtime.process._START_S", 1.0)
-    monkeypatch.setattr("app.runtime.process._LATE_S", 0.2)
+    monkeypatch.setattr("app.runtime.processes.process._START_S", 1.0)
+    monkeypatch.setattr("app.runtime.processes.process._LATE_S", 0.2)
     wait = "sleep 0.3; " if when == "later" else ""
     try:
         process = start("sh", "-c", f"{wait}kill -STOP $PPID; sleep 1000", grace_s=0.1)
@@ -367,8 +367,8 @@ WALKED = """
 import sys, time
 from pathlib import Path
 from uuid import UUID
-from app.runtime.leftovers import adopt_orphans
-from app.runtime.process import Process
+from app.runtime.processes.leftovers import adopt_orphans
+from app.runtime.processes.process import Process
 adopt_orphans()
 process = Process.start([sys.executable, "-c", *sys.argv[2:]], run=UUID(sys.argv[1]),
                         environment={"PATH": "/usr/bin:/bin"}, directory=Path("."), grace_s=0.3)
@@ -394,7 +394,7 @@ def test_what_walks_from_one_process_to_the_next_does_not_escape(run: UUID, how:
 def test_children_are_seen_at_once_also_by_a_kernel_that_keeps_no_lists_of_them(
     monkeypatch: pytest.MonkeyPatch, lists: str
 ) -> None:
-    monkeypatch.setattr("app.runtime.keeper._THREADS", Path(lists))
+    monkeypatch.setattr("app.runtime.processes.reaper._THREADS", Path(lists))
     before = children()
     with subprocess.Popen(["true"]) as ended, subprocess.Popen(["sleep", "1000"]) as living:
         assert eventually(lambda: psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE)
@@ -449,7 +449,7 @@ def commands_with(token: str) -> list[str]:
 
 
 def test_a_keeper_whose_worker_died_before_it_could_watch_starts_nothing(tmp_path: Path) -> None:
-    keeper = [sys.executable, "-I", str(ROOT / "app" / "runtime" / "keeper.py")]
+    keeper = [sys.executable, "-I", str(ROOT / "app" / "runtime" / "processes" / "reaper.py")]
     command = ["touch", str(tmp_path / "started")]
 
     done = subprocess.run([*keeper, "1", "1", "0", *command], input=b"{}", capture_output=True, check=True)

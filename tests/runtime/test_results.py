@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from app.context import Context
 from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Workspace
-from app.runtime.leftovers import leftovers
-from app.storage import Staged
+from app.runtime.processes.leftovers import leftovers
+from app.storage.blob_store import Staged
 from tests.runtime.runs import Run, is_all_gone, step, submit, supervised, wait_until
 
 

@@ -16,11 +16,12 @@ from app import clock
 from app.context import Context
 from app.lifecycle import DeploymentStatus, JobStatus
 from app.models import Deployment, Job
-from app.runtime import jobs, place
+from app.runtime.hosts.startup import end_what_is_left, remove_strays
+from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
-from app.runtime.leftovers import MARK
-from app.runtime.strays import end_what_is_left, remove_strays
-from app.runtime.workdir import WorkDirectory
+from app.runtime.processes import run_directory
+from app.runtime.processes.leftovers import MARK
+from app.runtime.processes.workdir import WorkDirectory
 from tests.factories import make_deployment, make_job, make_workspace
 from tests.runtime.runs import dead_runner, tuned
 
@@ -113,7 +114,7 @@ def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
     context: Context, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as another:
-        another.setattr(place, "_installations", {context.settings.database_url: uuid7()})
+        another.setattr(run_directory, "_installations", {context.settings.database_url: uuid7()})
         run = runs.leave(context, uuid7())
 
     assert remove_strays(context) == []
@@ -171,14 +172,14 @@ def test_one_that_cannot_be_buried_keeps_no_other_from_it(
         for name in names
     ]
     session.commit()
-    bury = jobs.bury
+    bury = supervisor.bury
 
     def bury_all_but_first(context: Context, job_id: UUID) -> str:
         if job_id == first.id:
             raise OSError("no")
         return bury(context, job_id)
 
-    monkeypatch.setattr(jobs, "bury", bury_all_but_first)
+    monkeypatch.setattr(supervisor, "bury", bury_all_but_first)
     runs.leave(context, second.id)
 
     end_what_is_left(context)

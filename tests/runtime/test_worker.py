@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, delete
 from sqlalchemy.pool import NullPool
 
 from app.models import Job, JobLog
-from app.runtime.leftovers import MARK
+from app.runtime.processes.leftovers import MARK
 from tests.runtime.runs import STUBBORN
 from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Part, Stack
@@ -138,7 +138,7 @@ def keepers_of(worker: Part) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(worker.process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if any("keeper.py" in part for part in process.cmdline()):
+            if any("reaper.py" in part for part in process.cmdline()):
                 found.append(process)
     return found
 

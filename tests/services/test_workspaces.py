@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from app.cleanup import plan
+from app.cleanup import operations
 from app.models import Workspace
 from app.services.workspaces import seed, update_workspace
 from tests.factories import make_workspace
@@ -19,7 +19,7 @@ def describe(session, actor):
 
 
 def protect(session, actor):
-    plan.set_protection(session, actor, "ml-team", is_protected=actor is BOB)
+    operations.set_protection(session, actor, "ml-team", is_protected=actor is BOB)
 
 
 @pytest.mark.parametrize("change", [describe, protect])

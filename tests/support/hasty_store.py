@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from app.context import Context
-from app.storage import Unfinished
+from app.storage.blob_store import Unfinished
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""The Flask application, assembled from the routes of every resource."""
+
+import importlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import PathConverter
+
+from app.access.authenticate import Authenticator
+from app.context import Context
+from app.http.error_handlers import register_failures
+from app.http.headers import add_headers
+from app.http.openapi import build_document
+from app.http.route import Route
+from app.http.views import register
+from app.logs import configure_logs
+
+TEMPLATES = Path(__file__).parent / "templates"
+RESOURCES = (
+    "entities.workspaces",
+    "entities.members",
+    "auth.role_bindings",
+    "entities.projects",
+    "entities.entities",
+    "system",
+    "auth.discovery",
+    "entities.workspace_deletion",
+    "entities.deletions",
+    "entities.cleanup_control",
+    "files.filesets",
+    "files.files",
+    "jobs.jobs",
+    "jobs.steps",
+    "jobs.tasks",
+    "jobs.logs",
+    "jobs.results",
+    "models.deployments",
+    "models.deployment_configs",
+    "auth.audit_log",
+)
+"""Modules of this package that declare `routes`, in the order of the documentation."""
+
+
+class _AnyPath(PathConverter):
+    """Also takes an empty path and one that begins with a slash, so that the route can say what is wrong."""
+
+    regex = "(?s:.*?)"  # A line break too.
+    part_isolating = False
+
+
+def build(context: Context) -> Flask:
+    """An application that serves every resource."""
+    configure_logs(context.settings)
+    app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
+    app.config["OPENAPI"] = document(asks_who=context.settings.auth_enabled)
+    # `//x` is no way to write `/x`: a file path that begins with a slash must be refused, not rewritten.
+    app.url_map.merge_slashes = False
+    app.url_map.converters["path"] = _AnyPath
+    register_failures(app)
+    add_headers(app)
+    if hops := context.settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # Flask's way
+    authenticator = Authenticator(context.settings)
+    app.extensions["authenticator"] = authenticator
+    register(app, context, authenticator, all_routes())
+    return app
+
+
+def all_routes() -> list[Route]:
+    """Every route of the product."""
+    return [route for name in RESOURCES for route in importlib.import_module(f"app.api.{name}").routes]
+
+
+@cache
+def document(*, asks_who: bool = True) -> dict[str, Any]:
+    """The OpenAPI document of every route; with `asks_who` off it is of a server that asks nobody who they are.
+
+    Made once, because that takes longer than all the rest of an application: it is to be read only.
+    """
+    return build_document(all_routes(), asks_who=asks_who)

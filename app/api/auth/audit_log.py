@@ -1,0 +1,76 @@
+"""The audit log over HTTP: it can be read, and nothing else."""
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+from sqlalchemy import select
+
+from app.access.permissions import Permission
+from app.errors import BadRequest
+from app.filters.fields import Fields
+from app.http.field_types import Moment, Shown
+from app.http.paging import ListQuery, Page, list_page
+from app.http.route import RequestContext, Routes
+from app.models import AuditRecord
+
+routes = Routes("audit")
+
+FIELDS = Fields(
+    key=AuditRecord.id,
+    columns={
+        "at": AuditRecord.at,
+        "event": AuditRecord.event,
+        "actor": AuditRecord.actor,
+        "email": AuditRecord.email,
+        "service": AuditRecord.service,
+        "address": AuditRecord.address,
+        "request_id": AuditRecord.request_id,
+        "workspace_id": AuditRecord.workspace_id,
+        "workspace_name": AuditRecord.workspace_name,
+        "subject": AuditRecord.subject,
+    },
+)
+SORT_FIELDS = Fields(key=AuditRecord.id, columns={"at": AuditRecord.at})
+
+
+class AuditShown(Shown):
+    """One thing that somebody did; `service` if one acted in the actor's name.
+
+    Of `subject`: the member, the deletion, or the resource that was given up.
+    """
+
+    id: UUID
+    at: Moment
+    event: str
+    actor: str
+    email: str
+    service: str
+    address: str
+    request_id: str
+    workspace_id: UUID | None
+    workspace_name: str | None
+    subject: str | None
+    detail: dict[str, Any]
+
+
+class AuditQuery(ListQuery):
+    """A page of the log."""
+
+    sort: str = Field("-at", description="`at` or `-at`.")
+
+
+@routes.add(
+    "GET",
+    "/apis/auth/v2/audit",
+    permission=Permission.AUDIT_READ,
+    returns=Page[AuditShown],
+    raises=(BadRequest,),
+)
+def list_audit_records(call: RequestContext, query: AuditQuery) -> Page[AuditShown]:
+    """Read who did what to workspaces, members and deletions, the newest first.
+
+    Records outlive the workspaces they are about. For platform administrators.
+    """
+    statement = select(AuditRecord)
+    return list_page(call, query, statement, FIELDS, item=AuditShown.model_validate, sort_fields=SORT_FIELDS)

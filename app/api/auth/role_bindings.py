@@ -1,0 +1,149 @@
+"""Role bindings over HTTP: the same grants that members are made of, one by one and across workspaces."""
+
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+
+from app.access.authorize import may
+from app.access.permissions import Permission
+from app.access.roles import Role
+from app.api.entities.members import PrincipalId
+from app.errors import BadRequest, Conflict, LastAdmin, NotFound, Unprocessable
+from app.filters.fields import Fields
+from app.http.field_types import Deleted, Label, Moment
+from app.http.paging import ListQuery, Page, list_page
+from app.http.route import Body, RequestContext, Routes
+from app.lifecycle import WorkspaceState
+from app.models import RoleBinding, Workspace
+from app.services import members
+
+routes = Routes("role bindings")
+BASE = "/apis/auth/v2/iam/role-bindings"
+ONE = f"{BASE}/<name>"
+
+FIELDS = Fields(
+    key=RoleBinding.id,
+    columns={
+        "id": RoleBinding.id,
+        "name": RoleBinding.name,
+        "principal": RoleBinding.principal,
+        "workspace": Workspace.name,
+        "role": RoleBinding.role,
+        "granted_by": RoleBinding.granted_by,
+        "granted_at": RoleBinding.granted_at,
+        "revoked_at": RoleBinding.revoked_at,
+        "is_active": RoleBinding.revoked_at.is_(None),
+        # The published default sort. A binding is as old as its grant.
+        "created_at": RoleBinding.granted_at,
+    },
+)
+
+
+class NewRoleBinding(Body):
+    """Which role to grant to whom, and where."""
+
+    principal: PrincipalId
+    role: Role
+    workspace: Label = Field("system", description="The workspace in which the role is held.")
+
+
+class RoleBindingShown(BaseModel):
+    """A grant; void once `revoked_at` is set."""
+
+    id: UUID
+    name: str
+    principal: str
+    workspace: str
+    role: Role
+    granted_by: str
+    granted_at: Moment
+    revoked_at: Moment | None
+
+
+class RoleBindingQuery(ListQuery):
+    """Pages of role bindings are short unless asked for more."""
+
+    page_size: int = Field(10, ge=1, le=1000, description="Items per page.")
+    sort: str = Field("created_at", description="Field to sort by; a leading `-` sorts descending.")
+
+
+@routes.add(
+    "POST",
+    BASE,
+    permission=Permission.ROLE_BINDINGS_WRITE,
+    status=201,
+    returns=RoleBindingShown,
+    raises=(Conflict, Unprocessable),
+)
+def create_role_binding(call: RequestContext, body: NewRoleBinding) -> RoleBindingShown:
+    """Grant a role.
+
+    A revoked grant is given again, under the same name. A role that is held already: 409.
+    """
+    binding = members.grant_binding(call.session, call.actor, body.workspace, body.principal, body.role)
+    return _shown(binding, body.workspace)
+
+
+@routes.add(
+    "GET",
+    BASE,
+    permission=Permission.ROLE_BINDINGS_READ,
+    returns=Page[RoleBindingShown],
+    raises=(BadRequest,),
+)
+def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[RoleBindingShown]:
+    """List role bindings.
+
+    Of all workspaces that you administer, the revoked ones included: `filter[is_active]=true` leaves them out.
+    """
+    statement = (
+        select(RoleBinding, Workspace.name)
+        .join(Workspace, Workspace.id == RoleBinding.workspace_id)
+        .where(
+            Workspace.state == WorkspaceState.ACTIVE,
+            may(call.actor),
+        )
+    )
+    return list_page(call, query, statement, FIELDS, item=_shown)
+
+
+@routes.add(
+    "GET", ONE, permission=Permission.ROLE_BINDINGS_READ, returns=RoleBindingShown, raises=(NotFound,)
+)
+def get_role_binding(call: RequestContext, name: str) -> RoleBindingShown:
+    """Get a role binding.
+
+    By its name alone, whichever workspace it is in.
+    """
+    return _shown(*members.find_binding(call.session, call.actor, name))
+
+
+@routes.add(
+    "DELETE",
+    ONE,
+    permission=Permission.ROLE_BINDINGS_WRITE,
+    returns=Deleted,
+    raises=(NotFound, Conflict, LastAdmin),
+)
+def revoke_role_binding(call: RequestContext, name: str) -> Deleted:
+    """Revoke a role.
+
+    At once. The binding stays readable with its `revoked_at`; revoking it again: 409.
+    So is taking Admin from the last Admin of a workspace.
+    """
+    members.revoke_binding(call.session, call.actor, name)
+    return Deleted(message="Resource deleted successfully.", id=name)
+
+
+def _shown(binding: RoleBinding, workspace: str) -> RoleBindingShown:
+    return RoleBindingShown(
+        id=binding.id,
+        name=binding.name,
+        principal=binding.principal,
+        workspace=workspace,
+        role=Role(binding.role),
+        granted_by=binding.granted_by,
+        granted_at=binding.granted_at,
+        revoked_at=binding.revoked_at,
+    )

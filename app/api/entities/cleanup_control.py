@@ -1,0 +1,49 @@
+"""The switch that pauses destruction, over HTTP."""
+
+from app import clock
+from app.access.permissions import Permission
+from app.cleanup import control
+from app.http.field_types import Moment, Shown
+from app.http.route import Body, RequestContext, Routes
+
+routes = Routes("deletions")
+_CONTROL = "/apis/entities/v2/cleanup-control"
+
+
+class CleanupControlShown(Shown):
+    """Whether destruction is paused, and the sign of life of the sweep."""
+
+    paused: bool
+    paused_by: str | None
+    paused_at: Moment | None
+    reason: str | None
+    last_sweep_at: Moment | None
+
+
+class CleanupControlIn(Body):
+    """Pause or resume destruction."""
+
+    paused: bool
+
+
+@routes.add(
+    "GET",
+    _CONTROL,
+    permission=Permission.CLEANUP_READ,
+    returns=CleanupControlShown,
+)
+def get_cleanup_control(call: RequestContext) -> CleanupControlShown:
+    """See whether destruction is paused."""
+    return CleanupControlShown.model_validate(control.state(call.session))
+
+
+@routes.add(
+    "PUT",
+    _CONTROL,
+    permission=Permission.CLEANUP_CONTROL,
+    returns=CleanupControlShown,
+)
+def put_cleanup_control(call: RequestContext, body: CleanupControlIn) -> CleanupControlShown:
+    """Pause destruction, or resume it. Deletions are still accepted and access is still revoked."""
+    control.set_paused(call.session, paused=body.paused, actor=call.actor, now=clock.now())
+    return CleanupControlShown.model_validate(control.state(call.session))

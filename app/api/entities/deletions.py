@@ -1,0 +1,208 @@
+"""Deletions over HTTP: following, operating and calling them off."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+from sqlalchemy import select
+
+from app import clock
+from app.access.authorize import refusal
+from app.access.permissions import Permission
+from app.cleanup import operations, requests
+from app.cleanup.report import DeletionReport, report
+from app.errors import Conflict, NotFound, WrongState
+from app.filters.fields import Fields
+from app.http.field_types import Label, Moment, Name, Shown
+from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
+from app.http.route import Body, Query, RequestContext, Routes
+from app.lifecycle import DeletionState
+from app.models import Deletion, DeletionEvent
+
+routes = Routes("deletions")
+_DELETIONS = "/apis/entities/v2/deletions"
+_DELETION = f"{_DELETIONS}/<deletion_id>"
+
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+
+
+class EventShown(Shown):
+    """One line of a deletion's history."""
+
+    at: Moment
+    actor: str
+    event: str
+    detail: dict[str, Any]
+
+
+class SkipIn(Body):
+    """Give up on one resource; it is retained, and on record."""
+
+    kind: Label
+    resource_id: Label
+    reason: Reason
+
+
+class ForceIn(Body):
+    """Give up on everything that fails now."""
+
+    reason: Reason
+
+
+class RestoreIn(Body):
+    """Under which name; the old one if none is given."""
+
+    name: Name | None = None
+
+
+class DeletionsQuery(ListQuery):
+    """Filters and paging of the list of deletions."""
+
+    sort: str = Field("-requested_at", description="`requested_at` or `-requested_at`.")
+    state: DeletionState | None = Field(None, description="Only deletions in this state.")
+
+
+class EventsQuery(Query):
+    """Paging of a deletion's history."""
+
+    page: int = Field(1, ge=1, le=MAX_PAGE)
+    page_size: int = Field(100, ge=1, le=1000)
+
+
+FIELDS = Fields(
+    key=Deletion.id,
+    columns={
+        "requested_at": Deletion.requested_at,
+        "state": Deletion.state,
+        "workspace_name": Deletion.workspace_name,
+        "workspace_id": Deletion.workspace_id,
+        "requested_by": Deletion.requested_by,
+    },
+)
+
+
+SORT_FIELDS = Fields(key=Deletion.id, columns={"requested_at": Deletion.requested_at})
+
+
+@routes.add("GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport])
+def list_deletions(call: RequestContext, query: DeletionsQuery) -> Page[DeletionReport]:
+    """List the deletions that you asked for, the newest first; platform administrators see all of them."""
+    statement = select(Deletion).where(requests.may_follow(call.actor))
+    if query.state:
+        statement = statement.where(Deletion.state == query.state)
+    page: Page[Any] = list_page(
+        call, query, statement, FIELDS, item=lambda deletion: deletion, sort_fields=SORT_FIELDS
+    )
+    return page.model_copy(update={"data": report(call.session, page.data, now=clock.now())})
+
+
+@routes.add(
+    "GET", _DELETION, permission=Permission.DELETIONS_READ, returns=DeletionReport, raises=(NotFound,)
+)
+def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
+    """Follow a deletion: state, progress, failures and expected end."""
+    return _shown(call, _find(call, deletion_id))
+
+
+@routes.add(
+    "GET",
+    f"{_DELETION}/events",
+    permission=Permission.DELETIONS_READ,
+    returns=Page[EventShown],
+    raises=(NotFound,),
+)
+def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Page[EventShown]:
+    """Read the history of a deletion, the oldest event first. Nothing in it is ever changed."""
+    deletion = _find(call, deletion_id)
+    return paginate(
+        call.session,
+        select(DeletionEvent).where(DeletionEvent.deletion_id == deletion.id).order_by(DeletionEvent.id),
+        page=query.page,
+        page_size=query.page_size,
+        sort="at",
+        filter=None,
+        item=EventShown.model_validate,
+    )
+
+
+@routes.add(
+    "POST",
+    f"{_DELETION}/retry",
+    permission=Permission.DELETIONS_OPERATE,
+    returns=DeletionReport,
+    raises=(NotFound, WrongState),
+)
+def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
+    """Try a FAILED deletion again, now."""
+    deletion = _find(call, deletion_id)
+    operations.retry(call.session, call.context, call.actor, deletion)
+    return _shown(call, deletion)
+
+
+@routes.add(
+    "POST",
+    f"{_DELETION}/skip",
+    permission=Permission.DELETIONS_OPERATE,
+    returns=DeletionReport,
+    raises=(NotFound, WrongState),
+)
+def skip_resource(call: RequestContext, deletion_id: str, body: SkipIn) -> DeletionReport:
+    """Give up on one failing resource of a FAILED deletion, and go on with the rest.
+
+    What the resource stands for is retained; the deletion keeps its name, who skipped it and why.
+    """
+    deletion = _find(call, deletion_id)
+    operations.skip(
+        call.session,
+        call.context,
+        call.actor,
+        deletion,
+        kind=body.kind,
+        resource_id=body.resource_id,
+        reason=body.reason,
+    )
+    return _shown(call, deletion)
+
+
+@routes.add(
+    "POST",
+    f"{_DELETION}/force",
+    permission=Permission.DELETIONS_OPERATE,
+    returns=DeletionReport,
+    raises=(NotFound, WrongState),
+)
+def force_deletion(call: RequestContext, deletion_id: str, body: ForceIn) -> DeletionReport:
+    """Give up on everything that fails now in a FAILED deletion, and go on with the rest."""
+    deletion = _find(call, deletion_id)
+    operations.skip(call.session, call.context, call.actor, deletion, reason=body.reason)
+    return _shown(call, deletion)
+
+
+@routes.add(
+    "POST",
+    f"{_DELETION}/restore",
+    permission=Permission.DELETIONS_RESTORE,
+    returns=DeletionReport,
+    raises=(NotFound, Conflict),
+)
+def restore_workspace(call: RequestContext, deletion_id: str, body: RestoreIn | None) -> DeletionReport:
+    """Call a deletion off before destruction has begun: the workspace and its members are as before."""
+    deletion = _find(call, deletion_id)
+    operations.restore(call.session, call.actor, deletion, name=body.name if body else None)
+    return _shown(call, deletion)
+
+
+def _find(call: RequestContext, deletion_id: str) -> Deletion:
+    try:
+        key = UUID(deletion_id)
+    except ValueError:
+        key = None
+    query = select(Deletion).where(Deletion.id == key, requests.may_follow(call.actor))
+    found = call.session.scalars(query).one_or_none()
+    if found is None:
+        raise refusal(call.session, call.actor, f"Deletion '{deletion_id}' not found")
+    return found
+
+
+def _shown(call: RequestContext, deletion: Deletion) -> DeletionReport:
+    return report(call.session, [deletion], now=clock.now())[0]

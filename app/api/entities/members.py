@@ -1,0 +1,122 @@
+"""Members of a workspace over HTTP."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from app.access.permissions import Permission
+from app.access.principal import MAX_EMAIL_CHARS, is_name
+from app.access.roles import Role
+from app.errors import LastAdmin, NotFound, Unprocessable
+from app.http.field_types import Deleted, Moment, Shown
+from app.http.route import Body, RequestContext, Routes
+from app.services import members
+
+routes = Routes("members")
+BASE = "/apis/entities/v2/workspaces/<workspace>/members"
+ONE = f"{BASE}/<path:principal>"  # a group's name may hold slashes
+
+
+def _somebody(principal: str) -> str:
+    # What nobody can prove to be would hold a role for nobody, and could be the last Admin.
+    if not is_name(principal, MAX_EMAIL_CHARS):
+        raise ValueError("a principal is printable text with no white space at its ends")
+    return principal
+
+
+PrincipalId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_EMAIL_CHARS,
+        description="An email, a subject id, a group's name, or `*` for every authenticated user: printable, with no "
+        "white space at its ends.",
+    ),
+    AfterValidator(_somebody),
+]
+
+SomeRoles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
+
+
+class NewMember(Body):
+    """Whom to add, and as what."""
+
+    principal: PrincipalId
+    roles: SomeRoles = Field([Role.EDITOR], validate_default=True)
+
+
+class NewRoles(Body):
+    """All roles the member shall hold from now on."""
+
+    roles: SomeRoles
+
+
+class MemberShown(Shown):
+    """A member; `granted_at` and `granted_by` tell of the earliest of the roles."""
+
+    principal: str
+    roles: list[Role]
+    granted_at: Moment
+    granted_by: str
+
+
+class MemberList(BaseModel):
+    """All members of a workspace."""
+
+    data: list[MemberShown]
+
+
+@routes.add("GET", BASE, permission=Permission.MEMBERS_READ, returns=MemberList, raises=(NotFound,))
+def list_members(call: RequestContext, workspace: str) -> MemberList:
+    """List members.
+
+    Everybody who holds a role in the workspace, who was granted one last first. Not paginated.
+    """
+    found = members.list_members(call.session, call.actor, workspace)
+    return MemberList(data=[MemberShown.model_validate(member) for member in found])
+
+
+@routes.add(
+    "POST",
+    BASE,
+    permission=Permission.MEMBERS_WRITE,
+    status=201,
+    returns=MemberShown,
+    raises=(NotFound, Unprocessable),
+)
+def add_member(call: RequestContext, workspace: str, body: NewMember) -> MemberShown:
+    """Add a member.
+
+    Only adds: roles the principal holds already stay, and revoked ones are granted again.
+    Answers the roles held afterwards.
+    """
+    member = members.add_member(call.session, call.actor, workspace, body.principal, body.roles)
+    return MemberShown.model_validate(member)
+
+
+@routes.add(
+    "PUT",
+    ONE,
+    permission=Permission.MEMBERS_WRITE,
+    returns=MemberShown,
+    raises=(NotFound, LastAdmin, Unprocessable),
+)
+def replace_roles(
+    call: RequestContext, workspace: str, principal: PrincipalId, body: NewRoles
+) -> MemberShown:
+    """Replace the roles of a member.
+
+    Makes a member of somebody who was none. The last Admin of a workspace stays one: 409.
+    """
+    member = members.replace_roles(call.session, call.actor, workspace, principal, body.roles)
+    return MemberShown.model_validate(member)
+
+
+@routes.add("DELETE", ONE, permission=Permission.MEMBERS_WRITE, returns=Deleted, raises=(NotFound, LastAdmin))
+def remove_member(call: RequestContext, workspace: str, principal: str) -> Deleted:
+    """Remove a member.
+
+    Revokes all roles of the principal in the workspace, at once. The last Admin cannot be removed: 409.
+    """
+    members.remove_member(call.session, call.actor, workspace, principal)
+    return Deleted(message=f"Member removed from workspace '{workspace}'", id=principal)

@@ -1,0 +1,148 @@
+"""Projects of a workspace over HTTP."""
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from app import clock
+from app.access.permissions import Permission
+from app.db import insert_unique
+from app.errors import BadRequest, NameTaken, NotFound
+from app.filters.fields import Fields
+from app.http.field_types import Deleted, Description, Moment, Name
+from app.http.paging import ListQuery, Page, list_page
+from app.http.route import Body, RequestContext, Routes
+from app.models import Project, Workspace
+from app.services import projects
+from app.services.listing import rows_in
+from app.services.workspaces import readable_workspace, writable_workspace
+
+routes = Routes("projects")
+BASE = "/apis/entities/v2/workspaces/<workspace>/projects"
+ONE = f"{BASE}/<name>"
+
+FIELDS = Fields(
+    key=Project.id,
+    columns={
+        "id": Project.id,
+        "workspace": Workspace.name,
+        "name": Project.name,
+        "description": Project.description,
+        # The published name of the description, from when projects were documents.
+        "data.description": Project.description,
+        "created_at": Project.created_at,
+        "created_by": Project.created_by,
+        "updated_at": Project.updated_at,
+        "updated_by": Project.updated_by,
+    },
+)
+
+
+class NewProject(Body):
+    """What to make."""
+
+    name: Name
+    description: Description | None = None
+
+
+class ProjectChanges(Body):
+    """What to change: null clears the description, leaving it out keeps it."""
+
+    description: Description | None = None
+
+
+class ProjectShown(BaseModel):
+    """A project: a light grouping of what is in a workspace."""
+
+    id: UUID
+    name: str
+    workspace: str
+    description: str | None
+    created_at: Moment
+    created_by: str
+    updated_at: Moment
+    updated_by: str
+
+
+@routes.add(
+    "POST",
+    BASE,
+    permission=Permission.PROJECTS_WRITE,
+    status=201,
+    returns=ProjectShown,
+    raises=(NotFound, NameTaken),
+)
+def create_project(call: RequestContext, workspace: str, body: NewProject) -> ProjectShown:
+    """Create a project."""
+    home = writable_workspace(call.session, call.actor, workspace)
+    project = Project(
+        workspace_id=home.id,
+        name=body.name,
+        description=body.description,
+        created_by=call.actor.id,
+        updated_by=call.actor.id,
+    )
+    taken = NameTaken(f"Project '{body.name}' already exists in workspace '{workspace}'.")
+    insert_unique(call.session, project, taken=taken)
+    return _shown(project, workspace)
+
+
+@routes.add(
+    "GET",
+    BASE,
+    permission=Permission.PROJECTS_READ,
+    returns=Page[ProjectShown],
+    raises=(BadRequest, NotFound),
+)
+def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Page[ProjectShown]:
+    """List projects.
+
+    Workspace `-` means all workspaces.
+    """
+    statement = rows_in(call.session, call.actor, workspace, Project)
+    return list_page(call, query, statement, FIELDS, item=_shown, alias="search")
+
+
+@routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=ProjectShown, raises=(NotFound,))
+def get_project(call: RequestContext, workspace: str, name: str) -> ProjectShown:
+    """Get a project."""
+    home = readable_workspace(call.session, call.actor, workspace)
+    return _shown(projects.find_project(call.session, home, name), workspace)
+
+
+@routes.add("PUT", ONE, permission=Permission.PROJECTS_WRITE, returns=ProjectShown, raises=(NotFound,))
+def update_project(call: RequestContext, workspace: str, name: str, body: ProjectChanges) -> ProjectShown:
+    """Update a project.
+
+    `null` clears the description; leaving the key out changes nothing.
+    """
+    home = writable_workspace(call.session, call.actor, workspace)
+    project = projects.find_project(call.session, home, name)
+    if "description" in body.model_fields_set and body.description != project.description:
+        project.description = body.description
+        project.updated_at = clock.now()
+        project.updated_by = call.actor.id
+    return _shown(project, workspace)
+
+
+@routes.add("DELETE", ONE, permission=Permission.PROJECTS_WRITE, returns=Deleted, raises=(NotFound,))
+def delete_project(call: RequestContext, workspace: str, name: str) -> Deleted:
+    """Delete a project.
+
+    What was part of it stays in the workspace, as part of no project.
+    """
+    projects.delete_project(call.session, call.actor, workspace, name)
+    return Deleted(message="Project deleted successfully", id=f"{workspace}/{name}")
+
+
+def _shown(project: Project, workspace: str) -> ProjectShown:
+    return ProjectShown(
+        id=project.id,
+        name=project.name,
+        workspace=workspace,
+        description=project.description,
+        created_at=project.created_at,
+        created_by=project.created_by,
+        updated_at=project.updated_at,
+        updated_by=project.updated_by,
+    )

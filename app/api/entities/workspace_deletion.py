@@ -1,0 +1,106 @@
+"""Deleting a workspace over HTTP, foreseeing it and forbidding it."""
+
+from uuid import UUID
+
+from flask import Response, jsonify
+from pydantic import BaseModel
+
+from app.access.permissions import Permission
+from app.cleanup import operations, preview, requests
+from app.db import session_scope
+from app.errors import Busy, Conflict, NotFound
+from app.http.field_types import Shown
+from app.http.route import Body, RequestContext, Routes
+
+routes = Routes("workspaces")
+_WORKSPACE = "/apis/entities/v2/workspaces/<workspace>"
+
+
+class MarkedForDeletion(BaseModel):
+    """Access is revoked; `deletion_id` names the deletion to follow."""
+
+    message: str
+    id: str
+    deletion_id: UUID
+
+
+class ProtectionIn(Body):
+    """Forbid or allow the deletion of a workspace."""
+
+    protected: bool
+
+
+class ProtectionShown(BaseModel):
+    """Whether a workspace may be deleted."""
+
+    id: str
+    protected: bool
+
+
+class PreviewShown(Shown):
+    """What a DELETE would destroy now."""
+
+    remaining: dict[str, int]
+    bytes: int
+    running_jobs: int
+    running_deployments: int
+    protected: bool
+
+
+@routes.add(
+    "DELETE",
+    _WORKSPACE,
+    permission=Permission.WORKSPACES_DELETE,
+    returns=MarkedForDeletion,
+    raises=(NotFound, Conflict, Busy),
+)
+def delete_workspace(call: RequestContext, workspace: str) -> Response:
+    """Delete a workspace and everything in it.
+
+    Answers at once, after revoking all access; workers remove the contents in the background.
+    Follow the deletion at the address in the `Location` header.
+    """
+    deletion = requests.request_deletion(call.session, call.context, call.actor, workspace)
+    shown = MarkedForDeletion(message="Workspace marked for deletion", id=workspace, deletion_id=deletion.id)
+    response = jsonify(shown.model_dump(mode="json"))
+    response.headers["Location"] = f"/apis/entities/v2/deletions/{deletion.id}"
+    return response
+
+
+@routes.add(
+    "GET",
+    f"{_WORKSPACE}/deletion-preview",
+    permission=Permission.WORKSPACES_DELETE,
+    returns=PreviewShown,
+    raises=(NotFound, Busy),
+    transaction=False,
+)
+def preview_deletion(call: RequestContext, workspace: str) -> PreviewShown:
+    """Count what deleting the workspace would destroy."""
+    with session_scope(call.context.sessions) as session:
+        found = preview.preview(session, call.actor, workspace)
+    try:
+        # Outside of any transaction: to list a large workspace takes longer than one may stand idle.
+        size = call.context.store.size(found.workspace_id)
+    except OSError as error:
+        raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
+    return PreviewShown(
+        remaining=found.remaining,
+        bytes=size,
+        running_jobs=found.running_jobs,
+        running_deployments=found.running_deployments,
+        protected=found.protected,
+    )
+
+
+@routes.add(
+    "PUT",
+    f"{_WORKSPACE}/deletion-protection",
+    permission=Permission.WORKSPACES_DELETE,
+    returns=ProtectionShown,
+    raises=(NotFound,),
+)
+def protect_workspace(call: RequestContext, workspace: str, body: ProtectionIn) -> ProtectionShown:
+    """Protect the workspace against deletion, or take the protection away."""
+    row = operations.set_protection(call.session, call.actor, workspace, is_protected=body.protected)
+    return ProtectionShown(id=workspace, protected=row.is_protected)

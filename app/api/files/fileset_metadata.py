@@ -1,0 +1,48 @@
+"""What a fileset's `metadata` may hold, by purpose."""
+
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from app.http.route import Body
+
+
+class DatasetMetadata(Body):
+    """What the rows of a dataset look like, as JSON Schemas or keys of `schema_defs`."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    schema_: dict[str, Any] | str | None = Field(None, alias="schema")
+    schema_defs: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    schemas_by_path: dict[str, dict[str, Any] | str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _refer_to_definitions(self) -> Self:
+        for schema in (self.schema_, *self.schemas_by_path.values()):
+            if isinstance(schema, str) and schema not in self.schema_defs:
+                raise ValueError(
+                    f"'{schema}' is not defined: add it to schema_defs or write the schema in its place"
+                )
+        return self
+
+
+class ToolCalling(Body):
+    """How a model calls tools."""
+
+    chat_template: str | None = None
+    tool_call_parser: str | None = None
+    tool_call_plugin: str | None = None
+    auto_tool_choice: bool | None = None
+
+
+class ModelMetadata(Body):
+    """What is known of a model beside its files."""
+
+    tool_calling: ToolCalling | None = None
+
+
+class FilesetMetadata(Body):
+    """Metadata by purpose."""
+
+    dataset: DatasetMetadata | None = None
+    model: ModelMetadata | None = None

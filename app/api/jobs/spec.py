@@ -1,0 +1,139 @@
+"""What a job consists of: its steps, and what each is to be executed with."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from app.config import Settings
+from app.errors import Unprocessable
+from app.http.field_types import Name, VariableName
+from app.http.route import Body
+from app.services.job_steps import command_of, profile_of
+
+
+class SecretReference(Body):
+    """A secret, by its name."""
+
+    name: str
+
+
+class EnvironmentVariable(Body):
+    """An environment variable: its value, or the secret that holds it."""
+
+    name: VariableName
+    value: str | None = None
+    from_secret: SecretReference | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.value is None) == (self.from_secret is None):
+            raise ValueError("exactly one of 'value' and 'from_secret' must be given")
+        return self
+
+
+class Container(Body):
+    """What to start; without an image the platform's own is meant."""
+
+    image: str | None = None
+    entrypoint: list[str] = Field(default_factory=list)
+    command: list[str] = Field(default_factory=list)
+
+
+class Quantities(Body):
+    """Processor and memory, as Kubernetes quantities."""
+
+    cpu: str | None = None
+    memory: str | None = None
+
+
+class Resources(Body):
+    """What a step asks for, in the form of Kubernetes."""
+
+    requests: Quantities | None = None
+    limits: Quantities | None = None
+    num_gpus: Annotated[int, Field(ge=0)] | None = None
+    num_nodes: Annotated[int, Field(ge=1)] | None = None
+    shm_size: str | None = None
+
+
+class ContainerExecutor(Body):
+    """Runs a container; on a subprocess profile, its entry point with its command, without the image."""
+
+    provider: Literal["cpu", "gpu", "gpu_distributed"]
+    profile: str = "default"
+    container: Container
+    resources: Resources | None = None
+
+
+class SubprocessExecutor(Body):
+    """Runs a command."""
+
+    provider: Literal["subprocess"]
+    profile: str = "default"
+    command: Annotated[list[str], Field(min_length=1)]
+
+
+class Lifecycle(Body):
+    """When a step is given up; 0 means never."""
+
+    staleness_timeout_seconds: Annotated[int, Field(ge=0)] = 0
+
+
+class Step(Body):
+    """One step of a job."""
+
+    name: Name
+    executor: Annotated[ContainerExecutor | SubprocessExecutor, Field(discriminator="provider")]
+    environment: list[EnvironmentVariable] = Field(default_factory=list)
+    config: dict[str, Any] = Field(default_factory=dict)
+    lifecycle: Lifecycle = Lifecycle()
+
+
+class PlatformSpec(Body):
+    """The steps of a job, in the order in which they run."""
+
+    steps: Annotated[list[Step], Field(min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _has_distinct_steps(self) -> Self:
+        names = [step.name for step in self.steps]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two steps are named '{name}'; give each step its own name")
+        return self
+
+    def check_references(self, settings: Settings) -> None:
+        """Raise Unprocessable for an execution profile or a secret that does not exist, or nothing to start."""
+        for step in self.steps:
+            wanted = profile_of(step.executor.model_dump())
+            if wanted not in settings.profiles:
+                raise Unprocessable(
+                    f"The execution profile '{wanted}' specified in step '{step.name}' does not exist."
+                )
+            if not command_of(step.executor.model_dump()):
+                raise Unprocessable(
+                    f"Step '{step.name}' starts nothing: give its container an entrypoint or a command."
+                )
+            for variable in step.environment:
+                if variable.from_secret:
+                    raise Unprocessable(
+                        f"The secret '{variable.from_secret.name}' specified in step '{step.name}' does not "
+                        "exist: secrets are not kept here. Give the variable its value instead."
+                    )
+
+
+class Profile(BaseModel):
+    """A kind of executor that a step may name."""
+
+    provider: str
+    profile: str
+    backend: str
+    config: dict[str, Any]
+
+
+def profiles(settings: Settings) -> list[Profile]:
+    """The execution profiles there are."""
+    return [
+        Profile(provider=one.provider, profile=one.profile, backend="subprocess", config=one.shown)
+        for one in settings.profiles.values()
+    ]

@@ -1,0 +1,267 @@
+"""Deployments of a workspace over HTTP."""
+
+from typing import Any
+
+from flask import Response
+from pydantic import Field
+from sqlalchemy import func, select, true
+from sqlalchemy.orm import aliased
+
+from app.access.permissions import Permission
+from app.api.models.schemas import (
+    DeploymentShown,
+    DeploymentVersions,
+    NewDeployment,
+    NewVersion,
+    OldestFirstQuery,
+    ServedModels,
+    StatusReport,
+    version_number,
+)
+from app.db import after_commit
+from app.dispatch import deployment_ring
+from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongState
+from app.filters.fields import Fields
+from app.http.paging import Page, list_page
+from app.http.route import Query, RequestContext, Routes
+from app.http.views import no_content
+from app.lifecycle import DeploymentStatus
+from app.models import Deployment, Workspace
+from app.services import deployments
+from app.services.listing import rows_in
+from app.services.workspaces import readable_workspace
+
+routes = Routes("deployments")
+BASE = "/apis/models/v2/workspaces/<workspace>/deployments"
+ONE = f"{BASE}/<name>"
+VERSION = f"{ONE}/versions/<version>"
+
+FIELDS = Fields(
+    key=Deployment.id,
+    columns={
+        "workspace": Workspace.name,
+        "project": Deployment.project,
+        "status": Deployment.status,
+        "config": Deployment.config,
+        "model_provider_id": Deployment.model_provider_id,
+        "name": Deployment.name,
+        "status_message": Deployment.status_message,
+        "created_at": Deployment.created_at,
+        "updated_at": Deployment.updated_at,
+    },
+)
+
+
+class StatusQuery(Query):
+    """Which version is meant."""
+
+    version: str | None = Field(None, description="A version number; the newest if it is left out.")
+
+
+class DeploymentQuery(OldestFirstQuery):
+    """A page of deployments."""
+
+    all_versions: bool = Field(default=False, description="Every version, not only the newest of each.")
+
+
+@routes.add(
+    "POST",
+    BASE,
+    permission=Permission.DEPLOYMENTS_WRITE,
+    status=201,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound, NameTaken, Unprocessable),
+)
+def create_deployment(call: RequestContext, workspace: str, body: NewDeployment) -> DeploymentShown:
+    """Create a deployment.
+
+    The runtime starts its server and checks its health; it is `READY` once that succeeds, and its status message
+    says where it serves.
+    """
+    _require_backend(call)
+    deployment = deployments.create_deployment(
+        call.session,
+        call.actor,
+        workspace,
+        body.name,
+        config=body.config,
+        config_version=body.config_version,
+        project=body.project,
+    )
+    _ring(call, deployment)
+    return _shown(deployment, workspace)
+
+
+@routes.add(
+    "GET",
+    BASE,
+    permission=Permission.DEPLOYMENTS_READ,
+    returns=Page[DeploymentShown],
+    raises=(BadRequest, NotFound),
+)
+def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuery) -> Page[DeploymentShown]:
+    """List the newest version of each deployment, or all versions.
+
+    Workspace `-` means all workspaces.
+    """
+    other = aliased(Deployment)
+    newest = select(func.max(other.entity_version)).where(
+        other.workspace_id == Deployment.workspace_id, other.name == Deployment.name
+    )
+    statement = rows_in(call.session, call.actor, workspace, Deployment).where(
+        true() if query.all_versions else Deployment.entity_version == newest.scalar_subquery()
+    )
+    return list_page(call, query, statement, FIELDS, item=_shown)
+
+
+@routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=DeploymentShown, raises=(NotFound,))
+def get_deployment(call: RequestContext, workspace: str, name: str) -> DeploymentShown:
+    """Get the newest version of a deployment."""
+    return _shown(_versions(call, workspace, name)[-1], workspace)
+
+
+@routes.add(
+    "POST",
+    ONE,
+    permission=Permission.DEPLOYMENTS_WRITE,
+    status=201,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound, WrongState, Unprocessable),
+)
+def create_deployment_version(
+    call: RequestContext, workspace: str, name: str, body: NewVersion
+) -> DeploymentShown:
+    """Create the next version of a deployment.
+
+    It takes the place of the versions before it, which are then stopped, once it is `READY`.
+    As a process that insists on the port of one of them (`executor_config.override_config.port`), it can start only
+    after that one is stopped, so there is a short gap; without a port of its own, there is none.
+    """
+    _require_backend(call)
+    deployment = deployments.create_version(
+        call.session, call.actor, workspace, name, config=body.config, config_version=body.config_version
+    )
+    _ring(call, deployment)
+    return _shown(deployment, workspace)
+
+
+@routes.add("DELETE", ONE, permission=Permission.DEPLOYMENTS_WRITE, status=202, raises=(NotFound,))
+def delete_deployment(call: RequestContext, workspace: str, name: str) -> Response | None:
+    """Delete a deployment with all its versions.
+
+    202: the versions are DELETING until the runtime has seen them stop, then DELETED for half a minute, then
+    gone. Repeated once all are DELETED it removes them at once: 204.
+    """
+    return _delete(call, workspace, name, None)
+
+
+@routes.add(
+    "GET",
+    f"{ONE}/versions",
+    permission=Permission.DEPLOYMENTS_READ,
+    returns=DeploymentVersions,
+    raises=(NotFound,),
+)
+def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> DeploymentVersions:
+    """List the versions of a deployment, oldest first; none if there is no such deployment."""
+    home = readable_workspace(call.session, call.actor, workspace)
+    found = deployments.versions_of(call.session, home.id, name)
+    return DeploymentVersions([_shown(deployment, workspace) for deployment in found])
+
+
+@routes.add(
+    "GET",
+    VERSION,
+    permission=Permission.DEPLOYMENTS_READ,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound),
+)
+def get_deployment_version(call: RequestContext, workspace: str, name: str, version: str) -> DeploymentShown:
+    """Get one version of a deployment."""
+    number = version_number(version)
+    for deployment in _versions(call, workspace, name):
+        if deployment.entity_version == number:
+            return _shown(deployment, workspace)
+    raise NotFound(f"Deployment '{workspace}/{name}' version '{version}' not found")
+
+
+@routes.add(
+    "DELETE", VERSION, permission=Permission.DEPLOYMENTS_WRITE, status=202, raises=(BadRequest, NotFound)
+)
+def delete_deployment_version(
+    call: RequestContext, workspace: str, name: str, version: str
+) -> Response | None:
+    """Delete one version of a deployment, as the whole is deleted: 202, and 204 once it is DELETED."""
+    return _delete(call, workspace, name, version_number(version))
+
+
+@routes.add(
+    "POST",
+    f"{ONE}/status",
+    permission=Permission.DEPLOYMENTS_WRITE,
+    returns=DeploymentShown,
+    raises=(BadRequest, NotFound, WrongState),
+)
+def report_status(
+    call: RequestContext, workspace: str, name: str, body: StatusReport, query: StatusQuery
+) -> DeploymentShown:
+    """Report what became of a deployment.
+
+    From DELETING only DELETED can follow, and after DELETED nothing. What the runtime supervises it reports
+    itself: then 409.
+    """
+    deployment = deployments.report_status(
+        call.session,
+        call.actor,
+        workspace,
+        name,
+        version=version_number(query.version) if query.version is not None else None,
+        status=body.status,
+        message=body.status_message,
+        model_provider_id=body.model_provider_id,
+    )
+    if deployment.status is DeploymentStatus.DELETING:
+        _ring(call, deployment)
+    return _shown(deployment, workspace)
+
+
+@routes.add(
+    "GET", f"{ONE}/models", permission=Permission.DEPLOYMENTS_READ, returns=ServedModels, raises=(NotFound,)
+)
+def list_models(call: RequestContext, workspace: str, name: str) -> ServedModels:
+    """List the models that a deployment serves."""
+    _versions(call, workspace, name)
+    return ServedModels(workspace=workspace, name=name, models=[])
+
+
+def _require_backend(call: RequestContext) -> None:
+    if call.context.settings.backend == "none":
+        raise Unprocessable("Deployments are not enabled because the backend runtime is set to 'none'")
+
+
+def _delete(call: RequestContext, workspace: str, name: str, version: int | None) -> Response | None:
+    stopping = deployments.delete_deployment(call.session, call.actor, workspace, name, version=version)
+    if stopping is None:
+        return no_content()
+    for deployment in stopping:
+        _ring(call, deployment)
+    return None
+
+
+def _versions(call: RequestContext, workspace: str, name: str) -> list[Deployment]:
+    home = readable_workspace(call.session, call.actor, workspace)
+    found = deployments.versions_of(call.session, home.id, name)
+    if not found:
+        raise NotFound(f"Deployment '{workspace}/{name}' not found")
+    return found
+
+
+def _ring(call: RequestContext, deployment: Deployment) -> None:
+    message = deployment_ring(deployment.id, deployment.workspace_id, deployment.name, deployment.host)
+    after_commit(call.session, lambda: call.context.bell.ring(message))
+
+
+def _shown(deployment: Deployment, workspace: str) -> DeploymentShown:
+    columns = DeploymentShown.model_fields.keys() - {"workspace", "auth_context"}
+    facts: dict[str, Any] = {column: getattr(deployment, column) for column in columns}
+    return DeploymentShown.model_validate({**facts, "workspace": workspace})

@@ -1,0 +1,168 @@
+"""The bodies of deployments and of their configurations."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field, RootModel
+
+from app.errors import BadRequest
+from app.http.field_types import Description, Label, Moment, Name, Shown, VariableName
+from app.http.paging import ListQuery
+from app.http.route import Body
+from app.lifecycle import DeploymentStatus
+
+
+class OldestFirstQuery(ListQuery):
+    """A page of a list that begins with the oldest."""
+
+    sort: str = Field("created_at", description="Field to sort by; a leading `-` sorts descending.")
+
+
+Engine = Literal["nim", "vllm", "generic"]
+
+
+class ToolCallConfig(Body):
+    """How the model calls tools."""
+
+    tool_call_parser: str | None = None
+    tool_call_plugin: str | None = None
+    auto_tool_choice: bool | None = None
+
+
+class ModelSpec(Body):
+    """Which model is served, and how."""
+
+    model_type: Literal["llm", "embed", "other"] | None = None
+    model_namespace: str | None = None
+    model_name: str | None = None
+    model_revision: str | None = None
+    chat_template: str | None = None
+    tool_call_config: ToolCallConfig | None = None
+    lora_enabled: bool = False
+
+
+class ExecutorConfig(Body):
+    """What the server runs in."""
+
+    gpu: Annotated[int, Field(ge=0)]
+    disk_size: str = "50Gi"
+    image_name: str | None = None
+    image_tag: str | None = None
+    health_check_path: str | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    additional_envs: dict[VariableName, str] | None = None
+    additional_args: list[str] = Field(default_factory=list)
+    k8s_nim_operator_config: dict[str, Any] | None = None
+    override_config: dict[str, Any] | None = None
+
+
+class NewConfigVersion(Body):
+    """What the next version of a configuration says; nothing is taken over from the last one but its project."""
+
+    description: Description | None = None
+    engine: Engine
+    model_spec: ModelSpec
+    executor_config: ExecutorConfig
+    model_entity_id: Label | None = None
+
+
+class NewConfig(NewConfigVersion):
+    """What the first version of a configuration says."""
+
+    name: Name
+    project: Label | None = None
+
+
+class ConfigShown(Shown):
+    """One version of a configuration."""
+
+    id: UUID
+    name: str
+    workspace: str
+    project: str | None
+    entity_version: int
+    description: str | None
+    engine: Engine
+    model_spec: dict[str, Any]
+    executor_config: dict[str, Any]
+    model_entity_id: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class ConfigVersions(RootModel[list[ConfigShown]]):
+    """Versions of a configuration, oldest first."""
+
+
+ConfigVersion = Annotated[int, Field(ge=1, le=999_999_999)]
+
+
+class NewVersion(Body):
+    """What the next version is made from; without `config_version`, from the newest."""
+
+    config: Label
+    config_version: ConfigVersion | None = None
+
+
+class NewDeployment(NewVersion):
+    """What to deploy."""
+
+    name: Name
+    project: Label | None = None
+
+
+class StatusReport(Body):
+    """What became of a deployment."""
+
+    status: DeploymentStatus
+    status_message: Description = ""
+    model_provider_id: Label | None = Field(
+        None, description="`workspace/name` of the provider that serves it."
+    )
+
+
+class HistoryEntry(Shown):
+    """A stay in one status, with its last message."""
+
+    timestamp: Moment
+    status: DeploymentStatus
+    status_message: str
+
+
+class DeploymentShown(Shown):
+    """One version of a deployment."""
+
+    id: UUID
+    name: str
+    workspace: str
+    project: str | None
+    entity_version: int
+    config: str
+    config_version: int
+    status: DeploymentStatus
+    status_message: str
+    status_history: list[HistoryEntry]
+    model_provider_id: str | None
+    auth_context: None = None
+    created_at: Moment
+    updated_at: Moment
+
+
+class DeploymentVersions(RootModel[list[DeploymentShown]]):
+    """Versions of a deployment, oldest first."""
+
+
+class ServedModels(BaseModel):
+    """What a deployment serves. Always empty: nobody asks its server."""
+
+    workspace: str
+    name: str
+    models: list[str]
+
+
+def version_number(text: str) -> int:
+    """The version that a path or query names. Raises BadRequest if it is not a number."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise BadRequest(f"Version '{text[:50]}' is not a number from 1 to 999999999.")
+    return int(text)

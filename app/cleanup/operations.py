@@ -1,0 +1,132 @@
+"""What a person may do with a deletion: call it off, retry it, skip what fails, and protect a workspace from one."""
+
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.access import audit
+from app.access.authorize import Actor
+from app.cleanup import failures, ledger, remaining
+from app.cleanup.history import record
+from app.context import Context
+from app.db import after_commit, unique_or
+from app.dispatch import cleanup_ring
+from app.errors import NameTaken, NotFound
+from app.lifecycle import WorkspaceState
+from app.models import Deletion, RoleBinding, Workspace
+from app.models.audit import AuditEvent
+from app.services.workspaces import changeable_workspace
+
+
+def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | None = None) -> Workspace:
+    """Give a workspace back as it was, under another name if `name` is given.
+
+    Raises WrongState once destruction has begun, NameTaken when a successor has the name.
+    """
+    now = clock.now()
+    wanted = name or deletion.workspace_name
+    ledger.close_as_restored(session, deletion.id, actor=actor.id, now=now, name=wanted)
+    session.execute(
+        update(RoleBinding)
+        .where(RoleBinding.revoked_by_deletion == deletion.id)
+        .values(revoked_at=None, revoked_by_deletion=None)
+    )
+    workspace = session.get_one(Workspace, deletion.workspace_id)
+    taken = NameTaken(f"Workspace '{wanted}' already exists; give another name to restore under.")
+    with unique_or(session, taken):
+        workspace.name = wanted
+        workspace.state = WorkspaceState.ACTIVE
+        workspace.updated_at = now
+        workspace.updated_by = actor.id
+    audit.record(
+        session,
+        actor,
+        AuditEvent.WORKSPACE_RESTORED,
+        workspace=(workspace.id, wanted),
+        subject=str(deletion.id),
+        deleted_as=None if wanted == deletion.workspace_name else deletion.workspace_name,
+    )
+    return workspace
+
+
+def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) -> None:
+    """Set the workers on a FAILED deletion again, because somebody says so. Raises as `reopen`."""
+    reopen(session, context, actor, deletion, event="retried")
+    audit.record(
+        session, actor, AuditEvent.DELETION_RETRIED, workspace=_of(deletion), subject=str(deletion.id)
+    )
+
+
+def _of(deletion: Deletion) -> tuple[UUID, str]:
+    return deletion.workspace_id, deletion.workspace_name
+
+
+def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str) -> None:
+    """Set the workers on a FAILED deletion again. Raises WrongState unless it is FAILED."""
+    ledger.reopen(session, deletion.id, event=event, actor=actor.id, now=clock.now())
+    kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
+    message = cleanup_ring(deletion.id, deletion.workspace_name, kind.name if kind else None)
+    after_commit(session, lambda: context.bell.ring(message))
+
+
+def skip(
+    session: Session,
+    context: Context,
+    actor: Actor,
+    deletion: Deletion,
+    *,
+    reason: str,
+    kind: str | None = None,
+    resource_id: str | None = None,
+) -> None:
+    """Give up on one failing resource, or on all that fail now, and go on with the rest.
+
+    Raises WrongState unless the deletion is FAILED, NotFound if it has no such failure to skip.
+    """
+    chosen = failures.skip(
+        session, deletion.id, actor=actor.id, reason=reason, kind=kind, resource_id=resource_id
+    )
+    for skipped_kind, skipped_id, name in chosen:
+        record(
+            session,
+            deletion.id,
+            "skipped",
+            actor=actor.id,
+            at=clock.now(),
+            kind=skipped_kind,
+            resource_id=skipped_id,
+            name=name,
+            reason=reason,
+        )
+        audit.record(
+            session,
+            actor,
+            AuditEvent.DELETION_SKIPPED if kind else AuditEvent.DELETION_FORCED,
+            workspace=_of(deletion),
+            subject=f"{skipped_kind}/{skipped_id}",
+            deletion_id=str(deletion.id),
+            name=name,
+            reason=reason,
+        )
+    reopen(session, context, actor, deletion, event="reopened")
+    if not chosen:
+        what = f"'{kind}/{resource_id}'" if kind else "a resource"
+        raise NotFound(
+            f"Deletion '{deletion.id}' has no failure of {what} that could be skipped; "
+            f"see its failures. One of a kind as a whole ('*') cannot be skipped, but for that of the store: mend its "
+            f"cause and retry."
+        )
+
+
+def set_protection(session: Session, actor: Actor, name: str, *, is_protected: bool) -> Workspace:
+    """Forbid the deletion of a workspace, or allow it again."""
+    workspace = changeable_workspace(session, actor, name)
+    if workspace.is_protected != is_protected:
+        workspace.is_protected = is_protected
+        workspace.updated_at = clock.now()
+        workspace.updated_by = actor.id
+        event = AuditEvent.WORKSPACE_PROTECTED if is_protected else AuditEvent.WORKSPACE_UNPROTECTED
+        audit.record(session, actor, event, workspace=(workspace.id, name))
+    return workspace

@@ -1,0 +1,112 @@
+"""Asking for a workspace's end: request it, foresee it, forbid it, call it off."""
+
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from app import clock
+from app.access import audit
+from app.access.authorize import Actor, is_platform_admin, may, refusal
+from app.cleanup import control, ledger, remaining
+from app.context import Context
+from app.db import after_commit
+from app.dispatch import cleanup_ring
+from app.errors import Protected
+from app.lifecycle import DeletionState, WorkspaceState
+from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
+from app.models.audit import AuditEvent
+from app.services.workspaces import readable_workspace
+
+
+def request_deletion(session: Session, context: Context, actor: Actor, name: str) -> Deletion:
+    """Revoke all access to a workspace and hand it to the workers, in the caller's transaction.
+
+    From the commit on nobody can see it or create anything in it, and its name is free. Asking again while it is
+    being deleted gives the same deletion. Rings once committed; a lost ring is made good by the sweep.
+    Raises Protected for built-in and protected workspaces, and as `readable_workspace` if there is none of that name.
+    """
+    if name in BUILT_IN:
+        readable_workspace(session, actor, name)  # raises for those who could not delete it anyway
+        raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
+    now = clock.now()
+    # Creators hold FOR SHARE while they insert; wait for them, but not longer than a client would.
+    lock_s, statement_s = (
+        context.settings.delete_lock_timeout_seconds,
+        context.settings.statement_timeout_seconds,
+    )
+    session.execute(
+        text("SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :all, true)"),
+        {"lock": f"{int(lock_s * 1000)}ms", "all": f"{int((lock_s + statement_s) * 1000)}ms"},
+    )
+    workspace_id = session.scalar(
+        update(Workspace)
+        .where(
+            Workspace.name == name,
+            Workspace.state == WorkspaceState.ACTIVE,
+            Workspace.is_protected.is_(False),
+            may(actor),
+        )
+        .values(state=WorkspaceState.DELETING, updated_at=now, updated_by=actor.id)
+        .returning(Workspace.id)
+    )
+    if workspace_id is None:
+        return _already_requested(session, actor, name)
+    deletion = ledger.open_deletion(
+        session,
+        workspace_id=workspace_id,
+        name=name,
+        actor=actor.id,
+        now=now,
+        grace=timedelta(seconds=context.settings.deletion_grace),
+    )
+    session.execute(
+        update(RoleBinding)
+        .where(RoleBinding.workspace_id == workspace_id, RoleBinding.revoked_at.is_(None))
+        .values(revoked_at=now, revoked_by_deletion=deletion.id)
+    )
+    audit.record(
+        session,
+        actor,
+        AuditEvent.DELETION_REQUESTED,
+        workspace=(workspace_id, name),
+        subject=str(deletion.id),
+    )
+    control.trip_on_burst(session, context.settings, deletion, now=now)
+    first = remaining.first_kind(session, workspace_id)
+    message = cleanup_ring(deletion.id, name, first.name if first else None)
+    if deletion.purge_after <= now:
+        after_commit(session, lambda: context.bell.ring(message))
+    return deletion
+
+
+def _already_requested(session: Session, actor: Actor, name: str) -> Deletion:
+    if session.scalar(
+        select(Workspace.id).where(
+            Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, may(actor)
+        )
+    ):
+        raise Protected(
+            f"Workspace '{name}' is protected against deletion; take the protection away first "
+            f"(PUT /apis/entities/v2/workspaces/{name}/deletion-protection)."
+        )
+    living = (DeletionState.DELETING, DeletionState.FAILED)
+    deletion = session.scalars(
+        select(Deletion)
+        .where(Deletion.workspace_name == name, Deletion.state.in_(living), may_follow(actor))
+        .order_by(Deletion.requested_at.desc())
+        .limit(1)
+    ).one_or_none()
+    if deletion is None:
+        raise refusal(session, actor, f"Workspace '{name}' not found", workspace=name)
+    return deletion
+
+
+def may_follow(actor: Actor) -> ColumnElement[bool]:
+    """Whether the actor may see the `Deletion` of the surrounding query: it asked for it, or may see all of them.
+
+    Nobody is a member of the workspace any more, so whoever asked for its end must not need to be.
+    """
+    if not actor.is_in_scope:
+        return is_platform_admin(actor)
+    return or_(is_platform_admin(actor), Deletion.requested_by == actor.id)

@@ -1,0 +1,153 @@
+"""The visits to the resources of one kind, one after another; each is settled before the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.cleanup import failures, lease, ledger, remaining
+from app.cleanup.kinds.base import Gone, Partly, ResourceKind, Waiting, classify, explain
+from app.cleanup.lease import Claim
+from app.cleanup.timeout import attempt
+from app.context import Context
+from app.db import session_scope
+from app.lifecycle import FailureClass
+
+
+@dataclass(frozen=True)
+class TimeIsUp:
+    """Others wait, too; the next slice goes on behind the cursor."""
+
+    cursor: UUID | None
+
+
+@dataclass(frozen=True)
+class DependencyIsDown:
+    """So many failed in a row that whatever is behind them must be down."""
+
+    cursor: UUID | None
+
+
+@dataclass(frozen=True)
+class AllTried:
+    """The pass is over."""
+
+
+class Visits:
+    """To the resources of `kind` in a claimed workspace, until `deadline`. Every write passes the fence."""
+
+    def __init__(
+        self,
+        context: Context,
+        claim: Claim,
+        kind: ResourceKind,
+        *,
+        deadline: datetime,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._context, self._settings, self._claim, self._kind = context, context.settings, claim, kind
+        self._deadline, self._now = deadline, now
+        self._transient_in_a_row = 0
+        self.removed = 0
+        """How many went."""
+        self.part = ""
+        """What went last of one that is too large for a slice, for the summary."""
+
+    def go_on(self, cursor: UUID | None) -> TimeIsUp | DependencyIsDown | AllTried:
+        """Try one after another, beginning behind `cursor`. Commits after each. Raises LeaseLost."""
+        while page := self._next_page(cursor):
+            for resource in page:
+                if self._now() >= self._deadline:
+                    return TimeIsUp(cursor)
+                failure = self._visit(resource)
+                cursor = resource.id
+                is_transient = failure is FailureClass.TRANSIENT
+                self._transient_in_a_row = self._transient_in_a_row + 1 if is_transient else 0
+                if self._transient_in_a_row >= self._settings.dependency_down_after:
+                    return DependencyIsDown(cursor)
+        return AllTried()
+
+    def pass_over_suspect(self, session: Session) -> UUID | None:
+        """The cursor behind the resource on which the last worker vanished: it may be what kills workers."""
+        cursor = self._claim.cursor
+        for suspect in self._page(session, cursor, limit=1):
+            self._keep_failure(
+                session, suspect, FailureClass.TRANSIENT, "the worker was lost while deleting it"
+            )
+            cursor = suspect.id
+        return cursor
+
+    def _next_page(self, cursor: UUID | None) -> Any:
+        with session_scope(self._context.sessions) as session:
+            return self._page(session, cursor, limit=self._settings.page_size)
+
+    def _page(self, session: Session, cursor: UUID | None, *, limit: int) -> Any:
+        claim = self._claim
+        return remaining.page(session, self._kind, claim.workspace_id, claim.id, after=cursor, limit=limit)
+
+    def _visit(self, resource: Any) -> FailureClass | None:
+        """Try one resource and settle the outcome: what kept it, or None if it or a part of it went."""
+        outcome = attempt(
+            lambda: self._kind.delete(self._context, resource), timeout_s=self._settings.item_timeout_seconds
+        )
+        failure: tuple[FailureClass, str] | None
+        match outcome:
+            case Gone() | Partly():
+                failure = None
+            case Waiting(why):
+                failure = self._judge_waiting(why)
+            case error:
+                failure = classify(error), explain(error)
+        with session_scope(self._context.sessions) as session:
+            if failure:
+                self._keep_failure(session, resource, *failure)
+                return failure[0]
+            if isinstance(outcome, Partly):
+                self._settle_part(session, resource, outcome.what)
+            else:
+                self._settle_gone(session, resource)
+            return None
+
+    def _settle_gone(self, session: Session, resource: Any) -> None:
+        removed = remaining.remove_row(session, self._kind, resource.id)
+        ledger.count_gone(
+            session,
+            self._claim,
+            self._kind.name,
+            removed=removed,
+            cursor=resource.id,
+            lease_until=self._lease_until(),
+        )
+        failures.forget(session, self._claim.id, self._kind.name, resource.id)
+        self.removed += removed
+
+    def _settle_part(self, session: Session, resource: Any, what: str) -> None:
+        ledger.note_part(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
+        failures.forget(session, self._claim.id, self._kind.name, resource.id)
+        self.part = f" ({what} of {resource.name} went)"
+
+    def _judge_waiting(self, why: str) -> tuple[FailureClass, str]:
+        limit = timedelta(seconds=self._settings.waiting_limit_seconds)
+        since = self._claim.phase_started_at
+        if since is None or self._now() - since <= limit:
+            return FailureClass.WAITING, why
+        return FailureClass.TRANSIENT, f"{why}; no answer for more than {limit.total_seconds():g} s"
+
+    def _keep_failure(self, session: Session, resource: Any, error_class: FailureClass, message: str) -> None:
+        lease.renew(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
+        failures.upsert(
+            session,
+            self._claim.id,
+            self._kind.name,
+            resource_id=resource.id,
+            name=resource.name,
+            error_class=error_class,
+            message=message,
+            now=self._now(),
+        )
+
+    def _lease_until(self) -> datetime:
+        return self._now() + timedelta(seconds=self._settings.lease_seconds)

@@ -1,0 +1,206 @@
+"""The fields of a list, and how a value compares with each of them in SQL."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    DateTime,
+    Enum,
+    Integer,
+    Numeric,
+    SQLColumnExpression,
+    String,
+    Text,
+    Uuid,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    or_,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql import coercions, roles
+
+from app.filters.ast import MAX_DEPTH, BadFilter, Scalar
+
+Ordering = Callable[[Any, Any], ColumnElement[bool]]
+"""`operator.lt` and its kin."""
+
+_KINDS = (String, DateTime, Uuid, Boolean, Integer)
+_TIME = 'a time in ISO 8601, such as "2026-01-31T09:00:00Z"'
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a list may be filtered and sorted by: public names and the SQL behind them.
+
+    `key` is unique and decides between rows that sort alike. `data`, if given, is a JSONB column
+    whose contents are addressed as `data.<path>`.
+    Columns hold text, enums, times, UUIDs, booleans or integers.
+    """
+
+    key: SQLColumnExpression[Any]
+    columns: Mapping[str, SQLColumnExpression[Any]]
+    data: SQLColumnExpression[Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            if not isinstance(_expression(column).type, _KINDS):
+                raise TypeError(
+                    f"field {name!r} is of type {_expression(column).type!r}, which has no values to compare"
+                )
+
+    def find(self, name: str) -> "ColumnField | DataField | None":
+        """The field of that public name, if the list has one."""
+        if name in self.columns:
+            return ColumnField(name, _expression(self.columns[name]))
+        base, *path = name.split(".")
+        # PostgreSQL takes no function call with more than 100 arguments, and each step is one.
+        if self.data is not None and base == "data" and 0 < len(path) <= MAX_DEPTH and all(path):
+            return DataField(_expression(self.data), path)
+        return None
+
+    def tiebreak(self) -> ColumnElement[Any]:
+        """The key, for the end of ORDER BY."""
+        return _expression(self.key)
+
+    def names(self) -> str:
+        """All valid names, for the message of a refusal."""
+        return ", ".join([*self.columns, *(["data.<path>"] if self.data is not None else [])])
+
+
+def _expression(column: SQLColumnExpression[Any]) -> ColumnElement[Any]:
+    # What a model's attribute stands for in SQL: the attribute itself is no ColumnElement to a type checker.
+    element: ColumnElement[Any] = coercions.expect(roles.ExpressionElementRole, column)
+    return element
+
+
+@dataclass(frozen=True)
+class ColumnField:
+    """A field with a column, and so a type, of its own."""
+
+    name: str
+    expression: ColumnElement[Any]
+
+    def sortable(self) -> ColumnElement[Any]:
+        return self.expression
+
+    def is_null(self) -> ColumnElement[bool]:
+        return self.expression.is_(None)
+
+    def as_text(self) -> ColumnElement[str]:
+        if not isinstance(self.expression.type, String | Uuid):
+            raise BadFilter(f"Field '{self.name}' is not text, so '$like' does not apply to it.")
+        return cast(self.expression, Text)
+
+    def equals_any(self, values: Sequence[Scalar]) -> ColumnElement[bool]:
+        return self.expression.in_([self._typed(value) for value in values])
+
+    def is_ordered(self, ordering: Ordering, value: Scalar) -> ColumnElement[bool]:
+        return ordering(self.expression, self._typed(value))
+
+    def _typed(self, value: Scalar) -> ColumnElement[Any]:
+        """The value in the column's type, so that PostgreSQL never has to guess or refuse."""
+        match self.expression.type, value:
+            case Enum(enums=known) as kind, str() if value in known:
+                return literal(kind.enum_class(value) if kind.enum_class else value, kind)
+            case Enum(enums=known), _:
+                raise self._expected(f"one of {', '.join(known)}")
+            case String(), str():
+                return literal(value, Text)
+            case String(), _:
+                raise self._expected('text, such as "5"')
+            case DateTime(), str():
+                return literal(self._time(value), DateTime(timezone=True))
+            case DateTime(), _:
+                raise self._expected(_TIME)
+            case Uuid(), _:
+                return literal(self._uuid(value), Uuid)
+            case Boolean(), bool() | "true" | "false":
+                return literal(value in (True, "true"), Boolean)
+            case Boolean(), _:
+                raise self._expected("true or false")
+        return literal(self._integer(value), BigInteger)
+
+    def _time(self, value: str) -> datetime:
+        try:
+            moment = datetime.fromisoformat(value)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise self._expected(_TIME) from None
+
+    def _uuid(self, value: Scalar) -> UUID:
+        try:
+            return UUID(str(value))
+        except ValueError:
+            raise self._expected("a UUID") from None
+
+    def _integer(self, value: Scalar) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
+            value = int(value)
+        # As wide as PostgreSQL's widest integer; what is outside would be an error there, not a mismatch.
+        if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+            raise self._expected("an integer of at most 64 bits")
+        return value
+
+    def _expected(self, what: str) -> BadFilter:
+        return BadFilter(f"Field '{self.name}' expects {what}.")
+
+
+@dataclass(frozen=True)
+class DataField:
+    """A place in a JSON document, where each row may hold a value of another type.
+
+    So the filter's value decides: a number compares with stored numbers as numbers,
+    all else compares as text.
+    """
+
+    document: ColumnElement[Any]
+    path: Sequence[str]
+
+    def sortable(self) -> ColumnElement[Any]:
+        # As jsonb, which sorts numbers as numbers; a stored null like a missing key.
+        return func.nullif(self._json(), cast(literal("null", Text), JSONB))
+
+    def is_null(self) -> ColumnElement[bool]:
+        return self.as_text().is_(None)
+
+    def as_text(self) -> ColumnElement[str]:
+        return func.jsonb_extract_path_text(self.document, *self.path, type_=Text)
+
+    def equals_any(self, values: Sequence[Scalar]) -> ColumnElement[bool]:
+        return or_(*(self._equals(value) for value in values))
+
+    def is_ordered(self, ordering: Ordering, value: Scalar) -> ColumnElement[bool]:
+        if isinstance(value, int | float):
+            return self._if_number(
+                ordering(cast(self.as_text(), Numeric), _decimal(value)), otherwise=false()
+            )
+        return ordering(self.as_text(), literal(value, Text))
+
+    def _equals(self, value: Scalar) -> ColumnElement[bool]:
+        as_text = self.as_text() == literal(value if isinstance(value, str) else json.dumps(value), Text)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self._if_number(cast(self.as_text(), Numeric) == _decimal(value), otherwise=as_text)
+        return as_text
+
+    def _if_number(self, then: ColumnElement[bool], *, otherwise: ColumnElement[bool]) -> ColumnElement[bool]:
+        # CASE fixes the order of evaluation; with AND the cast could meet a row whose value is no number.
+        return case((func.jsonb_typeof(self._json()) == "number", then), else_=otherwise)
+
+    def _json(self) -> ColumnElement[Any]:
+        return func.jsonb_extract_path(self.document, *self.path, type_=JSONB)
+
+
+def _decimal(value: float) -> ColumnElement[Decimal]:
+    return literal(Decimal(str(value)), Numeric)

@@ -1,0 +1,50 @@
+"""The filter parameter of every list: its three syntaxes, and what a caller does with the result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from app.filters.ast import MAX_LENGTH, BadFilter, Node
+from app.filters.bracket_syntax import parse_brackets
+from app.filters.fields import Fields
+from app.filters.json_syntax import parse_json
+from app.filters.sql import condition
+from app.filters.text_syntax import parse_text
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter that was understood; whether its fields exist is known when it meets a list."""
+
+    root: Node
+
+    def compile(self, fields: Fields) -> ColumnElement[bool]:
+        """The condition for WHERE. Raises BadFilter for an unknown field or a value of the wrong kind."""
+        return condition(self.root, fields)
+
+    def canonical(self) -> dict[str, Any]:
+        """The filter in the JSON syntax, every operator spelled out: what the answer echoes."""
+        return self.root.canonical()
+
+
+def parse_filter(args: Mapping[str, Sequence[str]], *, alias: str | None = None) -> Filter | None:
+    """Read `filter=<JSON or text>` or `filter[…]=…` from the parameters of a query; None if there is neither.
+
+    `alias` is another name the parameter goes by. Raises BadFilter.
+    """
+    names = ("filter", alias) if alias else ("filter",)
+    texts = [text for name in names for text in args.get(name, ()) if text]
+    prefixes = tuple(f"{name}[" for name in names)
+    brackets = {key: values for key, values in args.items() if key.startswith(prefixes)}
+    if len(texts) + bool(brackets) > 1:
+        raise BadFilter("Give one filter: either filter=… once, or filter[field]=… keys.")
+    if len("".join([*texts, *brackets, *chain.from_iterable(brackets.values())])) > MAX_LENGTH:
+        raise BadFilter(f"The filter is longer than {MAX_LENGTH} characters.")
+    if brackets:
+        return Filter(parse_brackets(brackets))
+    if texts:
+        return Filter(parse_json(text) if (text := texts[0]).lstrip().startswith("{") else parse_text(text))
+    return None

@@ -1,0 +1,95 @@
+"""How a failure leaves the API: one JSON shape, the right status, nothing about the server's inside."""
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from flask import Flask, Response, jsonify, request
+from psycopg.errors import IdleInTransactionSessionTimeout, LockNotAvailable, QueryCanceled
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from app.errors import DomainError, RangeNotSatisfiable, TooManyRequests, Unauthorized
+from app.http.validation import InvalidRequest
+from app.logs import get_logger
+
+log = get_logger(__name__)
+
+
+def register_failures(app: Flask) -> None:
+    """Teach `app` to answer every exception in the published form."""
+    app.register_error_handler(DomainError, _refused)
+    app.register_error_handler(InvalidRequest, _invalid)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(PoolTimeout, _busy)
+    app.register_error_handler(DBAPIError, _database)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _answer(status: int, detail: Any) -> Response:
+    response = jsonify(detail=detail)
+    response.status_code = status
+    if status == HTTPStatus.CONFLICT:
+        # The SDK repeats a 409 otherwise, and the answer will be the same.
+        response.headers["x-should-retry"] = "false"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def _refused(error: DomainError) -> Response:
+    response = _answer(error.status, error.message)
+    match error:
+        case Unauthorized():
+            response.headers["WWW-Authenticate"] = "Bearer"
+        case TooManyRequests():
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+        case RangeNotSatisfiable():
+            response.headers["Content-Range"] = f"bytes */{error.size}"
+            response.set_etag(error.etag)
+    return response
+
+
+def _invalid(error: InvalidRequest) -> Response:
+    return _answer(422, error.errors)
+
+
+def _http(error: HTTPException) -> Response:
+    if isinstance(error, NotFound) and len(request.path) > 1 and request.path.endswith("/"):
+        return _without_trailing_slash()
+    response = _answer(error.code or 500, error.name)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _without_trailing_slash() -> Response:
+    # Quoted again: browsers skip a tab, so `/%09/evil.example/` decoded would lead to another host.
+    location = quote(request.path.rstrip("/"))
+    if request.query_string:
+        location += f"?{request.query_string.decode('latin-1')}"
+    response = _answer(307, "The address ends without a slash.")
+    response.headers["Location"] = location
+    return response
+
+
+def _database(error: DBAPIError) -> Response:
+    if isinstance(error.orig, LockNotAvailable | QueryCanceled) or isinstance(error, OperationalError):
+        return _busy(error)
+    if isinstance(error.orig, IdleInTransactionSessionTimeout):
+        log.warning("request.took_too_long", path=request.path)
+        return _answer(
+            503, "It took too long, and it is uncertain what of it was done; look, or send it again."
+        )
+    return _unexpected(error)
+
+
+def _busy(error: Exception) -> Response:
+    log.warning("request.database_busy", path=request.path, error=type(error).__name__)
+    return _answer(503, "The database did not answer in time; try again.")
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("request.failed", path=request.path, method=request.method, exc_info=error)
+    return _answer(500, "An unexpected error occurred.")

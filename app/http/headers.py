@@ -1,0 +1,47 @@
+"""What every answer carries: how browsers are to treat it, and the id under which the log knows the request."""
+
+import re
+
+from flask import Flask, Response, g, request
+from structlog.contextvars import bind_contextvars, unbind_contextvars
+from uuid_utils import uuid7
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'"
+"""The Content-Security-Policy of what is no page."""
+
+_ALWAYS = {
+    "Content-Security-Policy": STRICT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Whatever was readable may be revoked or gone the next moment, so no cache may answer for us.
+    "Cache-Control": "no-store",
+}
+
+
+def add_headers(app: Flask) -> None:
+    """Give every answer of `app`, errors included, its security headers and an `X-Request-Id`.
+
+    The id is the client's if it sent a sane one. During the request it is `g.request_id`, and a field of
+    every log line. A header that a route has set itself stays.
+    """
+
+    @app.before_request
+    def identify() -> None:
+        sent = request.headers.get("X-Request-Id", "")
+        g.request_id = sent if _SANE_ID.fullmatch(sent) else uuid7().hex
+        bind_contextvars(request_id=g.request_id)
+
+    @app.after_request
+    def complete(response: Response) -> Response:
+        for name, value in _ALWAYS.items():
+            response.headers.setdefault(name, value)
+        response.headers["X-Request-Id"] = g.request_id
+        return response
+
+    @app.teardown_request
+    def forget(_: BaseException | None) -> None:
+        unbind_contextvars("request_id")

@@ -1,0 +1,94 @@
+"""From a declared route to the view that Flask calls."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, g, json, request
+from pydantic import BaseModel
+
+from app.access.authenticate import Authenticator
+from app.access.authorize import Actor, require_platform_wide
+from app.access.permissions import OPEN, WITHOUT_WORKSPACE
+from app.access.principal import Principal
+from app.context import Context
+from app.db import session_scope
+from app.http.rate_limit import WriteLimit
+from app.http.route import RequestContext, Route
+from app.http.transfers import Transfers
+from app.http.validation import json_body, path_parameters, query_parameters
+
+
+def register(app: Flask, context: Context, authenticator: Authenticator, routes: Iterable[Route]) -> None:
+    """Give `app` a view for each route."""
+    # A doubled slash makes an empty name, which nothing has; merging would redirect to another file's path.
+    app.url_map.merge_slashes = False
+    limit = WriteLimit(context.settings)
+    transfers = app.extensions["transfers"] = Transfers()
+    for route in routes:
+        name = f"{route.tag}.{route.handler.__name__}.{route.method}"
+        app.add_url_rule(
+            route.rule, name, _view(context, authenticator, limit, transfers, route), methods=[route.method]
+        )
+
+
+def _view(
+    context: Context, authenticator: Authenticator, limit: WriteLimit, transfers: Transfers, route: Route
+) -> Callable[..., Response]:
+    wants = set(inspect.signature(route.handler).parameters)
+
+    def view(**path: str) -> Response:
+        # Before anything else is looked at: a stranger learns nothing about what a request should look like.
+        actor = _actor(authenticator, route)
+        limit.check(actor.id or actor.address, request.method)
+        given = path_parameters(path, route.path)
+        if "query" in wants and route.query:
+            given["query"] = query_parameters(route.query)
+        if "body" in wants and route.body:
+            given["body"] = json_body(
+                route.body,
+                is_optional=route.body_is_optional,
+                max_bytes=context.settings.max_body_bytes,
+                max_depth=context.settings.max_json_depth,
+            )
+        if route.is_transfer:
+            return transfers.counted(
+                lambda: _response(route.handler(RequestContext(context, actor), **given), route)
+            )
+        if not route.transaction:
+            return _response(route.handler(RequestContext(context, actor), **given), route)
+        with session_scope(context.sessions) as session:
+            if route.permission in WITHOUT_WORKSPACE:
+                require_platform_wide(session, actor)
+            # Rendered inside the transaction: rows are read while it is open.
+            return _response(route.handler(RequestContext(context, actor, session), **given), route)
+
+    return view
+
+
+def _actor(authenticator: Authenticator, route: Route) -> Actor:
+    principal = Principal() if route.permission in OPEN else authenticator.principal(request.headers.get)
+    return Actor(
+        principal,
+        route.permission,
+        is_in_scope=route.permission in OPEN or principal.has_scope_for(route.area, route.action),
+        address=request.remote_addr or "",
+        request_id=g.get("request_id", ""),
+    )
+
+
+def _response(result: Any, route: Route) -> Response:
+    if isinstance(result, Response):
+        return result
+    if route.status == HTTPStatus.NO_CONTENT:
+        return no_content()
+    text = result.model_dump_json(by_alias=True) if isinstance(result, BaseModel) else json.dumps(result)
+    return Response(text, route.status, mimetype="application/json")
+
+
+def no_content() -> Response:
+    """204: no body, and so no type of it either."""
+    response = Response(status=HTTPStatus.NO_CONTENT)
+    del response.headers["Content-Type"]
+    return response

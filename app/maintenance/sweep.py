@@ -1,0 +1,54 @@
+"""The round that keeps deletions, jobs and deployments going when nobody rings."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import update
+
+from app.cleanup import sweep as deletions
+from app.context import Context
+from app.db import session_scope
+from app.logs import get_logger
+from app.models import CleanupControl
+from app.runtime import sweep as supervisors
+from app.services import deployments
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found."""
+
+    rang: int
+    reattempted: int
+    oldest_s: float
+    """Age of the oldest unfinished deletion that is due, in seconds."""
+
+    def __str__(self) -> str:
+        return f"rang {self.rang}, re-attempted {self.reattempted}, oldest {self.oldest_s:.0f} s"
+
+
+def sweep(context: Context, *, now: datetime) -> Swept:
+    """Ring for everything that is due and that nobody works on, whatever became of its message.
+
+    Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
+    silent, rings for those that have none, and removes deployments that were DELETED long enough to be seen so.
+    Any number of sweeps may run at once.
+    """
+    with session_scope(context.sessions) as session:
+        session.execute(update(CleanupControl).values(last_sweep_at=now))
+    with session_scope(context.sessions) as session:
+        reattempted = deletions.reattempt_failed(session, now=now)
+    with session_scope(context.sessions) as session:
+        supervisors.mark_lost(session, now=now)
+    shown_until = now - timedelta(seconds=context.settings.deleted_deployment_seconds)
+    with session_scope(context.sessions) as session:
+        deployments.remove_gone(session, until=shown_until)
+    quiet = timedelta(seconds=context.settings.ring_again_seconds)
+    with session_scope(context.sessions) as session:
+        messages, oldest_s = deletions.due_messages(session, now=now, quiet=quiet)
+        messages += supervisors.unsupervised(session, now=now, quiet=quiet)
+    for message in messages:
+        context.bell.ring(message)
+    return Swept(rang=len(messages), reattempted=reattempted, oldest_s=oldest_s)

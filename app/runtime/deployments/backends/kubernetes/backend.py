@@ -1,0 +1,199 @@
+"""Deployments in a Kubernetes cluster: a Deployment of one pod, and a Service in front of it."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from kubernetes.client import V1ContainerStateTerminated, V1Deployment, V1Pod, V1Service
+
+from app.config import Settings
+from app.lifecycle import DeploymentStatus
+from app.runtime.deployments.backends.kubernetes.client import Cluster, Refusal, Unheard, told
+from app.runtime.deployments.backends.kubernetes.manifests import Objects
+from app.runtime.deployments.backends.kubernetes.watch import DeploymentWatch
+from app.runtime.deployments.contract import Observed, Unservable, Wanted
+
+_LOOK_AGAIN_S = 60
+"""After so long what serves is read anew, although nothing was heard of it: its Service is not watched."""
+_LATE_S = 60
+"""For so long an API server may be busy with a request: the default of its `--request-timeout`."""
+DEPLOYMENTS, SERVICES = "deployments", "services"
+_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+
+T = TypeVar("T")
+
+
+class KubernetesRuntime:
+    """Brings about one Deployment and one Service, and tells what the cluster says of them.
+
+    Holds nothing itself: another worker can go on where this one stopped.
+    """
+
+    def __init__(
+        self, settings: Settings, wanted: Wanted, *, namespace: str, late_s: float = _LATE_S
+    ) -> None:
+        self._settings, self._wanted, self._namespace = settings, wanted, namespace
+        self._objects = Objects(settings, wanted, namespace=namespace)
+        self._cluster = Cluster(settings)
+        self._late_s, self._settled_at = late_s, 0.0
+        self._ready: Observed | None = None
+        self._watch: DeploymentWatch | None = None
+        self._deadline = time.monotonic() + settings.deployment_start_seconds
+
+    def observe(self) -> Observed:
+        """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take.
+
+        What serves is watched, and read again only when something is heard of it.
+        """
+        if self._ready and self._watch and not self._watch.has_rung:
+            return self._ready
+        if not self._wanted.image:
+            raise Unservable("the configuration names no image: set executor_config.image_name")
+        deployment, service = self._find()
+        if _is_going(deployment) or _is_going(service):
+            return self._pending("what was there before is still being deleted")
+        if deployment is None:
+            body: Any = V1Deployment.from_dict(self._objects.deployment)
+            self._make(self._cluster.apps.create_namespaced_deployment, DEPLOYMENTS, body)
+        if service is None:
+            body = V1Service.from_dict(self._objects.service)
+            self._make(self._cluster.core.create_namespaced_service, SERVICES, body)
+        if deployment is None or service is None:
+            return self._pending("created; the cluster has yet to start it")
+        if not (deployment.status and deployment.status.available_replicas):
+            return self._pending(next(self._reasons(deployment)))
+        self._listen(deployment)
+        address = self._objects.address
+        self._ready = Observed(DeploymentStatus.READY, f"Serving at {address}", address)
+        return self._ready
+
+    def stop(self) -> bool:
+        """As `Runtime.stop`. What has finalizers is left until they are gone, and so are its pods.
+
+        In a namespace that does not exist nothing can run: there the API answers as for any other that is empty.
+        """
+        self._hang_up()
+        deployment, service = self._find()
+        if deployment and not _is_going(deployment):
+            self._delete(self._cluster.apps.delete_namespaced_deployment, DEPLOYMENTS)
+        if service and not _is_going(service):
+            self._delete(self._cluster.core.delete_namespaced_service, SERVICES)
+        if deployment or service or self._pods():
+            return False
+        if time.monotonic() < self._settled_at:
+            raise ConnectionError(
+                "nothing is there, but a request to make it that was not answered may yet be met"
+            )
+        return True
+
+    def kill(self) -> None:
+        """Only listen no more: what runs in the cluster is the same for whoever supervises it by now."""
+        self._hang_up()
+
+    def _listen(self, deployment: V1Deployment) -> None:
+        self._hang_up()
+        metadata: Any = deployment.metadata
+        self._watch = DeploymentWatch(
+            self._cluster.apps,
+            namespace=self._namespace,
+            name=self._objects.name,
+            since=metadata.resource_version,
+            for_s=_LOOK_AGAIN_S,
+        )
+
+    def _hang_up(self) -> None:
+        if self._watch:
+            self._watch.close()
+        self._watch = None
+
+    # --- the API
+
+    def _find(self) -> tuple[V1Deployment | None, V1Service | None]:
+        name = self._objects.name
+        return (
+            self._ask(self._cluster.apps.read_namespaced_deployment, "NotFound", DEPLOYMENTS, name=name),
+            self._ask(self._cluster.core.read_namespaced_service, "NotFound", SERVICES, name=name),
+        )
+
+    def _pods(self) -> list[V1Pod]:
+        selector = ",".join(f"{key}={value}" for key, value in self._objects.selector.items())
+        found: Any = self._cluster.ask(
+            self._cluster.core.list_namespaced_pod, namespace=self._namespace, label_selector=selector
+        )
+        return list(found.items)
+
+    def _make(self, call: Callable[..., Any], resource: str, body: Any) -> None:
+        try:
+            self._ask(call, "AlreadyExists", resource, body=body)
+        except Unheard:
+            self._settled_at = time.monotonic() + self._late_s
+            raise
+
+    def _delete(self, call: Callable[..., Any], resource: str) -> None:
+        # Unread: the answer is a Status or the object itself, and the client takes it for one of them only.
+        options: dict[str, Any] = {"propagation_policy": "Foreground", "_preload_content": False}
+        if answer := self._ask(call, "NotFound", resource, name=self._objects.name, **options):
+            answer.close()
+
+    def _ask(self, call: Callable[..., T], refusal: str, resource: str, **what: Any) -> T | None:
+        """What the API answers; None if it says `refusal` of our object of that sort. Raises as `Cluster.ask`."""
+        unless = Refusal(refusal, resource, self._objects.name)
+        return self._cluster.ask(call, unless=unless, namespace=self._namespace, **what)
+
+    # --- how far it is
+
+    def _pending(self, message: str) -> Observed:
+        now = time.monotonic()
+        if self._ready:
+            self._ready = None
+            self._deadline = now + self._settings.deployment_start_seconds
+        if now < self._deadline:
+            return Observed(DeploymentStatus.PENDING, message)
+        limit = self._settings.deployment_start_seconds
+        return Observed(DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}")
+
+    def _reasons(self, deployment: V1Deployment) -> Iterator[str]:
+        """Why it does not serve yet, the most telling reason first."""
+        pods = self._pods()
+        for pod in pods:
+            yield from _troubles(pod)
+        conditions = (deployment.status and deployment.status.conditions) or []
+        for one in conditions:
+            if (one.type, one.status) in {("ReplicaFailure", "True"), ("Progressing", "False")}:
+                yield told(one.reason, one.message)
+        for pod in pods:
+            for container in (pod.status and pod.status.container_statuses) or []:
+                if container.state and container.state.running:
+                    yield f"waiting: {self._wanted.health_path} does not answer with success"
+                if container.state and container.state.waiting:
+                    yield told(container.state.waiting.reason, container.state.waiting.message)
+        for one in conditions:
+            if one.type == "Available":
+                yield told(one.reason, one.message)
+        yield "waiting for the cluster to start it"
+
+
+def _is_going(one: V1Deployment | V1Service | None) -> bool:
+    return bool(one and one.metadata and one.metadata.deletion_timestamp)
+
+
+def _troubles(pod: V1Pod) -> Iterator[str]:
+    """What keeps a pod from running."""
+    if pod.status is None:
+        return
+    for container in pod.status.container_statuses or []:
+        waiting = container.state and container.state.waiting
+        if waiting and waiting.reason not in _STARTING:
+            before = container.last_state and container.last_state.terminated
+            yield told(waiting.reason, waiting.message, *(_ending(before) if before else ()))
+        if ended := container.state and container.state.terminated:
+            yield told(ended.reason, *_ending(ended))
+    for condition in pod.status.conditions or []:
+        if condition.reason == "Unschedulable":
+            yield told(condition.reason, condition.message)
+    if pod.status.phase == "Failed":
+        yield told(pod.status.reason, pod.status.message)
+
+
+def _ending(ended: V1ContainerStateTerminated) -> tuple[str, str | None]:
+    return f"the server ended with exit code {ended.exit_code}", ended.message

@@ -1,0 +1,104 @@
+"""What a deployment is in a Kubernetes cluster: its two objects, as one would write them down in YAML."""
+
+import math
+import re
+from typing import Any
+from uuid import UUID
+
+from app.config import Settings
+from app.runtime.deployments.contract import Wanted
+
+_PORT = 8000
+
+
+def name_of(deployment_id: UUID) -> str:
+    """What all objects of one version are called: whoever looks for them finds the same."""
+    return f"ws-{deployment_id.hex}"
+
+
+def mark(installation: str) -> dict[str, str]:
+    """The labels by which one installation tells its objects from those of others in the same cluster."""
+    return {"app.kubernetes.io/managed-by": "workspaces", "installation": installation}
+
+
+class Objects:
+    """The Deployment and the Service of one version."""
+
+    def __init__(self, settings: Settings, wanted: Wanted, *, namespace: str) -> None:
+        self._wanted, self._grace_s = wanted, settings.stop_grace_seconds
+        self._start_s = settings.deployment_start_seconds
+        self._port = wanted.port or _PORT
+        self.name = name_of(wanted.id)
+        self.selector = {"app.kubernetes.io/instance": self.name}
+        self.address = f"http://{self.name}.{namespace}.svc:{self._port}"
+
+    @property
+    def deployment(self) -> dict[str, Any]:
+        """The server in one pod; the cluster starts it again when it fails."""
+        pod = {
+            # It runs what users bring: no key to the cluster in it.
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": math.ceil(self._grace_s),
+            "containers": [self._container],
+        }
+        template = {"metadata": {"labels": self._labels}, "spec": pod}
+        spec = {"replicas": 1, "selector": {"matchLabels": self.selector}, "template": template}
+        return {"metadata": self._metadata, "spec": spec}
+
+    @property
+    def service(self) -> dict[str, Any]:
+        """Its address inside the cluster."""
+        ports = [{"name": "http", "port": self._port, "targetPort": self._port}]
+        return {"metadata": self._metadata, "spec": {"selector": self.selector, "ports": ports}}
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return {"name": self.name, "labels": self._labels}
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {
+            **self.selector,
+            **mark(self._wanted.installation),
+            "workspace": _label(self._wanted.workspace),
+            "deployment": _label(self._wanted.name),
+            "version": str(self._wanted.version),
+        }
+
+    @property
+    def _container(self) -> dict[str, Any]:
+        wanted, port = self._wanted, str(self._port)
+        environment = {**wanted.environment, "HOST": "0.0.0.0", "PORT": port}  # noqa: S104 -- of its pod
+        return {
+            "name": "server",
+            "image": wanted.image,
+            "command": [part.replace("{port}", port) for part in wanted.command],
+            "args": [part.replace("{port}", port) for part in wanted.arguments],
+            "env": [{"name": name, "value": value} for name, value in environment.items()],
+            "ports": [{"name": "http", "containerPort": self._port}],
+            **self._probes,
+            "securityContext": {
+                name: number
+                for name, number in (("runAsUser", wanted.user), ("runAsGroup", wanted.group))
+                if number is not None
+            },
+            "resources": {"limits": {"nvidia.com/gpu": str(wanted.gpus)}} if wanted.gpus else {},
+            "terminationMessagePolicy": "FallbackToLogsOnError",  # its last words
+        }
+
+    @property
+    def _probes(self) -> dict[str, Any]:
+        """Started anew when three checks in a row fail, but not while it has time to start."""
+        check = {"httpGet": {"path": self._wanted.health_path, "port": self._port}, "timeoutSeconds": 2}
+        during_start = {**check, "periodSeconds": 2, "failureThreshold": math.ceil(self._start_s / 2)}
+        return {
+            "startupProbe": during_start,
+            "readinessProbe": check,
+            "livenessProbe": {**check, "failureThreshold": 3},
+        }
+
+
+def _label(name: str) -> str:
+    """A name as a label may carry it, for people who look into the cluster."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).strip("._-")

@@ -1,0 +1,61 @@
+"""What is in the cluster although no deployment wants it: no worker would ever stop it.
+
+A request can be met after its deployment was seen gone, and a restored backup does not know of what was made later.
+"""
+
+from collections.abc import Set
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.config import Settings
+from app.context import Context
+from app.db import session_scope
+from app.models import Deployment
+from app.runtime.deployments.backends.kubernetes import NO_CLIENT, has_kubernetes
+from app.runtime.deployments.backends.kubernetes.manifests import mark, name_of
+from app.runtime.deployments.contract import KUBERNETES
+from app.services.workspaces import installation
+
+
+def find_orphans(context: Context, *, retained: Set[UUID]) -> list[str]:
+    """What is this installation's, and of no deployment that is there or was retained for good: `namespace/name`.
+
+    Looks where deployments are made now, and wherever some are; a cluster that is not in use is not asked. Raises
+    OSError if the cluster cannot be asked.
+    """
+    # Known before or after: what is made or goes meanwhile is no orphan.
+    before = _held(context)
+    namespaces = {one for one in before.values() if one}
+    if context.settings.deployment_runtime == KUBERNETES:
+        namespaces.add(context.settings.kubernetes_namespace)
+    if not namespaces:
+        return []
+    with session_scope(context.sessions) as session:
+        labels = mark(str(installation(session)))
+    found = _find(context.settings, namespaces, labels)
+    known = {name_of(one) for one in retained | before.keys() | _held(context).keys()}
+    return sorted(f"{namespace}/{name}" for namespace, name in found if name not in known)
+
+
+def _held(context: Context) -> dict[UUID, str | None]:
+    """The deployments that are, or may be, in the cluster, and in which namespace."""
+    query = select(Deployment.id, Deployment.namespace).where(Deployment.host == KUBERNETES)
+    with session_scope(context.sessions) as session:
+        return {row.id: row.namespace for row in session.execute(query)}
+
+
+def _find(settings: Settings, namespaces: set[str], labels: dict[str, str]) -> set[tuple[str, str]]:
+    if not has_kubernetes():
+        raise ConnectionError(NO_CLIENT)
+    from app.runtime.deployments.backends.kubernetes.client import Cluster  # noqa: PLC0415 -- an optional extra
+
+    cluster = Cluster(settings)
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    found = set()
+    for namespace in namespaces:
+        for each in (cluster.apps.list_namespaced_deployment, cluster.core.list_namespaced_service):
+            page: Any = cluster.ask(each, namespace=namespace, label_selector=selector)
+            found |= {(namespace, one.metadata.name) for one in page.items}
+    return found

@@ -1,0 +1,245 @@
+"""Deployments as processes beside the runtime worker."""
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+
+from app.config import Settings
+from app.lifecycle import DeploymentStatus
+from app.runtime.deployments.backends.health import trouble_with
+from app.runtime.deployments.backends.server_log import ServerLog
+from app.runtime.deployments.contract import Observed, Unservable, Wanted
+from app.runtime.processes.leftovers import kill_leftovers
+from app.runtime.processes.process import Process
+from app.runtime.processes.workdir import WorkDirectory
+
+_HOST = "127.0.0.1"
+_HEALTH_TIMEOUT_S = 2.0
+_UNHEALTHY_AFTER = 3
+"""Failed checks in a row of a server that was ready, before it is started anew."""
+_LONGEST_BACKOFF_S = 60.0
+_LAST_LINES = 5
+_LINE_CHARS = 500
+_KILL_S = 5.0
+_BRIEF_S = 0.05
+_MAY_PASS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESRCH})
+"""Why a start can fail through no fault of what is started; ESRCH when its keeper was killed."""
+_NAME_CHARS = 200
+
+
+class SubprocessRuntime:
+    """One server process: started, checked, and started again with growing pauses when it fails."""
+
+    def __init__(self, settings: Settings, wanted: Wanted) -> None:
+        self._settings, self._wanted = settings, wanted
+        self._directory = WorkDirectory(settings, wanted.id)
+        self._process: Process | None = None
+        self._tail: deque[str] = deque(maxlen=_LAST_LINES)
+        self._listener: threading.Thread | None = None
+        self._port = 0
+        self._crashes = 0
+        self._failed_checks = 0
+        self._start_at = 0.0
+        self._why_pausing = ""
+        self._was_ready = False
+        self._ready_at = 0.0
+        self._deadline = time.monotonic() + settings.deployment_start_seconds
+
+    def observe(self) -> Observed:
+        """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take."""
+        now = time.monotonic()
+        if self._process is None:
+            if now < self._start_at:
+                return self._pending(self._why_pausing)
+            self._refuse_what_makes_no_sense()
+            try:
+                self._port = self._wanted.port or _free_port()
+                self._refuse_what_is_not_there()  # before anything has to end for its port
+                if _is_taken(self._port):
+                    # Or the answers of another server would count as ours.
+                    waiting = self._pending(
+                        f"port {self._port} is in use; "
+                        "without executor_config.override_config.port it gets a free one"
+                    )
+                    return replace(waiting, wants=self._address)
+                self._start()
+            except PermissionError:
+                raise  # it does not go away by itself
+            except OSError as error:
+                return self._pending(f"it cannot be started yet: {error.strerror or error}")
+        if self._process and (code := self._process.poll()) is not None:
+            return self._crashed(f"the server ended with {_ending(code)}")
+        path = self._wanted.health_path
+        if trouble := trouble_with(_HOST, self._port, path, within_s=_HEALTH_TIMEOUT_S):
+            return self._unhealthy(trouble)
+        self._failed_checks = 0
+        if not self._was_ready:
+            self._was_ready, self._ready_at = True, now
+        if now - self._ready_at > _LONGEST_BACKOFF_S:
+            self._crashes = 0  # not before: it may be one that serves for a moment after each start
+        return Observed(DeploymentStatus.READY, f"Serving at {self._address}", self._address)
+
+    def stop(self) -> bool:
+        """As `Runtime.stop`; its directory goes with it."""
+        if self._process:
+            if self._process.poll() is None:
+                self._process.terminate()
+                return False
+            self._forget()
+        if not kill_leftovers(self._wanted.id, within_s=1):
+            return False
+        self._directory.discard()
+        return True
+
+    def kill(self) -> None:
+        """As `Runtime.kill`."""
+        if self._process:
+            self._process.kill()
+            deadline = time.monotonic() + _KILL_S
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(_BRIEF_S)
+            self._forget()
+
+    @property
+    def _address(self) -> str:
+        return f"http://{_HOST}:{self._port}"
+
+    def _refuse_what_makes_no_sense(self) -> None:
+        if self._settings.backend != "subprocess":
+            raise Unservable("this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off")
+        if not self._wanted.command:
+            raise Unservable(
+                "the configuration names no command: set executor_config.override_config.command, "
+                'for example ["python", "-m", "http.server", "{port}"]'
+            )
+
+    def _refuse_what_is_not_there(self) -> None:
+        program, directory = self._command[0], self._directory.path
+        path = os.pathsep.join(str(directory / one) for one in self._environment["PATH"].split(os.pathsep))
+        if not shutil.which(directory / program if "/" in program else program, path=path):
+            raise Unservable(_cannot_be_run(program, "there is no such program, or it is not executable"))
+
+    @property
+    def _command(self) -> list[str]:
+        wanted = (*self._wanted.command, *self._wanted.arguments)
+        return [part.replace("{port}", str(self._port)) for part in wanted]
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(self._directory.path),
+            "TMPDIR": str(self._directory.path),
+            **self._wanted.environment,
+            "HOST": _HOST,
+            "PORT": str(self._port),
+        }
+
+    def _start(self) -> None:
+        if not self._directory.path.exists():
+            self._directory.make()
+        try:
+            self._process = Process.start(
+                self._command,
+                run=self._wanted.id,
+                environment=self._environment,
+                directory=self._directory.path,
+                grace_s=self._settings.stop_grace_seconds,
+            )
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None)
+            if number in _MAY_PASS:
+                raise
+            # Not as the error tells it: that may name a path of ours, or all of a long command.
+            why = os.strerror(number) if number else str(error)
+            raise Unservable(_cannot_be_run(self._command[0], why)) from error
+        self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
+        self._listener.start()
+
+    def _listen(self, process: Process) -> None:
+        # Read always, or a server that prints much would stop at a full pipe; kept is only its end.
+        log = ServerLog(self._directory.path / "server.log")
+        with (
+            contextlib.suppress(OSError, ValueError),
+            os.fdopen(os.dup(process.output.fileno()), "rb") as output,
+        ):
+            while line := output.readline(_LINE_CHARS * 4):
+                log.append(line)
+                self._tail.append(line.decode(errors="replace").strip().replace("\0", "")[:_LINE_CHARS])
+
+    def _unhealthy(self, trouble: str) -> Observed:
+        if not self._was_ready:
+            return self._pending(f"waiting: {trouble}")
+        self._failed_checks += 1
+        if self._failed_checks < _UNHEALTHY_AFTER:
+            told = f"Serving at {self._address}, but {trouble}"
+            return Observed(DeploymentStatus.READY, told, self._address)
+        if self._process:
+            self._process.kill()
+        # Whoever reads on sees it crash, and that is how it goes on.
+        return self._pending(f"starting again: {trouble}")
+
+    def _crashed(self, what: str) -> Observed:
+        self._forget()
+        # A server can kill its keeper; what is left would go on listening on its port.
+        kill_leftovers(self._wanted.id, within_s=1)
+        if self._was_ready:
+            self._was_ready = False
+            self._deadline = time.monotonic() + self._settings.deployment_start_seconds
+        pause = min(_LONGEST_BACKOFF_S, 2.0 ** min(self._crashes, 30))
+        self._crashes += 1
+        self._start_at = time.monotonic() + pause
+        self._why_pausing = f"{what}; starting again after {pause:.0f} s; {self._last_words()}"
+        return self._pending(self._why_pausing)
+
+    def _forget(self) -> None:
+        if self._process:
+            self._process.close()
+        self._process, self._failed_checks = None, 0
+
+    def _pending(self, message: str) -> Observed:
+        if time.monotonic() < self._deadline:
+            return Observed(DeploymentStatus.PENDING, message)
+        limit = self._settings.deployment_start_seconds
+        return Observed(
+            DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}; {self._last_words()}"
+        )
+
+    def _last_words(self) -> str:
+        if self._listener and self._process is None:
+            self._listener.join(1)  # of the one that has just ended, all
+        return f"its last words: {' | '.join(self._tail)}" if self._tail else "it said nothing"
+
+
+def _cannot_be_run(program: str, why: str) -> str:
+    return f"'{program[:_NAME_CHARS]}' cannot be run: {why}"
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: connections of an earlier one that are not forgotten yet do not matter.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+        return False
+
+
+def _free_port() -> int:
+    # Another process can take it before the server does; then the server fails and gets another one.
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

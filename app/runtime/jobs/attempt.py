@@ -1,0 +1,286 @@
+"""One attempt of a job, from the claim of its row to its end: the only code that starts a job's processes."""
+
+import time
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.context import Context
+from app.lifecycle import JobStatus
+from app.logs import get_logger
+from app.models import Job
+from app.profiles import ExecutionProfile
+from app.runtime.jobs import results
+from app.runtime.jobs.environment import step_environment
+from app.runtime.jobs.log import LogReader, LogWriter
+from app.runtime.lease import RELEASED, LeaseLost
+from app.runtime.leased_row import Held
+from app.runtime.processes.leftovers import kill_leftovers
+from app.runtime.processes.process import Process
+from app.runtime.processes.workdir import WorkDirectory
+from app.services import job_results, job_steps
+from app.services.jobs import fail, move
+
+log = get_logger(__name__)
+
+_BRIEF_S = 0.05  # Between two looks at processes that are about to be gone.
+_KILL_S = 5.0  # For leftovers, which get SIGKILL at once.
+_DRAIN_S = 5.0  # For what was printed last to reach the log.
+
+STOPPED = "the runtime worker was stopped"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why an attempt ends as `error`."""
+
+    message: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """It ends because somebody asked for it."""
+
+
+Ending = Failed | Cancelled
+
+
+class _Ended(Exception):
+    """The attempt is to end in the midst of something."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending)
+        self.ending = ending
+
+
+class Attempt:
+    """The supervisor of one attempt: runs its steps in order and heeds what is asked of the job meanwhile.
+
+    Every write passes the fence. Whoever loses the lease kills what it started and writes nothing.
+    """
+
+    def __init__(self, context: Context, job: Job, workspace: str, fence: int, stopping: Event) -> None:
+        self._context, self._settings = context, context.settings
+        self._job, self._workspace, self._stopping = job, workspace, stopping
+        self._row = Held(context, job, job.status, fence)
+        self._log = LogWriter(context, job, fence)
+        self._directory = WorkDirectory(self._settings, job.id)
+        self._started_at = time.monotonic()
+        self._step_started_at = self._resumed_at = self._started_at
+        self._paused_at: float | None = None
+
+    def run(self) -> str:
+        """Carry it out; a sentence for the operator. Raises LeaseLost."""
+        try:
+            ending = self._run_steps()
+        except LeaseLost:
+            raise
+        except Exception as error:
+            # The boundary of an attempt: whatever went wrong, the job must not seem to run for ever.
+            log.exception("job.runner_failed", job_id=str(self._job.id))
+            ending = Failed(f"the runner failed: {type(error).__name__}")
+        return self._finish(ending)
+
+    def _run_steps(self) -> Ending | None:
+        self._directory.make(beat=self._row.look)
+        for step in self._job.platform_spec["steps"]:
+            if ending := self._begin(step["name"]) or self._run_step(step):
+                return ending
+        return None
+
+    def _begin(self, name: str) -> Ending | None:
+        """Enter the step, once the job is not paused."""
+
+        def enter(session: Session, job: Job) -> bool:
+            if job.status not in (JobStatus.PENDING, JobStatus.ACTIVE):
+                return False
+            if job.status is JobStatus.PENDING:
+                move(session, job, JobStatus.ACTIVE)
+            job_steps.begin_step(job, name)
+            return True
+
+        while not self._row.write(enter):
+            self._heed(None)
+            if ending := self._asked_to_end():
+                return ending
+            self._stopping.wait(self._settings.runtime_poll_seconds)
+        return None
+
+    def _run_step(self, step: dict[str, Any]) -> Ending | None:
+        name, wanted = step["name"], job_steps.profile_of(step["executor"])
+        profile = self._settings.profiles.get(wanted)
+        if profile is None:
+            return Failed(f"the execution profile '{wanted}' of step '{name}' does not exist any more")
+        grace_s = profile.stop_grace_seconds
+        self._step_started_at = time.monotonic()
+        try:
+            process = Process.start(
+                job_steps.command_of(step["executor"]),
+                run=self._job.id,
+                environment=step_environment(
+                    self._directory, self._job, self._workspace, step, profile.environment
+                ),
+                directory=self._directory.path,
+                grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,
+            )
+        except (OSError, ValueError) as error:
+            return Failed(f"step '{name}' could not be started: {self._directory.told(error)}")
+        reader = LogReader(self._log, name, process.output)
+        try:
+            ending, code = self._attend(process, reader, step, profile)
+        except BaseException:
+            reader.abandon()
+            process.kill()
+            deadline = time.monotonic() + _KILL_S
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(_BRIEF_S)
+            raise
+        return ending or self._end_step(name, code)
+
+    def _attend(
+        self, process: Process, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile
+    ) -> tuple[Ending | None, int]:
+        """Heed what is asked until every process of the step is gone and its output is in the log."""
+        ending: Ending | None = None
+        while (code := process.poll()) is None:
+            if ending:
+                self._row.look()
+            else:
+                self._heed(process)
+                ending = self._asked_to_end() or self._overdue(reader, step, profile)
+                if ending:
+                    process.terminate()
+                    process.resume()  # One that is paused could not even notice.
+            if reader.is_alive():
+                reader.join(self._settings.runtime_poll_seconds)
+            else:
+                time.sleep(_BRIEF_S)
+        deadline = time.monotonic() + _DRAIN_S
+        while reader.is_alive():
+            self._row.look()
+            if time.monotonic() > deadline and reader.silence_s:
+                reader.abandon()  # Whoever still holds the output is none of the step's processes: they are gone.
+            reader.join(self._settings.runtime_poll_seconds)
+        return ending, code
+
+    def _end_step(self, name: str, code: int) -> Ending | None:
+        """Store the results of the step, also of one that failed, and record how it ended."""
+        shelf = results.Shelf(self._context, self._job, self._row.write)
+        try:
+            names = results.store_results(self._directory.results, shelf, beat=self._go_on)
+            self._directory.empty_results(beat=self._row.look)
+        except _Ended as ended:
+            return ended.ending
+        except (results.Unstorable, OSError) as error:
+            told = self._directory.told(error)
+            return Failed(f"the results of step '{name}' could not be stored: {told}")
+
+        def record(_: Session, job: Job) -> None:
+            job_results.note(job, {each: f"/{job.fileset}#{job_results.FOLDER}/{each}" for each in names})
+            if code == 0:
+                job_steps.settle_step(job, name, JobStatus.COMPLETED)
+
+        self._row.write(record)
+        if code < 0:
+            return Failed(f"step '{name}' was ended by signal {-code}", {"exit_code": code})
+        return Failed(f"step '{name}' ended with exit code {code}", {"exit_code": code}) if code else None
+
+    def _finish(self, ending: Ending | None) -> str:
+        """The last write of an attempt: the status it ends in, and that none of its processes is left."""
+        while not kill_leftovers(self._job.id, within_s=_KILL_S):
+            self._row.look()
+            log.error("job.processes_remain", job_id=str(self._job.id))
+        self._directory.discard(beat=self._row.look)
+
+        def settle(session: Session, job: Job) -> bool:
+            if job.status is JobStatus.CANCELLING:
+                move(session, job, JobStatus.CANCELLED)
+                job_steps.settle_last_step(job, JobStatus.CANCELLED)
+            elif isinstance(ending, Failed):
+                fail(session, job, ending.message, **ending.facts)
+            elif job.status in (JobStatus.PENDING, JobStatus.ACTIVE):
+                move(session, job, JobStatus.COMPLETED)
+            else:
+                return False  # Paused after its last process had ended: it is completed once it is resumed.
+            for name, value in RELEASED.items():
+                setattr(job, name, value)
+            return True
+
+        while not self._row.write(settle):
+            self._heed(None)
+            ending = ending or self._asked_to_end()
+            self._stopping.wait(self._settings.runtime_poll_seconds)
+        return (
+            f"{self._row.status}: {ending.message}" if isinstance(ending, Failed) else str(self._row.status)
+        )
+
+    # --- what is asked ------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Between two pieces of long work without a process: stand still while paused, raise _Ended when it is over."""
+        while True:
+            self._heed(None)
+            if ending := self._asked_to_end() or self._job_overdue():
+                raise _Ended(ending)
+            if self._row.status is not JobStatus.PAUSED:
+                return
+            self._stopping.wait(self._settings.runtime_poll_seconds)
+
+    def _job_overdue(self) -> Ending | None:
+        limit = self._settings.job_time_limit_seconds
+        if limit and self._paused_at is None and time.monotonic() - self._started_at > limit:
+            return Failed(f"the job ran longer than its time limit of {limit:g} s")
+        return None
+
+    def _asked_to_end(self) -> Ending | None:
+        if self._row.status is JobStatus.CANCELLING:
+            return Cancelled()
+        return Failed(STOPPED) if self._stopping.is_set() else None
+
+    def _overdue(self, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile) -> Ending | None:
+        if self._paused_at is not None:
+            return None
+        if overdue := self._job_overdue():
+            return overdue
+        limit, now = profile.time_limit_seconds, time.monotonic()
+        if limit and now - self._step_started_at > limit:
+            return Failed(
+                f"step '{step['name']}' ran longer than {limit:g} s, the time limit of '{profile.name}'"
+            )
+        patience = (step.get("lifecycle") or {}).get("staleness_timeout_seconds", 0)
+        if patience and min(reader.silence_s, now - self._resumed_at) > patience:
+            return Failed(f"step '{step['name']}' printed nothing for its staleness time-out of {patience} s")
+        return None
+
+    def _heed(self, process: Process | None) -> None:
+        """Look, and pause or resume as asked."""
+        status = self._row.look()
+        if status is JobStatus.PAUSING:
+            if process:
+                process.pause()
+            self._confirm(status, JobStatus.PAUSED)
+            self._paused_at = self._paused_at or time.monotonic()
+        elif status is JobStatus.RESUMING:
+            if process:
+                process.resume()
+            self._confirm(status, JobStatus.ACTIVE)
+            self._forget_pause()
+
+    def _forget_pause(self) -> None:
+        if self._paused_at is not None:
+            # What the job spent paused does not count against its limits.
+            self._resumed_at = time.monotonic()
+            self._started_at += self._resumed_at - self._paused_at
+            self._step_started_at += self._resumed_at - self._paused_at
+            self._paused_at = None
+
+    def _confirm(self, asked: JobStatus, done: JobStatus) -> None:
+        def confirm(session: Session, job: Job) -> None:
+            if job.status is asked:  # and not cancelled meanwhile
+                move(session, job, done)
+                job_steps.settle_last_step(job, done)
+
+        self._row.write(confirm)

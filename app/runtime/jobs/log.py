@@ -1,0 +1,198 @@
+"""What the processes of a job print, on its way into the job's log."""
+
+import os
+import selectors
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from threading import Event, Thread
+from typing import IO
+
+from sqlalchemy import insert, select
+
+from app import clock
+from app.context import Context
+from app.db import session_scope
+from app.logs import get_logger
+from app.models import Job, JobLog
+from app.runtime.lease import DATABASE_AWAY, LeaseLost
+from app.services.job_steps import TASK
+
+log = get_logger(__name__)
+
+_FLUSH_S = 0.25  # A reader who follows the log sees a line this late.
+_UNFINISHED_S = 1.0  # And what has no end of line yet, a prompt or a bar of progress, this late.
+_LINES_AT_ONCE = 500  # Bounds a transaction, and with the longest line the memory of a reader.
+_LONGEST_LINE = 64 * 1024  # A longer one is split: it may never end.
+_LEAST_PER_LINE = 64  # What a line counts at least, because an empty one costs a row too.
+_AGAIN_S = 1.0
+_LOOK_S = 1.0  # Between two looks whether to go on reading.
+
+Line = tuple[datetime, str]
+
+
+class LogWriter:
+    """Appends to the log of one attempt of a job, as long as its runner holds the lease, up to the limit."""
+
+    def __init__(self, context: Context, job: Job, fence: int) -> None:
+        self._context = context
+        self._job_id, self._attempt_id, self._workspace_id = job.id, job.attempt_id, job.workspace_id
+        self._fence = fence
+        self._left = context.settings.job_log_limit_bytes
+
+    def append(self, step: str, lines: list[Line]) -> None:
+        """Write lines. Beyond the limit they are dropped, and one line says so.
+
+        Raises LeaseLost, and as SQLAlchemy does when the database is away; then nothing was written.
+        """
+        left, kept = self._left, []
+        for at, text in lines:
+            if left <= 0:
+                break
+            left -= max(len(text.encode()), _LEAST_PER_LINE)
+            kept.append((at, text if left > 0 else f"The log ends here: it has reached {self._limit} bytes."))
+        if kept:
+            self._insert(step, kept)
+        self._left = left
+
+    @property
+    def _limit(self) -> int:
+        return self._context.settings.job_log_limit_bytes
+
+    def _insert(self, step: str, lines: list[Line]) -> None:
+        ours = {"workspace_id": self._workspace_id, "job_id": self._job_id, "attempt_id": self._attempt_id}
+        with session_scope(self._context.sessions) as session:
+            # FOR SHARE: nobody takes the lease, and nobody removes the job, between this look and the commit.
+            held = select(Job.id).where(
+                Job.id == self._job_id, Job.fence == self._fence, Job.runner.is_not(None)
+            )
+            if session.scalar(held.with_for_update(read=True)) is None:
+                raise LeaseLost
+            session.execute(
+                insert(JobLog),
+                [{**ours, "step": step, "task": TASK, "at": at, "message": text} for at, text in lines],
+            )
+
+
+class LogReader(Thread):
+    """Reads what a process prints until the last writer is gone, in a thread of its own.
+
+    Whatever becomes of the log, it goes on reading, or the process would wait for it for ever.
+    """
+
+    def __init__(self, writer: LogWriter, step: str, output: IO[bytes]) -> None:
+        super().__init__(name=f"log of {step}", daemon=True)
+        self._writer, self._step, self._output = writer, step, output
+        self._is_over = Event()
+        self._is_mute = False
+        self._is_writing = False
+        self._is_cut = False
+        self._unfinished = bytearray()
+        self._lines: list[Line] = []
+        self._due = self._unfinished_due = 0.0
+        self._heard_at = time.monotonic()
+        self.start()
+
+    @property
+    def silence_s(self) -> float:
+        """For how long nothing was printed, as far as anybody could listen: 0 while the log is being written."""
+        return 0.0 if self._is_writing else time.monotonic() - self._heard_at
+
+    def abandon(self) -> None:
+        """Read no more: whoever still holds the output is not ours, or the lease is lost."""
+        self._is_over.set()
+
+    def run(self) -> None:
+        """Read, split into lines, and write a few times a second."""
+        with self._output, selectors.DefaultSelector() as selector:
+            selector.register(self._output, selectors.EVENT_READ)
+            while not self._is_over.is_set():
+                if selector.select(self._patience()):
+                    chunk = os.read(self._output.fileno(), _LONGEST_LINE)
+                    if not chunk:
+                        break
+                    self._heard_at = time.monotonic()
+                    self._take(chunk)
+                if self._unfinished and time.monotonic() >= self._unfinished_due:
+                    self._take_unfinished()
+                # Not without a line: a flush counts as a sign of life of the command.
+                if self._lines and (len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= self._due):
+                    self._flush()
+        if self._unfinished:
+            self._lines.append((clock.now(), _text(self._unfinished)))
+        self._flush()
+
+    def _patience(self) -> float:
+        """Seconds until something is due, whether or not more is printed."""
+        dues = ([self._due] if self._lines else []) + ([self._unfinished_due] if self._unfinished else [])
+        return max(0.0, min([_LOOK_S, *(due - time.monotonic() for due in dues)]))
+
+    def _take(self, chunk: bytes) -> None:
+        now = clock.now()
+        if self._is_cut:
+            # The end of the line that was shown without it.
+            chunk = chunk.removeprefix(b"\r").removeprefix(b"\n")
+            self._is_cut = False
+        if not self._lines:
+            self._due = self._heard_at + _FLUSH_S
+        if not self._unfinished or b"\n" in chunk:
+            self._unfinished_due = self._heard_at + _UNFINISHED_S
+        self._unfinished += chunk
+        *whole, rest = self._unfinished.split(b"\n")
+        for line in whole:
+            self._lines += [(now, _text(piece)) for piece in _pieces(line)]
+        if len(rest) >= _LONGEST_LINE:
+            *begun, rest = _pieces(rest)
+            self._lines += [(now, _text(piece)) for piece in begun]
+        self._unfinished = rest
+
+    def _take_unfinished(self) -> None:
+        """Show what stands there as a line; what comes after it will be one of its own."""
+        cut = _between_characters(self._unfinished, len(self._unfinished)) or len(self._unfinished)
+        self._lines.append((clock.now(), _text(self._unfinished[:cut])))
+        self._unfinished = self._unfinished[cut:]
+        self._is_cut = not self._unfinished
+        self._unfinished_due = time.monotonic() + _UNFINISHED_S
+
+    def _flush(self) -> None:
+        self._is_writing = True
+        while self._lines and not self._is_mute:
+            batch = self._lines[:_LINES_AT_ONCE]
+            try:
+                self._writer.append(self._step, batch)
+                del self._lines[: len(batch)]
+            except LeaseLost:
+                self._is_mute = True
+            except DATABASE_AWAY:
+                # The process waits meanwhile, once the pipe is full: better than a hole in its log.
+                self._is_mute = self._is_over.wait(_AGAIN_S)
+            except Exception:
+                # The boundary of the thread: a log that cannot be written must not stop the reading.
+                log.exception("job_log.failed", step=self._step)
+                self._is_mute = True
+        self._lines.clear()
+        self._heard_at, self._is_writing = time.monotonic(), False
+
+
+def _pieces(line: bytearray) -> Iterator[bytearray]:
+    """A line in pieces that are not too long, cut between characters; one that is short, or empty, as it is."""
+    while len(line) >= _LONGEST_LINE:
+        cut = _between_characters(line, _LONGEST_LINE - 1)
+        yield line[:cut]
+        line = line[cut:]
+    yield line
+
+
+def _between_characters(line: bytearray, at: int) -> int:
+    """Where to cut so that no UTF-8 sequence is cut in two: at most 3 bytes before `at`."""
+    for length in range(1, min(4, at + 1)):
+        lead = line[at - length]
+        if lead & 0xC0 != 0x80:
+            needed = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return at if needed <= length else at - length
+    return at
+
+
+def _text(line: bytes | bytearray) -> str:
+    # PostgreSQL has no NUL in a text.
+    return line.removesuffix(b"\r").decode(errors="replace").replace("\0", "")

@@ -1,0 +1,181 @@
+"""Commands as the runtime runs them: with all their descendants, and none of these outlives the command.
+
+Each has a keeper (see reaper.py) between itself and this process. What is left when that was killed is found all the
+same (see leftovers.py), and one that does not do what it is told is killed.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Self, cast
+from uuid import UUID
+
+import psutil
+
+from app.runtime.processes.leftovers import MARK, keepers, kill_leftovers, starting
+
+_KEEPER = Path(__file__).with_name("reaper.py")
+_START_S = 10.0
+"""So long a keeper may take to say that the command runs. The command can stop it before, and it would never say so."""
+_LATE_S = 2.0
+"""So long after the time that it has, a keeper that was told to end everything may need for that."""
+_PAUSE_S = 5.0
+_BRIEF_S = 0.01
+
+
+class Process:
+    """A running command with all its descendants.
+
+    Ends when the thread that started it does: the kernel tells the keeper. Not safe for threads, except that one may
+    read `output` while another uses the rest.
+    """
+
+    def __init__(
+        self, keeper: "subprocess.Popen[bytes]", output: IO[bytes], *, run: UUID, grace_s: float
+    ) -> None:
+        self._keeper, self._run, self._grace_s = keeper, run, grace_s
+        self._due_at = math.inf
+        self._is_cleared = False
+        self.output = output
+        """What it writes to stdout and stderr, until all writers are gone."""
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        *,
+        run: UUID,
+        environment: Mapping[str, str],
+        directory: Path,
+        grace_s: float,
+    ) -> Self:
+        """Start a command in `directory` with nothing but `environment` and the mark of its run.
+
+        Raises OSError, such as FileNotFoundError, when the command cannot be started.
+        """
+        if not directory.is_dir():
+            raise FileNotFoundError(f"the working directory of '{command[0]}' is not there")
+        marked = {MARK: str(run)}
+        keeper, status, output = _started(command, marked, directory, grace_s)
+        with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", keeper.stdin) as told:
+            told.write(json.dumps({**environment, **marked}).encode())
+        with status:
+            said = status.read() if select.select([status], [], [], _START_S)[0] else b""
+        if said == b"ok":
+            return cls(keeper, output, run=run, grace_s=grace_s)
+        output.close()
+        keeper.kill()
+        keeper.wait()
+        kill_leftovers(run, within_s=_START_S)
+        number = int(said or errno.ESRCH)
+        raise OSError(number, f"'{command[0]}' cannot be run: {os.strerror(number)}")
+
+    def poll(self) -> int | None:
+        """The command's exit code, negative for a signal, once it and all its descendants are gone.
+
+        A keeper that was told to end them and is late for that is killed, and then they are: -9.
+        """
+        code = self._keeper.poll()
+        if code is None:
+            if time.monotonic() > self._due_at:
+                self._keeper.kill()  # It may have been stopped, and could not even hear what it was told.
+            return None
+        if code == -signal.SIGKILL and not self._is_cleared:
+            # As its command died, or killed itself, and then nobody has ended what the command had started.
+            self._is_cleared = kill_leftovers(self._run, within_s=0)
+            return code if self._is_cleared else None
+        return code
+
+    def terminate(self) -> None:
+        """Ask everything to end, and kill after the grace what has not. Returns at once."""
+        self._tell_keeper(signal.SIGTERM, within_s=self._grace_s)
+
+    def kill(self) -> None:
+        """Kill everything at once. Returns before it has happened."""
+        self._tell_keeper(signal.SIGUSR1, within_s=0)
+
+    def pause(self) -> None:
+        """Stop everything where it is; what is paused can still be terminated."""
+        deadline = time.monotonic() + _PAUSE_S
+        quiet_looks = 0
+        # Until none is found that runs: what is not stopped yet may have started others meanwhile.
+        while quiet_looks < 2 and time.monotonic() < deadline:
+            running = [one for one in self._descendants() if _runs(one)]
+            quiet_looks = 0 if running else quiet_looks + 1
+            for one in running:
+                with contextlib.suppress(OSError):
+                    # With its group at once: one that goes on forking is faster than a list.
+                    os.killpg(os.getpgid(one.pid), signal.SIGSTOP)
+            time.sleep(_BRIEF_S)
+
+    def resume(self) -> None:
+        """Let everything go on."""
+        for one in self._descendants():
+            with contextlib.suppress(psutil.Error):
+                one.resume()
+
+    def close(self) -> None:
+        """Let go of the output, once it was read."""
+        self.output.close()
+
+    def _tell_keeper(self, number: signal.Signals, *, within_s: float) -> None:
+        self._due_at = min(self._due_at, time.monotonic() + within_s + _LATE_S)
+        if self._keeper.poll() is None:
+            self._keeper.send_signal(number)
+
+    def _descendants(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self._keeper.pid).children(recursive=True)
+        except psutil.Error:
+            return []
+
+
+def _started(
+    command: Sequence[str], environment: Mapping[str, str], directory: Path, grace_s: float
+) -> "tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]":
+    """A keeper with that environment, its status and the output of its command. Raises OSError as Process.start."""
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_on:
+        status, saying = _pipe(kept, handed_on)
+        output, printing = _pipe(kept, handed_on)
+        arguments = [str(os.getpid()), str(saying.fileno()), str(grace_s), *command]
+        try:
+            with starting:
+                keeper = subprocess.Popen(  # noqa: S603 -- what is run is what users asked to be run
+                    [sys.executable, "-I", str(_KEEPER), *arguments],
+                    env=dict(environment),
+                    cwd=directory,
+                    stdin=subprocess.PIPE,
+                    stdout=printing,
+                    stderr=printing,
+                    start_new_session=True,
+                    pass_fds=[saying.fileno()],
+                )
+                keepers.add(keeper)
+        except OSError as error:  # Such as one argument that is too long; it names our Python.
+            raise OSError(error.errno, f"'{command[0]}' cannot be run: {error.strerror}") from None
+        kept.pop_all()
+    return keeper, status, output
+
+
+def _pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[IO[bytes], IO[bytes]]:
+    read, write = os.pipe()
+    ends = os.fdopen(read, "rb", buffering=0), os.fdopen(write, "wb", buffering=0)
+    return reading.enter_context(ends[0]), writing.enter_context(ends[1])
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether any thread of it does: of one whose first thread has ended, the process seems to be a zombie."""
+    states = []
+    for path in Path(f"/proc/{process.pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # It has ended meanwhile.
+            states.append(path.read_text().rpartition(")")[2].split()[0])
+    return any(state not in "TtZX" for state in states)
