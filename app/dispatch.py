@@ -8,13 +8,16 @@ import queue
 import threading
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from sqlalchemy.orm import Session
 
 from app.config import Settings
+from app.db import after_commit
 from app.logs import get_logger
 
 log = get_logger(__name__)
@@ -92,6 +95,11 @@ class Bell(Protocol):
 
     def ring(self, message: Message) -> None:
         """Send `message` soon, or lose it. Returns at once and never raises."""
+
+
+def notify_after_commit(session: Session, bell: Bell, message: Message) -> None:
+    """Ring once the surrounding `session_scope` has committed; never if it rolls back."""
+    after_commit(session, partial(bell.ring, message))
 
 
 class Dispatcher:

@@ -11,8 +11,8 @@ from app.access.authorize import Actor
 from app.cleanup import failures, ledger, remaining
 from app.cleanup.history import record
 from app.context import Context
-from app.db import after_commit, unique_or
-from app.dispatch import cleanup_ring
+from app.db import unique_or
+from app.dispatch import cleanup_ring, notify_after_commit
 from app.errors import NameTaken, NotFound
 from app.lifecycle import WorkspaceState
 from app.models import Deletion, RoleBinding, Workspace
@@ -68,7 +68,7 @@ def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion,
     ledger.reopen(session, deletion.id, event=event, actor=actor.id, now=clock.now())
     kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
     message = cleanup_ring(deletion.id, deletion.workspace_name, kind.name if kind else None)
-    after_commit(session, lambda: context.bell.ring(message))
+    notify_after_commit(session, context.bell, message)
 
 
 def skip(

@@ -10,8 +10,7 @@ from app.access import audit
 from app.access.authorize import Actor, is_platform_admin, may, refusal
 from app.cleanup import control, ledger, remaining
 from app.context import Context
-from app.db import after_commit
-from app.dispatch import cleanup_ring
+from app.dispatch import cleanup_ring, notify_after_commit
 from app.errors import Protected
 from app.lifecycle import DeletionState, WorkspaceState
 from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
@@ -76,7 +75,7 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
     first = remaining.first_kind(session, workspace_id)
     message = cleanup_ring(deletion.id, name, first.name if first else None)
     if deletion.purge_after <= now:
-        after_commit(session, lambda: context.bell.ring(message))
+        notify_after_commit(session, context.bell, message)
     return deletion
 
 

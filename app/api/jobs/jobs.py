@@ -8,8 +8,8 @@ from pydantic import Field, RootModel
 from app import clock
 from app.access.permissions import Permission
 from app.api.jobs.spec import PlatformSpec, Profile, profiles
-from app.db import after_commit, session_scope
-from app.dispatch import job_ring
+from app.db import session_scope
+from app.dispatch import job_ring, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Description, Label, Moment, Name, Shown
@@ -247,7 +247,7 @@ def _move(call: RequestContext, workspace: str, name: str, moves: jobs.Moves) ->
 
 def _ring(call: RequestContext, job: Job) -> None:
     ring = job_ring(job.id, job.workspace_id, job.name, job.host)
-    after_commit(call.session, lambda: call.context.bell.ring(ring))
+    notify_after_commit(call.session, call.context.bell, ring)
 
 
 def _shown(job: Job, workspace: str) -> JobShown:

@@ -18,8 +18,7 @@ from app.api.models.schemas import (
     StatusReport,
     version_number,
 )
-from app.db import after_commit
-from app.dispatch import deployment_ring
+from app.dispatch import deployment_ring, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongState
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
@@ -258,7 +257,7 @@ def _versions(call: RequestContext, workspace: str, name: str) -> list[Deploymen
 
 def _ring(call: RequestContext, deployment: Deployment) -> None:
     message = deployment_ring(deployment.id, deployment.workspace_id, deployment.name, deployment.host)
-    after_commit(call.session, lambda: call.context.bell.ring(message))
+    notify_after_commit(call.session, call.context.bell, message)
 
 
 def _shown(deployment: Deployment, workspace: str) -> DeploymentShown:

@@ -2,8 +2,8 @@
 
 from app.cleanup.kinds.base import Gone, ResourceKind, Waiting
 from app.context import Context
-from app.db import after_commit, session_scope
-from app.dispatch import deployment_ring
+from app.db import session_scope
+from app.dispatch import deployment_ring, notify_after_commit
 from app.models import Deployment
 from app.services import deployments as service
 
@@ -15,7 +15,7 @@ def _delete(context: Context, deployment: Deployment) -> Gone | Waiting:
             return Gone()
         ring = deployment_ring(present.id, present.workspace_id, present.name, present.host)
         # Rung on every poll: a lost ring costs one poll, not the deployment.
-        after_commit(session, lambda: context.bell.ring(ring))
+        notify_after_commit(session, context.bell, ring)
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
     told = f"{present.status.value} ({present.status_message})"  # which says what keeps its host from stopping it
     return Waiting(f"{told}: waiting for {whom} to confirm that nothing of it runs")

@@ -2,8 +2,8 @@
 
 from app.cleanup.kinds.base import Gone, ResourceKind, Waiting
 from app.context import Context
-from app.db import after_commit, session_scope
-from app.dispatch import job_ring
+from app.db import session_scope
+from app.dispatch import job_ring, notify_after_commit
 from app.models import Job
 from app.services import jobs as service
 
@@ -15,7 +15,7 @@ def _delete(context: Context, job: Job) -> Gone | Waiting:
             return Gone()
         ring = job_ring(present.id, present.workspace_id, present.name, present.host)
         # Rung on every poll: a lost ring costs one poll, not the job.
-        after_commit(session, lambda: context.bell.ring(ring))
+        notify_after_commit(session, context.bell, ring)
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
     return Waiting(f"{present.status.value}: waiting for {whom} to confirm that its processes are gone")
 

@@ -3,7 +3,6 @@
 import time
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from threading import Event
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -12,8 +11,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.context import Context
-from app.db import after_commit
-from app.dispatch import deployment_ring
+from app.dispatch import deployment_ring, notify_after_commit
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment
@@ -180,8 +178,11 @@ class _Supervisor:
 
         def release(session: Session, row: Deployment) -> None:
             row.runner = row.lease_until = None
-            ring = deployment_ring(row.id, row.workspace_id, row.name, row.host)
-            after_commit(session, lambda: self._context.bell.ring(ring))
+            notify_after_commit(
+                session,
+                self._context.bell,
+                deployment_ring(row.id, row.workspace_id, row.name, row.host),
+            )
 
         self._row.write(release)
         return f"version {self._version.entity_version} {self._row.status}: left to the next runtime worker"
@@ -198,8 +199,9 @@ class _Supervisor:
             for name, value in RELEASED.items():
                 setattr(row, name, value)
             if row.status is DeploymentStatus.PENDING:
-                ring = deployment_ring(row.id, row.workspace_id, row.name)
-                after_commit(session, lambda: self._context.bell.ring(ring))
+                notify_after_commit(
+                    session, self._context.bell, deployment_ring(row.id, row.workspace_id, row.name)
+                )
 
         self._row.write(settle)
         return f"version {self._version.entity_version} {self._row.status}: {message}"
@@ -237,5 +239,6 @@ def _replace(session: Session, context: Context, row: Deployment, observed: Obse
     else:
         return
     for one in older:
-        ring = deployment_ring(one.id, one.workspace_id, one.name, one.host)
-        after_commit(session, partial(context.bell.ring, ring))
+        notify_after_commit(
+            session, context.bell, deployment_ring(one.id, one.workspace_id, one.name, one.host)
+        )
