@@ -15,7 +15,7 @@ from app.db import session_scope
 from app.logs import configure_logs
 from app.maintenance import orphan_scan
 from app.maintenance import sweep as maintenance
-from app.runtime.hosts.abandon import CannotForget, forget_host
+from app.runtime.hosts.abandon import CannotPurge, purge_host
 from app.services.workspaces import seed as seed_workspaces
 
 
@@ -75,12 +75,17 @@ def sweep(context: Context) -> None:
     click.echo(str(maintenance.sweep(context, now=clock.now())))
 
 
-@cleanup.command()
+@main.group()
+def store() -> None:
+    """The bytes of filesets."""
+
+
+@store.command()
 @click.pass_obj
-def audit(context: Context) -> None:
+def scan(context: Context) -> None:
     """Look for what deleted workspaces and deployments left behind; exit 1 if there is anything."""
     try:
-        click.echo(orphan_scan.audit(context, now=clock.now()))
+        click.echo(orphan_scan.scan_for_orphans(context, now=clock.now()))
     except orphan_scan.OrphansFound as found:
         raise click.ClickException(str(found)) from None
 
@@ -90,17 +95,17 @@ def runtime() -> None:
     """Hosts on which jobs and deployments run."""
 
 
-@runtime.command("forget-host")
+@runtime.command("purge")
 @click.argument("name")
 @click.pass_obj
-def forget(context: Context, name: str) -> None:
+def purge(context: Context, name: str) -> None:
     """Give up what ran on host NAME, which is gone for good and cannot say that nothing of it is left."""
     try:
         with session_scope(context.sessions) as session:
-            forgotten = forget_host(session, name, now=clock.now())
-    except CannotForget as error:
+            purged = purge_host(session, name, now=clock.now())
+    except CannotPurge as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"given up on host '{name}': jobs {forgotten.jobs}, deployments {forgotten.deployments}")
+    click.echo(f"given up on host '{name}': jobs {purged.jobs}, deployments {purged.deployments}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def _written(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-Moment = Annotated[
+Timestamp = Annotated[
     datetime, PlainSerializer(_written, return_type=str), Field(json_schema_extra={"format": "date-time"})
 ]
 """A time as clients read it: UTC, ISO 8601 with microseconds and `Z`."""

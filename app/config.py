@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     dependency_down_after: PositiveInt = 5
     """Transient failures in a row after which the pass ends: whatever is behind them is down."""
 
-    fruitless_passes: PositiveInt = 8
+    max_attempts: PositiveInt = 8
     backoff_base_seconds: Duration = 2
     backoff_cap_seconds: Duration = 120
     waiting_poll_min_seconds: Duration = 2
@@ -200,10 +200,10 @@ class Settings(BaseSettings):
     reattempt_rounds: Annotated[int, Field(ge=0)] = 7
 
     sweep_seconds: Duration = 10
-    ring_again_seconds: Duration = 15
+    requeue_after_seconds: Duration = 15
     """A due deletion that the sweep rang for is rung for again only after this long."""
-    audit_seconds: Duration = 86400
-    staging_days: Annotated[float, Field(gt=0, le=3650)] = 1
+    orphan_scan_seconds: Duration = 86400
+    staged_upload_days: Annotated[float, Field(gt=0, le=3650)] = 1
     """Age at which an abandoned upload is collected by the audit."""
 
     visibility_timeout_seconds: PositiveInt = 600
@@ -225,8 +225,8 @@ class Settings(BaseSettings):
                 "task_soft_limit_seconds < task_hard_limit_seconds < lease_seconds must hold: "
                 "a task has to be dead before its lease is given to another worker"
             )
-        longest_ring = max(self.backoff_cap_seconds, self.waiting_poll_max_seconds)
-        if self.visibility_timeout_seconds <= self.task_hard_limit_seconds + longest_ring:
+        longest_countdown = max(self.backoff_cap_seconds, self.waiting_poll_max_seconds)
+        if self.visibility_timeout_seconds <= self.task_hard_limit_seconds + longest_countdown:
             raise ValueError(
                 "visibility_timeout_seconds must exceed task_hard_limit_seconds plus the longest back-off: "
                 "Redis would deliver a waiting message twice"

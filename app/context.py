@@ -5,7 +5,7 @@ from typing import Self
 
 from app.config import Settings
 from app.db import Sessions, connect, sessions_of
-from app.dispatch import Bell, Dispatcher
+from app.dispatch import BackgroundPublisher, TaskPublisher
 from app.storage.blob_store import BlobStore
 
 
@@ -16,7 +16,7 @@ class Context:
     settings: Settings
     sessions: Sessions
     store: BlobStore
-    bell: Bell
+    publisher: TaskPublisher
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -25,5 +25,5 @@ class Context:
             settings=settings,
             sessions=sessions_of(connect(settings)),
             store=BlobStore.open(settings.blob_url),
-            bell=Dispatcher(settings),
+            publisher=BackgroundPublisher(settings),
         )

@@ -32,8 +32,8 @@ class TaskName(StrEnum):
     """Names that operators read in Flower, besides `cleanup_task(kind)`."""
 
     FINALIZE = "workspace.cleanup.finalize"
-    SWEEP = "workspace.cleanup.sweep"
-    AUDIT = "workspace.cleanup.audit"
+    SWEEP = "workspace.maintenance.sweep"
+    ORPHAN_SCAN = "workspace.maintenance.orphan_scan"
     JOB_RUN = "workspace.job.run"
     DEPLOYMENT_RUN = "workspace.deployment.run"
 
@@ -52,7 +52,7 @@ class Message:
     facts: dict[str, Any]
 
 
-def cleanup_ring(deletion_id: UUID, workspace: str, phase: str | None, *, attempt: int = 0) -> Message:
+def cleanup_message(deletion_id: UUID, workspace: str, phase: str | None, *, attempt: int = 0) -> Message:
     """Ring for a slice of a deletion. `phase` is what the operator reads; the slice finds out for itself."""
     # In the order of interest: Flower's column is narrow.
     facts = {
@@ -64,13 +64,15 @@ def cleanup_ring(deletion_id: UUID, workspace: str, phase: str | None, *, attemp
     return Message(cleanup_task(phase), CLEANUP_QUEUE, facts)
 
 
-def job_ring(job_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
+def job_message(job_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
     """Ring for the runtime to look at a job; for `host`, if processes of it may be alive there."""
     facts = {"job": name, "job_id": str(job_id), "workspace_id": str(workspace_id)}
     return Message(TaskName.JOB_RUN, runtime_queue(host), facts)
 
 
-def deployment_ring(deployment_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
+def deployment_message(
+    deployment_id: UUID, workspace_id: UUID, name: str, host: str | None = None
+) -> Message:
     """Ring for the runtime to look at a deployment; for `host`, if processes of it may be alive there."""
     facts = {
         "deployment": name,
@@ -90,19 +92,19 @@ def readable(facts: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in facts.items())
 
 
-class Bell(Protocol):
+class TaskPublisher(Protocol):
     """Whatever can ring: the dispatcher, or a test's list."""
 
-    def ring(self, message: Message) -> None:
+    def publish(self, message: Message) -> None:
         """Send `message` soon, or lose it. Returns at once and never raises."""
 
 
-def notify_after_commit(session: Session, bell: Bell, message: Message) -> None:
+def notify_after_commit(session: Session, publisher: TaskPublisher, message: Message) -> None:
     """Ring once the surrounding `session_scope` has committed; never if it rolls back."""
-    after_commit(session, partial(bell.ring, message))
+    after_commit(session, partial(publisher.publish, message))
 
 
-class Dispatcher:
+class BackgroundPublisher:
     """Rings through one background thread per process, so that no request ever waits for Redis."""
 
     def __init__(self, settings: Settings) -> None:
@@ -111,13 +113,13 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._pid = 0
 
-    def ring(self, message: Message) -> None:
+    def publish(self, message: Message) -> None:
         """Send `message` soon, or lose it. Returns at once and never raises."""
         self._start_thread()
         try:
             self._waiting.put_nowait(message)
         except queue.Full:
-            log.warning("ring.dropped", task=message.task, **message.facts)
+            log.warning("message.dropped", task=message.task, **message.facts)
 
     def _start_thread(self) -> None:
         # Threads do not survive a fork: a server's worker starts its own on its first ring.
@@ -132,10 +134,10 @@ class Dispatcher:
             try:
                 send(self._celery, message)
             except OperationalError as error:
-                log.warning("ring.lost", task=message.task, error=type(error).__name__, **message.facts)
+                log.warning("message.lost", task=message.task, error=type(error).__name__, **message.facts)
             except Exception:
                 # The boundary of the thread: one bad ring must not silence the bell.
-                log.exception("ring.failed", task=message.task, **message.facts)
+                log.exception("message.failed", task=message.task, **message.facts)
 
 
 def send(celery: Celery, message: Message) -> None:

@@ -19,7 +19,7 @@ from app.logs import configure_logs
 from app.services.workspaces import seed
 from app.storage.blob_store import BlobStore
 from devstack.servers import EmbeddedPostgres
-from tests.support.bell import RecordingBell
+from tests.support.publisher import RecordingPublisher
 
 pytest_plugins = ["tests.support.figures", "tests.support.processes"]
 
@@ -86,15 +86,18 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def bell() -> RecordingBell:
-    return RecordingBell()
+def publisher() -> RecordingPublisher:
+    return RecordingPublisher()
 
 
 @pytest.fixture
-def context(database: Engine, settings: Settings, bell: RecordingBell) -> Iterator[Context]:
+def context(database: Engine, settings: Settings, publisher: RecordingPublisher) -> Iterator[Context]:
     engine = connect(settings)
     yield Context(
-        settings=settings, sessions=sessions_of(engine), store=BlobStore.open(settings.blob_url), bell=bell
+        settings=settings,
+        sessions=sessions_of(engine),
+        store=BlobStore.open(settings.blob_url),
+        publisher=publisher,
     )
     engine.dispose()
 

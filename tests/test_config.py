@@ -38,7 +38,7 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
         ("WORKSPACES_SWEEP_SECONDS", "nan", "finite number"),
         ("WORKSPACES_DELETION_GRACE", "inf", "finite number"),
         ("WORKSPACES_DELETION_GRACE", "1e12", "less than or equal to"),
-        ("WORKSPACES_STAGING_DAYS", "1e9", "less than or equal to"),
+        ("WORKSPACES_STAGED_UPLOAD_DAYS", "1e9", "less than or equal to"),
         ("WORKSPACES_JWKS_CACHE_SECONDS", "604800", "less than or equal to 86400"),
         ("WORKSPACES_LEASE_SECONDS", "50", "lease_seconds"),
         ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),

@@ -13,7 +13,7 @@ from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 
 from app.config import Settings
-from app.dispatch import Dispatcher, cleanup_ring
+from app.dispatch import BackgroundPublisher, cleanup_message
 
 DELETION = UUID("01a20aef-a8b0-7202-a731-b66b5e2bb8e2")
 
@@ -34,8 +34,10 @@ def broker(monkeypatch) -> Iterator[redis.Redis]:
     thread.join()
 
 
-def dispatcher_at(port: int) -> Dispatcher:
-    return Dispatcher(Settings(broker_url=f"redis://127.0.0.1:{port}/0", publish_timeout_seconds=0.3))
+def dispatcher_at(port: int) -> BackgroundPublisher:
+    return BackgroundPublisher(
+        Settings(broker_url=f"redis://127.0.0.1:{port}/0", publish_timeout_seconds=0.3)
+    )
 
 
 def queued(broker: redis.Redis, queue: str) -> dict:
@@ -48,8 +50,8 @@ def queued(broker: redis.Redis, queue: str) -> dict:
 
 
 def test_a_ring_carries_only_readable_facts(broker):
-    dispatcher_at(broker.connection_pool.connection_kwargs["port"]).ring(
-        cleanup_ring(DELETION, "ml-team", "filesets", attempt=3)
+    dispatcher_at(broker.connection_pool.connection_kwargs["port"]).publish(
+        cleanup_message(DELETION, "ml-team", "filesets", attempt=3)
     )
 
     headers = queued(broker, "cleanup")["headers"]
@@ -62,7 +64,7 @@ def test_a_ring_carries_only_readable_facts(broker):
 
 def test_the_end_of_a_deletion_has_a_task_of_its_own(broker):
     port = broker.connection_pool.connection_kwargs["port"]
-    dispatcher_at(port).ring(cleanup_ring(DELETION, "ml-team", None))
+    dispatcher_at(port).publish(cleanup_message(DELETION, "ml-team", None))
 
     assert queued(broker, "cleanup")["headers"]["task"] == "workspace.cleanup.finalize"
 
@@ -72,7 +74,7 @@ def test_a_ring_is_not_waited_for_while_the_broker_hangs():
         dispatcher = dispatcher_at(deaf.getsockname()[1])
 
         for _ in range(20):
-            dispatcher.ring(cleanup_ring(DELETION, "ml-team", "jobs"))
+            dispatcher.publish(cleanup_message(DELETION, "ml-team", "jobs"))
         connection, _ = deaf.accept()
 
         # All twenty were taken while the first had not even been answered.
@@ -85,7 +87,7 @@ def test_a_lost_ring_is_logged_and_the_next_one_arrives(broker, capsys):
         dead_port = gone.getsockname()[1]
     dispatcher = dispatcher_at(dead_port)
 
-    dispatcher.ring(cleanup_ring(DELETION, "ml-team", "jobs"))
-    dispatcher_at(port).ring(cleanup_ring(DELETION, "ml-team", "jobs"))
+    dispatcher.publish(cleanup_message(DELETION, "ml-team", "jobs"))
+    dispatcher_at(port).publish(cleanup_message(DELETION, "ml-team", "jobs"))
 
     assert queued(broker, "cleanup")["headers"]["task"] == "workspace.cleanup.jobs"

@@ -21,7 +21,7 @@ TOY_TEST = """
 from sqlalchemy import select
 
 from app import clock
-from app.cleanup import plan
+from app.cleanup import preview, requests
 from app.cleanup.engine import run_slice
 from app.db import session_scope
 from app.models import Toy, Workspace
@@ -39,10 +39,10 @@ def test_a_workspace_goes_with_its_toys(session, context):
     shelf.mkdir()
     for toy in toys:
         (shelf / str(toy.id)).touch()
-    assert plan.preview(session, trusted("ann"), "ml-team").remaining == {"toys": 1}
+    assert preview.preview(session, trusted("ann"), "ml-team").remaining == {"toys": 1}
 
     with session_scope(context.sessions) as other:
-        deletion = plan.request_deletion(other, context, trusted("ann"), "ml-team").id
+        deletion = requests.request_deletion(other, context, trusted("ann"), "ml-team").id
     for _ in range(10):
         run_slice(context, deletion, owner="test", now=clock.now)
 

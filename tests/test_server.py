@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.server import worker
-from app.server.worker import PacedSocket
+from app.server.worker import MinimumRateSocket
 from tests.support.stack import Stack
 
 FILESETS = "/apis/files/v2/workspaces/default/filesets"
@@ -26,7 +26,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     hurry = directory / "plug-in"
     hurry.mkdir()
     (hurry / "sitecustomize.py").write_text(
-        f"import app.server.worker\napp.server._PATIENCE_S, app.server.worker._BYTES_PER_S = {PATIENCE_S}, 1e6\n"
+        f"import app.server.worker\napp.server.worker._PATIENCE_S, app.server.worker._BYTES_PER_S = {PATIENCE_S}, 1e6\n"
     )
     with Stack(directory / "product", parts=("web",), plug_ins=[hurry]) as stack:
         assert stack.client.post(FILESETS, json={"name": "data"}).status_code == 200
@@ -141,16 +141,18 @@ def test_who_does_not_hang_up_keeps_nobody_waiting(stack: Stack, connections: Ex
 
 
 @pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PacedSocket, socket.socket]]:
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, socket.socket]]:
     monkeypatch.setattr(worker, "_PATIENCE_S", 0.2)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        paced = PacedSocket(ours)
+        paced = MinimumRateSocket(ours)
         paced.setblocking(True)
         yield paced, theirs
 
 
-def test_bytes_earn_patience_and_so_does_the_next_request(ends: tuple[PacedSocket, socket.socket]) -> None:
+def test_bytes_earn_patience_and_so_does_the_next_request(
+    ends: tuple[MinimumRateSocket, socket.socket],
+) -> None:
     paced, theirs = ends
     paced._patience_s = -1
     theirs.sendall(b"x" * worker._BYTES_PER_S * 2)
@@ -167,7 +169,7 @@ def test_bytes_earn_patience_and_so_does_the_next_request(ends: tuple[PacedSocke
 
 
 def test_what_is_not_taken_in_time_is_not_sent_for_ever(
-    ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
     paced, _ = ends
@@ -184,7 +186,7 @@ def passing(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 @pytest.mark.parametrize("allowed_s", [None, 60])
 def test_a_wait_that_an_upload_is_allowed_is_not_cut_short(
-    ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch, allowed_s: float | None
+    ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch, allowed_s: float | None
 ) -> None:
     paced, theirs = ends
     if allowed_s:
@@ -202,7 +204,7 @@ def test_a_wait_that_an_upload_is_allowed_is_not_cut_short(
 
 
 def test_who_takes_an_answer_too_slowly_uses_up_patience_for_all_of_it(
-    ends: tuple[PacedSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paced, _ = ends
     monkeypatch.setattr(worker, "_LEAST_S", 0.05)

@@ -155,7 +155,7 @@ def test_a_process_finds_the_faulty_store_on_its_path_and_meets_its_faults(tmp_p
     put(store, "a")
     (tmp_path / "faults.json").write_text(json.dumps({str(FILESET): "503"}))
     purge = (
-        "import sys; from uuid import UUID; from app.storage import BlobStore;"
+        "import sys; from uuid import UUID; from app.storage.blob_store import BlobStore;"
         "BlobStore.open(sys.argv[1]).purge_fileset(UUID(sys.argv[2]), UUID(sys.argv[3]))"
     )
     plug_in = Path(__file__).parent / "support" / "faulty_store"

@@ -421,7 +421,7 @@ def test_a_process_that_was_forked_opens_its_own(s3: S3Server, workspace: UUID) 
     program = f"""
 import os, sys
 from uuid import UUID
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 workspace, fileset = UUID("{workspace}"), UUID("{FILESET}")
 def put(path):
     store = BlobStore.open("s3://{BUCKET}/blobs")
@@ -452,7 +452,7 @@ def test_a_large_file_passes_in_constant_memory(s3: S3Server, workspace: UUID, f
     program = f"""
 import os
 from uuid import UUID
-from app.storage import BlobStore
+from app.storage.blob_store import BlobStore
 from tests.support.figures import peak_mib
 workspace, fileset = UUID("{workspace}"), UUID("{FILESET}")
 store = BlobStore.open("s3://{BUCKET}/blobs")

@@ -52,7 +52,7 @@ def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int
         case Advanced(summary) | Finished(summary):
             return summary
         case Postponed(reason, made, retry_in_s):
-            budget = f"attempt {made}/{context().settings.fruitless_passes}, " if made else ""
+            budget = f"attempt {made}/{context().settings.max_attempts}, " if made else ""
             not_yet = NotYet(f"{workspace} {reason} {budget}next in {retry_in_s:.0f} s")
             raise _again(task, facts, made, not_yet, retry_in_s)
         case Failed(reason):
@@ -83,7 +83,7 @@ def sweep() -> str:
     return str(maintenance.sweep(context(), now=clock.now()))
 
 
-@celery.task(name=TaskName.AUDIT.value, max_retries=0)
-def audit() -> str:
+@celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0)
+def scan_for_orphans() -> str:
     """Fail if anything is left of workspaces that no longer exist."""
-    return orphan_scan.audit(context(), now=clock.now())
+    return orphan_scan.scan_for_orphans(context(), now=clock.now())

@@ -10,7 +10,7 @@ from app.config import load_settings
 from app.db import session_scope
 from app.dispatch import RUNTIME_QUEUE, runtime_queue
 from app.logs import get_logger
-from app.runtime.hosts.startup import end_what_is_left, hosts_of, left_on, remove_strays
+from app.runtime.hosts.startup import hosts_of, left_on, reap_unsupervised, remove_unowned_runs
 from app.runtime.processes.leftovers import adopt_orphans
 from workers.celery_app import context
 
@@ -39,12 +39,12 @@ def _look_after_what_is_left(sender: Any, **_: Any) -> None:
 def _clear_up() -> None:
     try:
         with session_scope(context().sessions) as session:
-            rings = left_on(session, hosts_of(load_settings()))
+            messages = left_on(session, hosts_of(load_settings()))
         # Before the rings, and here: what waits in the queues may take every thread for days.
-        end_what_is_left(context())
-        for ring in rings:
-            context().bell.ring(ring)
-        remove_strays(context())
+        reap_unsupervised(context())
+        for message in messages:
+            context().publisher.publish(message)
+        remove_unowned_runs(context())
     except Exception:
         # The boundary of the thread. The sweep rings for the same rows, only later; strays wait for the next start.
         log.exception("runtime.left_unknown")

@@ -16,8 +16,8 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
             "options": {"queue": CLEANUP_QUEUE, "expires": settings.sweep_seconds},
         },
         "audit": {
-            "task": TaskName.AUDIT.value,
-            "schedule": settings.audit_seconds,
-            "options": {"queue": CLEANUP_QUEUE, "expires": settings.audit_seconds / 2},
+            "task": TaskName.ORPHAN_SCAN.value,
+            "schedule": settings.orphan_scan_seconds,
+            "options": {"queue": CLEANUP_QUEUE, "expires": settings.orphan_scan_seconds / 2},
         },
     }

@@ -36,7 +36,7 @@ class Actor:
         return self.principal.id
 
 
-def may(actor: Actor) -> ColumnElement[bool]:
+def permitted(actor: Actor) -> ColumnElement[bool]:
     """Whether the actor holds its permission in the `Workspace` of the surrounding query, as a condition of it."""
     return or_(is_platform_admin(actor), _holds(actor) if actor.is_in_scope else false())
 
@@ -60,7 +60,7 @@ def require_platform_wide(session: Session, actor: Actor) -> None:
 
 
 def refusal(session: Session, actor: Actor, missing: str, *, workspace: str | None = None) -> DomainError:
-    """What to answer when a query with `may` found nothing: NotFound, or Forbidden to those without access.
+    """What to answer when a query with `permitted` found nothing: NotFound, or Forbidden to those without access.
 
     They must not learn which of the two it is. A member of `workspace` is told what the request would need.
     """

@@ -28,7 +28,7 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 
-class _Told(Generic[T]):
+class _CachedFetch(Generic[T]):
     """What an issuer was last heard to say. Safe for threads.
 
     It is asked when that is older than `jwks_cache_seconds` or not enough, but never again within
@@ -95,8 +95,8 @@ class Issuer:
     ) -> None:
         self.url = url
         self._jwks_uri = jwks_uri
-        self._document = _Told(url, self._ask_for_document, settings, monotonic)
-        self._keys = _Told(url, self._ask_for_keys, settings, monotonic)
+        self._document = _CachedFetch(url, self._ask_for_document, settings, monotonic)
+        self._keys = _CachedFetch(url, self._ask_for_keys, settings, monotonic)
 
     def key(self, kid: str) -> PyJWK | None:
         """The key published under that id, None if there is none.
@@ -141,7 +141,7 @@ def _usable(published: Any) -> PyJWK | None:
     return key if is_to_sign and not key.Algorithm.check_key_length(key.key) else None
 
 
-class _Straight(HTTPRedirectHandler):
+class _NoRedirects(HTTPRedirectHandler):
     """The address is what is trusted: nobody is followed elsewhere."""
 
     def redirect_request(self, *_: Any) -> None:
@@ -153,7 +153,7 @@ def _fetched(url: str) -> Document:
         raise ValueError(f"{url[:200]} is not an address that nobody on the way can change")
     deadline = time.monotonic() + _TIMEOUT_S
     body = bytearray()
-    with build_opener(_Straight).open(url, timeout=_TIMEOUT_S) as answer:
+    with build_opener(_NoRedirects).open(url, timeout=_TIMEOUT_S) as answer:
         while part := answer.read1():
             body += part
             # The timeout is for each silence; this one is for all of it.

@@ -14,10 +14,10 @@ from app.cleanup import failures, lease, ledger, remaining
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify, explain
 from app.cleanup.lease import Claim, LeaseLost
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
-from app.cleanup.resource_pass import AllTried, DependencyIsDown, TimeIsUp, Visits
+from app.cleanup.resource_pass import DeadlineReached, DependencyIsDown, Exhausted, ResourcePass
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import cleanup_ring
+from app.dispatch import cleanup_message
 from app.lifecycle import FailureClass
 from app.logs import get_logger
 
@@ -107,12 +107,12 @@ class _Slice:
                     failures.forget_kind(session, claim.id, claim.phase)
                 claim = ledger.enter_phase(session, claim, name, now=self._now())
             elif claim.is_takeover and isinstance(kind, ResourceKind):
-                claim = replace(claim, cursor=self._visits(claim, kind).pass_over_suspect(session))
+                claim = replace(claim, cursor=self._visits(claim, kind).quarantine_suspect(session))
         self._claim = claim
         return kind
 
-    def _visits(self, claim: Claim, kind: ResourceKind) -> Visits:
-        return Visits(self._context, claim, kind, deadline=self._deadline, now=self._now)
+    def _visits(self, claim: Claim, kind: ResourceKind) -> ResourcePass:
+        return ResourcePass(self._context, claim, kind, deadline=self._deadline, now=self._now)
 
     # --- kinds that are only rows -----------------------------------------------------------------------
 
@@ -127,23 +127,23 @@ class _Slice:
                     break
                 ledger.count_gone(session, claim, kind.name, removed=removed, lease_until=self._lease_until())
             self._removed += removed
-        return self._give_way(kind)
+        return self._yield(kind)
 
     # --- kinds with something outside the database ------------------------------------------------------
 
     def _clean_resources(self, kind: ResourceKind) -> Outcome:
         visits, cursor = self._visits(self._claim, kind), self._claim.cursor
         while True:
-            ended = visits.go_on(cursor)
+            ended = visits.run_from(cursor)
             self._removed, self._part = visits.removed, visits.part
             match ended:
-                case TimeIsUp(cursor):
-                    return self._give_way(kind, cursor)
+                case DeadlineReached(cursor):
+                    return self._yield(kind, cursor)
                 case DependencyIsDown(cursor):
                     # The cursor stays: otherwise a few bad resources at the front would keep the good ones behind
                     # them from ever being tried.
                     return self._without_progress(cursor)
-                case AllTried():
+                case Exhausted():
                     if outcome := self._end_pass(kind):
                         return outcome
                     cursor = None
@@ -166,7 +166,7 @@ class _Slice:
                 if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
                     delay = ledger.wait(session, claim, self._settings, now=self._now())
                     return Postponed(failures.worst(session, claim.id, kind.name), 0, delay)
-        return self._give_way(kind) if is_empty else self._without_progress(None)
+        return self._yield(kind) if is_empty else self._without_progress(None)
 
     def _without_progress(self, cursor: UUID | None, kind: str | None = None) -> Outcome:
         """Count the pass against the budget unless something went in it, and back off or give up."""
@@ -178,7 +178,7 @@ class _Slice:
             left = failures.open_by_class(session, claim.id, kind)
             worst = failures.worst(session, claim.id, kind)
             is_permanent = set(left) == {FailureClass.PERMANENT}
-            if is_permanent or attempts >= settings.fruitless_passes:
+            if is_permanent or attempts >= settings.max_attempts:
                 why = "it will not go away by itself" if is_permanent else f"no progress in {attempts} passes"
                 reason = f"{worst}; {why}"
                 ledger.fail(
@@ -212,7 +212,7 @@ class _Slice:
             )
         return self._without_progress(None, kind)
 
-    def _give_way(self, kind: Kind, cursor: UUID | None = None) -> Advanced:
+    def _yield(self, kind: Kind, cursor: UUID | None = None) -> Advanced:
         """To the back of the queue: other tenants wait too."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
@@ -220,7 +220,7 @@ class _Slice:
             following = kind if left else remaining.first_kind(session, claim.workspace_id, claim.id)
             lease.release(session, claim, now=self._now(), cursor=cursor)
         phase = following.name if following else None
-        self._context.bell.ring(cleanup_ring(claim.id, claim.workspace_name, phase))
+        self._context.publisher.publish(cleanup_message(claim.id, claim.workspace_name, phase))
         return Advanced(
             f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left{self._part}"
         )

@@ -123,7 +123,7 @@ def renew(session: Session, claim: Claim, *, lease_until: datetime, cursor: UUID
 
 def release(session: Session, claim: Claim, *, now: datetime, cursor: UUID | None) -> None:
     """Give the lease back with work left, due now: to the end of the queue."""
-    write(session, claim, cursor=cursor, next_run_at=now, rung_at=now, **RELEASED)
+    write(session, claim, cursor=cursor, next_run_at=now, last_enqueued_at=now, **RELEASED)
 
 
 RELEASED: dict[str, None] = {"lease_owner": None, "lease_until": None}

@@ -83,7 +83,7 @@ def reopen(
         next_run_at=now,
         next_reattempt_at=None,
         reason=None,
-        rung_at=None,
+        last_enqueued_at=None,
     )
     _follow(session, deletion.workspace_id, WorkspaceState.DELETING)
     record(session, deletion_id, event, actor=actor, at=now, round=deletion.round, **detail)
@@ -270,6 +270,6 @@ def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
     return deletion.deleted_counts
 
 
-def note_rung(session: Session, deletion_id: UUID, *, now: datetime) -> None:
+def note_enqueued(session: Session, deletion_id: UUID, *, now: datetime) -> None:
     """The sweep rang for it; it need not ring again for a while."""
-    session.execute(update(Deletion).where(Deletion.id == deletion_id).values(rung_at=now))
+    session.execute(update(Deletion).where(Deletion.id == deletion_id).values(last_enqueued_at=now))

@@ -12,7 +12,7 @@ from app.cleanup import failures, ledger, remaining
 from app.cleanup.history import record
 from app.context import Context
 from app.db import unique_or
-from app.dispatch import cleanup_ring, notify_after_commit
+from app.dispatch import cleanup_message, notify_after_commit
 from app.errors import NameTaken, NotFound
 from app.lifecycle import WorkspaceState
 from app.models import Deletion, RoleBinding, Workspace
@@ -67,8 +67,8 @@ def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion,
     """Set the workers on a FAILED deletion again. Raises WrongState unless it is FAILED."""
     ledger.reopen(session, deletion.id, event=event, actor=actor.id, now=clock.now())
     kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
-    message = cleanup_ring(deletion.id, deletion.workspace_name, kind.name if kind else None)
-    notify_after_commit(session, context.bell, message)
+    message = cleanup_message(deletion.id, deletion.workspace_name, kind.name if kind else None)
+    notify_after_commit(session, context.publisher, message)
 
 
 def skip(

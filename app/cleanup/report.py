@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.cleanup import remaining
-from app.clock import Moment
+from app.clock import Timestamp
 from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure
 
@@ -25,8 +25,8 @@ class FailureReport(BaseModel):
     error_class: FailureClass
     message: str
     attempts: int
-    first_seen_at: Moment
-    last_seen_at: Moment
+    first_seen_at: Timestamp
+    last_seen_at: Timestamp
     skipped_by: str | None
     skip_reason: str | None
 
@@ -40,14 +40,14 @@ class DeletionReport(BaseModel):
     state: DeletionState
     phase: str | None
     requested_by: str
-    requested_at: Moment
-    purge_after: Moment
-    started_at: Moment | None
-    finished_at: Moment | None
+    requested_at: Timestamp
+    purge_after: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
     attempts: int
     round: int
-    next_run_at: Moment | None
-    next_reattempt_at: Moment | None
+    next_run_at: Timestamp | None
+    next_reattempt_at: Timestamp | None
     reason: str | None
     deleted: dict[str, int]
     remaining: dict[str, int]

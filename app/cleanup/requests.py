@@ -7,10 +7,10 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access import audit
-from app.access.authorize import Actor, is_platform_admin, may, refusal
+from app.access.authorize import Actor, is_platform_admin, permitted, refusal
 from app.cleanup import control, ledger, remaining
 from app.context import Context
-from app.dispatch import cleanup_ring, notify_after_commit
+from app.dispatch import cleanup_message, notify_after_commit
 from app.errors import Protected
 from app.lifecycle import DeletionState, WorkspaceState
 from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
@@ -44,7 +44,7 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
             Workspace.name == name,
             Workspace.state == WorkspaceState.ACTIVE,
             Workspace.is_protected.is_(False),
-            may(actor),
+            permitted(actor),
         )
         .values(state=WorkspaceState.DELETING, updated_at=now, updated_by=actor.id)
         .returning(Workspace.id)
@@ -73,16 +73,16 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
     )
     control.trip_on_burst(session, context.settings, deletion, now=now)
     first = remaining.first_kind(session, workspace_id)
-    message = cleanup_ring(deletion.id, name, first.name if first else None)
+    message = cleanup_message(deletion.id, name, first.name if first else None)
     if deletion.purge_after <= now:
-        notify_after_commit(session, context.bell, message)
+        notify_after_commit(session, context.publisher, message)
     return deletion
 
 
 def _already_requested(session: Session, actor: Actor, name: str) -> Deletion:
     if session.scalar(
         select(Workspace.id).where(
-            Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, may(actor)
+            Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
         )
     ):
         raise Protected(

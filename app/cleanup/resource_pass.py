@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.cleanup import failures, lease, ledger, remaining
-from app.cleanup.kinds.base import Gone, Partly, ResourceKind, Waiting, classify, explain
+from app.cleanup.kinds.base import Deleted, InProgress, Pending, ResourceKind, classify, explain
 from app.cleanup.lease import Claim
 from app.cleanup.timeout import attempt
 from app.context import Context
@@ -18,7 +18,7 @@ from app.lifecycle import FailureClass
 
 
 @dataclass(frozen=True)
-class TimeIsUp:
+class DeadlineReached:
     """Others wait, too; the next slice goes on behind the cursor."""
 
     cursor: UUID | None
@@ -32,11 +32,11 @@ class DependencyIsDown:
 
 
 @dataclass(frozen=True)
-class AllTried:
+class Exhausted:
     """The pass is over."""
 
 
-class Visits:
+class ResourcePass:
     """To the resources of `kind` in a claimed workspace, until `deadline`. Every write passes the fence."""
 
     def __init__(
@@ -56,21 +56,21 @@ class Visits:
         self.part = ""
         """What went last of one that is too large for a slice, for the summary."""
 
-    def go_on(self, cursor: UUID | None) -> TimeIsUp | DependencyIsDown | AllTried:
+    def run_from(self, cursor: UUID | None) -> DeadlineReached | DependencyIsDown | Exhausted:
         """Try one after another, beginning behind `cursor`. Commits after each. Raises LeaseLost."""
         while page := self._next_page(cursor):
             for resource in page:
                 if self._now() >= self._deadline:
-                    return TimeIsUp(cursor)
+                    return DeadlineReached(cursor)
                 failure = self._visit(resource)
                 cursor = resource.id
                 is_transient = failure is FailureClass.TRANSIENT
                 self._transient_in_a_row = self._transient_in_a_row + 1 if is_transient else 0
                 if self._transient_in_a_row >= self._settings.dependency_down_after:
                     return DependencyIsDown(cursor)
-        return AllTried()
+        return Exhausted()
 
-    def pass_over_suspect(self, session: Session) -> UUID | None:
+    def quarantine_suspect(self, session: Session) -> UUID | None:
         """The cursor behind the resource on which the last worker vanished: it may be what kills workers."""
         cursor = self._claim.cursor
         for suspect in self._page(session, cursor, limit=1):
@@ -95,9 +95,9 @@ class Visits:
         )
         failure: tuple[FailureClass, str] | None
         match outcome:
-            case Gone() | Partly():
+            case Deleted() | InProgress():
                 failure = None
-            case Waiting(why):
+            case Pending(why):
                 failure = self._judge_waiting(why)
             case error:
                 failure = classify(error), explain(error)
@@ -105,7 +105,7 @@ class Visits:
             if failure:
                 self._keep_failure(session, resource, *failure)
                 return failure[0]
-            if isinstance(outcome, Partly):
+            if isinstance(outcome, InProgress):
                 self._settle_part(session, resource, outcome.what)
             else:
                 self._settle_gone(session, resource)

@@ -6,11 +6,11 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.cleanup import lease, ledger, remaining
-from app.dispatch import Message, cleanup_ring
+from app.dispatch import Message, cleanup_message
 from app.lifecycle import DeletionState
 from app.models import Deletion
 
-_RINGS_PER_SWEEP = 200
+_MESSAGES_PER_SWEEP = 200
 """Enough to fill every worker for a tick; the oldest come first, so the rest have their turn."""
 
 
@@ -20,7 +20,7 @@ def reattempt_failed(session: Session, *, now: datetime) -> int:
         select(Deletion.id)
         .where(Deletion.state == DeletionState.FAILED, Deletion.next_reattempt_at <= now)
         .order_by(Deletion.next_reattempt_at)
-        .limit(_RINGS_PER_SWEEP)
+        .limit(_MESSAGES_PER_SWEEP)
         .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
     ).all()
     for deletion_id in due:
@@ -28,7 +28,9 @@ def reattempt_failed(session: Session, *, now: datetime) -> int:
     return len(due)
 
 
-def due_messages(session: Session, *, now: datetime, quiet: timedelta) -> tuple[list[Message], float]:
+def due_messages(
+    session: Session, *, now: datetime, requeue_interval: timedelta
+) -> tuple[list[Message], float]:
     """Rings for what is due and was not rung for lately, and the age in seconds of the oldest that is due.
 
     Noted, so that the next sweep does not ring again at once. Does not commit.
@@ -37,20 +39,20 @@ def due_messages(session: Session, *, now: datetime, quiet: timedelta) -> tuple[
         select(Deletion.requested_at).where(lease.is_due(now)).order_by(Deletion.requested_at).limit(1)
     )
     # Rung for a moment ago: its message waits in the queue, and another would only lengthen the queue.
-    not_lately = or_(Deletion.rung_at.is_(None), Deletion.rung_at < now - quiet)
+    not_lately = or_(Deletion.last_enqueued_at.is_(None), Deletion.last_enqueued_at < now - requeue_interval)
     due = session.scalars(
         select(Deletion)
         .where(lease.is_due(now), not_lately)
         .order_by(Deletion.next_run_at)
-        .limit(_RINGS_PER_SWEEP)
+        .limit(_MESSAGES_PER_SWEEP)
         .with_for_update(skip_locked=True)
     ).all()
     messages = []
     for deletion in due:
-        ledger.note_rung(session, deletion.id, now=now)
+        ledger.note_enqueued(session, deletion.id, now=now)
         kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
         messages.append(
-            cleanup_ring(
+            cleanup_message(
                 deletion.id,
                 deletion.workspace_name,
                 kind.name if kind else None,

@@ -6,9 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from app.clock import Moment
-
-__all__ = ["NAME_PATTERN", "Deleted", "Description", "Label", "Moment", "Name", "Shown", "VariableName"]
+__all__ = ["NAME_PATTERN", "Deleted", "Description", "Name", "ShortText", "Shown", "VariableName"]
 
 _NAME = re.compile(r"[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)\Z")
 _NAME_RULE = (
@@ -43,7 +41,7 @@ Name = Annotated[
 Description = Annotated[str, Field(max_length=10_000)]
 """Free text about a thing. Room for a long read me; a list of a thousand of them can still be answered."""
 
-Label = Annotated[str, Field(max_length=255)]
+ShortText = Annotated[str, Field(max_length=255)]
 """A short text that is no name: it refers to something, or says where something comes from."""
 
 VariableName = Annotated[str, Field(min_length=1, pattern="^[^=]+$")]

@@ -22,13 +22,13 @@ class OrphansFound(Exception):
     """Something is left of workspaces or deployments that no longer exist, or might be."""
 
 
-def audit(context: Context, *, now: datetime) -> str:
+def scan_for_orphans(context: Context, *, now: datetime) -> str:
     """Look for stored bytes without a workspace and servers without a deployment, and collect abandoned uploads.
 
     Rows cannot be orphaned: the foreign keys forbid it. Raises OrphansFound naming what a person must look at;
     what is not known is never deleted.
     """
-    limit = now - timedelta(days=context.settings.staging_days)
+    limit = now - timedelta(days=context.settings.staged_upload_days)
     collected, troubles = 0, []
     try:
         collected = context.store.collect_staging(limit)
@@ -45,7 +45,7 @@ def audit(context: Context, *, now: datetime) -> str:
     except Exception as error:  # noqa: BLE001 -- a cluster that is away must not hide what else there is
         troubles.append(f"the cluster could not be looked at: {explain(error)}")
     if troubles:
-        log.error("audit.orphans_found", orphans=troubles)
+        log.error("orphan_scan.orphans_found", orphans=troubles)
         raise OrphansFound("; ".join(troubles))
     return f"no orphans in {len(stored)} stored workspaces, {collected} abandoned uploads collected"
 

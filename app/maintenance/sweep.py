@@ -20,13 +20,13 @@ log = get_logger(__name__)
 class Swept:
     """What a sweep found."""
 
-    rang: int
+    enqueued: int
     reattempted: int
     oldest_s: float
     """Age of the oldest unfinished deletion that is due, in seconds."""
 
     def __str__(self) -> str:
-        return f"rang {self.rang}, re-attempted {self.reattempted}, oldest {self.oldest_s:.0f} s"
+        return f"enqueued {self.enqueued}, re-attempted {self.reattempted}, oldest {self.oldest_s:.0f} s"
 
 
 def sweep(context: Context, *, now: datetime) -> Swept:
@@ -45,10 +45,10 @@ def sweep(context: Context, *, now: datetime) -> Swept:
     shown_until = now - timedelta(seconds=context.settings.deleted_deployment_seconds)
     with session_scope(context.sessions) as session:
         deployments.remove_gone(session, until=shown_until)
-    quiet = timedelta(seconds=context.settings.ring_again_seconds)
+    requeue_interval = timedelta(seconds=context.settings.requeue_after_seconds)
     with session_scope(context.sessions) as session:
-        messages, oldest_s = deletions.due_messages(session, now=now, quiet=quiet)
-        messages += supervisors.unsupervised(session, now=now, quiet=quiet)
+        messages, oldest_s = deletions.due_messages(session, now=now, requeue_interval=requeue_interval)
+        messages += supervisors.unsupervised(session, now=now, requeue_interval=requeue_interval)
     for message in messages:
-        context.bell.ring(message)
-    return Swept(rang=len(messages), reattempted=reattempted, oldest_s=oldest_s)
+        context.publisher.publish(message)
+    return Swept(enqueued=len(messages), reattempted=reattempted, oldest_s=oldest_s)

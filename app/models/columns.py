@@ -57,7 +57,7 @@ class Supervised:
 
     host: Mapped[str | None] = mapped_column(Text)
     """The runtime host on which processes may be alive; empty only when none is, as that host has seen."""
-    runner: Mapped[str | None] = mapped_column(Text)
+    lease_owner: Mapped[str | None] = mapped_column(Text)
     """Which supervisor on that host has the lease."""
     lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     fence: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))

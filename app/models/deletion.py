@@ -62,7 +62,7 @@ class Deletion(Base):
     round: Mapped[int] = mapped_column(Integer, default=0)
     """Scheduled re-attempts made so far."""
     next_run_at: Mapped[Now]
-    rung_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    last_enqueued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When the sweep last rang for it."""
     next_reattempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)

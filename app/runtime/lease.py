@@ -81,7 +81,7 @@ def claim(row: Row, runner: Runner, *, now: datetime, lease: timedelta) -> int |
     """
     if row.host not in (None, runner.host) or is_supervised(row, runner, now=now):
         return None
-    row.host, row.runner = runner.host, runner.name
+    row.host, row.lease_owner = runner.host, runner.name
     row.lease_until = now + lease
     row.fence += 1
     return row.fence
@@ -89,15 +89,15 @@ def claim(row: Row, runner: Runner, *, now: datetime, lease: timedelta) -> int |
 
 def is_supervised(row: Row, runner: Runner, *, now: datetime) -> bool:
     """Whether somebody holds the lease of a row on the host of `runner`, who is not surely dead."""
-    is_held = row.lease_until is not None and row.lease_until > now and row.runner is not None
-    return is_held and not runner.has_died(row.runner or "")
+    is_held = row.lease_until is not None and row.lease_until > now and row.lease_owner is not None
+    return is_held and not runner.has_died(row.lease_owner or "")
 
 
 def write(session: Session, model: type[Row], row_id: Any, fence: int, **values: Any) -> None:
     """Change a row under its fence, in the caller's transaction. Raises LeaseLost, and then nothing has changed."""
     changed = session.execute(
         update(model)
-        .where(model.id == row_id, model.fence == fence, model.runner.is_not(None))
+        .where(model.id == row_id, model.fence == fence, model.lease_owner.is_not(None))
         .values(**values)
         .returning(model.id),
         execution_options={"synchronize_session": False},
@@ -111,10 +111,10 @@ def renew(session: Session, model: type[Row], row_id: Any, fence: int, *, until:
     write(session, model, row_id, fence, lease_until=until)
 
 
-RELEASED: dict[str, Any] = {"host": None, "runner": None, "lease_until": None}
+RELEASED: dict[str, Any] = {"host": None, "lease_owner": None, "lease_until": None}
 """What a runner writes last, when it has seen that none of its processes is left."""
 
 
 def has_lapsed(model: type[Row], now: datetime) -> ColumnElement[bool]:
     """Whether a row was supervised and is so no more, as a condition of a query."""
-    return and_(model.runner.is_not(None), or_(model.lease_until.is_(None), model.lease_until <= now))
+    return and_(model.lease_owner.is_not(None), or_(model.lease_until.is_(None), model.lease_until <= now))

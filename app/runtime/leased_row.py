@@ -21,7 +21,7 @@ S = TypeVar("S")  # of R, which the type checker cannot tell
 T = TypeVar("T")
 
 
-class Held(Generic[R, S]):
+class LeasedRow(Generic[R, S]):
     """A job or a deployment, with the status it was claimed in, under the fence that its claim gave out.
 
     `on_renewal` runs in the transaction of each renewal that `look` makes.
@@ -52,7 +52,7 @@ class Held(Generic[R, S]):
         query = select(self._model.status).where(
             self._model.id == self._row_id,
             self._model.fence == self._fence,
-            self._model.runner.is_not(None),
+            self._model.lease_owner.is_not(None),
         )
         try:
             with session_scope(self._context.sessions) as session:

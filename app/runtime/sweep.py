@@ -11,17 +11,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.dispatch import Message, deployment_ring, job_ring
+from app.dispatch import Message, deployment_message, job_message
 from app.lifecycle import JOB_TERMINAL, WorkspaceState
 from app.models import Deployment, Job, Workspace
 from app.runtime.deployments import claim as deployment_claim
 from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 
-_RINGS_LIMIT = 200
+_MESSAGES_PER_SWEEP = 200
 """Rings of one kind in one sweep: a long outage must not fill the queue at once; the next sweep rings the rest."""
 
-_LONGEST_QUIET = timedelta(hours=1)
+_LONGEST_REQUEUE_INTERVAL = timedelta(hours=1)
 
 
 def mark_lost(session: Session, *, now: datetime) -> int:
@@ -29,7 +29,7 @@ def mark_lost(session: Session, *, now: datetime) -> int:
     return jobs.mark_lost(session, now=now) + deployments.mark_lost(session, now=now)
 
 
-def unsupervised(session: Session, *, now: datetime, quiet: timedelta) -> list[Message]:
+def unsupervised(session: Session, *, now: datetime, requeue_interval: timedelta) -> list[Message]:
     """Rings for the rows that wait for a supervisor, the longest untouched first; noted, so that it is not too often.
 
     In a workspace that is being deleted only for what has to stop: the cascade waits for that. A row is rung for
@@ -47,35 +47,44 @@ def unsupervised(session: Session, *, now: datetime, quiet: timedelta) -> list[M
         and_(in_use, Deployment.status.in_(deployment_claim.TAKEN_UP)),
     )
     return [
-        *_rings(session, Job, job_ring, waiting_jobs, now=now, quiet=quiet),
-        *_rings(session, Deployment, deployment_ring, waiting_deployments, now=now, quiet=quiet),
+        *_messages(session, Job, job_message, waiting_jobs, now=now, requeue_interval=requeue_interval),
+        *_messages(
+            session,
+            Deployment,
+            deployment_message,
+            waiting_deployments,
+            now=now,
+            requeue_interval=requeue_interval,
+        ),
     ]
 
 
-def _rings(
+def _messages(
     session: Session,
     model: type[Any],
-    ring: Callable[..., Message],
+    message: Callable[..., Message],
     is_waiting: ColumnElement[bool],
     *,
     now: datetime,
-    quiet: timedelta,
+    requeue_interval: timedelta,
 ) -> list[Message]:
     query = (
         select(model)
         .join(Workspace, Workspace.id == model.workspace_id)
         .where(
-            model.runner.is_(None),
+            model.lease_owner.is_(None),
             or_(model.host.is_not(None), is_waiting),
             # While nobody supervises the row, its lease is that of the ring: until then it may be on its way.
-            func.coalesce(model.lease_until, model.updated_at + quiet) < now,
+            func.coalesce(model.lease_until, model.updated_at + requeue_interval) < now,
         )
         .order_by(model.updated_at)
-        .limit(_RINGS_LIMIT)
+        .limit(_MESSAGES_PER_SWEEP)
         .with_for_update(of=model, skip_locked=True)  # two sweeps share the work
         .execution_options(populate_existing=True)
     )
     rows = session.scalars(query).all()
     for row in rows:
-        row.lease_until = now + min(_LONGEST_QUIET, max(quiet, (now - row.updated_at) / 2))
-    return [ring(row.id, row.workspace_id, row.name, row.host) for row in rows]
+        row.lease_until = now + min(
+            _LONGEST_REQUEUE_INTERVAL, max(requeue_interval, (now - row.updated_at) / 2)
+        )
+    return [message(row.id, row.workspace_id, row.name, row.host) for row in rows]

@@ -15,7 +15,7 @@ _BYTES_PER_S = 16 * 1024
 """What earns a client more patience: the slowest that a request may be sent, or its answer taken."""
 
 
-class PacedSocket:
+class MinimumRateSocket:
     """A connection whose other end has to keep a pace; if not, reading and writing end in a TimeoutError.
 
     Only the time in which a thread waits for it counts, and each request begins anew.
@@ -67,7 +67,7 @@ def _too_slow() -> TimeoutError:
     return TimeoutError(errno.ECONNRESET, "the client is too slow")
 
 
-class PacedWorker(ThreadWorker):
+class MinimumRateWorker(ThreadWorker):
     """gthread, with paced connections, and with threads that no transfer of a file can take."""
 
     def load_wsgi(self) -> None:
@@ -78,8 +78,8 @@ class PacedWorker(ThreadWorker):
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread."""
-        if not isinstance(conn.sock, PacedSocket):
-            conn.sock = PacedSocket(conn.sock)
+        if not isinstance(conn.sock, MinimumRateSocket):
+            conn.sock = MinimumRateSocket(conn.sock)
         super().enqueue_req(conn)
 
     def handle(self, conn: Any) -> Any:

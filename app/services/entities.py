@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app import clock
-from app.access.authorize import Actor, may, refusal
+from app.access.authorize import Actor, permitted, refusal
 from app.db import insert_unique, unique_or
 from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
@@ -89,7 +89,7 @@ def find_entity_by_id(session: Session, actor: Actor, entity_id: UUID) -> tuple[
     found = session.execute(
         select(Entity, Workspace.name)
         .join(Workspace, Workspace.id == Entity.workspace_id)
-        .where(Entity.id == entity_id, Workspace.state == WorkspaceState.ACTIVE, may(actor))
+        .where(Entity.id == entity_id, Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
     ).one_or_none()
     if found is None:
         raise refusal(session, actor, "Entity not found")

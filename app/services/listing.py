@@ -5,7 +5,7 @@ from typing import TypeVar
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from app.access.authorize import Actor, may
+from app.access.authorize import Actor, permitted
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
 from app.models.columns import InWorkspace
@@ -25,7 +25,7 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> S
     rows = (
         select(model, Workspace.name)
         .join(Workspace, Workspace.id == model.workspace_id)
-        .where(Workspace.state == WorkspaceState.ACTIVE, may(actor))
+        .where(Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
     )
     if workspace == EVERYWHERE:
         return rows

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.audit import record
-from app.access.authorize import Actor, may, refusal
+from app.access.authorize import Actor, permitted, refusal
 from app.access.roles import PLATFORM, PLATFORM_ROLES, ROLES_IN_PLATFORM, Role
 from app.errors import Conflict, LastAdmin, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
@@ -120,7 +120,7 @@ def find_binding(session: Session, actor: Actor, name: str) -> tuple[RoleBinding
     found = session.execute(
         select(RoleBinding, Workspace.name)
         .join(Workspace, Workspace.id == RoleBinding.workspace_id)
-        .where(RoleBinding.name == name, Workspace.state == WorkspaceState.ACTIVE, may(actor))
+        .where(RoleBinding.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
         .execution_options(populate_existing=True)
     ).one_or_none()
     if found is None:

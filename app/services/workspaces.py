@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.audit import record
-from app.access.authorize import Actor, may, refusal
+from app.access.authorize import Actor, permitted, refusal
 from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
 from app.db import insert_unique
@@ -57,7 +57,7 @@ def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace
 def _permitted(actor: Actor, name: str) -> Select[Workspace]:
     # State, role and row in one statement: no DELETE, revoke or successor can come between them.
     return select(Workspace).where(
-        Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, may(actor)
+        Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
     )
 
 

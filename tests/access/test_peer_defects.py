@@ -116,8 +116,8 @@ class TestW21:
         one = f"{BINDINGS}/{made.json['name']}"
 
         assert made.status_code == 201
-        for may in (ALICE, ADMIN):
-            assert client.get(one, headers=may).json == made.json
+        for permitted in (ALICE, ADMIN):
+            assert client.get(one, headers=permitted).json == made.json
         for may_not in (BOB, announced("eve")):
             assert client.get(one, headers=may_not).status_code == 403
             assert client.delete(one, headers=may_not).status_code == 403

@@ -14,7 +14,7 @@ from app.lifecycle import DeploymentStatus, WorkspaceState
 from app.models import Deployment, Workspace
 from app.services.deployments import move
 from tests.factories import make_config, make_deployment, make_workspace
-from tests.support.bell import RecordingBell
+from tests.support.publisher import RecordingPublisher
 
 HOME = "/apis/models/v2/workspaces/ml-team"
 CONFIGS = f"{HOME}/deployment-configs"
@@ -140,7 +140,7 @@ def test_a_version_of_a_config_that_no_deployment_uses_can_be_deleted_alone(clie
 
 
 def test_a_new_deployment_is_shown_with_every_key_of_the_contract(
-    client: FlaskClient, deployment: Any, bell: RecordingBell
+    client: FlaskClient, deployment: Any, publisher: RecordingPublisher
 ) -> None:
     assert deployment == client.get(f"{DEPLOYMENTS}/chat").json
     [entry] = deployment.pop("status_history")
@@ -158,7 +158,7 @@ def test_a_new_deployment_is_shown_with_every_key_of_the_contract(
         "model_provider_id": None,
         "auth_context": None,
     }
-    assert [(ring.task, ring.facts["deployment_id"]) for ring in bell.rung] == [
+    assert [(message.task, message.facts["deployment_id"]) for message in publisher.published] == [
         ("workspace.deployment.run", deployment["id"])
     ]
 
@@ -202,33 +202,36 @@ def test_lists_show_the_newest_version_unless_all_are_wanted(client: FlaskClient
 
 
 def test_a_deployment_that_no_host_has_is_deleted_without_waiting_for_one(
-    client: FlaskClient, deployment: Any, bell: RecordingBell
+    client: FlaskClient, deployment: Any, publisher: RecordingPublisher
 ) -> None:
-    bell.rung.clear()
+    publisher.published.clear()
 
     assert answer(client.delete(f"{DEPLOYMENTS}/{deployment['name']}")) == (202, None)
 
     assert client.get(f"{DEPLOYMENTS}/chat").json["status"] == "DELETED"
-    assert bell.rung == []
+    assert publisher.published == []
     assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 204
     assert client.get(f"{DEPLOYMENTS}/chat").status_code == 404
 
 
 def test_a_deleted_deployment_goes_in_two_steps(
-    client: FlaskClient, session: Session, deployment: Any, bell: RecordingBell
+    client: FlaskClient, session: Session, deployment: Any, publisher: RecordingPublisher
 ) -> None:
     newer = post(client, f"{DEPLOYMENTS}/chat", config="small")
     versions = [session.get_one(Deployment, UUID(one["id"])) for one in (deployment, newer)]
     for version in versions:
         version.host = "somewhere"
     session.commit()
-    bell.rung.clear()
+    publisher.published.clear()
 
     first = client.delete(f"{DEPLOYMENTS}/chat", content_type="application/json")
     assert answer(first) == (202, None)
     shown = client.get(f"{DEPLOYMENTS}/chat").json
     assert (shown["status"], shown["status_message"]) == ("DELETING", "Deployment deletion requested")
-    assert [ring.facts["deployment_id"] for ring in bell.rung] == [deployment["id"], newer["id"]]
+    assert [message.facts["deployment_id"] for message in publisher.published] == [
+        deployment["id"],
+        newer["id"],
+    ]
 
     for version in versions:
         assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 202

@@ -17,8 +17,8 @@ from app.models import Fileset, Job, Workspace
 from app.profiles import ExecutionProfile
 from app.services.job_removal import remove_ended
 from tests.factories import make_fileset, make_job, make_project, make_workspace
-from tests.support.bell import RecordingBell
 from tests.support.hasty_store import HastyStore
+from tests.support.publisher import RecordingPublisher
 
 JOBS = "/apis/jobs/v2/workspaces/ml-team/jobs"
 STEP = {"name": "only", "executor": {"provider": "subprocess", "command": ["true"]}}
@@ -97,12 +97,14 @@ def test_a_new_job_is_shown_with_every_key_of_the_contract(client: FlaskClient) 
 
 
 def test_a_new_job_comes_with_its_fileset_and_rings_for_the_runtime(
-    client: FlaskClient, session: Session, bell: RecordingBell
+    client: FlaskClient, session: Session, publisher: RecordingPublisher
 ) -> None:
     shown = create(client)
 
     assert session.scalars(select(Fileset.name)).all() == ["job-fileset-train"]
-    assert [(ring.task, ring.facts["job_id"]) for ring in bell.rung] == [("workspace.job.run", shown["id"])]
+    assert [(message.task, message.facts["job_id"]) for message in publisher.published] == [
+        ("workspace.job.run", shown["id"])
+    ]
 
 
 @pytest.mark.parametrize("source", ["Some Source/2 with a long name", "42", "", "a--b-", "Ärger"])
@@ -163,12 +165,12 @@ def test_a_malformed_job_is_refused_with_the_list_of_what_is_wrong(client: Flask
     ],
 )
 def test_a_job_that_refers_to_what_does_not_exist_leaves_nothing_behind(
-    client: FlaskClient, session: Session, bell: RecordingBell, body: Any, detail: str
+    client: FlaskClient, session: Session, publisher: RecordingPublisher, body: Any, detail: str
 ) -> None:
     response = client.post(JOBS, json=body)
 
     assert (response.status_code, response.json) == (422, {"detail": detail})
-    assert (count(session, Job), count(session, Fileset), bell.rung) == (0, 0, [])
+    assert (count(session, Job), count(session, Fileset), publisher.published) == (0, 0, [])
 
 
 def test_a_job_whose_fileset_name_is_taken_leaves_nothing_behind(
@@ -336,7 +338,7 @@ def test_a_job_of_which_nothing_runs_is_cancelled_at_once(
 
 
 def test_the_host_of_a_job_that_must_stop_is_rung_and_nobody_for_one_that_has_ended(
-    client: FlaskClient, session: Session, workspace: Workspace, bell: RecordingBell
+    client: FlaskClient, session: Session, workspace: Workspace, publisher: RecordingPublisher
 ) -> None:
     put(session, workspace, JobStatus.ACTIVE, "running", host="somewhere")
     put(session, workspace, JobStatus.COMPLETED, "ended")
@@ -344,7 +346,9 @@ def test_the_host_of_a_job_that_must_stop_is_rung_and_nobody_for_one_that_has_en
     for name in ("running", "ended"):
         client.post(f"{JOBS}/{name}/cancel")
 
-    assert [(ring.facts["job"], ring.queue) for ring in bell.rung] == [("running", "runtime.somewhere")]
+    assert [(message.facts["job"], message.queue) for message in publisher.published] == [
+        ("running", "runtime.somewhere")
+    ]
 
 
 def test_the_operator_decides_which_execution_profiles_there_are(context: Context, session: Session) -> None:
@@ -394,7 +398,7 @@ def test_where_no_process_may_be_started_no_job_is_accepted(context: Context, se
 
 
 def test_a_job_that_has_ended_runs_again_as_a_new_attempt(
-    client: FlaskClient, session: Session, workspace: Workspace, bell: RecordingBell
+    client: FlaskClient, session: Session, workspace: Workspace, publisher: RecordingPublisher
 ) -> None:
     before = put(
         session,
@@ -413,7 +417,7 @@ def test_a_job_that_has_ended_runs_again_as_a_new_attempt(
     assert (again["id"], again["attempt_id"] == str(before.attempt_id)) == (str(before.id), False)
     assert (again["error_details"], again["status_details"]) == (None, {})
     assert [step["status"] for step in client.get(f"{JOBS}/train/status").json["steps"]] == ["created"]
-    assert [ring.facts["job"] for ring in bell.rung] == ["train"]
+    assert [message.facts["job"] for message in publisher.published] == ["train"]
 
 
 @pytest.mark.parametrize(
@@ -456,7 +460,7 @@ def test_deleting_a_job_that_does_not_run_removes_it_with_its_fileset_and_bytes_
 
 
 def test_deleting_a_running_job_stops_it_first_and_it_goes_when_its_host_has_seen_it_end(
-    client: FlaskClient, session: Session, context: Context, bell: RecordingBell
+    client: FlaskClient, session: Session, context: Context, publisher: RecordingPublisher
 ) -> None:
     job_id = UUID(create(client)["id"])
     session.execute(update(Job).values(status=JobStatus.ACTIVE, host="somewhere"))
@@ -465,7 +469,10 @@ def test_deleting_a_running_job_stops_it_first_and_it_goes_when_its_host_has_see
     assert client.delete(f"{JOBS}/train").status_code == 204
     assert client.get(f"{JOBS}/train").json["status"] == "cancelling"
     assert client.post(JOBS, json=a_job()).status_code == 409
-    assert (bell.rung[-1].facts["job_id"], bell.rung[-1].queue) == (str(job_id), "runtime.somewhere")
+    assert (publisher.published[-1].facts["job_id"], publisher.published[-1].queue) == (
+        str(job_id),
+        "runtime.somewhere",
+    )
 
     session.execute(update(Job).values(status=JobStatus.CANCELLED))
     session.commit()
@@ -480,7 +487,7 @@ def test_deleting_a_running_job_stops_it_first_and_it_goes_when_its_host_has_see
 
 
 def test_a_job_with_too_many_files_for_one_request_goes_with_the_rings_that_follow(
-    client: FlaskClient, session: Session, context: Context, bell: RecordingBell
+    client: FlaskClient, session: Session, context: Context, publisher: RecordingPublisher
 ) -> None:
     job_id = UUID(create(client)["id"])
     fileset_id, workspace_id = session.execute(select(Fileset.id, Fileset.workspace_id)).one()
@@ -491,12 +498,12 @@ def test_a_job_with_too_many_files_for_one_request_goes_with_the_rings_that_foll
     HastyStore.in_place_of_that_of(context)
 
     assert client.delete(f"{JOBS}/train").status_code == 204
-    assert bell.rung[-1].facts["job_id"] == str(job_id)
-    rings = 1
+    assert publisher.published[-1].facts["job_id"] == str(job_id)
+    messages = 1
     while not remove_ended(context, job_id):
-        rings += 1
+        messages += 1
 
-    assert rings > 2
+    assert messages > 2
     assert (count(session, Job), count(session, Fileset)) == (0, 0)
     assert context.store.size(workspace_id) == 0
 

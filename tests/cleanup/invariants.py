@@ -185,7 +185,7 @@ def only_what_is_due_is_claimed(_: World, before: Snapshot, now: Snapshot) -> No
 def attempts_stay_within_their_budget(world: World, _: Snapshot, now: Snapshot) -> None:
     """I8: counted anew only after progress, in another phase, or by whoever reopened it."""
     for deletion in now.deletions.values():
-        assert deletion.attempts <= world.settings.fruitless_passes
+        assert deletion.attempts <= world.settings.max_attempts
         reopened = sum(event.event in _REOPENING for event in now.events[deletion.id])
         progress = (sum(deletion.deleted_counts.values()), deletion.phase, reopened)
         counted, at_progress = world.budget.get(deletion.id, (0, progress))
@@ -254,12 +254,12 @@ INVARIANTS = (
 
 
 def check_that_the_sweep_forgot_nobody(
-    before: Snapshot, now: Snapshot, rung: set[UUID], settings: Settings
+    before: Snapshot, now: Snapshot, published: set[UUID], settings: Settings
 ) -> None:
     """Whatever is due was rung for, now or within the time a ring needs."""
-    quiet = timedelta(seconds=settings.ring_again_seconds)
+    requeue_interval = timedelta(seconds=settings.requeue_after_seconds)
     for deletion_id in now.deletions:
-        lately = before.deletions[deletion_id].rung_at
-        if now.is_due(deletion_id, now.at) and deletion_id not in rung:
+        lately = before.deletions[deletion_id].last_enqueued_at
+        if now.is_due(deletion_id, now.at) and deletion_id not in published:
             assert lately is not None
-            assert lately >= now.at - quiet
+            assert lately >= now.at - requeue_interval

@@ -88,7 +88,9 @@ def test_the_history_is_complete_and_in_the_order_of_the_kinds(session, context,
     assert events[-1].detail["deleted"] == {"jobs": 1, "filesets": 1, "projects": 1}
 
 
-def test_each_slice_cleans_one_kind_and_rings_for_the_next_by_name(session, context, delete, drive, bell):
+def test_each_slice_cleans_one_kind_and_rings_for_the_next_by_name(
+    session, context, delete, drive, publisher
+):
     factories.fill(session, context.store, factories.make_workspace(session), number=1)
     session.execute(update(Deployment).values(status=DeploymentStatus.DELETED))
     session.commit()
@@ -96,7 +98,7 @@ def test_each_slice_cleans_one_kind_and_rings_for_the_next_by_name(session, cont
 
     drive(deletion_id)
 
-    names = [ring.task for ring in bell.rung if ring.task.startswith("workspace.cleanup.")]
+    names = [message.task for message in publisher.published if message.task.startswith("workspace.cleanup.")]
     expected = [f"workspace.cleanup.{kind.name}" for kind in ORDER]
     assert names == [*expected, "workspace.cleanup.finalize"]
 
@@ -162,7 +164,7 @@ def test_a_deployment_whose_host_never_answers_fails_with_that_reason_and_can_be
 ):
     workspace = factories.make_workspace(session)
     deployment = factories.make_deployment(session, workspace, status=DeploymentStatus.READY)
-    deployment.host, deployment.runner = "gpu-1", "7@boot:1"
+    deployment.host, deployment.lease_owner = "gpu-1", "7@boot:1"
     workspace_id, deployment_id = workspace.id, deployment.id
     session.commit()
     deletion_id = delete("ml-team")
@@ -324,7 +326,7 @@ def test_rows_go_in_chunks_children_before_their_parents(session, context, delet
         settings=settings.model_copy(update={"chunk_size": 7}),
         sessions=context.sessions,
         store=context.store,
-        bell=context.bell,
+        publisher=context.publisher,
     )
 
     outcomes = drive(delete("ml-team"), context=small)
@@ -396,10 +398,10 @@ def test_a_hanging_resource_costs_its_time_limit_and_no_more(
     factories.make_fileset(session, workspace, "free")
     session.commit()
     impatient = type(context)(
-        settings=settings.model_copy(update={"item_timeout_seconds": 0.05, "fruitless_passes": 2}),
+        settings=settings.model_copy(update={"item_timeout_seconds": 0.05, "max_attempts": 2}),
         sessions=context.sessions,
         store=_Hanging(faulty.real, stuck.id),
-        bell=context.bell,
+        publisher=context.publisher,
     )
 
     last = drive(delete("ml-team"), context=impatient)[-1]
@@ -435,10 +437,10 @@ def test_a_fileset_that_takes_many_attempts_is_progress_and_no_failure(
         put(context.store, bulky, f"{number}/a")
     put(context.store, small, "a")
     strict = type(context)(
-        settings=settings.model_copy(update={"fruitless_passes": 1, "slice_seconds": 3}),
+        settings=settings.model_copy(update={"max_attempts": 1, "slice_seconds": 3}),
         sessions=context.sessions,
         store=_Slow(HastyStore(context.store), clock, seconds=1),
-        bell=context.bell,
+        publisher=context.publisher,
     )
     deletion_id = delete("ml-team")
 

@@ -41,7 +41,7 @@ def test_a_deletion_revokes_every_role_and_hides_the_workspace_in_one_transactio
             gate(session, ANN, "ml-team")
 
 
-def test_nothing_is_revoked_when_the_request_rolls_back(session, context, bell):
+def test_nothing_is_revoked_when_the_request_rolls_back(session, context, publisher):
     workspace = factories.make_workspace(session)
     binding = factories.make_binding(session, workspace)
     session.commit()
@@ -54,7 +54,7 @@ def test_nothing_is_revoked_when_the_request_rolls_back(session, context, bell):
     assert workspace.state is WorkspaceState.ACTIVE
     assert binding.revoked_at is None
     assert session.scalar(select(Deletion.id)) is None
-    assert bell.rung == [], "no ring before its row is committed"
+    assert publisher.published == [], "no ring before its row is committed"
 
 
 def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session, context, database):
@@ -86,12 +86,12 @@ def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session
     engine.dispose()
 
 
-def test_asking_again_gives_the_same_deletion(session, context, delete, bell):
+def test_asking_again_gives_the_same_deletion(session, context, delete, publisher):
     factories.make_workspace(session)
     session.commit()
 
     assert delete("ml-team") == delete("ml-team")
-    assert len(bell.rung) == 1
+    assert len(publisher.published) == 1
 
 
 def test_of_many_requests_at_once_one_makes_the_deletion(session, context, delete):
@@ -208,7 +208,7 @@ def test_a_pause_stops_destruction_but_not_revocation(session, context, delete, 
     assert outcome == Idle("destruction is paused")
     assert binding.revoked_at is not None
     assert factories.rows_of(session, workspace.id) == {"projects": 1, "role_bindings": 1}
-    assert sweep.sweep(context, now=clock.now()).rang == 0
+    assert sweep.sweep(context, now=clock.now()).enqueued == 0
 
 
 def test_a_burst_of_deletions_pauses_destruction_and_says_so(session, context, delete, settings):

@@ -44,7 +44,7 @@ from tests.cleanup.interleaving import OWNER, SimulatedWorker
 from tests.cleanup.invariants import Observer, World, check, check_that_the_sweep_forgot_nobody
 from tests.conftest import empty
 from tests.support.actors import trusted
-from tests.support.bell import RecordingBell
+from tests.support.publisher import RecordingPublisher
 
 ANN = trusted("ann@example.com")
 DOOMED = ("alpha", "beta")
@@ -72,7 +72,7 @@ class Cascade(RuleBasedStateMachine):
         super().__init__()
         self.context = context
         self.store: FaultyStore = context.store
-        self.bell: RecordingBell = context.bell
+        self.publisher: RecordingPublisher = context.publisher
         # Ahead of the true time, which the request's side uses: whatever it makes due is due.
         self.clock = FakeClock()
         self.clock.pass_(3600)
@@ -207,13 +207,13 @@ class Cascade(RuleBasedStateMachine):
         self._sweep()
 
     def _sweep(self) -> set[UUID]:
-        before, ringing_before = self.now, len(self.bell.rung)
+        before, ringing_before = self.now, len(self.publisher.published)
         sweep.sweep(self.context, now=self.clock.now())
         self._look()
-        facts = [message.facts for message in self.bell.rung[ringing_before:]]
-        rung = {UUID(one["deletion_id"]) for one in facts if "deletion_id" in one}
-        check_that_the_sweep_forgot_nobody(before, self.now, rung, self.context.settings)
-        return rung
+        facts = [message.facts for message in self.publisher.published[ringing_before:]]
+        published = {UUID(one["deletion_id"]) for one in facts if "deletion_id" in one}
+        check_that_the_sweep_forgot_nobody(before, self.now, published, self.context.settings)
+        return published
 
     # --- people -----------------------------------------------------------------------------------------
 
@@ -271,15 +271,15 @@ class Cascade(RuleBasedStateMachine):
             control.set_paused(session, paused=is_paused, actor=ANN.id, now=self.clock.now())
 
     def _restore(self, before: Any) -> None:
-        may = before.state is DeletionState.DELETING and before.started_at is None
-        may = may and not self._active(before.workspace_name)
+        permitted = before.state is DeletionState.DELETING and before.started_at is None
+        permitted = permitted and not self._active(before.workspace_name)
         try:
             with session_scope(self.context.sessions) as session:
                 operations.restore(session, ANN, session.get_one(Deletion, before.id))
         except Conflict:
-            assert not may
+            assert not permitted
             return
-        assert may
+        assert permitted
         self.world.active.add(before.workspace_id)
         with session_scope(self.context.sessions) as session:
             revoked = select(RoleBinding.id).where(
@@ -392,7 +392,7 @@ def test_no_interleaving_of_workers_breaks_a_promise_of_the_cascade(
 ) -> None:
     impatient = settings.model_copy(
         update={
-            "fruitless_passes": 3,
+            "max_attempts": 3,
             "page_size": 2,
             "chunk_size": 1,
             "dependency_down_after": 2,
@@ -408,7 +408,9 @@ def test_no_interleaving_of_workers_breaks_a_promise_of_the_cascade(
         with session_scope(context.sessions) as session:
             seed(session)
         store = FaultyStore(BlobStore.open(settings.blob_url))
-        return Cascade(replace(context, settings=impatient, store=store, bell=RecordingBell()), reader)
+        return Cascade(
+            replace(context, settings=impatient, store=store, publisher=RecordingPublisher()), reader
+        )
 
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as reader:
         run_state_machine_as_test(fresh_cascade, settings=SEARCH)

@@ -28,19 +28,19 @@ def failed_deletion(session, context, delete, drive, faulty):
     return deletion_id
 
 
-def test_the_sweep_rings_for_a_deletion_whose_ring_was_lost(session, context, delete, bell, clock):
+def test_the_sweep_rings_for_a_deletion_whose_ring_was_lost(session, context, delete, publisher, clock):
     workspace = factories.make_workspace(session)
     factories.make_project(session, workspace)
     session.commit()
     deletion_id = delete("ml-team")
-    bell.rung.clear()
+    publisher.published.clear()
 
     swept = sweep.sweep(context, now=clock.now())
 
-    assert swept.rang == 1
-    [ring] = bell.rung
-    assert ring.task == "workspace.cleanup.projects"
-    assert ring.facts["deletion_id"] == str(deletion_id)
+    assert swept.enqueued == 1
+    [message] = publisher.published
+    assert message.task == "workspace.cleanup.projects"
+    assert message.facts["deletion_id"] == str(deletion_id)
     assert session.get_one(CleanupControl, 1, populate_existing=True).last_sweep_at == clock.now()
 
 
@@ -51,9 +51,9 @@ def test_the_sweep_does_not_ring_again_while_its_ring_is_in_the_queue(session, c
     sweep.sweep(context, now=clock.now())
 
     clock.pass_(10)
-    assert sweep.sweep(context, now=clock.now()).rang == 0
+    assert sweep.sweep(context, now=clock.now()).enqueued == 0
     clock.pass_(10)
-    assert sweep.sweep(context, now=clock.now()).rang == 1
+    assert sweep.sweep(context, now=clock.now()).enqueued == 1
 
 
 def test_the_sweep_leaves_alone_what_a_worker_holds_and_takes_what_it_lost(session, context, delete, clock):
@@ -63,9 +63,9 @@ def test_the_sweep_leaves_alone_what_a_worker_holds_and_takes_what_it_lost(sessi
     session.execute(update(Deletion).values(lease_owner="w", lease_until=clock.now() + timedelta(seconds=60)))
     session.commit()
 
-    assert sweep.sweep(context, now=clock.now()).rang == 0
+    assert sweep.sweep(context, now=clock.now()).enqueued == 0
     clock.pass_(61)
-    assert sweep.sweep(context, now=clock.now()).rang == 1
+    assert sweep.sweep(context, now=clock.now()).enqueued == 1
     assert the(session, deletion_id).lease_owner == "w", "the sweep rings; only a claim takes"
 
 
@@ -134,7 +134,9 @@ def test_the_audit_is_content_with_what_belongs_to_somebody(session, context, cl
     workspace = factories.make_workspace(session)
     factories.fill(session, context.store, workspace)
 
-    assert orphan_scan.audit(context, now=clock.now()).startswith("no orphans in 1 stored workspaces")
+    assert orphan_scan.scan_for_orphans(context, now=clock.now()).startswith(
+        "no orphans in 1 stored workspaces"
+    )
 
 
 def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, context, clock):
@@ -142,7 +144,7 @@ def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, co
     context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
 
     with pytest.raises(orphan_scan.OrphansFound, match=str(gone)):
-        orphan_scan.audit(context, now=clock.now())
+        orphan_scan.scan_for_orphans(context, now=clock.now())
 
 
 def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, context, clock, monkeypatch):
@@ -157,7 +159,7 @@ def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, co
     with pytest.raises(
         orphan_scan.OrphansFound, match=f"could not be collected: PermissionError: held; .*{gone}"
     ):
-        orphan_scan.audit(context, now=clock.now())
+        orphan_scan.scan_for_orphans(context, now=clock.now())
 
 
 def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, delete, drive, faulty, clock):
@@ -173,7 +175,7 @@ def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, 
         )
     assert isinstance(drive(deletion_id)[-1], Finished)
 
-    assert orphan_scan.audit(context, now=clock.now()).startswith("no orphans")
+    assert orphan_scan.scan_for_orphans(context, now=clock.now()).startswith("no orphans")
 
 
 def test_the_audit_collects_uploads_that_were_abandoned(session, context, clock, tmp_path):
@@ -186,4 +188,4 @@ def test_the_audit_collects_uploads_that_were_abandoned(session, context, clock,
             os.utime(path, (old, old))
     context.store.stage(workspace.id, uuid7(), "b", [b"fresh"])
 
-    assert orphan_scan.audit(context, now=clock.now()).endswith("1 abandoned uploads collected")
+    assert orphan_scan.scan_for_orphans(context, now=clock.now()).endswith("1 abandoned uploads collected")

@@ -15,7 +15,9 @@ def test_a_ring_that_was_lost_is_made_good_by_the_sweep(world: World, within: Wi
     world.stack.valkey.stop()
     deletion = world.delete(unheard.name)
     world.stack.wait_until(
-        lambda: any("ring.lost" in line and deletion in line for line in world.stack.log("web").splitlines()),
+        lambda: any(
+            "message.lost" in line and deletion in line for line in world.stack.log("web").splitlines()
+        ),
         "the ring is lost",
     )
     world.stack.valkey.start()

@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "runtime_poll_seconds": 0.2,
     "stop_grace_seconds": 1,
     "sweep_seconds": 1,
-    "ring_again_seconds": 1,
+    "requeue_after_seconds": 1,
     "waiting_poll_min_seconds": 0.2,
     "waiting_poll_max_seconds": 1,
     "database_pool_size": 10,
@@ -190,7 +190,7 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(
 def test_a_host_that_never_answers_ends_in_failed_and_can_be_skipped(
     tmp_path_factory: pytest.TempPathFactory, new_word: NewWord
 ) -> None:
-    settings = SETTINGS | {"waiting_limit_seconds": 2, "fruitless_passes": 2, "backoff_cap_seconds": 0.5}
+    settings = SETTINGS | {"waiting_limit_seconds": 2, "max_attempts": 2, "backoff_cap_seconds": 0.5}
     with Stack(tmp_path_factory.mktemp("gone"), **settings) as stack:
         stack.client.post(W, json={"name": "stranded"})
         word = new_word()

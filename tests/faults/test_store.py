@@ -42,7 +42,7 @@ def proxy(s3: S3Server) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, proxy: Proxy) -> Iterator[Stack]:
-    settings = {**QUICK, "item_timeout_seconds": 1.5, "fruitless_passes": 100}
+    settings = {**QUICK, "item_timeout_seconds": 1.5, "max_attempts": 100}
     with Stack(
         tmp_path_factory.mktemp("store"),
         environment=environment(proxy.endpoint),

@@ -39,7 +39,7 @@ TASK_NAMES = {
     "workspace.cleanup.projects",
     "workspace.cleanup.role_bindings",
     "workspace.cleanup.finalize",
-    "workspace.cleanup.sweep",
+    "workspace.maintenance.sweep",
     "workspace.job.run",
     "workspace.deployment.run",
 }
@@ -49,7 +49,7 @@ TASK_NAMES = {
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("unremovable")
-    settings = {**QUICK, "fruitless_passes": PASSES, "reattempt_delays_seconds": (REATTEMPT_S,)}
+    settings = {**QUICK, "max_attempts": PASSES, "reattempt_delays_seconds": (REATTEMPT_S,)}
     with Stack(
         directory,
         parts=(*ALL, "flower"),
@@ -183,7 +183,7 @@ def flower_told_the_successes(stack: Stack, tenant: Tenant, deletion: str) -> No
     every = httpx.get(f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10).json().values()
     assert {task["name"] for task in every} <= TASK_NAMES
     assert {task["name"] for task in tasks} == {name for name in TASK_NAMES if ".cleanup." in name} - {
-        "workspace.cleanup.sweep"
+        "workspace.maintenance.sweep"
     }
 
 

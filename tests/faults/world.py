@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {
     "lease_seconds": 5,
     "visibility_timeout_seconds": 6,
     "sweep_seconds": 1,
-    "ring_again_seconds": 1,
+    "requeue_after_seconds": 1,
     "backoff_base_seconds": 0.1,
     "backoff_cap_seconds": 1,
     "waiting_poll_min_seconds": 0.2,
@@ -45,7 +45,7 @@ QUICK: dict[str, Any] = {
 _SETTINGS = Settings(**QUICK)
 
 # The formulas of the documentation; with the defaults they give its 25 and its 85 seconds.
-RING_LOST_S = _SETTINGS.sweep_seconds + _SETTINGS.ring_again_seconds
+RING_LOST_S = _SETTINGS.sweep_seconds + _SETTINGS.requeue_after_seconds
 WORKER_LOST_S = _SETTINGS.lease_seconds + RING_LOST_S
 # Beyond them: the deletion's own slices, and on a busy machine the start of the programs they run in.
 WORK_S = 5.0

@@ -17,7 +17,7 @@ from app.lifecycle import JobStatus
 from app.models import Job, JobLog, Workspace
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
-from app.runtime.processes.leftovers import kill_leftovers, leftovers
+from app.runtime.processes.leftovers import kill_leaked_processes, leftovers
 from app.runtime.processes.workdir import WorkDirectory
 from tests.factories import make_fileset, make_job, make_workspace
 
@@ -112,7 +112,7 @@ def supervised(context: Context, job_id: UUID, **settings: Any) -> Iterator[Run]
         run.stopping.set()
         run.end()
         left = leftovers(job_id)
-        kill_leftovers(job_id, within_s=10)
+        kill_leaked_processes(job_id, within_s=10)
         assert left == []
 
 

@@ -22,7 +22,7 @@ from app.profiles import ExecutionProfile
 from app.runtime.jobs.attempt import STOPPED
 from app.runtime.jobs.log import LogWriter
 from app.runtime.lease import LeaseLost
-from app.runtime.leased_row import Held
+from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leftovers import leftovers
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
@@ -212,7 +212,7 @@ def test_a_log_ends_at_its_limit_and_the_job_goes_on(session: Session, context: 
 
 
 def test_a_runner_with_an_old_fence_cannot_add_to_the_log(session: Session, context: Context) -> None:
-    job_id = submit(session, step("true"), host="here", runner="7@1.00", fence=2)
+    job_id = submit(session, step("true"), host="here", lease_owner="7@1.00", fence=2)
     job = session.get_one(Job, job_id)
 
     with pytest.raises(LeaseLost):
@@ -485,7 +485,7 @@ def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
     session: Session, context: Context
 ) -> None:
     """By then another may have the job."""
-    job = session.get_one(Job, submit(session, step("true"), host="here", runner="7@1.00", fence=1))
+    job = session.get_one(Job, submit(session, step("true"), host="here", lease_owner="7@1.00", fence=1))
     settings = context.settings.model_copy(
         update={
             "runtime_lease_seconds": 1,
@@ -493,7 +493,9 @@ def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
         }
     )
     engine = connect(settings)
-    row = Held(replace(context, settings=settings, sessions=sessions_of(engine)), job, job.status, fence=1)
+    row = LeasedRow(
+        replace(context, settings=settings, sessions=sessions_of(engine)), job, job.status, fence=1
+    )
     started = time.monotonic()
 
     assert row.look() is job.status
@@ -540,7 +542,7 @@ def test_a_job_rung_for_twice_on_one_host_starts_once(session: Session, context:
     }
     script = (
         "import sys, threading, uuid; from app.config import Settings; from app.context import Context;"
-        "from app.runtime import jobs;"
+        "from app.runtime.jobs import supervisor as jobs;"
         "sys.stdin.readline();"
         "print(jobs.supervise(Context.open(Settings()), uuid.UUID(sys.argv[1]), stopping=threading.Event()))"
     )

@@ -29,15 +29,15 @@ from app.lifecycle import DeploymentStatus, WorkspaceState
 from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime.deployments import supervisor
 from app.runtime.deployments.backends.subprocess import SubprocessRuntime
-from app.runtime.deployments.contract import Wanted
+from app.runtime.deployments.contract import DeploymentSpec
 from app.runtime.lease import Runner
-from app.runtime.processes.leftovers import MARK, kill_leftovers, leftovers
+from app.runtime.processes.leftovers import MARK, kill_leaked_processes, leftovers
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
-from tests.support.bell import RecordingBell
+from tests.support.publisher import RecordingPublisher
 
 READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
 DELETING, DELETED, LOST = DeploymentStatus.DELETING, DeploymentStatus.DELETED, DeploymentStatus.LOST
@@ -153,7 +153,7 @@ def serve(context: Context) -> Iterator[Serve]:
         yield do
     left = [pid for one in ids for pid in leftovers(one)]
     for one in ids:
-        kill_leftovers(one, within_s=10)
+        kill_leaked_processes(one, within_s=10)
     assert left == []
 
 
@@ -271,7 +271,7 @@ def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_words_are_told
 
 
 def test_one_that_has_died_for_days_is_still_started_again(context: Context) -> None:
-    wanted = Wanted(uuid7(), "ml-team", "chat", 1, command=("false",))
+    wanted = DeploymentSpec(uuid7(), "ml-team", "chat", 1, command=("false",))
     runtime = SubprocessRuntime(tuned(context, **QUICK).settings, wanted)
     runtime._crashes = 5000
 
@@ -497,18 +497,20 @@ def test_an_older_version_that_was_just_being_changed_is_replaced_all_the_same(
 
 
 def test_a_stopping_worker_hands_it_back_to_the_next_one(
-    session: Session, serve: Serve, bell: RecordingBell
+    session: Session, serve: Serve, publisher: RecordingPublisher
 ) -> None:
     serving = serve(deploy(session))
     serving.wait_for(READY)
-    bell.rung.clear()
+    publisher.published.clear()
 
     serving.stopping.set()
 
     handed = serving.end()
     assert (handed.status, handed.host, handed.address) == (PENDING, None, None)
     assert is_all_gone(serving)
-    assert [(ring.queue, ring.facts["deployment_id"]) for ring in bell.rung] == [("runtime", str(serving.id))]
+    assert [(message.queue, message.facts["deployment_id"]) for message in publisher.published] == [
+        ("runtime", str(serving.id))
+    ]
     serve(serving.id).wait_for(READY)
 
 
@@ -518,7 +520,7 @@ def test_a_runner_that_lost_its_lease_ends_its_server_and_writes_nothing(
     serving = serve(deploy(session))
     serving.wait_for(READY)
 
-    serving.ask(fence=100, runner="1@0.00")
+    serving.ask(fence=100, lease_owner="1@0.00")
 
     assert serving.end().fence == 100
     assert "the lease was lost" in (serving.told or "")
@@ -538,7 +540,7 @@ def test_a_runner_that_wakes_up_after_it_was_given_up_as_lost_ends_its_server_an
 
     lost = serving.end()
     assert serving.told == "the lease was lost; what had been started was killed"
-    assert (lost.status, lost.address, lost.runner) == (LOST, None, None)
+    assert (lost.status, lost.address, lost.lease_owner) == (LOST, None, None)
     assert lost.host
     wait_until(lambda: leftovers(serving.id) == [], "its server is gone")
 
@@ -549,7 +551,7 @@ def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
     deployment_id = deploy(session)
     here = Runner.of_this_process(context.settings).host
     session.get_one(Deployment, deployment_id).host = here
-    session.get_one(Deployment, deployment_id).runner = "1@0.00"
+    session.get_one(Deployment, deployment_id).lease_owner = "1@0.00"
     session.get_one(Deployment, deployment_id).lease_until = clock.now() - timedelta(seconds=1)
     session.commit()
 
@@ -631,7 +633,7 @@ def test_in_a_workspace_that_is_being_deleted_what_a_lost_runner_left_is_only_st
     home = make_workspace(session)
     serving = serve(deploy(session, workspace=home))
     serving.wait_for(READY)
-    serving.ask(runner=None, lease_until=None, fence=100, status=LOST)
+    serving.ask(lease_owner=None, lease_until=None, fence=100, status=LOST)
     home.state = WorkspaceState.DELETING
     session.commit()
 
@@ -648,7 +650,7 @@ def test_what_a_host_has_is_ended_there_whatever_runtime_is_set_by_now(
 ) -> None:
     serving = serve(deploy(session))
     serving.wait_for(READY)
-    serving.ask(runner=None, lease_until=None, fence=100, status=DELETING)
+    serving.ask(lease_owner=None, lease_until=None, fence=100, status=DELETING)
 
     elsewhere = serve(serving.id, deployment_runtime="kubernetes")
 

@@ -17,8 +17,8 @@ from app.runtime.jobs import supervisor
 from app.runtime.sweep import unsupervised
 from tests.factories import make_deployment, make_job, make_workspace
 
-LAPSED: dict[str, Any] = {"host": "gone", "runner": "7@1.00", "fence": 3, "lease_until": clock.now()}
-MARKED: dict[str, Any] = {**LAPSED, "runner": None, "lease_until": None}
+LAPSED: dict[str, Any] = {"host": "gone", "lease_owner": "7@1.00", "fence": 3, "lease_until": clock.now()}
+MARKED: dict[str, Any] = {**LAPSED, "lease_owner": None, "lease_until": None}
 MODELS = [Job, Deployment]
 
 
@@ -32,7 +32,7 @@ def put(session: Session, model: type[Any], status: Any, lease: dict[str, Any], 
 
 
 def forget(context: Context, host: str = "gone") -> Result:
-    return CliRunner().invoke(runtime, ["forget-host", host], obj=context)
+    return CliRunner().invoke(runtime, ["purge", host], obj=context)
 
 
 @pytest.mark.parametrize("lease", [LAPSED, MARKED], ids=["lapsed", "marked lost"])
@@ -45,7 +45,7 @@ def test_a_job_of_a_host_that_is_given_up_has_ended(
     assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 1, deployments 0"
 
     session.refresh(job)
-    assert (job.host, job.runner, job.lease_until, job.fence) == (None, None, None, 4)
+    assert (job.host, job.lease_owner, job.lease_until, job.fence) == (None, None, None, 4)
     if before in JOB_TERMINAL:
         assert job.status is before
     else:
@@ -63,15 +63,17 @@ def test_a_deployment_of_a_host_that_is_given_up_waits_for_another_or_is_deleted
     assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 0, deployments 1"
 
     session.refresh(row)
-    assert (row.host, row.runner, row.lease_until, row.fence, row.address) == (None, None, None, 4, None)
+    assert (row.host, row.lease_owner, row.lease_until, row.fence, row.address) == (None, None, None, 4, None)
     if before in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
         after = DeploymentStatus.DELETED
     else:
         after = before if before is DeploymentStatus.ERROR else DeploymentStatus.PENDING
     assert row.status is after
     later = clock.now() + timedelta(hours=1)
-    rings = unsupervised(session, now=later, quiet=timedelta(seconds=1))
-    assert [ring.queue for ring in rings] == (["runtime"] if after is DeploymentStatus.PENDING else [])
+    messages = unsupervised(session, now=later, requeue_interval=timedelta(seconds=1))
+    assert [message.queue for message in messages] == (
+        ["runtime"] if after is DeploymentStatus.PENDING else []
+    )
 
 
 def test_a_job_that_was_to_be_deleted_can_go_then(session: Session, context: Context) -> None:

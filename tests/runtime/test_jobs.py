@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app import clock
-from app.cleanup.kinds.base import Gone, Waiting
+from app.cleanup.kinds.base import Deleted, Pending
 from app.cleanup.kinds.jobs import KIND
 from app.context import Context
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
@@ -27,17 +27,17 @@ from app.services import job_removal
 from app.storage.blob_store import Unfinished
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.runtime.runs import dead_runner, tuned
-from tests.support.bell import RecordingBell
+from tests.support.publisher import RecordingPublisher
 
 QUIET = timedelta(seconds=15)
 LONG_AGO = clock.now() - timedelta(hours=1)
-ELSEWHERE = {"host": "elsewhere", "runner": "7@1.00", "fence": 3}
+ELSEWHERE = {"host": "elsewhere", "lease_owner": "7@1.00", "fence": 3}
 STOPPING = Event()
 STOPPING.set()
 """Of a worker that starts nothing any more: what these tests ring for needs no process."""
 
 
-def ring(context: Context, job_id: UUID) -> str:
+def deliver(context: Context, job_id: UUID) -> str:
     return supervisor.supervise(context, job_id, stopping=STOPPING)
 
 
@@ -66,8 +66,8 @@ def test_what_needs_no_process_is_confirmed_at_once_in_a_workspace_of_any_state(
 ) -> None:
     job = put(session, before, state=state)
 
-    ring(context, job.id)
-    ring(context, job.id)
+    deliver(context, job.id)
+    deliver(context, job.id)
 
     assert status_of(session, job.id) is supervisor.CONFIRMED.get(before, before)
 
@@ -97,7 +97,7 @@ def test_where_no_process_may_be_started_a_job_ends_with_the_reason(
 
 
 def test_a_ring_for_a_job_that_is_gone_is_harmless(context: Context) -> None:
-    assert ring(context, uuid7()) == "gone, nothing to do"
+    assert deliver(context, uuid7()) == "gone, nothing to do"
 
 
 @pytest.mark.parametrize("before", JobStatus)
@@ -106,7 +106,7 @@ def test_another_hosts_job_is_left_to_that_host(
 ) -> None:
     job = put(session, before, **ELSEWHERE, lease_until=LONG_AGO)
 
-    assert ring(context, job.id) == f"{before}, supervised on host 'elsewhere'"
+    assert deliver(context, job.id) == f"{before}, supervised on host 'elsewhere'"
 
     after = find(session, job.id)
     assert (after.status, after.host, after.fence) == (before, "elsewhere", 3)
@@ -125,7 +125,12 @@ def test_a_job_whose_runner_has_gone_silent_is_an_error_and_its_host_stays_on_re
     session.commit()
 
     found = find(session, lost.id)
-    assert (found.status, found.host, found.runner, found.fence) == (JobStatus.ERROR, "elsewhere", None, 4)
+    assert (found.status, found.host, found.lease_owner, found.fence) == (
+        JobStatus.ERROR,
+        "elsewhere",
+        None,
+        4,
+    )
     assert found.error_details == {"message": f"runner lost: the job was {before} on host 'elsewhere'"}
     assert (found.steps[0]["status"], found.steps[0]["error_details"]) == ("error", found.error_details)
     assert find(session, alive.id).status is before
@@ -141,16 +146,16 @@ def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
 ) -> None:
     runner = Runner.of_this_process(context.settings)
     dead = dead_runner(context)
-    job = put(session, before, host=runner.host, runner=dead, lease_until=clock.now() + QUIET)
+    job = put(session, before, host=runner.host, lease_owner=dead, lease_until=clock.now() + QUIET)
     directory = WorkDirectory(context.settings, job.id)
     directory.make()
 
     assert [message.queue for message in left_on(session, [runner.host])] == [f"runtime.{runner.host}"]
-    ring(context, job.id)
+    deliver(context, job.id)
 
     found = find(session, job.id)
     assert found.status is (before if before in JOB_TERMINAL else JobStatus.ERROR)
-    assert (found.host, found.runner, found.lease_until) == (None, None, None)
+    assert (found.host, found.lease_owner, found.lease_until) == (None, None, None)
     assert not directory.path.exists()
 
 
@@ -160,16 +165,16 @@ def test_a_runner_in_another_container_of_the_same_host_name_is_given_the_time_o
     runner = Runner.of_this_process(context.settings)
     pid, _, rest = dead_runner(context).partition("@")
     namespace, _, born = rest.partition(":")
-    away = {"host": runner.host, "runner": f"{pid}@{int(namespace) + 1}:{born}"}
+    away = {"host": runner.host, "lease_owner": f"{pid}@{int(namespace) + 1}:{born}"}
     job = put(session, JobStatus.ACTIVE, **away, lease_until=clock.now() + QUIET)
 
-    assert ring(context, job.id) == f"active, supervised on host '{runner.host}'"
+    assert deliver(context, job.id) == f"active, supervised on host '{runner.host}'"
     assert supervisor.mark_lost(session, now=clock.now() + QUIET) == 1
     session.commit()
-    ring(context, job.id)
+    deliver(context, job.id)
 
     found = find(session, job.id)
-    assert (found.status, found.host, found.runner) == (JobStatus.ERROR, None, None)
+    assert (found.status, found.host, found.lease_owner) == (JobStatus.ERROR, None, None)
 
 
 def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_ended(
@@ -185,7 +190,7 @@ def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_end
     session.commit()
     context.store.publish(context.store.stage(home, own.id, "log.txt", [b"bytes"]))
 
-    told = ring(tuned(context, chunk_size=2), job.id)
+    told = deliver(tuned(context, chunk_size=2), job.id)
 
     assert told.endswith("removed, as requested")
     assert status_of(session, job.id) is None
@@ -211,7 +216,7 @@ def test_an_upload_that_comes_between_the_purge_and_the_end_of_the_row_goes_too(
         return unfinished
 
     with patch.object(context.store, "purge_fileset", side_effect=upload_after_the_first) as purged:
-        ring(context, job.id)
+        deliver(context, job.id)
 
     assert status_of(session, job.id) is None
     assert context.store.files(home, fileset_id) == []
@@ -229,19 +234,21 @@ def test_a_job_to_be_deleted_stays_while_processes_of_it_may_be_alive_on_a_host(
 
 @pytest.mark.parametrize("status", sorted(JOB_TERMINAL))
 def test_the_cascade_waits_for_the_host_of_a_job_that_has_ended_but_may_have_left_processes(
-    session: Session, context: Context, bell: RecordingBell, status: JobStatus
+    session: Session, context: Context, publisher: RecordingPublisher, status: JobStatus
 ) -> None:
     job = put(session, status, state=WorkspaceState.DELETING, host="elsewhere")
 
     outcome = KIND.delete(context, job)
 
     waiting_for = f"{status}: waiting for host 'elsewhere' to confirm that its processes are gone"
-    assert outcome == Waiting(waiting_for)
-    assert [(one.facts["job_id"], one.queue) for one in bell.rung] == [(str(job.id), "runtime.elsewhere")]
+    assert outcome == Pending(waiting_for)
+    assert [(one.facts["job_id"], one.queue) for one in publisher.published] == [
+        (str(job.id), "runtime.elsewhere")
+    ]
 
     session.execute(update(Job).values(host=None))
     session.commit()
-    assert KIND.delete(context, job) == Gone()
+    assert KIND.delete(context, job) == Deleted()
 
 
 def test_a_job_whose_bytes_cannot_be_deleted_stays_and_goes_with_the_next_ring(
@@ -257,12 +264,12 @@ def test_a_job_whose_bytes_cannot_be_deleted_stays_and_goes_with_the_next_ring(
     blobs.write_text("not a directory")
 
     with pytest.raises(OSError, match=r".+"):
-        ring(context, job.id)
+        deliver(context, job.id)
     assert status_of(session, job.id) is JobStatus.CANCELLED
 
     blobs.unlink()
     blobs.with_name("elsewhere").rename(blobs)
-    ring(context, job.id)
+    deliver(context, job.id)
     assert status_of(session, job.id) is None
 
 
@@ -271,7 +278,7 @@ def test_a_job_to_be_deleted_is_left_to_the_cascade_once_its_workspace_is_being_
 ) -> None:
     job = put(session, JobStatus.CANCELLING, state=WorkspaceState.DELETING, delete_requested_at=clock.now())
 
-    ring(context, job.id)
+    deliver(context, job.id)
 
     assert status_of(session, job.id) is JobStatus.CANCELLED
 
@@ -290,9 +297,9 @@ def test_the_sweep_rings_for_exactly_the_jobs_for_which_a_ring_does_something(
         or (is_active and status in JOB_TERMINAL and delete_requested_at is not None)
     )
 
-    rings = unsupervised(session, now=clock.now(), quiet=QUIET)
+    messages = unsupervised(session, now=clock.now(), requeue_interval=QUIET)
 
-    assert [(one.facts["job_id"], one.queue) for one in rings] == ([(str(job.id), "runtime")] * expected)
+    assert [(one.facts["job_id"], one.queue) for one in messages] == ([(str(job.id), "runtime")] * expected)
 
 
 @pytest.mark.parametrize("state", WorkspaceState)
@@ -305,9 +312,9 @@ def test_the_sweep_rings_at_the_host_where_processes_may_be_alive_unless_they_ar
     supervised = {**ELSEWHERE, "lease_until": clock.now() + QUIET}
     make_job(session, home, "supervised", status, **supervised, updated_at=LONG_AGO)
 
-    rings = unsupervised(session, now=clock.now(), quiet=QUIET)
+    messages = unsupervised(session, now=clock.now(), requeue_interval=QUIET)
 
-    assert [(one.facts["job"], one.queue) for one in rings] == [("left", "runtime.elsewhere")]
+    assert [(one.facts["job"], one.queue) for one in messages] == [("left", "runtime.elsewhere")]
 
 
 def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(session: Session) -> None:
@@ -315,7 +322,7 @@ def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(
     for name, minutes in (("fresh", 0), ("late", 5), ("later", 9)):
         make_job(session, home, name, updated_at=clock.now() - timedelta(minutes=minutes))
 
-    messages = unsupervised(session, now=clock.now(), quiet=QUIET)
+    messages = unsupervised(session, now=clock.now(), requeue_interval=QUIET)
 
     assert [message.facts["job"] for message in messages] == ["later", "late"]
 
@@ -326,8 +333,10 @@ def test_the_sweep_rings_less_often_the_longer_a_job_has_waited(session: Session
     start = clock.now()
     day = [start + timedelta(seconds=20 * tick) for tick in range(24 * 180)]
 
-    rung_at = [now - start for now in day if unsupervised(session, now=now, quiet=QUIET)]
+    last_enqueued_at = [now - start for now in day if unsupervised(session, now=now, requeue_interval=QUIET)]
 
-    assert rung_at[0] <= timedelta(seconds=40)
-    assert all(later - earlier <= timedelta(hours=1, seconds=20) for earlier, later in pairwise(rung_at))
-    assert len(rung_at) < 50
+    assert last_enqueued_at[0] <= timedelta(seconds=40)
+    assert all(
+        later - earlier <= timedelta(hours=1, seconds=20) for earlier, later in pairwise(last_enqueued_at)
+    )
+    assert len(last_enqueued_at) < 50

@@ -12,14 +12,14 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from app.cleanup.kinds.base import Gone, Waiting
+from app.cleanup.kinds.base import Deleted, Pending
 from app.cleanup.kinds.deployments import KIND
 from app.config import Settings
 from app.context import Context
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig
 from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime
-from app.runtime.deployments.contract import Observed, Unservable, Wanted
+from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 from tests.runtime.runs import QUICK, tuned, wait_until
 from tests.runtime.test_deployments import Serving, deploy
 from tests.support.kube_api import KubeApi, Refused
@@ -53,7 +53,7 @@ def runtime(
         **(settings or {}),
     }
     usual: dict[str, Any] = {"image": "vllm:1", **wanted}
-    small = Wanted(id=ID, workspace="team", name="chat", version=3, **usual)
+    small = DeploymentSpec(id=ID, workspace="team", name="chat", version=3, **usual)
     return KubernetesRuntime(Settings(**chosen), small, namespace=namespace, late_s=late_s)
 
 
@@ -94,7 +94,7 @@ def test_it_makes_a_deployment_and_a_service_that_belong_together(api: KubeApi) 
         gpus=2,
     ).observe()
 
-    assert observed == Observed(PENDING, "created; the cluster has yet to start it")
+    assert observed == ObservedState(PENDING, "created; the cluster has yet to start it")
     deployment, service = api.one("deployments"), api.one("services")
     assert deployment["metadata"]["name"] == service["metadata"]["name"] == NAME
     labels = deployment["metadata"]["labels"]
@@ -133,7 +133,7 @@ def test_without_a_choice_the_port_is_8000_and_there_is_no_gpu(api: KubeApi) -> 
 
 
 def test_names_that_no_label_can_carry_are_made_to_fit(api: KubeApi) -> None:
-    wanted = Wanted(id=ID, workspace="a@b+c.", name="x_", version=1, image="vllm:1")
+    wanted = DeploymentSpec(id=ID, workspace="a@b+c.", name="x_", version=1, image="vllm:1")
 
     KubernetesRuntime(Settings(kubernetes_api_url=api.url), wanted, namespace="default").observe()
 
@@ -183,7 +183,7 @@ def test_it_is_ready_with_its_address_as_soon_as_a_replica_is_available(api: Kub
     api.report(available=1)
 
     address = f"http://{NAME}.models.svc:8000"
-    assert running.observe() == Observed(READY, f"Serving at {address}", address)
+    assert running.observe() == ObservedState(READY, f"Serving at {address}", address)
     api.report(available=0)
     wait_until(lambda: running.observe().status is PENDING, "it hears that none is available")
 
@@ -403,7 +403,7 @@ def test_nothing_is_made_while_the_former_objects_are_still_going(api: KubeApi) 
     api.report(available=1)
     running.stop()
 
-    assert running.observe() == Observed(PENDING, "what was there before is still being deleted")
+    assert running.observe() == ObservedState(PENDING, "what was there before is still being deleted")
     api.collect()
     running.observe()
 
@@ -456,7 +456,7 @@ def test_a_request_to_make_it_that_was_refused_is_not_waited_for(api: KubeApi) -
 
 
 def test_without_an_image_it_says_what_to_set(api: KubeApi) -> None:
-    with pytest.raises(Unservable, match=r"set executor_config\.image_name"):
+    with pytest.raises(InvalidDeploymentSpec, match=r"set executor_config\.image_name"):
         runtime(api, image=None).observe()
 
     assert api.asked == []
@@ -599,7 +599,7 @@ def test_a_namespace_that_is_not_there_is_named(api: KubeApi) -> None:
 
 
 def test_what_the_api_does_not_accept_cannot_be_served(api: KubeApi) -> None:
-    with pytest.raises(Unservable, match=r"does not accept the configuration: Deployment\.apps"):
+    with pytest.raises(InvalidDeploymentSpec, match=r"does not accept the configuration: Deployment\.apps"):
         runtime(api, environment={"A=B": "1"}).observe()
 
     assert api.objects == {}
@@ -609,7 +609,7 @@ def test_without_any_cluster_configured_it_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
 
-    wanted = Wanted(ID, "team", "chat", 1, image="vllm:1")
+    wanted = DeploymentSpec(ID, "team", "chat", 1, image="vllm:1")
 
     with pytest.raises(ConnectionError, match="no cluster is configured"):
         KubernetesRuntime(Settings(), wanted, namespace="default").observe()
@@ -691,11 +691,11 @@ def test_a_stopping_worker_leaves_it_serving_and_the_next_one_looks_after_it(
         first.stopping.set()
 
         left = first.end()
-        assert (left.status, left.host, left.runner) == (READY, "kubernetes", None)
+        assert (left.status, left.host, left.lease_owner) == (READY, "kubernetes", None)
         assert left.address
         assert first.told == "version 1 READY: left to the next runtime worker"
     with serving(context, api, deployment_id) as second:
-        wait_until(lambda: second.row.runner, "it is looked after")
+        wait_until(lambda: second.row.lease_owner, "it is looked after")
         assert second.row.status is READY
         assert [one["metadata"]["uid"] for one in api.objects.values()] == made
         assert "DELETE deployments" not in api.asked
@@ -715,7 +715,7 @@ def test_it_stays_in_its_namespace_whichever_is_set_by_now(
         first.stopping.set()
         assert first.end().namespace == "before"
     with serving(context, api, deployment_id, kubernetes_namespace="now") as second:
-        wait_until(lambda: second.row.runner, "it is looked after")
+        wait_until(lambda: second.row.lease_owner, "it is looked after")
         second.wait_for(READY)
         assert {namespace for _, namespace, _ in api.objects} == {"before"}
 
@@ -769,7 +769,7 @@ def test_a_worker_that_cannot_look_into_the_cluster_does_not_say_that_nothing_is
     with serving(context, api, deployment_id) as second:
         row = second.end()
 
-    assert (row.status, row.host, row.runner) == (DELETING, "kubernetes", None)
+    assert (row.status, row.host, row.lease_owner) == (DELETING, "kubernetes", None)
     assert second.told == "version 1 DELETING, supervised on host 'kubernetes'"
 
 
@@ -810,12 +810,12 @@ def test_the_cascade_says_what_keeps_it_from_being_stopped(
 
         supervised.wait_for(DELETING, "not yours")
         waiting_for = KIND.delete(context, supervised.row)
-        assert isinstance(waiting_for, Waiting)
+        assert isinstance(waiting_for, Pending)
         assert "not yours" in waiting_for.why
         assert "waiting for host 'kubernetes'" in waiting_for.why
         api.failure = None
         assert supervised.end().status is DELETED
-        assert KIND.delete(context, supervised.row) == Gone()
+        assert KIND.delete(context, supervised.row) == Deleted()
 
 
 def test_it_runs_as_whom_the_configuration_names(api: KubeApi) -> None:

@@ -23,7 +23,13 @@ def held(session: Session, model: type[Any], **values: Any) -> Any:
     """A row that a runner holds with the fence 7."""
     make = make_job if model is Job else make_deployment
     row = make(session, make_workspace(session))
-    lease = {"host": "here", "runner": "1@boot:1", "fence": 7, "lease_until": NOW, "updated_by": "before"}
+    lease = {
+        "host": "here",
+        "lease_owner": "1@boot:1",
+        "fence": 7,
+        "lease_until": NOW,
+        "updated_by": "before",
+    }
     for name, value in {**lease, **values}.items():
         setattr(row, name, value)
     session.commit()
@@ -44,7 +50,7 @@ def test_whoever_holds_the_lease_writes_and_renews(session: Session, model: type
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("fence", "values"),
-    [(6, {}), (8, {}), (7, {"runner": None})],
+    [(6, {}), (8, {}), (7, {"lease_owner": None})],
     ids=["an outdated fence", "a fence that nobody has got", "released"],
 )
 def test_whoever_does_not_hold_it_changes_nothing(
@@ -83,7 +89,7 @@ def test_a_runner_that_was_given_up_as_lost_cannot_write_when_it_wakes_up(
     with pytest.raises(LeaseLost):
         write(session, model, row.id, 7, updated_by="after")
     session.refresh(row)
-    assert (row.fence, row.host, row.runner, row.updated_by) == (8, "here", None, "before")
+    assert (row.fence, row.host, row.lease_owner, row.updated_by) == (8, "here", None, "before")
 
 
 @pytest.mark.parametrize("status", [DeploymentStatus.DELETING, DeploymentStatus.DELETED])

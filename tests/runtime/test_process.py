@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
-from app.runtime.processes.leftovers import kill_leftovers, leftovers
+from app.runtime.processes.leftovers import kill_leaked_processes, leftovers
 from app.runtime.processes.process import Process
 from app.runtime.processes.reaper import children
 from tests.runtime.runs import wait_until
@@ -40,7 +40,7 @@ def run() -> Iterator[UUID]:
     run = uuid4()
     yield run
     left = leftovers(run)
-    kill_leftovers(run, within_s=5)
+    kill_leaked_processes(run, within_s=5)
     assert left == []
 
 
@@ -285,7 +285,7 @@ def test_what_outlives_worker_and_keeper_is_found_and_killed(
     assert eventually(lambda: not is_alive(worker[1]))
     assert len(leftovers(run)) >= 2
 
-    assert kill_leftovers(run, within_s=10)
+    assert kill_leaked_processes(run, within_s=10)
 
     assert leftovers(run) == []
 
@@ -462,7 +462,7 @@ def test_other_runs_are_left_alone(start: Start) -> None:
     process = start("sh", "-c", "echo ready; sleep 1000")
     assert process.output.read(6) == b"ready\n"
 
-    assert kill_leftovers(uuid4(), within_s=1)
+    assert kill_leaked_processes(uuid4(), within_s=1)
 
     assert process.poll() is None
     process.kill()

@@ -16,7 +16,7 @@ from app import clock
 from app.context import Context
 from app.lifecycle import DeploymentStatus, JobStatus
 from app.models import Deployment, Job
-from app.runtime.hosts.startup import end_what_is_left, remove_strays
+from app.runtime.hosts.startup import reap_unsupervised, remove_unowned_runs
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
 from app.runtime.processes import run_directory
@@ -63,8 +63,8 @@ def test_of_runs_whose_rows_are_gone_nothing_stays_and_those_that_are_here_are_s
     here = Runner.of_this_process(context.settings).host
     home = make_workspace(session)
     rows = [
-        make_job(session, home, "runs", JobStatus.ACTIVE, host=here, runner="1@boot:1"),
-        make_job(session, home, "skipped", JobStatus.ACTIVE, host=here, runner="1@boot:1"),
+        make_job(session, home, "runs", JobStatus.ACTIVE, host=here, lease_owner="1@boot:1"),
+        make_job(session, home, "skipped", JobStatus.ACTIVE, host=here, lease_owner="1@boot:1"),
         make_deployment(session, home),
     ]
     rows[2].host = here
@@ -73,7 +73,7 @@ def test_of_runs_whose_rows_are_gone_nothing_stays_and_those_that_are_here_are_s
     session.execute(delete(Job).where(Job.id == skipped))
     session.commit()
 
-    assert remove_strays(context) == [skipped]
+    assert remove_unowned_runs(context) == [skipped]
 
     assert (runs.is_killed(skipped), runs.has_directory(skipped)) == (True, False)
     for spared in (running, serving):
@@ -91,7 +91,7 @@ def test_of_a_run_that_is_on_record_as_being_elsewhere_the_processes_go(
     session.commit()
     runs.leave(context, row.id)
 
-    assert remove_strays(context) == [row.id]
+    assert remove_unowned_runs(context) == [row.id]
 
     assert (runs.is_killed(row.id), runs.has_directory(row.id)) == (True, True)
 
@@ -103,11 +103,11 @@ def test_what_other_hosts_have_in_the_same_data_directory_is_left_to_them(
     theirs = tuned(context, runtime_host=host)
     run = runs.leave(theirs, uuid7())
 
-    assert remove_strays(context) == []
+    assert remove_unowned_runs(context) == []
     assert (runs.is_killed(run), runs.has_directory(run)) == (False, True)
     assert WorkDirectory(theirs.settings, run).path.parent.parent == context.settings.data_dir / "runs"
 
-    assert remove_strays(theirs) == [run]
+    assert remove_unowned_runs(theirs) == [run]
 
 
 def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
@@ -117,7 +117,7 @@ def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
         another.setattr(run_directory, "_installations", {context.settings.database_url: uuid7()})
         run = runs.leave(context, uuid7())
 
-    assert remove_strays(context) == []
+    assert remove_unowned_runs(context) == []
     assert (runs.is_killed(run), runs.has_directory(run)) == (False, True)
 
 
@@ -127,8 +127,8 @@ def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
     here = Runner.of_this_process(context.settings)
     home = make_workspace(session)
     until = clock.now() + timedelta(minutes=1)
-    left = {"host": here.host, "runner": dead_runner(context), "lease_until": until}
-    alive = {**left, "runner": here.name}
+    left = {"host": here.host, "lease_owner": dead_runner(context), "lease_until": until}
+    alive = {**left, "lease_owner": here.name}
     lost = make_job(session, home, "lost", JobStatus.ACTIVE, **left)
     running = make_job(session, home, "running", JobStatus.ACTIVE, **alive)
     away = make_job(session, home, "away", JobStatus.ACTIVE, **{**left, "host": "elsewhere"})
@@ -144,7 +144,7 @@ def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
     for row in rows:
         runs.leave(context, row.id)
 
-    end_what_is_left(context)
+    reap_unsupervised(context)
 
     assert [row for row in rows if runs.is_killed(row.id)] == [lost, servers[0]]
     for row in rows:
@@ -155,7 +155,7 @@ def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
         (JobStatus.ACTIVE, "elsewhere"),
         (JobStatus.PENDING, None),
     ]
-    assert {(one.status, one.runner) for one in servers} == {
+    assert {(one.status, one.lease_owner) for one in servers} == {
         (DeploymentStatus.READY, dead_runner(context)),
         (DeploymentStatus.READY, here.name),
     }
@@ -168,20 +168,20 @@ def test_one_that_cannot_be_buried_keeps_no_other_from_it(
     home = make_workspace(session)
     names = ("first", "second")
     first, second = [
-        make_job(session, home, name, JobStatus.ACTIVE, host=here, runner=dead_runner(context))
+        make_job(session, home, name, JobStatus.ACTIVE, host=here, lease_owner=dead_runner(context))
         for name in names
     ]
     session.commit()
-    bury = supervisor.bury
+    reap = supervisor.reap
 
     def bury_all_but_first(context: Context, job_id: UUID) -> str:
         if job_id == first.id:
             raise OSError("no")
-        return bury(context, job_id)
+        return reap(context, job_id)
 
     monkeypatch.setattr(supervisor, "bury", bury_all_but_first)
     runs.leave(context, second.id)
 
-    end_what_is_left(context)
+    reap_unsupervised(context)
 
     assert runs.is_killed(second.id)

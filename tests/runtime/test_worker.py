@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "runtime_poll_seconds": 0.1,
     "stop_grace_seconds": 1,
     "sweep_seconds": 1,
-    "ring_again_seconds": 1,
+    "requeue_after_seconds": 1,
     "waiting_poll_min_seconds": 0.2,
     "waiting_poll_max_seconds": 0.5,
     "runtime_host": "here",

@@ -7,9 +7,10 @@ from pydantic import Field
 from sqlalchemy import select
 
 from app.access.permissions import Permission
+from app.clock import Timestamp
 from app.errors import BadRequest
 from app.filters.fields import Fields
-from app.http.field_types import Moment, Shown
+from app.http.field_types import Shown
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import RequestContext, Routes
 from app.models import AuditRecord
@@ -41,7 +42,7 @@ class AuditShown(Shown):
     """
 
     id: UUID
-    at: Moment
+    at: Timestamp
     event: str
     actor: str
     email: str

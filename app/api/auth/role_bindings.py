@@ -5,13 +5,14 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
-from app.access.authorize import may
+from app.access.authorize import permitted
 from app.access.permissions import Permission
 from app.access.roles import Role
 from app.api.entities.members import PrincipalId
+from app.clock import Timestamp
 from app.errors import BadRequest, Conflict, LastAdmin, NotFound, Unprocessable
 from app.filters.fields import Fields
-from app.http.field_types import Deleted, Label, Moment
+from app.http.field_types import Deleted, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import WorkspaceState
@@ -45,7 +46,7 @@ class NewRoleBinding(Body):
 
     principal: PrincipalId
     role: Role
-    workspace: Label = Field("system", description="The workspace in which the role is held.")
+    workspace: ShortText = Field("system", description="The workspace in which the role is held.")
 
 
 class RoleBindingShown(BaseModel):
@@ -57,8 +58,8 @@ class RoleBindingShown(BaseModel):
     workspace: str
     role: Role
     granted_by: str
-    granted_at: Moment
-    revoked_at: Moment | None
+    granted_at: Timestamp
+    revoked_at: Timestamp | None
 
 
 class RoleBindingQuery(ListQuery):
@@ -102,7 +103,7 @@ def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[Ro
         .join(Workspace, Workspace.id == RoleBinding.workspace_id)
         .where(
             Workspace.state == WorkspaceState.ACTIVE,
-            may(call.actor),
+            permitted(call.actor),
         )
     )
     return list_page(call, query, statement, FIELDS, item=_shown)

@@ -3,7 +3,8 @@
 from app import clock
 from app.access.permissions import Permission
 from app.cleanup import control
-from app.http.field_types import Moment, Shown
+from app.clock import Timestamp
+from app.http.field_types import Shown
 from app.http.route import Body, RequestContext, Routes
 
 routes = Routes("deletions")
@@ -15,9 +16,9 @@ class CleanupControlShown(Shown):
 
     paused: bool
     paused_by: str | None
-    paused_at: Moment | None
+    paused_at: Timestamp | None
     reason: str | None
-    last_sweep_at: Moment | None
+    last_sweep_at: Timestamp | None
 
 
 class CleanupControlIn(Body):

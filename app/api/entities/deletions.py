@@ -11,9 +11,10 @@ from app.access.authorize import refusal
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
 from app.cleanup.report import DeletionReport, report
+from app.clock import Timestamp
 from app.errors import Conflict, NotFound, WrongState
 from app.filters.fields import Fields
-from app.http.field_types import Label, Moment, Name, Shown
+from app.http.field_types import Name, ShortText, Shown
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
 from app.lifecycle import DeletionState
@@ -29,7 +30,7 @@ Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 class EventShown(Shown):
     """One line of a deletion's history."""
 
-    at: Moment
+    at: Timestamp
     actor: str
     event: str
     detail: dict[str, Any]
@@ -38,8 +39,8 @@ class EventShown(Shown):
 class SkipIn(Body):
     """Give up on one resource; it is retained, and on record."""
 
-    kind: Label
-    resource_id: Label
+    kind: ShortText
+    resource_id: ShortText
     reason: Reason
 
 

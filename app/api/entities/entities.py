@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.access.authorize import refusal
 from app.access.permissions import Permission
+from app.clock import Timestamp
 from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
 from app.filters.sort import parse_sort
-from app.http.field_types import Deleted, Label, Moment, Name
+from app.http.field_types import Deleted, Name, ShortText
 from app.http.paging import ListQuery, Page, paginate, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
 from app.models import Entity, Workspace
@@ -56,7 +57,7 @@ class NewEntity(Body):
     data: Document
     name: Name | None = None
     parent: UUID | None = Field(None, description="Id of an entity of the same workspace.")
-    project: Label | None = Field(None, description="Name of a project of the same workspace.")
+    project: ShortText | None = Field(None, description="Name of a project of the same workspace.")
 
 
 class EntityChanges(Body):
@@ -64,7 +65,7 @@ class EntityChanges(Body):
 
     data: Document
     new_name: Name | None = None
-    project: Label | None = None
+    project: ShortText | None = None
     expected_db_version: int | None = Field(
         None, description="Refuse with 409 unless this is the present version."
     )
@@ -80,9 +81,9 @@ class EntityShown(BaseModel):
     project: str | None
     name: str
     data: dict[str, Any]
-    created_at: Moment
+    created_at: Timestamp
     created_by: str
-    updated_at: Moment
+    updated_at: Timestamp
     updated_by: str
     db_version: int
 

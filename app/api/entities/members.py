@@ -7,8 +7,9 @@ from pydantic import AfterValidator, BaseModel, Field
 from app.access.permissions import Permission
 from app.access.principal import MAX_EMAIL_CHARS, is_name
 from app.access.roles import Role
+from app.clock import Timestamp
 from app.errors import LastAdmin, NotFound, Unprocessable
-from app.http.field_types import Deleted, Moment, Shown
+from app.http.field_types import Deleted, Shown
 from app.http.route import Body, RequestContext, Routes
 from app.services import members
 
@@ -56,7 +57,7 @@ class MemberShown(Shown):
 
     principal: str
     roles: list[Role]
-    granted_at: Moment
+    granted_at: Timestamp
     granted_by: str
 
 

@@ -6,10 +6,11 @@ from pydantic import BaseModel
 
 from app import clock
 from app.access.permissions import Permission
+from app.clock import Timestamp
 from app.db import insert_unique
 from app.errors import BadRequest, NameTaken, NotFound
 from app.filters.fields import Fields
-from app.http.field_types import Deleted, Description, Moment, Name
+from app.http.field_types import Deleted, Description, Name
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.models import Project, Workspace
@@ -58,9 +59,9 @@ class ProjectShown(BaseModel):
     name: str
     workspace: str
     description: str | None
-    created_at: Moment
+    created_at: Timestamp
     created_by: str
-    updated_at: Moment
+    updated_at: Timestamp
     updated_by: str
 
 

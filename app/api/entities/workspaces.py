@@ -4,11 +4,12 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.access.authorize import may
+from app.access.authorize import permitted
 from app.access.permissions import Permission
+from app.clock import Timestamp
 from app.errors import BadRequest, NameTaken, NotFound
 from app.filters.fields import Fields
-from app.http.field_types import Description, Moment, Name, Shown
+from app.http.field_types import Description, Name, Shown
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import WorkspaceState
@@ -52,9 +53,9 @@ class WorkspaceShown(Shown):
     id: UUID
     name: str
     description: str | None
-    created_at: Moment
+    created_at: Timestamp
     created_by: str | None
-    updated_at: Moment
+    updated_at: Timestamp
     updated_by: str | None
 
 
@@ -96,7 +97,7 @@ def list_workspaces(call: RequestContext, query: ListQuery) -> Page[WorkspaceSho
     """
     statement = select(Workspace).where(
         Workspace.state == WorkspaceState.ACTIVE,
-        may(call.actor),
+        permitted(call.actor),
     )
     return list_page(call, query, statement, FIELDS, item=WorkspaceShown.model_validate, alias="search")
 

@@ -8,10 +8,11 @@ from sqlalchemy import literal
 from app import clock
 from app.access.permissions import Permission
 from app.api.files.fileset_metadata import FilesetMetadata
+from app.clock import Timestamp
 from app.db import session_scope
 from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound
 from app.filters.fields import Fields
-from app.http.field_types import Label, Moment, Name, Shown
+from app.http.field_types import Name, ShortText, Shown
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.models import Fileset, Workspace
@@ -43,8 +44,8 @@ class NewFileset(Body):
     """A fileset to make."""
 
     name: Name
-    description: Label | None = None
-    project: Label | None = None
+    description: ShortText | None = None
+    project: ShortText | None = None
     purpose: Purpose = "generic"
     metadata: FilesetMetadata | None = None
     custom_fields: dict[str, Any] = Field(default_factory=dict)
@@ -57,8 +58,8 @@ class NewFileset(Body):
 class FilesetChanges(Body):
     """What to replace; keys left out stay as they are, and null resets a key to its default."""
 
-    description: Label | None = None
-    project: Label | None = None
+    description: ShortText | None = None
+    project: ShortText | None = None
     purpose: Purpose | None = None
     metadata: FilesetMetadata | None = None
     custom_fields: dict[str, Any] | None = None
@@ -88,8 +89,8 @@ class ShownFileset(Shown):
     metadata: FilesetMetadata
     custom_fields: dict[str, Any]
     project: str
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 def show(fileset: Fileset, workspace: str) -> ShownFileset:

@@ -8,11 +8,12 @@ from pydantic import Field, RootModel
 from app import clock
 from app.access.permissions import Permission
 from app.api.jobs.spec import PlatformSpec, Profile, profiles
+from app.clock import Timestamp
 from app.db import session_scope
-from app.dispatch import job_ring, notify_after_commit
+from app.dispatch import job_message, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, WrongState
 from app.filters.fields import Fields
-from app.http.field_types import Description, Label, Moment, Name, Shown
+from app.http.field_types import Description, Name, ShortText, Shown
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JOB_TERMINAL, JobStatus
@@ -49,8 +50,8 @@ class NewJob(Body):
 
     name: Name | None = Field(None, description="Made from `source` when it is left out.")
     description: Description | None = None
-    project: Label | None = None
-    source: Label
+    project: ShortText | None = None
+    source: ShortText
     spec: dict[str, Any]
     platform_spec: PlatformSpec
     ownership: dict[str, Any] | None = None
@@ -87,8 +88,8 @@ class JobShown(Shown):
     status: JobStatus
     status_details: dict[str, Any]
     error_details: dict[str, Any] | None
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
     ownership: dict[str, Any] | None
     custom_fields: dict[str, Any] | None
 
@@ -134,7 +135,7 @@ def create_job(call: RequestContext, workspace: str, body: NewJob) -> JobShown:
         ownership=body.ownership,
         custom_fields=body.custom_fields,
     )
-    _ring(call, job)
+    _notify(call, job)
     return _shown(job, workspace)
 
 
@@ -195,7 +196,7 @@ def rerun_job(call: RequestContext, workspace: str, name: str) -> JobShown:
     results stay until others take their names.
     """
     job = jobs.rerun(call.session, call.actor, workspace, name)
-    _ring(call, job)
+    _notify(call, job)
     return _shown(job, workspace)
 
 
@@ -210,17 +211,17 @@ def delete_job(call: RequestContext, workspace: str, name: str) -> None:
     """
     with session_scope(call.context.sessions) as session:
         job = jobs.request_deletion(session, call.actor, workspace, name)
-    ring = job_ring(job.id, job.workspace_id, job.name, job.host)
+    message = job_message(job.id, job.workspace_id, job.name, job.host)
     if not jobs.has_ended(job):
-        call.context.bell.ring(ring)
+        call.context.publisher.publish(message)
         return
     try:
         if not remove_ended(call.context, job.id):
-            call.context.bell.ring(ring)
+            call.context.publisher.publish(message)
     except (OSError, BytesRemain) as error:
         # The deletion is on record; the runtime tries again until the store answers.
         log.warning("job.removal_postponed", job_id=job.id, error=str(error))
-        call.context.bell.ring(ring)
+        call.context.publisher.publish(message)
 
 
 @routes.add("PATCH", f"{ONE}/status-details", permission=Permission.JOBS_REPORT, raises=(NotFound,))
@@ -241,13 +242,13 @@ def list_execution_profiles(call: RequestContext) -> Profiles:
 def _move(call: RequestContext, workspace: str, name: str, moves: jobs.Moves) -> JobShown:
     job = jobs.request_move(call.session, call.actor, workspace, name, moves)
     if job.status not in JOB_TERMINAL:
-        _ring(call, job)
+        _notify(call, job)
     return _shown(job, workspace)
 
 
-def _ring(call: RequestContext, job: Job) -> None:
-    ring = job_ring(job.id, job.workspace_id, job.name, job.host)
-    notify_after_commit(call.session, call.context.bell, ring)
+def _notify(call: RequestContext, job: Job) -> None:
+    message = job_message(job.id, job.workspace_id, job.name, job.host)
+    notify_after_commit(call.session, call.context.publisher, message)
 
 
 def _shown(job: Job, workspace: str) -> JobShown:

@@ -8,8 +8,8 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.access.permissions import Permission
+from app.clock import Timestamp
 from app.errors import NotFound, Unprocessable
-from app.http.field_types import Moment
 from app.http.route import Query, RequestContext, Routes
 from app.models import Job, JobLog
 from app.services.job_steps import step_id
@@ -34,7 +34,7 @@ class LogQuery(Query):
 class LogLine(BaseModel):
     """A line of a log."""
 
-    timestamp: Moment
+    timestamp: Timestamp
     job: str
     job_step: str
     job_task: str

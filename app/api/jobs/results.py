@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field
 from app import clock
 from app.access.permissions import Permission
 from app.api.jobs.archive import tar_gz
+from app.clock import Timestamp
 from app.db import session_scope
 from app.errors import BadRequest, Busy, NotFound, Unprocessable, WrongState
-from app.http.field_types import Moment, Name
+from app.http.field_types import Name
 from app.http.route import Body, Query, RequestContext, Routes
 from app.models import Fileset, Job, Workspace
 from app.services import job_results
@@ -57,8 +58,8 @@ class Result(BaseModel):
     artifact_url: str
     artifact_storage_type: str
     download_url: str
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class Results(BaseModel):

@@ -7,10 +7,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy import true
 
 from app.access.permissions import Permission
-from app.clock import now
+from app.clock import Timestamp, now
 from app.errors import BadRequest, NotFound, WrongState
 from app.filters.fields import Fields
-from app.http.field_types import Moment
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
@@ -45,8 +44,8 @@ class TaskStatus(BaseModel):
     status_details: dict[str, Any]
     error_details: dict[str, Any]
     error_stack: str | None
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class StepStatus(BaseModel):
@@ -58,8 +57,8 @@ class StepStatus(BaseModel):
     status_details: dict[str, Any]
     error_details: dict[str, Any]
     tasks: list[TaskStatus]
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class Progress(BaseModel):
@@ -70,8 +69,8 @@ class Progress(BaseModel):
     status: JobStatus
     status_details: dict[str, Any]
     error_details: dict[str, Any]
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
     steps: list[StepStatus]
 
 
@@ -93,8 +92,8 @@ class Step(BaseModel):
     status_details: dict[str, Any]
     error_details: dict[str, Any] | None
     auth_context: dict[str, Any] | None
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class StepReport(Body):

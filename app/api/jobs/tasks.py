@@ -6,9 +6,9 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from app.access.permissions import Permission
-from app.clock import now
+from app.clock import Timestamp, now
 from app.errors import NotFound
-from app.http.field_types import Moment, Name
+from app.http.field_types import Name
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
 from app.models import Job
@@ -45,8 +45,8 @@ class Task(BaseModel):
     status_details: dict[str, Any]
     error_details: dict[str, Any] | None
     error_stack: str | None
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class Tasks(BaseModel):

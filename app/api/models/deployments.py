@@ -18,7 +18,7 @@ from app.api.models.schemas import (
     StatusReport,
     version_number,
 )
-from app.dispatch import deployment_ring, notify_after_commit
+from app.dispatch import deployment_message, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongState
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
@@ -87,7 +87,7 @@ def create_deployment(call: RequestContext, workspace: str, body: NewDeployment)
         config_version=body.config_version,
         project=body.project,
     )
-    _ring(call, deployment)
+    _notify(call, deployment)
     return _shown(deployment, workspace)
 
 
@@ -140,7 +140,7 @@ def create_deployment_version(
     deployment = deployments.create_version(
         call.session, call.actor, workspace, name, config=body.config, config_version=body.config_version
     )
-    _ring(call, deployment)
+    _notify(call, deployment)
     return _shown(deployment, workspace)
 
 
@@ -220,7 +220,7 @@ def report_status(
         model_provider_id=body.model_provider_id,
     )
     if deployment.status is DeploymentStatus.DELETING:
-        _ring(call, deployment)
+        _notify(call, deployment)
     return _shown(deployment, workspace)
 
 
@@ -243,7 +243,7 @@ def _delete(call: RequestContext, workspace: str, name: str, version: int | None
     if stopping is None:
         return no_content()
     for deployment in stopping:
-        _ring(call, deployment)
+        _notify(call, deployment)
     return None
 
 
@@ -255,9 +255,9 @@ def _versions(call: RequestContext, workspace: str, name: str) -> list[Deploymen
     return found
 
 
-def _ring(call: RequestContext, deployment: Deployment) -> None:
-    message = deployment_ring(deployment.id, deployment.workspace_id, deployment.name, deployment.host)
-    notify_after_commit(call.session, call.context.bell, message)
+def _notify(call: RequestContext, deployment: Deployment) -> None:
+    message = deployment_message(deployment.id, deployment.workspace_id, deployment.name, deployment.host)
+    notify_after_commit(call.session, call.context.publisher, message)
 
 
 def _shown(deployment: Deployment, workspace: str) -> DeploymentShown:

@@ -5,8 +5,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, RootModel
 
+from app.clock import Timestamp
 from app.errors import BadRequest
-from app.http.field_types import Description, Label, Moment, Name, Shown, VariableName
+from app.http.field_types import Description, Name, ShortText, Shown, VariableName
 from app.http.paging import ListQuery
 from app.http.route import Body
 from app.lifecycle import DeploymentStatus
@@ -64,14 +65,14 @@ class NewConfigVersion(Body):
     engine: Engine
     model_spec: ModelSpec
     executor_config: ExecutorConfig
-    model_entity_id: Label | None = None
+    model_entity_id: ShortText | None = None
 
 
 class NewConfig(NewConfigVersion):
     """What the first version of a configuration says."""
 
     name: Name
-    project: Label | None = None
+    project: ShortText | None = None
 
 
 class ConfigShown(Shown):
@@ -87,8 +88,8 @@ class ConfigShown(Shown):
     model_spec: dict[str, Any]
     executor_config: dict[str, Any]
     model_entity_id: str | None
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class ConfigVersions(RootModel[list[ConfigShown]]):
@@ -101,7 +102,7 @@ ConfigVersion = Annotated[int, Field(ge=1, le=999_999_999)]
 class NewVersion(Body):
     """What the next version is made from; without `config_version`, from the newest."""
 
-    config: Label
+    config: ShortText
     config_version: ConfigVersion | None = None
 
 
@@ -109,7 +110,7 @@ class NewDeployment(NewVersion):
     """What to deploy."""
 
     name: Name
-    project: Label | None = None
+    project: ShortText | None = None
 
 
 class StatusReport(Body):
@@ -117,7 +118,7 @@ class StatusReport(Body):
 
     status: DeploymentStatus
     status_message: Description = ""
-    model_provider_id: Label | None = Field(
+    model_provider_id: ShortText | None = Field(
         None, description="`workspace/name` of the provider that serves it."
     )
 
@@ -125,7 +126,7 @@ class StatusReport(Body):
 class HistoryEntry(Shown):
     """A stay in one status, with its last message."""
 
-    timestamp: Moment
+    timestamp: Timestamp
     status: DeploymentStatus
     status_message: str
 
@@ -145,8 +146,8 @@ class DeploymentShown(Shown):
     status_history: list[HistoryEntry]
     model_provider_id: str | None
     auth_context: None = None
-    created_at: Moment
-    updated_at: Moment
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class DeploymentVersions(RootModel[list[DeploymentShown]]):

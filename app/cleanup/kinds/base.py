@@ -15,19 +15,19 @@ from app.storage.tree import StoreMisconfigured
 
 
 @dataclass(frozen=True)
-class Gone:
+class Deleted:
     """Nothing of the resource is left but its row, which the engine removes."""
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Pending:
     """It was asked to stop and has not yet. Not an error, so it is returned: raising would undo the asking."""
 
     why: str
 
 
 @dataclass(frozen=True)
-class Partly:
+class InProgress:
     """Some of it went, and the rest takes longer than the item time-out. Progress: it is tried again, at no cost.
 
     Only for what is certain to have gone: the engine comes back as long as it is told so.
@@ -50,7 +50,7 @@ class ResourceKind:
 
     name: str
     model: type[Any]
-    delete: Callable[[Context, Any], Gone | Waiting | Partly]
+    delete: Callable[[Context, Any], Deleted | Pending | InProgress]
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,24 @@
 """Deployments: stopped, seen stopped, then removed. The last thing of a workspace that runs."""
 
-from app.cleanup.kinds.base import Gone, ResourceKind, Waiting
+from app.cleanup.kinds.base import Deleted, Pending, ResourceKind
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import deployment_ring, notify_after_commit
+from app.dispatch import deployment_message, notify_after_commit
 from app.models import Deployment
 from app.services import deployments as service
 
 
-def _delete(context: Context, deployment: Deployment) -> Gone | Waiting:
+def _delete(context: Context, deployment: Deployment) -> Deleted | Pending:
     with session_scope(context.sessions) as session:
         present = service.request_stop(session, deployment.id)
         if present is None or service.is_gone(present):
-            return Gone()
-        ring = deployment_ring(present.id, present.workspace_id, present.name, present.host)
+            return Deleted()
+        message = deployment_message(present.id, present.workspace_id, present.name, present.host)
         # Rung on every poll: a lost ring costs one poll, not the deployment.
-        notify_after_commit(session, context.bell, ring)
+        notify_after_commit(session, context.publisher, message)
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
     told = f"{present.status.value} ({present.status_message})"  # which says what keeps its host from stopping it
-    return Waiting(f"{told}: waiting for {whom} to confirm that nothing of it runs")
+    return Pending(f"{told}: waiting for {whom} to confirm that nothing of it runs")
 
 
 KIND = ResourceKind("deployments", Deployment, _delete)

@@ -1,23 +1,23 @@
 """Jobs: cancelled, seen ended, then removed. First, because running code makes files and holds deployments."""
 
-from app.cleanup.kinds.base import Gone, ResourceKind, Waiting
+from app.cleanup.kinds.base import Deleted, Pending, ResourceKind
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import job_ring, notify_after_commit
+from app.dispatch import job_message, notify_after_commit
 from app.models import Job
 from app.services import jobs as service
 
 
-def _delete(context: Context, job: Job) -> Gone | Waiting:
+def _delete(context: Context, job: Job) -> Deleted | Pending:
     with session_scope(context.sessions) as session:
         present = service.request_stop(session, job.id)
         if present is None or service.has_ended(present):
-            return Gone()
-        ring = job_ring(present.id, present.workspace_id, present.name, present.host)
+            return Deleted()
+        message = job_message(present.id, present.workspace_id, present.name, present.host)
         # Rung on every poll: a lost ring costs one poll, not the job.
-        notify_after_commit(session, context.bell, ring)
+        notify_after_commit(session, context.publisher, message)
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
-    return Waiting(f"{present.status.value}: waiting for {whom} to confirm that its processes are gone")
+    return Pending(f"{present.status.value}: waiting for {whom} to confirm that its processes are gone")
 
 
 KIND = ResourceKind("jobs", Job, _delete)

@@ -15,7 +15,7 @@ from app.db import session_scope
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime.deployments.backends.kubernetes import has_kubernetes
-from app.runtime.deployments.contract import KUBERNETES, Unservable, Wanted
+from app.runtime.deployments.contract import KUBERNETES, DeploymentSpec, InvalidDeploymentSpec
 from app.runtime.lease import Runner, claim
 from app.services.deployments import move
 from app.services.workspaces import installation, lock_active_workspace
@@ -32,8 +32,8 @@ class Claimed:
     """A version of a deployment that this runner holds, and what it shall be."""
 
     deployment: Deployment
-    wanted: Wanted
-    unservable: Unservable | None
+    wanted: DeploymentSpec
+    unservable: InvalidDeploymentSpec | None
     """Why it cannot be served; then it is only to be stopped, for which `wanted` is enough."""
     fence: int
     may_serve: bool
@@ -86,13 +86,13 @@ def _runner(settings: Settings, row: Deployment) -> Runner:
     return runner
 
 
-def _wanted(session: Session, row: Deployment) -> tuple[Wanted, Unservable | None]:
+def _wanted(session: Session, row: Deployment) -> tuple[DeploymentSpec, InvalidDeploymentSpec | None]:
     workspace = session.get_one(Workspace, row.workspace_id).name
     mark = str(installation(session))
     try:
-        return Wanted.of(row, _config(session, row), workspace=workspace, installation=mark), None
-    except Unservable as error:
-        return Wanted(row.id, workspace, row.name, row.entity_version), error
+        return DeploymentSpec.of(row, _config(session, row), workspace=workspace, installation=mark), None
+    except InvalidDeploymentSpec as error:
+        return DeploymentSpec(row.id, workspace, row.name, row.entity_version), error
 
 
 def _config(session: Session, row: Deployment) -> DeploymentConfig:
@@ -104,5 +104,5 @@ def _config(session: Session, row: Deployment) -> DeploymentConfig:
         )
     ).one_or_none()
     if config is None:
-        raise Unservable(f"configuration '{row.config}' version {row.config_version} is gone")
+        raise InvalidDeploymentSpec(f"configuration '{row.config}' version {row.config_version} is gone")
     return config

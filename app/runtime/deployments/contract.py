@@ -17,7 +17,7 @@ _IN_URLS = "/?&=%:@!$'()*+,;~"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DeploymentSpec:
     """One version of a deployment, as its configuration describes it."""
 
     id: UUID
@@ -44,17 +44,19 @@ class Wanted:
     @classmethod
     def of(
         cls, deployment: Deployment, config: DeploymentConfig, *, workspace: str, installation: str
-    ) -> "Wanted":
-        """What `deployment` shall be, in a workspace of that name. Raises Unservable for what makes no sense."""
+    ) -> "DeploymentSpec":
+        """The spec of `deployment`, in a workspace of that name. Raises InvalidDeploymentSpec."""
         executor = config.executor_config
         override: dict[str, Any] = executor.get("override_config") or {}
         command, port = override.get("command") or [], override.get("port") or 0
         if not (
             isinstance(command, list) and all(isinstance(one, str) and "\0" not in one for one in command)
         ):
-            raise Unservable("executor_config.override_config.command must be a list of strings")
+            raise InvalidDeploymentSpec("executor_config.override_config.command must be a list of strings")
         if not (isinstance(port, int) and 0 <= port <= 65535):
-            raise Unservable("executor_config.override_config.port must be a number from 0 to 65535")
+            raise InvalidDeploymentSpec(
+                "executor_config.override_config.port must be a number from 0 to 65535"
+            )
         image, tag = executor.get("image_name"), executor.get("image_tag")
         return cls(
             id=deployment.id,
@@ -76,12 +78,12 @@ class Wanted:
         )
 
 
-class Unservable(Exception):
+class InvalidDeploymentSpec(Exception):
     """A configuration that this runtime cannot serve, whatever is tried; the message names what to change."""
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedState:
     """How far a server is: PENDING, READY with its `address`, or ERROR."""
 
     status: DeploymentStatus
@@ -98,8 +100,8 @@ class Runtime(Protocol):
     OSError, what is forbidden as PermissionError.
     """
 
-    def observe(self) -> Observed:
-        """Bring the server nearer to serving, and tell how far it is. Raises Unservable."""
+    def observe(self) -> ObservedState:
+        """Bring the server nearer to serving, and tell how far it is. Raises InvalidDeploymentSpec."""
 
     def stop(self) -> bool:
         """Ask it to end, however often it is called; whether nothing of it is left."""

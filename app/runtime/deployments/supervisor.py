@@ -11,16 +11,16 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.context import Context
-from app.dispatch import deployment_ring, notify_after_commit
+from app.dispatch import deployment_message, notify_after_commit
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment
 from app.runtime.deployments.backends.registry import runtime_for
 from app.runtime.deployments.claim import Claimed, take
-from app.runtime.deployments.contract import KUBERNETES, Observed, Runtime, Unservable
+from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, ObservedState, Runtime
 from app.runtime.lease import RELEASED, LeaseLost, has_lapsed
-from app.runtime.leased_row import Held
-from app.runtime.processes.leftovers import kill_leftovers
+from app.runtime.leased_row import LeasedRow
+from app.runtime.processes.leftovers import kill_leaked_processes
 from app.services.deployment_configs import insists_on
 from app.services.deployments import move, replace_older
 
@@ -64,7 +64,7 @@ def mark_lost(session: Session, *, now: datetime) -> int:
         log.warning("deployment.runner_lost", deployment_id=str(deployment.id), host=deployment.host)
         if deployment.status not in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
             move(session, deployment, DeploymentStatus.LOST, f"runner lost on host '{deployment.host}'")
-        deployment.runner = deployment.lease_until = deployment.address = None
+        deployment.lease_owner = deployment.lease_until = deployment.address = None
         # Should the runner wake up, it must find that it has nothing to write any more.
         deployment.fence += 1
     return len(lost)
@@ -77,20 +77,20 @@ class _Supervisor:
         self._context, self._settings, self._stopping = context, context.settings, stopping
         self._version, self._wanted, self._unservable = claimed.deployment, claimed.wanted, claimed.unservable
         self._may_serve, self._is_in_cluster = claimed.may_serve, claimed.deployment.host == KUBERNETES
-        self._row = Held(
+        self._row = LeasedRow(
             context,
             claimed.deployment,
             claimed.deployment.status,
             claimed.fence,
             on_renewal=self._replace_again,
         )
-        self._told: Observed | None = None
+        self._told: ObservedState | None = None
 
     def run(self) -> str:
         """Serve until there is no more to do; a sentence for the operator. Raises LeaseLost."""
         try:
             runtime = self._open()
-        except Unservable as error:
+        except InvalidDeploymentSpec as error:
             return self._end(DeploymentStatus.ERROR, str(error))  # nothing has been made by it
         try:
             return self._serve(runtime)
@@ -101,7 +101,7 @@ class _Supervisor:
     def _open(self) -> Runtime:
         if not self._is_in_cluster:
             # Of an earlier runner on this host, whatever it had started.
-            while not kill_leftovers(self._version.id, within_s=self._settings.stop_grace_seconds):
+            while not kill_leaked_processes(self._version.id, within_s=self._settings.stop_grace_seconds):
                 self._row.look()
         return runtime_for(
             self._settings,
@@ -134,11 +134,11 @@ class _Supervisor:
             if self._unservable:
                 raise self._unservable
             observed = runtime.observe()
-        except Unservable as error:
+        except InvalidDeploymentSpec as error:
             return self._give_up(runtime, str(error))
         except OSError as error:
             # What was ready still may be: nobody has seen it fail.
-            before = self._told or Observed(DeploymentStatus.PENDING, "")
+            before = self._told or ObservedState(DeploymentStatus.PENDING, "")
             observed = replace(before, message=f"the runtime failed: {_told(error)}")
             if isinstance(error, PermissionError) and before.address is None:
                 return self._give_up(runtime, observed.message)  # it does not go away by itself
@@ -147,7 +147,7 @@ class _Supervisor:
         self._report(observed)
         return None
 
-    def _report(self, observed: Observed) -> None:
+    def _report(self, observed: ObservedState) -> None:
         if observed != self._told:
             self._row.write(lambda session, row: _tell(session, self._context, row, observed))
             self._told = observed
@@ -156,8 +156,8 @@ class _Supervisor:
         """Whether nothing is left of it. What keeps it from being stopped is told, and it is tried again."""
         try:
             return runtime.stop()
-        except (OSError, Unservable) as error:
-            told = Observed(self._row.status, f"cannot be stopped yet: {_told(error)}")
+        except (OSError, InvalidDeploymentSpec) as error:
+            told = ObservedState(self._row.status, f"cannot be stopped yet: {_told(error)}")
         if told != self._told:
             self._row.write(lambda session, row: move(session, row, row.status, told.message))
             self._told = told
@@ -165,7 +165,7 @@ class _Supervisor:
 
     def _give_up(self, runtime: Runtime, why: str) -> str:
         """Stop what is there, and leave the deployment as an ERROR, or DELETED if that was asked meanwhile."""
-        self._report(Observed(DeploymentStatus.ERROR, why))  # at once: its end may take long
+        self._report(ObservedState(DeploymentStatus.ERROR, why))  # at once: its end may take long
         while not self._is_stopped(runtime):
             self._row.look()
             if self._stopping.is_set() and self._is_in_cluster:
@@ -177,11 +177,11 @@ class _Supervisor:
         """Let go of what serves without this worker too; the next one looks after it."""
 
         def release(session: Session, row: Deployment) -> None:
-            row.runner = row.lease_until = None
+            row.lease_owner = row.lease_until = None
             notify_after_commit(
                 session,
-                self._context.bell,
-                deployment_ring(row.id, row.workspace_id, row.name, row.host),
+                self._context.publisher,
+                deployment_message(row.id, row.workspace_id, row.name, row.host),
             )
 
         self._row.write(release)
@@ -200,7 +200,7 @@ class _Supervisor:
                 setattr(row, name, value)
             if row.status is DeploymentStatus.PENDING:
                 notify_after_commit(
-                    session, self._context.bell, deployment_ring(row.id, row.workspace_id, row.name)
+                    session, self._context.publisher, deployment_message(row.id, row.workspace_id, row.name)
                 )
 
         self._row.write(settle)
@@ -217,7 +217,7 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
-def _tell(session: Session, context: Context, row: Deployment, observed: Observed) -> None:
+def _tell(session: Session, context: Context, row: Deployment, observed: ObservedState) -> None:
     """Record how far the server is, and ask for the end of those whose place it takes."""
     if row.status is DeploymentStatus.DELETING:
         return
@@ -226,7 +226,7 @@ def _tell(session: Session, context: Context, row: Deployment, observed: Observe
     _replace(session, context, row, observed)
 
 
-def _replace(session: Session, context: Context, row: Deployment, observed: Observed) -> None:
+def _replace(session: Session, context: Context, row: Deployment, observed: ObservedState) -> None:
     """Once it serves, the older versions have had their time; before that, only those in its way.
 
     These are on its host, and have the address it insists on, or insist on its port and may get it any time.
@@ -240,5 +240,5 @@ def _replace(session: Session, context: Context, row: Deployment, observed: Obse
         return
     for one in older:
         notify_after_commit(
-            session, context.bell, deployment_ring(one.id, one.workspace_id, one.name, one.host)
+            session, context.publisher, deployment_message(one.id, one.workspace_id, one.name, one.host)
         )

@@ -21,36 +21,36 @@ _KEPT = (DeploymentStatus.ERROR, DeploymentStatus.DELETED)
 """What a deployment stays that has no host any more; all others wait for another one."""
 
 
-class CannotForget(Exception):
+class CannotPurge(Exception):
     """Of this host nothing can be given up; the message says why."""
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class PurgedHost:
     """How many rows were on a host, and are so no more."""
 
     jobs: int
     deployments: int
 
 
-def forget_host(session: Session, host: str, *, now: datetime) -> Forgotten:
+def purge_host(session: Session, host: str, *, now: datetime) -> PurgedHost:
     """Take that nothing runs on `host`, on the word of an operator.
 
     Its jobs become an `error` if they had not ended, deployments that were to be deleted DELETED; other hosts take up
-    the rest, for which the sweep rings. Raises CannotForget while a runner there has a lease, for the cluster, which
+    the rest, for which the sweep rings. Raises CannotPurge while a runner there has a lease, for the cluster, which
     can be asked, and where nothing is: that name is mistyped. Does not commit.
     """
     if host == KUBERNETES:
-        raise CannotForget(
+        raise CannotPurge(
             f"'{host}' is the cluster, which can be asked what is left: no operator can know better"
         )
     jobs, deployments = _locked(session, Job, host), _locked(session, Deployment, host)
     if not jobs and not deployments:
-        raise CannotForget(f"no job or deployment is on host '{host}'; {_told_hosts(session)}")
+        raise CannotPurge(f"no job or deployment is on host '{host}'; {_describe_hosts(session)}")
     for row in (*jobs, *deployments):
-        if row.runner and row.lease_until and row.lease_until > now:
-            raise CannotForget(
-                f"host '{host}' is alive: its runner {row.runner} has '{row.name}' until "
+        if row.lease_owner and row.lease_until and row.lease_until > now:
+            raise CannotPurge(
+                f"host '{host}' is alive: its runner {row.lease_owner} has '{row.name}' until "
                 f"{row.lease_until:%H:%M:%S} UTC; stop the runtime worker there, and repeat this when that time is over"
             )
     for job in jobs:
@@ -64,10 +64,10 @@ def forget_host(session: Session, host: str, *, now: datetime) -> Forgotten:
         deployment.address = None
         _release(deployment)
     log.warning("runtime.host_forgotten", host=host, jobs=len(jobs), deployments=len(deployments))
-    return Forgotten(len(jobs), len(deployments))
+    return PurgedHost(len(jobs), len(deployments))
 
 
-def _told_hosts(session: Session) -> str:
+def _describe_hosts(session: Session) -> str:
     """Where jobs and deployments are, as the rest of a sentence."""
     taken = union(*(select(model.host).where(model.host.is_not(None)) for model in (Job, Deployment)))
     hosts = ", ".join(f"'{host}'" for host in sorted(map(str, session.scalars(taken))))

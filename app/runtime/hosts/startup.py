@@ -11,20 +11,20 @@ from app import clock
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import Message, deployment_ring, job_ring
+from app.dispatch import Message, deployment_message, job_message
 from app.logs import get_logger
 from app.models import Deployment, Job
 from app.runtime.deployments.backends.kubernetes import has_kubernetes
 from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Row, Runner, is_supervised
-from app.runtime.processes.leftovers import kill_leftovers
+from app.runtime.processes.leftovers import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory, run_ids
 
 log = get_logger(__name__)
 
 
-def end_what_is_left(context: Context) -> None:
+def reap_unsupervised(context: Context) -> None:
     """Bury the jobs and kill the servers that nobody on this host supervises any more.
 
     Whoever is rung for the deployments starts them anew. One that fails keeps no other from it; the sweep rings for
@@ -36,7 +36,7 @@ def end_what_is_left(context: Context) -> None:
             model: session.scalars(select(model.id).where(model.host == here).order_by(model.id)).all()
             for model in (Job, Deployment)
         }
-    for model, end in ((Job, supervisor.bury), (Deployment, _kill_server)):
+    for model, end in ((Job, supervisor.reap), (Deployment, _kill_server)):
         for run in left[model]:
             try:
                 end(context, run)
@@ -52,7 +52,7 @@ def _kill_server(context: Context, deployment_id: UUID) -> None:
             _kill(context, deployment_id)
 
 
-def remove_strays(context: Context) -> list[UUID]:
+def remove_unowned_runs(context: Context) -> list[UUID]:
     """Kill the processes of runs that are not on record as being here, and remove their directories; their ids.
 
     An administrator may give them up while their host is away. A row that names this host is left to its supervisor.
@@ -80,7 +80,7 @@ def _locked(session: Session, run: UUID) -> Row | None:
 
 def _kill(context: Context, run: UUID) -> bool:
     """The row, if there is one, is locked meanwhile: it must not be taken up here, and its new processes go."""
-    is_killed = kill_leftovers(run, within_s=context.settings.stop_grace_seconds)
+    is_killed = kill_leaked_processes(run, within_s=context.settings.stop_grace_seconds)
     if not is_killed:
         log.error("runtime.stray_remains", run=str(run))
     return is_killed
@@ -97,11 +97,11 @@ def hosts_of(settings: Settings) -> list[str]:
 
 def left_on(session: Session, hosts: list[str]) -> list[Message]:
     """Rings for every row of which processes may be alive on these hosts: whoever starts there looks after them."""
-    return [*_left(session, Job, job_ring, hosts), *_left(session, Deployment, deployment_ring, hosts)]
+    return [*_left(session, Job, job_message, hosts), *_left(session, Deployment, deployment_message, hosts)]
 
 
 def _left(
-    session: Session, model: type[Any], ring: Callable[..., Message], hosts: list[str]
+    session: Session, model: type[Any], message: Callable[..., Message], hosts: list[str]
 ) -> list[Message]:
     rows = session.scalars(select(model).where(model.host.in_(hosts)).order_by(model.id))
-    return [ring(row.id, row.workspace_id, row.name, row.host) for row in rows]
+    return [message(row.id, row.workspace_id, row.name, row.host) for row in rows]

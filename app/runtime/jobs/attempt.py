@@ -16,8 +16,8 @@ from app.runtime.jobs import results
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader, LogWriter
 from app.runtime.lease import RELEASED, LeaseLost
-from app.runtime.leased_row import Held
-from app.runtime.processes.leftovers import kill_leftovers
+from app.runtime.leased_row import LeasedRow
+from app.runtime.processes.leftovers import kill_leaked_processes
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
 from app.services import job_results, job_steps
@@ -65,7 +65,7 @@ class Attempt:
     def __init__(self, context: Context, job: Job, workspace: str, fence: int, stopping: Event) -> None:
         self._context, self._settings = context, context.settings
         self._job, self._workspace, self._stopping = job, workspace, stopping
-        self._row = Held(context, job, job.status, fence)
+        self._row = LeasedRow(context, job, job.status, fence)
         self._log = LogWriter(context, job, fence)
         self._directory = WorkDirectory(self._settings, job.id)
         self._started_at = time.monotonic()
@@ -103,7 +103,7 @@ class Attempt:
             return True
 
         while not self._row.write(enter):
-            self._heed(None)
+            self._apply_requested_state(None)
             if ending := self._asked_to_end():
                 return ending
             self._stopping.wait(self._settings.runtime_poll_seconds)
@@ -149,7 +149,7 @@ class Attempt:
             if ending:
                 self._row.look()
             else:
-                self._heed(process)
+                self._apply_requested_state(process)
                 ending = self._asked_to_end() or self._overdue(reader, step, profile)
                 if ending:
                     process.terminate()
@@ -168,7 +168,7 @@ class Attempt:
 
     def _end_step(self, name: str, code: int) -> Ending | None:
         """Store the results of the step, also of one that failed, and record how it ended."""
-        shelf = results.Shelf(self._context, self._job, self._row.write)
+        shelf = results.ResultUploader(self._context, self._job, self._row.write)
         try:
             names = results.store_results(self._directory.results, shelf, beat=self._go_on)
             self._directory.empty_results(beat=self._row.look)
@@ -190,7 +190,7 @@ class Attempt:
 
     def _finish(self, ending: Ending | None) -> str:
         """The last write of an attempt: the status it ends in, and that none of its processes is left."""
-        while not kill_leftovers(self._job.id, within_s=_KILL_S):
+        while not kill_leaked_processes(self._job.id, within_s=_KILL_S):
             self._row.look()
             log.error("job.processes_remain", job_id=str(self._job.id))
         self._directory.discard(beat=self._row.look)
@@ -210,7 +210,7 @@ class Attempt:
             return True
 
         while not self._row.write(settle):
-            self._heed(None)
+            self._apply_requested_state(None)
             ending = ending or self._asked_to_end()
             self._stopping.wait(self._settings.runtime_poll_seconds)
         return (
@@ -222,7 +222,7 @@ class Attempt:
     def _go_on(self) -> None:
         """Between two pieces of long work without a process: stand still while paused, raise _Ended when it is over."""
         while True:
-            self._heed(None)
+            self._apply_requested_state(None)
             if ending := self._asked_to_end() or self._job_overdue():
                 raise _Ended(ending)
             if self._row.status is not JobStatus.PAUSED:
@@ -255,7 +255,7 @@ class Attempt:
             return Failed(f"step '{step['name']}' printed nothing for its staleness time-out of {patience} s")
         return None
 
-    def _heed(self, process: Process | None) -> None:
+    def _apply_requested_state(self, process: Process | None) -> None:
         """Look, and pause or resume as asked."""
         status = self._row.look()
         if status is JobStatus.PAUSING:

@@ -64,7 +64,7 @@ class LogWriter:
         with session_scope(self._context.sessions) as session:
             # FOR SHARE: nobody takes the lease, and nobody removes the job, between this look and the commit.
             held = select(Job.id).where(
-                Job.id == self._job_id, Job.fence == self._fence, Job.runner.is_not(None)
+                Job.id == self._job_id, Job.fence == self._fence, Job.lease_owner.is_not(None)
             )
             if session.scalar(held.with_for_update(read=True)) is None:
                 raise LeaseLost

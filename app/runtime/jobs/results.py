@@ -35,7 +35,7 @@ class Write(Protocol):
         """What `change` returns."""
 
 
-class Shelf:
+class ResultUploader:
     """The place of results: the fileset of their job. `write` is a transaction in which the job is still held."""
 
     def __init__(self, context: Context, job: Job, write: Write) -> None:
@@ -79,7 +79,7 @@ class Shelf:
         return fileset_id
 
 
-def store_results(directory: Path, shelf: Shelf, *, beat: Callable[[], object]) -> list[str]:
+def store_results(directory: Path, shelf: ResultUploader, *, beat: Callable[[], object]) -> list[str]:
     """Store what is in `directory` under `results/`, instead of what earlier results of those names left there.
 
     The names at its top that hold at least one file. Only plain files are stored, and links are not followed.
@@ -116,7 +116,7 @@ def _refuse(error: OSError) -> None:
     raise error
 
 
-def _store(path: str, key: str, shelf: Shelf, beat: Callable[[], object]) -> None:
+def _store(path: str, key: str, shelf: ResultUploader, beat: Callable[[], object]) -> None:
     try:
         checked_path(key)  # Under another name nobody could ask the API for it.
     except BadRequest as error:

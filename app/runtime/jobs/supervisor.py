@@ -16,7 +16,7 @@ from app.logs import get_logger
 from app.models import Job, Workspace
 from app.runtime.jobs.attempt import Attempt
 from app.runtime.lease import RELEASED, LeaseLost, Runner, claim, has_lapsed, write
-from app.runtime.processes.leftovers import kill_leftovers
+from app.runtime.processes.leftovers import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
 from app.services import job_steps
 from app.services.job_removal import remove_ended
@@ -57,7 +57,7 @@ def supervise(context: Context, job_id: UUID, *, stopping: Event) -> str:
         told = taken
     else:
         try:
-            told = _bury(context, taken) if taken.is_lost else _attempt(context, taken, stopping)
+            told = _reap(context, taken) if taken.is_lost else _attempt(context, taken, stopping)
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(job_id), fence=taken.fence)
             return "the lease was lost; what had been started was killed"
@@ -66,7 +66,7 @@ def supervise(context: Context, job_id: UUID, *, stopping: Event) -> str:
     return told
 
 
-def bury(context: Context, job_id: UUID) -> str:
+def reap(context: Context, job_id: UUID) -> str:
     """Kill what an earlier runner has left of a job on this host, and do nothing else; a sentence for the operator.
 
     A job that is supervised, or not here, is left alone. Raises SQLAlchemy's errors.
@@ -77,7 +77,7 @@ def bury(context: Context, job_id: UUID) -> str:
     if isinstance(taken, str):
         return taken
     try:
-        return _bury(context, taken)
+        return _reap(context, taken)
     except LeaseLost:
         return "the lease was lost"
 
@@ -96,9 +96,9 @@ def mark_lost(session: Session, *, now: datetime) -> int:
     )
     lost = session.scalars(lapsed.execution_options(populate_existing=True)).all()
     for job in lost:
-        log.warning("job.runner_lost", job_id=str(job.id), host=job.host, runner=job.runner)
+        log.warning("job.runner_lost", job_id=str(job.id), host=job.host, lease_owner=job.lease_owner)
         fail_lost(session, job)
-        job.runner = job.lease_until = None
+        job.lease_owner = job.lease_until = None
         job.fence += 1  # Should the runner wake up, it must find that it has nothing to write any more.
     return len(lost)
 
@@ -158,10 +158,10 @@ def _attempt(context: Context, claimed: _Claimed, stopping: Event) -> str:
     return Attempt(context, claimed.job, claimed.workspace, claimed.fence, stopping).run()
 
 
-def _bury(context: Context, claimed: _Claimed) -> str:
+def _reap(context: Context, claimed: _Claimed) -> str:
     """Kill what an earlier runner on this host left behind, and say that nothing is left. Raises LeaseLost."""
     job = claimed.job
-    if not kill_leftovers(job.id, within_s=context.settings.stop_grace_seconds):
+    if not kill_leaked_processes(job.id, within_s=context.settings.stop_grace_seconds):
         log.error("job.processes_remain", job_id=str(job.id))
         return f"{job.status}, processes of a lost runner cannot be killed"
     WorkDirectory(context.settings, job.id).discard()

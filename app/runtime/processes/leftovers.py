@@ -55,7 +55,7 @@ def leftovers(run: UUID) -> list[int]:
     return [one.pid for one in _marked(run)]
 
 
-def kill_leftovers(run: UUID, *, within_s: float) -> bool:
+def kill_leaked_processes(run: UUID, *, within_s: float) -> bool:
     """Kill whatever belongs to a run, and orphans of any run; whether nothing is left.
 
     Looks at least once, also if `within_s` is 0.

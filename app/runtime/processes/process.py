@@ -21,7 +21,7 @@ from uuid import UUID
 
 import psutil
 
-from app.runtime.processes.leftovers import MARK, keepers, kill_leftovers, starting
+from app.runtime.processes.leftovers import MARK, keepers, kill_leaked_processes, starting
 
 _KEEPER = Path(__file__).with_name("reaper.py")
 _START_S = 10.0
@@ -75,7 +75,7 @@ class Process:
         output.close()
         keeper.kill()
         keeper.wait()
-        kill_leftovers(run, within_s=_START_S)
+        kill_leaked_processes(run, within_s=_START_S)
         number = int(said or errno.ESRCH)
         raise OSError(number, f"'{command[0]}' cannot be run: {os.strerror(number)}")
 
@@ -91,7 +91,7 @@ class Process:
             return None
         if code == -signal.SIGKILL and not self._is_cleared:
             # As its command died, or killed itself, and then nobody has ended what the command had started.
-            self._is_cleared = kill_leftovers(self._run, within_s=0)
+            self._is_cleared = kill_leaked_processes(self._run, within_s=0)
             return code if self._is_cleared else None
         return code
 

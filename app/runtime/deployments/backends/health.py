@@ -10,7 +10,7 @@ def trouble_with(host: str, port: int, path: str, *, within_s: float) -> str | N
     """Why the server cannot serve yet; None if it answers 2xx. What comes after its headers is not read."""
     connection = http.client.HTTPConnection(host, port)
     # The time-out of a connection begins anew with each byte: a server that trickles could hold its supervisor.
-    hurried = _Hurried(within_s)
+    hurried = DeadlineSocket(within_s)
     connection.sock = hurried
     try:
         hurried.connect((host, port))
@@ -23,7 +23,7 @@ def trouble_with(host: str, port: int, path: str, *, within_s: float) -> str | N
     return None if 200 <= status < 300 else f"{path} answers {status}"
 
 
-class _Hurried(socket.socket):
+class DeadlineSocket(socket.socket):
     """A connection all of whose waits together may take so long."""
 
     def __init__(self, within_s: float) -> None:

@@ -2,17 +2,19 @@
 
 from app.config import Settings
 from app.runtime.deployments.backends.kubernetes import NO_CLIENT, has_kubernetes
-from app.runtime.deployments.contract import KUBERNETES, Runtime, Unservable, Wanted
+from app.runtime.deployments.contract import KUBERNETES, DeploymentSpec, InvalidDeploymentSpec, Runtime
 
 
-def runtime_for(settings: Settings, wanted: Wanted, *, host: str | None, namespace: str = "") -> Runtime:
+def runtime_for(
+    settings: Settings, wanted: DeploymentSpec, *, host: str | None, namespace: str = ""
+) -> Runtime:
     """The runtime of what is, or shall be, on that host, and there in that namespace if it is a cluster.
 
-    Raises Unservable if there is none.
+    Raises InvalidDeploymentSpec if there is none.
     """
     if host == KUBERNETES:
         if not has_kubernetes():
-            raise Unservable(NO_CLIENT)
+            raise InvalidDeploymentSpec(NO_CLIENT)
         from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime  # noqa: PLC0415 -- an optional extra
 
         return KubernetesRuntime(settings, wanted, namespace=namespace)

@@ -14,8 +14,8 @@ from app.config import Settings
 from app.lifecycle import DeploymentStatus
 from app.runtime.deployments.backends.health import trouble_with
 from app.runtime.deployments.backends.server_log import ServerLog
-from app.runtime.deployments.contract import Observed, Unservable, Wanted
-from app.runtime.processes.leftovers import kill_leftovers
+from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
+from app.runtime.processes.leftovers import kill_leaked_processes
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
 
@@ -36,7 +36,7 @@ _NAME_CHARS = 200
 class SubprocessRuntime:
     """One server process: started, checked, and started again with growing pauses when it fails."""
 
-    def __init__(self, settings: Settings, wanted: Wanted) -> None:
+    def __init__(self, settings: Settings, wanted: DeploymentSpec) -> None:
         self._settings, self._wanted = settings, wanted
         self._directory = WorkDirectory(settings, wanted.id)
         self._process: Process | None = None
@@ -51,7 +51,7 @@ class SubprocessRuntime:
         self._ready_at = 0.0
         self._deadline = time.monotonic() + settings.deployment_start_seconds
 
-    def observe(self) -> Observed:
+    def observe(self) -> ObservedState:
         """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take."""
         now = time.monotonic()
         if self._process is None:
@@ -83,7 +83,7 @@ class SubprocessRuntime:
             self._was_ready, self._ready_at = True, now
         if now - self._ready_at > _LONGEST_BACKOFF_S:
             self._crashes = 0  # not before: it may be one that serves for a moment after each start
-        return Observed(DeploymentStatus.READY, f"Serving at {self._address}", self._address)
+        return ObservedState(DeploymentStatus.READY, f"Serving at {self._address}", self._address)
 
     def stop(self) -> bool:
         """As `Runtime.stop`; its directory goes with it."""
@@ -92,7 +92,7 @@ class SubprocessRuntime:
                 self._process.terminate()
                 return False
             self._forget()
-        if not kill_leftovers(self._wanted.id, within_s=1):
+        if not kill_leaked_processes(self._wanted.id, within_s=1):
             return False
         self._directory.discard()
         return True
@@ -112,9 +112,11 @@ class SubprocessRuntime:
 
     def _refuse_what_makes_no_sense(self) -> None:
         if self._settings.backend != "subprocess":
-            raise Unservable("this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off")
+            raise InvalidDeploymentSpec(
+                "this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off"
+            )
         if not self._wanted.command:
-            raise Unservable(
+            raise InvalidDeploymentSpec(
                 "the configuration names no command: set executor_config.override_config.command, "
                 'for example ["python", "-m", "http.server", "{port}"]'
             )
@@ -123,7 +125,9 @@ class SubprocessRuntime:
         program, directory = self._command[0], self._directory.path
         path = os.pathsep.join(str(directory / one) for one in self._environment["PATH"].split(os.pathsep))
         if not shutil.which(directory / program if "/" in program else program, path=path):
-            raise Unservable(_cannot_be_run(program, "there is no such program, or it is not executable"))
+            raise InvalidDeploymentSpec(
+                _cannot_be_run(program, "there is no such program, or it is not executable")
+            )
 
     @property
     def _command(self) -> list[str]:
@@ -159,7 +163,7 @@ class SubprocessRuntime:
                 raise
             # Not as the error tells it: that may name a path of ours, or all of a long command.
             why = os.strerror(number) if number else str(error)
-            raise Unservable(_cannot_be_run(self._command[0], why)) from error
+            raise InvalidDeploymentSpec(_cannot_be_run(self._command[0], why)) from error
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
         self._listener.start()
 
@@ -174,22 +178,22 @@ class SubprocessRuntime:
                 log.append(line)
                 self._tail.append(line.decode(errors="replace").strip().replace("\0", "")[:_LINE_CHARS])
 
-    def _unhealthy(self, trouble: str) -> Observed:
+    def _unhealthy(self, trouble: str) -> ObservedState:
         if not self._was_ready:
             return self._pending(f"waiting: {trouble}")
         self._failed_checks += 1
         if self._failed_checks < _UNHEALTHY_AFTER:
             told = f"Serving at {self._address}, but {trouble}"
-            return Observed(DeploymentStatus.READY, told, self._address)
+            return ObservedState(DeploymentStatus.READY, told, self._address)
         if self._process:
             self._process.kill()
         # Whoever reads on sees it crash, and that is how it goes on.
         return self._pending(f"starting again: {trouble}")
 
-    def _crashed(self, what: str) -> Observed:
+    def _crashed(self, what: str) -> ObservedState:
         self._forget()
         # A server can kill its keeper; what is left would go on listening on its port.
-        kill_leftovers(self._wanted.id, within_s=1)
+        kill_leaked_processes(self._wanted.id, within_s=1)
         if self._was_ready:
             self._was_ready = False
             self._deadline = time.monotonic() + self._settings.deployment_start_seconds
@@ -204,11 +208,11 @@ class SubprocessRuntime:
             self._process.close()
         self._process, self._failed_checks = None, 0
 
-    def _pending(self, message: str) -> Observed:
+    def _pending(self, message: str) -> ObservedState:
         if time.monotonic() < self._deadline:
-            return Observed(DeploymentStatus.PENDING, message)
+            return ObservedState(DeploymentStatus.PENDING, message)
         limit = self._settings.deployment_start_seconds
-        return Observed(
+        return ObservedState(
             DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}; {self._last_words()}"
         )
 

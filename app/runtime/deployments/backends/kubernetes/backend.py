@@ -8,10 +8,10 @@ from kubernetes.client import V1ContainerStateTerminated, V1Deployment, V1Pod, V
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
-from app.runtime.deployments.backends.kubernetes.client import Cluster, Refusal, Unheard, told
+from app.runtime.deployments.backends.kubernetes.client import Cluster, ExpectedApiError, OutcomeUnknown, told
 from app.runtime.deployments.backends.kubernetes.manifests import Objects
 from app.runtime.deployments.backends.kubernetes.watch import DeploymentWatch
-from app.runtime.deployments.contract import Observed, Unservable, Wanted
+from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 
 _LOOK_AGAIN_S = 60
 """After so long what serves is read anew, although nothing was heard of it: its Service is not watched."""
@@ -30,25 +30,25 @@ class KubernetesRuntime:
     """
 
     def __init__(
-        self, settings: Settings, wanted: Wanted, *, namespace: str, late_s: float = _LATE_S
+        self, settings: Settings, wanted: DeploymentSpec, *, namespace: str, late_s: float = _LATE_S
     ) -> None:
         self._settings, self._wanted, self._namespace = settings, wanted, namespace
         self._objects = Objects(settings, wanted, namespace=namespace)
         self._cluster = Cluster(settings)
         self._late_s, self._settled_at = late_s, 0.0
-        self._ready: Observed | None = None
+        self._ready: ObservedState | None = None
         self._watch: DeploymentWatch | None = None
         self._deadline = time.monotonic() + settings.deployment_start_seconds
 
-    def observe(self) -> Observed:
+    def observe(self) -> ObservedState:
         """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take.
 
         What serves is watched, and read again only when something is heard of it.
         """
-        if self._ready and self._watch and not self._watch.has_rung:
+        if self._ready and self._watch and not self._watch.was_published:
             return self._ready
         if not self._wanted.image:
-            raise Unservable("the configuration names no image: set executor_config.image_name")
+            raise InvalidDeploymentSpec("the configuration names no image: set executor_config.image_name")
         deployment, service = self._find()
         if _is_going(deployment) or _is_going(service):
             return self._pending("what was there before is still being deleted")
@@ -64,7 +64,7 @@ class KubernetesRuntime:
             return self._pending(next(self._reasons(deployment)))
         self._listen(deployment)
         address = self._objects.address
-        self._ready = Observed(DeploymentStatus.READY, f"Serving at {address}", address)
+        self._ready = ObservedState(DeploymentStatus.READY, f"Serving at {address}", address)
         return self._ready
 
     def stop(self) -> bool:
@@ -125,7 +125,7 @@ class KubernetesRuntime:
     def _make(self, call: Callable[..., Any], resource: str, body: Any) -> None:
         try:
             self._ask(call, "AlreadyExists", resource, body=body)
-        except Unheard:
+        except OutcomeUnknown:
             self._settled_at = time.monotonic() + self._late_s
             raise
 
@@ -137,20 +137,20 @@ class KubernetesRuntime:
 
     def _ask(self, call: Callable[..., T], refusal: str, resource: str, **what: Any) -> T | None:
         """What the API answers; None if it says `refusal` of our object of that sort. Raises as `Cluster.ask`."""
-        unless = Refusal(refusal, resource, self._objects.name)
+        unless = ExpectedApiError(refusal, resource, self._objects.name)
         return self._cluster.ask(call, unless=unless, namespace=self._namespace, **what)
 
     # --- how far it is
 
-    def _pending(self, message: str) -> Observed:
+    def _pending(self, message: str) -> ObservedState:
         now = time.monotonic()
         if self._ready:
             self._ready = None
             self._deadline = now + self._settings.deployment_start_seconds
         if now < self._deadline:
-            return Observed(DeploymentStatus.PENDING, message)
+            return ObservedState(DeploymentStatus.PENDING, message)
         limit = self._settings.deployment_start_seconds
-        return Observed(DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}")
+        return ObservedState(DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}")
 
     def _reasons(self, deployment: V1Deployment) -> Iterator[str]:
         """Why it does not serve yet, the most telling reason first."""

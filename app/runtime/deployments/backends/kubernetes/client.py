@@ -11,7 +11,7 @@ from kubernetes.client import ApiClient, ApiException, AppsV1Api, Configuration,
 from urllib3.exceptions import HTTPError
 
 from app.config import Settings
-from app.runtime.deployments.contract import Unservable
+from app.runtime.deployments.contract import InvalidDeploymentSpec
 
 _MESSAGE_CHARS = 500
 _LONGEST_REQUEST_S = 5.0
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ExpectedApiError:
     """What the API says of one object, in its own words: `NotFound`, or `AlreadyExists`."""
 
     reason: str
@@ -42,7 +42,7 @@ class Refusal:
         )
 
 
-class Unheard(ConnectionError):
+class OutcomeUnknown(ConnectionError):
     """Nobody knows whether the API has done what it was asked, or will do so yet."""
 
 
@@ -64,11 +64,11 @@ class Cluster:
         """Where its Services and Pods are."""
         return CoreV1Api(self._client)
 
-    def ask(self, call: Callable[..., T], *, unless: Refusal | None = None, **what: Any) -> T | None:
+    def ask(self, call: Callable[..., T], *, unless: ExpectedApiError | None = None, **what: Any) -> T | None:
         """What the API answers; None for that one refusal, and for no other.
 
         Raises PermissionError, ConnectionError for what may pass (Unheard if it may have been done all the same),
-        Unservable for what the API will never accept.
+        InvalidDeploymentSpec for what the API will never accept.
         """
         try:
             return call(_request_timeout=self._timeout_s, **what)
@@ -77,9 +77,9 @@ class Cluster:
                 return None
             raise _in_plain_words(error) from error
         except HTTPError as error:
-            raise Unheard(f"Kubernetes does not answer ({type(error).__name__})") from error
+            raise OutcomeUnknown(f"Kubernetes does not answer ({type(error).__name__})") from error
         except ValueError as error:
-            raise Unheard("what answers is not the API of Kubernetes") from error
+            raise OutcomeUnknown("what answers is not the API of Kubernetes") from error
 
     @cached_property
     def _client(self) -> ApiClient:
@@ -121,7 +121,7 @@ def _in_plain_words(error: ApiException) -> Exception:
     if error.status in (401, 403):
         return PermissionError(f"Kubernetes refuses: {words}")
     if error.status in (400, 422):
-        return Unservable(f"Kubernetes does not accept the configuration: {words}")
+        return InvalidDeploymentSpec(f"Kubernetes does not accept the configuration: {words}")
     if error.status and error.status < 500:
         return ConnectionError(f"Kubernetes answers {error.status}: {words}")
-    return Unheard(f"Kubernetes answers {error.status}: {words}" if error.status else words)
+    return OutcomeUnknown(f"Kubernetes answers {error.status}: {words}" if error.status else words)

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from app.config import Settings
-from app.runtime.deployments.contract import Wanted
+from app.runtime.deployments.contract import DeploymentSpec
 
 _PORT = 8000
 
@@ -24,7 +24,7 @@ def mark(installation: str) -> dict[str, str]:
 class Objects:
     """The Deployment and the Service of one version."""
 
-    def __init__(self, settings: Settings, wanted: Wanted, *, namespace: str) -> None:
+    def __init__(self, settings: Settings, wanted: DeploymentSpec, *, namespace: str) -> None:
         self._wanted, self._grace_s = wanted, settings.stop_grace_seconds
         self._start_s = settings.deployment_start_seconds
         self._port = wanted.port or _PORT

@@ -6,10 +6,10 @@ from app.dispatch import Message
 
 
 @dataclass
-class RecordingBell:
+class RecordingPublisher:
     """Stands in for the dispatcher where the broker is not the subject."""
 
-    rung: list[Message] = field(default_factory=list)
+    published: list[Message] = field(default_factory=list)
 
-    def ring(self, message: Message) -> None:
-        self.rung.append(message)
+    def publish(self, message: Message) -> None:
+        self.published.append(message)
