@@ -99,7 +99,7 @@ def running(checkout: Path, *, output: Path | None = None, **variables: str) -> 
     """A stack that is ready, its log below `output` or in the checkout; it is stopped afterwards."""
     stack = Stack(checkout, output=output, **variables)
     try:
-        assert eventually(stack.is_ready), stack.lines
+        assert eventually(stack.is_ready, within_s=180), stack.lines
 
         yield stack
     finally:
