@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, exists, func, or_, select, true, update
+from sqlalchemy import Row, and_, exists, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app.cleanup.history import record
@@ -50,6 +50,31 @@ def claim(
     session: Session, *, owner: str, now: datetime, until: datetime, deletion_id: UUID | None = None
 ) -> Claim | None:
     """Take the lease of one due deletion, the longest due first; None if there is none to be had."""
+    row = _lease_one(session, owner=owner, now=now, until=until, deletion_id=deletion_id)
+    if row is None:
+        return None
+    deletion, owner_before, started_before = row
+    taken = Claim(
+        id=deletion.id,
+        workspace_id=deletion.workspace_id,
+        workspace_name=deletion.workspace_name,
+        fence=deletion.fence,
+        owner=owner,
+        phase=deletion.phase,
+        phase_started_at=deletion.phase_started_at,
+        cursor=deletion.cursor,
+        is_first=started_before is None,
+        is_takeover=owner_before is not None,
+    )
+    if taken.is_takeover:
+        record(session, taken.id, "worker_lost", actor=owner, at=now, lost=owner_before, phase=taken.phase)
+    return taken
+
+
+def _lease_one(
+    session: Session, *, owner: str, now: datetime, until: datetime, deletion_id: UUID | None
+) -> Row[Deletion, str | None, datetime | None] | None:
+    """The deletion with its new lease, who had it before, and since when it has been worked on."""
     wanted = Deletion.id == deletion_id if deletion_id else true()
     due = (
         select(
@@ -63,7 +88,7 @@ def claim(
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    row = session.execute(
+    return session.execute(
         update(Deletion)
         .where(Deletion.id == due.c.id)
         .values(
@@ -75,26 +100,6 @@ def claim(
         .returning(Deletion, due.c.owner_before, due.c.started_before),
         execution_options={"populate_existing": True, "synchronize_session": False},
     ).one_or_none()
-    if row is None:
-        return None
-    deletion: Deletion = row[0]
-    taken = Claim(
-        id=deletion.id,
-        workspace_id=deletion.workspace_id,
-        workspace_name=deletion.workspace_name,
-        fence=deletion.fence,
-        owner=owner,
-        phase=deletion.phase,
-        phase_started_at=deletion.phase_started_at,
-        cursor=deletion.cursor,
-        is_first=row.started_before is None,
-        is_takeover=row.owner_before is not None,
-    )
-    if taken.is_takeover:
-        record(
-            session, taken.id, "worker_lost", actor=owner, at=now, lost=row.owner_before, phase=taken.phase
-        )
-    return taken
 
 
 def write(session: Session, claim: Claim, **values: Any) -> Deletion:

@@ -1,18 +1,16 @@
 """What a person may do with a deletion: call it off, retry it, skip what fails, and protect a workspace from one."""
 
-from uuid import UUID
-
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.access import audit
 from app.access.authorize import Actor
-from app.cleanup import failures, ledger, remaining
+from app.cleanup import failures, ledger
 from app.cleanup.history import record
+from app.cleanup.requests import notify_workers, workspace_of
 from app.context import Context
 from app.db import unique_or
-from app.dispatch import cleanup_message, notify_after_commit
 from app.errors import NameTaken, NotFound
 from app.lifecycle import WorkspaceState
 from app.models import Deletion, RoleBinding, Workspace
@@ -55,20 +53,18 @@ def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) 
     """Set the workers on a FAILED deletion again, because somebody says so. Raises as `reopen`."""
     reopen(session, context, actor, deletion, event="retried")
     audit.record(
-        session, actor, AuditEvent.DELETION_RETRIED, workspace=_of(deletion), subject=str(deletion.id)
+        session,
+        actor,
+        AuditEvent.DELETION_RETRIED,
+        workspace=workspace_of(deletion),
+        subject=str(deletion.id),
     )
-
-
-def _of(deletion: Deletion) -> tuple[UUID, str]:
-    return deletion.workspace_id, deletion.workspace_name
 
 
 def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str) -> None:
     """Set the workers on a FAILED deletion again. Raises WrongState unless it is FAILED."""
     ledger.reopen(session, deletion.id, event=event, actor=actor.id, now=clock.now())
-    kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
-    message = cleanup_message(deletion.id, deletion.workspace_name, kind.name if kind else None)
-    notify_after_commit(session, context.publisher, message)
+    notify_workers(session, context, deletion)
 
 
 def skip(
@@ -88,28 +84,9 @@ def skip(
     chosen = failures.skip(
         session, deletion.id, actor=actor.id, reason=reason, kind=kind, resource_id=resource_id
     )
-    for skipped_kind, skipped_id, name in chosen:
-        record(
-            session,
-            deletion.id,
-            "skipped",
-            actor=actor.id,
-            at=clock.now(),
-            kind=skipped_kind,
-            resource_id=skipped_id,
-            name=name,
-            reason=reason,
-        )
-        audit.record(
-            session,
-            actor,
-            AuditEvent.DELETION_SKIPPED if kind else AuditEvent.DELETION_FORCED,
-            workspace=_of(deletion),
-            subject=f"{skipped_kind}/{skipped_id}",
-            deletion_id=str(deletion.id),
-            name=name,
-            reason=reason,
-        )
+    event = AuditEvent.DELETION_SKIPPED if kind else AuditEvent.DELETION_FORCED
+    for one in chosen:
+        _record_skipped(session, actor, deletion, event, one, reason=reason)
     reopen(session, context, actor, deletion, event="reopened")
     if not chosen:
         what = f"'{kind}/{resource_id}'" if kind else "a resource"
@@ -118,6 +95,39 @@ def skip(
             f"see its failures. One of a kind as a whole ('*') cannot be skipped, but for that of the store: mend its "
             f"cause and retry."
         )
+
+
+def _record_skipped(
+    session: Session,
+    actor: Actor,
+    deletion: Deletion,
+    event: AuditEvent,
+    skipped: tuple[str, str, str],
+    *,
+    reason: str,
+) -> None:
+    kind, resource_id, name = skipped
+    record(
+        session,
+        deletion.id,
+        "skipped",
+        actor=actor.id,
+        at=clock.now(),
+        kind=kind,
+        resource_id=resource_id,
+        name=name,
+        reason=reason,
+    )
+    audit.record(
+        session,
+        actor,
+        event,
+        workspace=workspace_of(deletion),
+        subject=f"{kind}/{resource_id}",
+        deletion_id=str(deletion.id),
+        name=name,
+        reason=reason,
+    )
 
 
 def set_protection(session: Session, actor: Actor, name: str, *, is_protected: bool) -> Workspace:

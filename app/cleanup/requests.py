@@ -1,6 +1,7 @@
 """Asking for a workspace's end: request it, foresee it, forbid it, call it off."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, or_, select, text, update
 from sqlalchemy.orm import Session
@@ -9,6 +10,7 @@ from app import clock
 from app.access import audit
 from app.access.authorize import Actor, is_platform_admin, permitted, refusal
 from app.cleanup import control, ledger, remaining
+from app.config import Settings
 from app.context import Context
 from app.dispatch import cleanup_message, notify_after_commit
 from app.errors import Protected
@@ -29,15 +31,7 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
         readable_workspace(session, actor, name)  # raises for those who could not delete it anyway
         raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
     now = clock.now()
-    # Creators hold FOR SHARE while they insert; wait for them, but not longer than a client would.
-    lock_s, statement_s = (
-        context.settings.delete_lock_timeout_seconds,
-        context.settings.statement_timeout_seconds,
-    )
-    session.execute(
-        text("SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :all, true)"),
-        {"lock": f"{int(lock_s * 1000)}ms", "all": f"{int((lock_s + statement_s) * 1000)}ms"},
-    )
+    _wait_for_creators(session, context.settings)
     workspace_id = session.scalar(
         update(Workspace)
         .where(
@@ -59,24 +53,43 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
         now=now,
         grace=timedelta(seconds=context.settings.deletion_grace),
     )
+    _revoke(session, actor, deletion, now=now)
+    control.trip_on_burst(session, context.settings, deletion, now=now)
+    if deletion.purge_after <= now:
+        notify_workers(session, context, deletion)
+    return deletion
+
+
+def _wait_for_creators(session: Session, settings: Settings) -> None:
+    """Creators hold FOR SHARE while they insert: wait for them, but not longer than a client would."""
+    lock_s, statement_s = settings.delete_lock_timeout_seconds, settings.statement_timeout_seconds
+    session.execute(
+        text("SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :all, true)"),
+        {"lock": f"{int(lock_s * 1000)}ms", "all": f"{int((lock_s + statement_s) * 1000)}ms"},
+    )
+
+
+def _revoke(session: Session, actor: Actor, deletion: Deletion, *, now: datetime) -> None:
+    """End all access to the workspace, and put the request on record."""
     session.execute(
         update(RoleBinding)
-        .where(RoleBinding.workspace_id == workspace_id, RoleBinding.revoked_at.is_(None))
+        .where(RoleBinding.workspace_id == deletion.workspace_id, RoleBinding.revoked_at.is_(None))
         .values(revoked_at=now, revoked_by_deletion=deletion.id)
     )
     audit.record(
         session,
         actor,
         AuditEvent.DELETION_REQUESTED,
-        workspace=(workspace_id, name),
+        workspace=workspace_of(deletion),
         subject=str(deletion.id),
     )
-    control.trip_on_burst(session, context.settings, deletion, now=now)
-    first = remaining.first_kind(session, workspace_id)
-    message = cleanup_message(deletion.id, name, first.name if first else None)
-    if deletion.purge_after <= now:
-        notify_after_commit(session, context.publisher, message)
-    return deletion
+
+
+def notify_workers(session: Session, context: Context, deletion: Deletion) -> None:
+    """Enqueue a slice once the transaction has committed; a lost message is made good by the sweep."""
+    kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
+    message = cleanup_message(deletion.id, deletion.workspace_name, kind.name if kind else None)
+    notify_after_commit(session, context.publisher, message)
 
 
 def _already_requested(session: Session, actor: Actor, name: str) -> Deletion:
@@ -109,3 +122,8 @@ def may_follow(actor: Actor) -> ColumnElement[bool]:
     if not actor.is_in_scope:
         return is_platform_admin(actor)
     return or_(is_platform_admin(actor), Deletion.requested_by == actor.id)
+
+
+def workspace_of(deletion: Deletion) -> tuple[UUID, str]:
+    """The workspace of a deletion, as the audit log names it."""
+    return deletion.workspace_id, deletion.workspace_name
