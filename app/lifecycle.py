@@ -1,28 +1,107 @@
-"""Every state in the product, what it means, and who moves a row out of it.
+"""Every state in the product, what it means, and every move: from where, to where, by whom, and only if what.
 
-The tables below are data: services read them to refuse a move, the docs are tested against them.
+The tables below are data: whoever changes a state takes its guard from them, and docs/cleanup.md is compared with
+them by a test. The text behind `#:` is the meaning that stands in the guide.
 """
 
-from enum import StrEnum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Generic, TypeVar
+
+State = TypeVar("State", bound=StrEnum)
+
+
+@dataclass(frozen=True)
+class Move(Generic[State]):
+    """A change of state. Whoever makes it refuses a row that is in none of the states `before`."""
+
+    before: tuple[State, ...]
+    after: State | None
+    """None: the row is removed."""
+    by: str
+    only_if: str = ""
+    """What must be true besides the state."""
+
+
+def following(states: type[State], moves: Iterable[Move[State]]) -> dict[State, frozenset[State]]:
+    """The states that come after each state."""
+    pairs = [(before, move.after) for move in moves for before in move.before]
+    return {
+        state: frozenset(after for before, after in pairs if before is state and after is not None)
+        for state in states
+    }
 
 
 class WorkspaceState(StrEnum):
-    """Life of a workspace row."""
+    """Life of a workspace row, which follows its deletion."""
 
-    ACTIVE = "ACTIVE"  #: In use. DELETE moves it to DELETING.
-    DELETING = "DELETING"  #: Nobody can see it; workers remove it. The last slice deletes the row.
-    FAILED = "FAILED"  #: As DELETING, but an administrator must look. Follows its deletion.
+    ACTIVE = "ACTIVE"  #: In use: the only state in which anybody can see it or write to it.
+    DELETING = "DELETING"  #: Nobody can see it; workers remove it, and with the last slice the row.
+    FAILED = "FAILED"  #: As DELETING, but an administrator must look.
+
+
+class WorkspaceMove(Enum):
+    """Made by `services.workspaces.move_workspace` alone."""
+
+    DELETE = Move(
+        (WorkspaceState.ACTIVE,),
+        WorkspaceState.DELETING,
+        by="whoever may delete it",
+        only_if="it is neither built in nor protected",
+    )
+    RESTORE = Move(
+        (WorkspaceState.DELETING,),
+        WorkspaceState.ACTIVE,
+        by="an administrator, with `restore` of its deletion",
+        only_if="its name is free, or another one is given",
+    )
+    FAIL = Move((WorkspaceState.DELETING,), WorkspaceState.FAILED, by="with `fail` of its deletion")
+    REOPEN = Move((WorkspaceState.FAILED,), WorkspaceState.DELETING, by="with `reopen` of its deletion")
+    REMOVE = Move(
+        (WorkspaceState.DELETING,),
+        None,
+        by="with `finish` of its deletion",
+        only_if="no row refers to it: its foreign keys say so",
+    )
 
 
 class DeletionState(StrEnum):
     """Life of a deletion record. Running, waiting and backing off are derived from lease and `next_run_at`."""
 
-    DELETING = (
-        "DELETING"  #: Work is left. A worker ends it as DONE or FAILED; restore ends it before it began.
-    )
-    FAILED = "FAILED"  #: No progress. The sweep (in rounds) or an administrator reopens it.
+    DELETING = "DELETING"  #: Work is left, whether somebody is at it or not.
+    FAILED = "FAILED"  #: No progress; `reason` and `failures` say why.
     DONE = "DONE"  #: The workspace row is gone. Final.
     RESTORED = "RESTORED"  #: Called off before anything was destroyed. Final.
+
+
+class DeletionMove(Enum):
+    """Made by `cleanup.ledger` alone."""
+
+    RESTORE = Move(
+        (DeletionState.DELETING,),
+        DeletionState.RESTORED,
+        by="an administrator",
+        only_if="no slice has begun (`started_at` is null)",
+    )
+    FAIL = Move(
+        (DeletionState.DELETING,),
+        DeletionState.FAILED,
+        by="the worker that holds the lease",
+        only_if="too many passes were without progress, or only permanent failures are left",
+    )
+    REOPEN = Move(
+        (DeletionState.FAILED,),
+        DeletionState.DELETING,
+        by="the sweep (re-attempt); an administrator (retry, skip, force)",
+        only_if="for the sweep: `next_reattempt_at` has come",
+    )
+    FINISH = Move(
+        (DeletionState.DELETING,),
+        DeletionState.DONE,
+        by="the worker that holds the lease",
+        only_if="every kind is empty or what is left is skipped, and the database agrees",
+    )
 
 
 class JobStatus(StrEnum):
@@ -32,12 +111,75 @@ class JobStatus(StrEnum):
     PENDING = "pending"  #: A runtime worker has it; its first process is about to start.
     ACTIVE = "active"  #: Its processes run.
     CANCELLING = "cancelling"  #: Asked to stop; the runtime confirms.
-    CANCELLED = "cancelled"  #: Stopped on request. Final.
+    CANCELLED = "cancelled"  #: Stopped on request. Only a rerun moves it on.
     PAUSING = "pausing"  #: Asked to pause; the runtime confirms.
     PAUSED = "paused"  #: Paused; resume or cancel moves it on.
     RESUMING = "resuming"  #: Asked to go on; the runtime confirms.
-    COMPLETED = "completed"  #: Ended well. Final.
-    ERROR = "error"  #: Ended badly. Final.
+    COMPLETED = "completed"  #: Ended well. Only a rerun moves it on.
+    ERROR = "error"  #: Ended badly. Only a rerun moves it on.
+
+
+_J = JobStatus
+_STEP_REPORTER = "whoever reports a step, of that step"
+
+
+class JobMove(Enum):
+    """Made by `services.jobs` alone."""
+
+    TAKE_UP = Move(
+        (_J.CREATED, _J.RESUMING),
+        _J.PENDING,
+        by="a runtime worker",
+        only_if="no host has it, and its workspace is ACTIVE",
+    )
+    START = Move((_J.PENDING,), _J.ACTIVE, by="its runner")
+    COMPLETE = Move(
+        (_J.PENDING, _J.ACTIVE),
+        _J.COMPLETED,
+        by="its runner",
+        only_if="no process of it is left, and none failed",
+    )
+    FAIL = Move(
+        (_J.CREATED, _J.PENDING, _J.ACTIVE, _J.CANCELLING, _J.PAUSING, _J.RESUMING),
+        _J.ERROR,
+        by="its runner; for one whose runner is lost, the sweep or whoever gives its host up",
+        only_if="a paused one is moved to resuming before",
+    )
+    # The published table has no way from pausing to cancelling; without one such a job could never be stopped.
+    CANCEL = Move(
+        (_J.CREATED, _J.PENDING, _J.ACTIVE, _J.PAUSING, _J.PAUSED, _J.RESUMING),
+        _J.CANCELLING,
+        by="whoever may cancel or delete it; the cascade",
+    )
+    CONFIRM_CANCEL = Move(
+        (_J.CANCELLING,),
+        _J.CANCELLED,
+        by="its runner; at once, if no host has it",
+        only_if="no process of it is left",
+    )
+    PAUSE = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSING, by="whoever may pause it")
+    CONFIRM_PAUSE = Move((_J.PAUSING,), _J.PAUSED, by="its runner; a runtime worker, if no host has it")
+    RESUME = Move((_J.PAUSED,), _J.RESUMING, by="whoever may resume it")
+    CONFIRM_RESUME = Move((_J.RESUMING,), _J.ACTIVE, by="its runner")
+    RERUN = Move(
+        (_J.CANCELLED, _J.COMPLETED, _J.ERROR),
+        _J.CREATED,
+        by="whoever may run it again, as a new attempt",
+        only_if="no process of it is left, and it is not about to be deleted",
+    )
+
+
+class StepMove(Enum):
+    """Published moves that the product makes of no job: whoever reports a step may skip stages."""
+
+    REPORT_ACTIVE = Move((_J.CREATED, _J.PAUSED), _J.ACTIVE, by=_STEP_REPORTER)
+    REPORT_PAUSED = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSED, by=_STEP_REPORTER)
+    REPORT_CANCELLED = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.CANCELLED, by=_STEP_REPORTER)
+
+
+JOB_MOVES = following(JobStatus, [move.value for move in (*JobMove, *StepMove) if move is not JobMove.RERUN])
+"""The published moves, those of one attempt: what reports of steps are held to."""
+JOB_TERMINAL = frozenset(status for status, moves in JOB_MOVES.items() if not moves)
 
 
 class DeploymentStatus(StrEnum):
@@ -48,51 +190,51 @@ class DeploymentStatus(StrEnum):
     PENDING = "PENDING"  #: The runtime has it; it does not serve yet.
     READY = "READY"  #: It serves.
     ERROR = "ERROR"  #: It could not be brought up.
-    DELETING = "DELETING"  #: Asked to stop; the runtime confirms with DELETED.
-    DELETED = "DELETED"  #: Stopped; nothing of it runs. Final.
-    LOST = "LOST"  #: Its runner is lost; its host takes it up again.
+    DELETING = "DELETING"  #: Asked to stop; the runtime confirms.
+    DELETED = "DELETED"  #: Stopped; nothing of it runs. Final; the sweep removes it after half a minute.
+    LOST = "LOST"  #: Its runner is lost; its host looks after it as soon as a worker runs there.
 
-
-WORKSPACE_MOVES: dict[WorkspaceState, frozenset[WorkspaceState]] = {
-    WorkspaceState.ACTIVE: frozenset({WorkspaceState.DELETING}),
-    WorkspaceState.DELETING: frozenset({WorkspaceState.ACTIVE, WorkspaceState.FAILED}),
-    WorkspaceState.FAILED: frozenset({WorkspaceState.DELETING}),
-}
-
-DELETION_MOVES: dict[DeletionState, frozenset[DeletionState]] = {
-    DeletionState.DELETING: frozenset({DeletionState.FAILED, DeletionState.DONE, DeletionState.RESTORED}),
-    DeletionState.FAILED: frozenset({DeletionState.DELETING}),
-    DeletionState.DONE: frozenset(),
-    DeletionState.RESTORED: frozenset(),
-}
-
-_J = JobStatus
-JOB_MOVES: dict[JobStatus, frozenset[JobStatus]] = {
-    _J.CREATED: frozenset(
-        {_J.PENDING, _J.ACTIVE, _J.CANCELLING, _J.CANCELLED, _J.PAUSING, _J.PAUSED, _J.ERROR}
-    ),
-    _J.PENDING: frozenset(
-        {_J.ACTIVE, _J.CANCELLING, _J.CANCELLED, _J.ERROR, _J.PAUSING, _J.PAUSED, _J.COMPLETED}
-    ),
-    _J.ACTIVE: frozenset({_J.COMPLETED, _J.ERROR, _J.CANCELLING, _J.CANCELLED, _J.PAUSING, _J.PAUSED}),
-    _J.PAUSED: frozenset({_J.RESUMING, _J.ACTIVE, _J.CANCELLING}),
-    _J.CANCELLING: frozenset({_J.CANCELLED, _J.ERROR}),
-    # The published table has no way from pausing to cancelling; without one such a job could never be stopped.
-    _J.PAUSING: frozenset({_J.PAUSED, _J.ERROR, _J.CANCELLING}),
-    _J.RESUMING: frozenset({_J.PENDING, _J.ACTIVE, _J.ERROR, _J.CANCELLING}),
-    _J.CANCELLED: frozenset(),
-    _J.COMPLETED: frozenset(),
-    _J.ERROR: frozenset(),
-}
-JOB_TERMINAL = frozenset(status for status, moves in JOB_MOVES.items() if not moves)
 
 _D = DeploymentStatus
-_LIVE_DEPLOYMENTS = frozenset({_D.UNKNOWN, _D.CREATED, _D.PENDING, _D.READY, _D.ERROR, _D.LOST})
-DEPLOYMENT_MOVES: dict[DeploymentStatus, frozenset[DeploymentStatus]] = {
-    **{status: (_LIVE_DEPLOYMENTS | {_D.DELETING}) - {status} for status in _LIVE_DEPLOYMENTS},
-    _D.DELETING: frozenset({_D.DELETED}),
-    _D.DELETED: frozenset(),
-}
+_REPORTER = "whoever reports it, while no host has it"
+
+
+class DeploymentMove(Enum):
+    """Made by `services.deployments.move` alone."""
+
+    REPORT_UNKNOWN = Move((_D.CREATED, _D.PENDING, _D.READY, _D.ERROR, _D.LOST), _D.UNKNOWN, by=_REPORTER)
+    REPORT_CREATED = Move((_D.UNKNOWN, _D.PENDING, _D.READY, _D.ERROR, _D.LOST), _D.CREATED, by=_REPORTER)
+    WAIT = Move(
+        (_D.UNKNOWN, _D.CREATED, _D.READY, _D.ERROR, _D.LOST),
+        _D.PENDING,
+        by=f"its runner; whoever gives its host up; {_REPORTER}",
+    )
+    SERVE = Move(
+        (_D.UNKNOWN, _D.CREATED, _D.PENDING, _D.ERROR, _D.LOST), _D.READY, by=f"its runner; {_REPORTER}"
+    )
+    FAIL = Move(
+        (_D.UNKNOWN, _D.CREATED, _D.PENDING, _D.READY, _D.LOST), _D.ERROR, by=f"its runner; {_REPORTER}"
+    )
+    LOSE = Move(
+        (_D.UNKNOWN, _D.CREATED, _D.PENDING, _D.READY, _D.ERROR),
+        _D.LOST,
+        by=f"the sweep, when its runner's lease is over; {_REPORTER}",
+    )
+    DELETE = Move(
+        (_D.UNKNOWN, _D.CREATED, _D.PENDING, _D.READY, _D.ERROR, _D.LOST),
+        _D.DELETING,
+        by=f"whoever may delete it; its successor; the cascade; {_REPORTER}",
+    )
+    CONFIRM_DELETE = Move(
+        (_D.DELETING,),
+        _D.DELETED,
+        by=f"its runner; at once, if no host has it; whoever gives its host up; {_REPORTER}",
+        only_if="nothing of it is left",
+    )
+
+
+DEPLOYMENT_MOVES = following(DeploymentStatus, [move.value for move in DeploymentMove])
+"""What `services.deployments.move` is held to."""
 
 
 class FailureClass(StrEnum):

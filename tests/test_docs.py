@@ -10,7 +10,16 @@ import pytest
 from app import lifecycle
 from app.cleanup.kinds import ORDER
 from app.dispatch import TaskName, cleanup_task
-from app.lifecycle import DEPLOYMENT_MOVES, JOB_MOVES, DeletionState, FailureClass, WorkspaceState
+from app.lifecycle import (
+    DEPLOYMENT_MOVES,
+    JOB_MOVES,
+    DeletionMove,
+    DeletionState,
+    FailureClass,
+    WorkspaceMove,
+    WorkspaceState,
+    following,
+)
 
 ROOT = Path(__file__).parent.parent
 CLEANUP = (ROOT / "docs" / "cleanup.md").read_text()
@@ -30,7 +39,13 @@ def test_every_state_has_a_meaning_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "moves", [JOB_MOVES, DEPLOYMENT_MOVES, lifecycle.WORKSPACE_MOVES, lifecycle.DELETION_MOVES]
+    "moves",
+    [
+        JOB_MOVES,
+        DEPLOYMENT_MOVES,
+        following(WorkspaceState, [move.value for move in WorkspaceMove]),
+        following(DeletionState, [move.value for move in DeletionMove]),
+    ],
 )
 def test_moves_lead_from_every_state_to_known_states(moves) -> None:
     kind = type(next(iter(moves)))

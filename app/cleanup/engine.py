@@ -164,7 +164,9 @@ class _Slice:
                     ledger.next_pass(session, claim)
                     return None
                 if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
-                    delay = ledger.wait(session, claim, self._settings, now=self._now())
+                    delay = ledger.wait(
+                        session, claim, self._settings, now=self._now(), polls=deletion.polls + 1
+                    )
                     return Postponed(failures.worst(session, claim.id, kind.name), 0, delay)
         return self._yield(kind) if is_empty else self._without_progress(None)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, exists, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, exists, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app.cleanup.history import record
@@ -15,6 +15,9 @@ from app.models import CleanupControl, Deletion
 
 class LeaseLost(Exception):
     """Another worker holds the deletion now; whatever this one still does must not be written."""
+
+    def __init__(self, claim: "Claim") -> None:
+        super().__init__(f"deletion {claim.id}: fence {claim.fence} is outdated")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Claim:
     phase: str | None
     phase_started_at: datetime | None
     cursor: UUID | None
+    round: int
+    """The same for as long as the claim holds."""
     is_first: bool
     is_takeover: bool
     """The worker before us vanished without giving its lease back."""
@@ -63,6 +68,7 @@ def claim(
         phase=deletion.phase,
         phase_started_at=deletion.phase_started_at,
         cursor=deletion.cursor,
+        round=deletion.round,
         is_first=started_before is None,
         is_takeover=owner_before is not None,
     )
@@ -102,22 +108,22 @@ def _lease_one(
     ).one_or_none()
 
 
+def is_held(claim: Claim) -> ColumnElement[bool]:
+    """The condition under which the claimed row may still be written: the fence is not outdated."""
+    return and_(Deletion.id == claim.id, Deletion.fence == claim.fence, Deletion.lease_owner == claim.owner)
+
+
 def write(session: Session, claim: Claim, **values: Any) -> Deletion:
-    """Change the claimed row: the one guard of all worker writes. Raises LeaseLost if the fence is outdated."""
+    """Change the claimed row but for its state. Raises LeaseLost if the fence is outdated."""
     row = session.scalars(
         update(Deletion)
-        .where(
-            Deletion.id == claim.id,
-            Deletion.fence == claim.fence,
-            Deletion.lease_owner == claim.owner,
-            Deletion.state == DeletionState.DELETING,
-        )
+        .where(is_held(claim), Deletion.state == DeletionState.DELETING)
         .values(**values)
         .returning(Deletion),
         execution_options={"populate_existing": True},
     ).one_or_none()
     if row is None:
-        raise LeaseLost(f"deletion {claim.id}: fence {claim.fence} is outdated")
+        raise LeaseLost(claim)
     return row
 
 

@@ -1,7 +1,7 @@
 """The life of a deletion: with `lease`, the only writer of its row.
 
 Each function is one transition: a guarded UPDATE whose row count is looked at, and its event, in the caller's
-transaction. What workers write goes through `lease.write`, and so through the fence.
+transaction. A change of state takes its guard from `lifecycle`. What workers write names their fence.
 """
 
 import random
@@ -10,17 +10,18 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, update
+from sqlalchemy import ColumnElement, func, update
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from app.cleanup.history import record
-from app.cleanup.lease import RELEASED, Claim, write
+from app.cleanup.lease import RELEASED, Claim, LeaseLost, is_held, write
 from app.config import Settings
 from app.errors import WrongState
-from app.lifecycle import DeletionState, WorkspaceState
+from app.lifecycle import DeletionMove, WorkspaceMove
 from app.logs import get_logger
 from app.models import Deletion, Workspace
+from app.services.workspaces import move_workspace
 
 log = get_logger(__name__)
 
@@ -49,13 +50,15 @@ def open_deletion(
 
 
 def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, now: datetime, name: str) -> None:
-    """DELETING→RESTORED. Raises WrongState once destruction has begun."""
+    """The record's side of a restore. Raises WrongState once destruction has begun."""
     _move(
         session,
-        deletion_id,
-        and_(Deletion.state == DeletionState.DELETING, Deletion.started_at.is_(None)),
-        refusal="Destruction has begun or the deletion has ended: it cannot be restored any more.",
-        state=DeletionState.RESTORED,
+        DeletionMove.RESTORE,
+        Deletion.id == deletion_id,
+        Deletion.started_at.is_(None),
+        refusal=WrongState(
+            "Destruction has begun or the deletion has ended: it cannot be restored any more."
+        ),
         finished_at=now,
     )
     record(session, deletion_id, "restored", actor=actor, at=now, workspace=name)
@@ -64,16 +67,17 @@ def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, now: d
 def reopen(
     session: Session, deletion_id: UUID, *, event: str, actor: str, now: datetime, **detail: Any
 ) -> None:
-    """FAILED→DELETING, due now, with a fresh budget of attempts.
+    """Set the workers on it again: due now, with a fresh budget of attempts.
 
     A scheduled re-attempt uses up a round; a person's retry starts the rounds anew. Raises WrongState unless FAILED.
     """
     deletion = _move(
         session,
-        deletion_id,
-        Deletion.state == DeletionState.FAILED,
-        refusal="The deletion is not FAILED: only a failed one can be retried, skipped or forced.",
-        state=DeletionState.DELETING,
+        DeletionMove.REOPEN,
+        Deletion.id == deletion_id,
+        refusal=WrongState(
+            "The deletion is not FAILED: only a failed one can be retried, skipped or forced."
+        ),
         round=Deletion.round + 1 if actor == SWEEP else 0,
         attempts=0,
         polls=0,
@@ -85,26 +89,31 @@ def reopen(
         reason=None,
         last_enqueued_at=None,
     )
-    _follow(session, deletion.workspace_id, WorkspaceState.DELETING)
+    _follow(session, WorkspaceMove.REOPEN, deletion.workspace_id)
     record(session, deletion_id, event, actor=actor, at=now, round=deletion.round, **detail)
 
 
-def _move(session: Session, deletion_id: UUID, guard: Any, *, refusal: str, **values: Any) -> Deletion:
+def _move(
+    session: Session, move: DeletionMove, *which: ColumnElement[bool], refusal: Exception, **values: Any
+) -> Deletion:
+    """Change the state of the deletion that `which` describes: the only writer of it. Raises `refusal`."""
     moved = session.scalars(
-        update(Deletion).where(Deletion.id == deletion_id, guard).values(**values).returning(Deletion),
+        update(Deletion)
+        .where(Deletion.state.in_(move.value.before), *which)
+        .values(state=move.value.after, **values)
+        .returning(Deletion),
         execution_options={"populate_existing": True},
     ).one_or_none()
     if moved is None:
-        raise WrongState(refusal)
+        raise refusal
     return moved
 
 
-def _follow(session: Session, workspace_id: UUID, state: WorkspaceState) -> None:
-    session.execute(
-        update(Workspace)
-        .where(Workspace.id == workspace_id, Workspace.state != WorkspaceState.ACTIVE)
-        .values(state=state)
-    )
+def _follow(session: Session, move: WorkspaceMove, workspace_id: UUID) -> None:
+    if move_workspace(session, move, Workspace.id == workspace_id) is None:
+        raise RuntimeError(
+            f"workspace {workspace_id} is not in the state of its deletion: it cannot {move.name}"
+        )
 
 
 # --- the worker's side --------------------------------------------------------------------------------------
@@ -169,14 +178,23 @@ def next_pass(session: Session, claim: Claim) -> None:
     write(session, claim, cursor=None, has_progressed=False, attempts=0, polls=0)
 
 
-def wait(session: Session, claim: Claim, settings: Settings, *, now: datetime) -> float:
-    """Everything left is stopping: give the lease back, at no cost. Seconds until the next look."""
-    deletion = write(session, claim, cursor=None, has_progressed=False, polls=Deletion.polls + 1, **RELEASED)
+def wait(session: Session, claim: Claim, settings: Settings, *, now: datetime, polls: int) -> float:
+    """Everything left is stopping: give the lease back, at no cost. Seconds until the next look.
+
+    `polls` counts such looks in a row, this one included.
+    """
     delay = min(
-        settings.waiting_poll_max_seconds,
-        settings.waiting_poll_min_seconds * 2.0 ** min(deletion.polls - 1, 30),
+        settings.waiting_poll_max_seconds, settings.waiting_poll_min_seconds * 2.0 ** min(polls - 1, 30)
     )
-    deletion.next_run_at = now + timedelta(seconds=delay)
+    write(
+        session,
+        claim,
+        cursor=None,
+        has_progressed=False,
+        polls=polls,
+        next_run_at=now + timedelta(seconds=delay),
+        **RELEASED,
+    )
     return delay
 
 
@@ -228,19 +246,22 @@ def fail(
     reason: str,
     is_permanent: bool,
     attempts: int,
-) -> datetime | None:
-    """DELETING→FAILED. When the schedule will try again, or None if a person must.
-
-    What is permanent is not re-attempted by the schedule: it would fail in the same way for a week.
-    """
-    deletion = write(session, claim, **RELEASED)
-    delay = None if is_permanent else settings.reattempt_delay(deletion.round)
-    deletion.state = DeletionState.FAILED
-    deletion.reason = reason
-    deletion.attempts = attempts
-    deletion.cursor = None
-    deletion.next_reattempt_at = now + delay if delay else None
-    _follow(session, claim.workspace_id, WorkspaceState.FAILED)
+) -> None:
+    """Give up until a person reopens it, or the schedule: but not what would fail in the same way for a week."""
+    delay = None if is_permanent else settings.reattempt_delay(claim.round)
+    next_reattempt_at = now + delay if delay else None
+    _move(
+        session,
+        DeletionMove.FAIL,
+        is_held(claim),
+        refusal=LeaseLost(claim),
+        reason=reason,
+        attempts=attempts,
+        cursor=None,
+        next_reattempt_at=next_reattempt_at,
+        **RELEASED,
+    )
+    _follow(session, WorkspaceMove.FAIL, claim.workspace_id)
     record(
         session,
         claim.id,
@@ -248,24 +269,28 @@ def fail(
         actor=claim.owner,
         at=now,
         reason=reason,
-        next_reattempt_at=deletion.next_reattempt_at.isoformat() if deletion.next_reattempt_at else None,
+        next_reattempt_at=next_reattempt_at.isoformat() if next_reattempt_at else None,
     )
     log.error(
         "workspace.cleanup_failed", deletion_id=str(claim.id), workspace=claim.workspace_name, reason=reason
     )
-    return deletion.next_reattempt_at
 
 
 def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
-    """DELETING→DONE, in the transaction that removes the workspace row. The totals per kind.
+    """Close the record in the transaction that removes the workspace row. The totals per kind.
 
     The caller's commit fails with a foreign key violation if anything is left after all.
     """
-    deletion = write(session, claim, **RELEASED)
-    deletion.state = DeletionState.DONE
-    deletion.phase = None
-    deletion.finished_at = now
-    session.execute(delete(Workspace).where(Workspace.id == claim.workspace_id))
+    deletion = _move(
+        session,
+        DeletionMove.FINISH,
+        is_held(claim),
+        refusal=LeaseLost(claim),
+        phase=None,
+        finished_at=now,
+        **RELEASED,
+    )
+    _follow(session, WorkspaceMove.REMOVE, claim.workspace_id)
     record(session, claim.id, "finished", actor=claim.owner, at=now, deleted=deletion.deleted_counts)
     return deletion.deleted_counts
 

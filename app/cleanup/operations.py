@@ -12,10 +12,10 @@ from app.cleanup.requests import notify_workers, workspace_of
 from app.context import Context
 from app.db import unique_or
 from app.errors import NameTaken, NotFound
-from app.lifecycle import WorkspaceState
+from app.lifecycle import WorkspaceMove
 from app.models import Deletion, RoleBinding, Workspace
 from app.models.audit import AuditEvent
-from app.services.workspaces import changeable_workspace
+from app.services.workspaces import changeable_workspace, move_workspace
 
 
 def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | None = None) -> Workspace:
@@ -31,13 +31,18 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
         .where(RoleBinding.revoked_by_deletion == deletion.id)
         .values(revoked_at=None, revoked_by_deletion=None)
     )
-    workspace = session.get_one(Workspace, deletion.workspace_id)
     taken = NameTaken(f"Workspace '{wanted}' already exists; give another name to restore under.")
     with unique_or(session, taken):
-        workspace.name = wanted
-        workspace.state = WorkspaceState.ACTIVE
-        workspace.updated_at = now
-        workspace.updated_by = actor.id
+        workspace = move_workspace(
+            session,
+            WorkspaceMove.RESTORE,
+            Workspace.id == deletion.workspace_id,
+            name=wanted,
+            updated_at=now,
+            updated_by=actor.id,
+        )
+    if workspace is None:
+        raise RuntimeError(f"workspace {deletion.workspace_id} is not in the state of its deletion")
     audit.record(
         session,
         actor,

@@ -14,10 +14,10 @@ from app.config import Settings
 from app.context import Context
 from app.dispatch import cleanup_message, notify_after_commit
 from app.errors import Protected
-from app.lifecycle import DeletionState, WorkspaceState
+from app.lifecycle import DeletionState, WorkspaceMove, WorkspaceState
 from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
 from app.models.audit import AuditEvent
-from app.services.workspaces import readable_workspace
+from app.services.workspaces import move_workspace, readable_workspace
 
 
 def request_deletion(session: Session, context: Context, actor: Actor, name: str) -> Deletion:
@@ -32,22 +32,20 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
         raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
     now = clock.now()
     _wait_for_creators(session, context.settings)
-    workspace_id = session.scalar(
-        update(Workspace)
-        .where(
-            Workspace.name == name,
-            Workspace.state == WorkspaceState.ACTIVE,
-            Workspace.is_protected.is_(False),
-            permitted(actor),
-        )
-        .values(state=WorkspaceState.DELETING, updated_at=now, updated_by=actor.id)
-        .returning(Workspace.id)
+    workspace = move_workspace(
+        session,
+        WorkspaceMove.DELETE,
+        Workspace.name == name,
+        Workspace.is_protected.is_(False),
+        permitted(actor),
+        updated_at=now,
+        updated_by=actor.id,
     )
-    if workspace_id is None:
+    if workspace is None:
         return _already_requested(session, actor, name)
     deletion = ledger.open_deletion(
         session,
-        workspace_id=workspace_id,
+        workspace_id=workspace.id,
         name=name,
         actor=actor.id,
         now=now,

@@ -6,7 +6,7 @@ import string
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -14,29 +14,12 @@ from app import clock
 from app.access.authorize import Actor
 from app.db import insert_unique
 from app.errors import NameTaken, NotFound, WrongState
-from app.lifecycle import JOB_MOVES, JOB_TERMINAL, JobStatus
+from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.models import Job, Workspace
 from app.services import job_steps
 from app.services.filesets import create_fileset
 from app.services.projects import require_project
 from app.services.workspaces import writable_workspace
-
-Moves = dict[JobStatus, JobStatus]
-
-CANCEL: Moves = {
-    JobStatus.CREATED: JobStatus.CANCELLING,
-    JobStatus.PENDING: JobStatus.CANCELLING,
-    JobStatus.ACTIVE: JobStatus.CANCELLING,
-    JobStatus.PAUSING: JobStatus.CANCELLING,
-    JobStatus.PAUSED: JobStatus.CANCELLING,
-    JobStatus.RESUMING: JobStatus.CANCELLING,
-}
-PAUSE: Moves = {
-    JobStatus.CREATED: JobStatus.PAUSING,
-    JobStatus.PENDING: JobStatus.PAUSING,
-    JobStatus.ACTIVE: JobStatus.PAUSING,
-}
-RESUME: Moves = {JobStatus.PAUSED: JobStatus.RESUMING}
 
 
 def create_job(
@@ -76,18 +59,18 @@ def create_job(
     return job
 
 
-def request_move(session: Session, actor: Actor, workspace: str, name: str, moves: Moves) -> Job:
-    """Cancel, pause or resume a job; one that `moves` does not name stays as it is. Raises NotFound."""
+def request_move(session: Session, actor: Actor, workspace: str, name: str, asked: JobMove) -> Job:
+    """Cancel, pause or resume a job; one that `asked` does not lead from stays as it is. Raises NotFound."""
     job = find_job(session, writable_workspace(session, actor, workspace), name, lock=True)
-    if job.status in moves:
-        _ask(session, job, moves[job.status])
+    if job.status in asked.value.before:
+        _ask(session, job, asked)
         job.updated_by = actor.id
     return job
 
 
 def request_deletion(session: Session, actor: Actor, workspace: str, name: str) -> Job:
     """Cancel a job and remember that it is to be removed once it has ended. Raises NotFound."""
-    job = request_move(session, actor, workspace, name, CANCEL)
+    job = request_move(session, actor, workspace, name, JobMove.CANCEL)
     job.delete_requested_at = job.delete_requested_at or clock.now()
     return job
 
@@ -98,8 +81,8 @@ def request_stop(session: Session, job_id: UUID) -> Job | None:
     Idempotent. Does not commit, and does not ring.
     """
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
-    if job is not None and job.status in CANCEL:
-        _ask(session, job, CANCEL[job.status])
+    if job is not None and job.status in JobMove.CANCEL.value.before:
+        _ask(session, job, JobMove.CANCEL)
     return job
 
 
@@ -109,14 +92,23 @@ def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
     Raises NotFound, and WrongState while it has not ended, or is about to be deleted.
     """
     job = find_job(session, writable_workspace(session, actor, workspace), name, lock=True)
-    if not has_ended(job) or job.delete_requested_at is not None:
-        raise WrongState(
-            f"Cannot rerun job '{name}' from '{job.status}': it must have ended, with none of its processes left, "
-            "and not be about to be deleted. Refresh the job status and try again."
-        )
-    job.attempt_id, job.status, job.steps = uuid7(), JobStatus.CREATED, []
-    job.status_details, job.error_details = {}, None
-    job.updated_at, job.updated_by = clock.now(), actor.id
+    refusal = WrongState(
+        f"Cannot rerun job '{name}' from '{job.status}': it must have ended, with none of its processes left, "
+        "and not be about to be deleted. Refresh the job status and try again."
+    )
+    _change(
+        session,
+        job,
+        JobMove.RERUN,
+        Job.host.is_(None),
+        Job.delete_requested_at.is_(None),
+        refusal=refusal,
+        attempt_id=uuid7(),
+        steps=[],
+        status_details={},
+        error_details=None,
+        updated_by=actor.id,
+    )
     return job
 
 
@@ -130,17 +122,17 @@ def fail(session: Session, job: Job, message: str, **facts: Any) -> None:
     details = {"message": message, **facts}
     if job.status is JobStatus.PAUSED:
         # The published moves lead from paused to error only by way of resuming.
-        move(session, job, JobStatus.RESUMING)
-    move(session, job, JobStatus.ERROR)
+        move(session, job, JobMove.RESUME)
+    move(session, job, JobMove.FAIL)
     job.error_details = details
     job_steps.settle_last_step(job, JobStatus.ERROR, error_details=details)
 
 
-def _ask(session: Session, job: Job, to: JobStatus) -> None:
-    move(session, job, to)
-    if to is JobStatus.CANCELLING and job.host is None:
+def _ask(session: Session, job: Job, asked: JobMove) -> None:
+    move(session, job, asked)
+    if asked is JobMove.CANCEL and job.host is None:
         # No process of it is anywhere, so nobody has to confirm, and nobody must be waited for.
-        move(session, job, JobStatus.CANCELLED)
+        move(session, job, JobMove.CONFIRM_CANCEL)
         job_steps.settle_last_step(job, JobStatus.CANCELLED)
 
 
@@ -156,23 +148,33 @@ def find_job(session: Session, home: Workspace, name: str, *, lock: bool = False
     return job
 
 
-def move(session: Session, job: Job, to: JobStatus) -> None:
-    """Change the status, as `JOB_MOVES` allows.
+def move(session: Session, job: Job, chosen: JobMove) -> None:
+    """Change the status.
 
-    Raises WrongState for any other move, and when the row has moved since it was read.
+    Raises WrongState if the move does not lead from it, and when the row has moved since it was read.
     """
     refusal = WrongState(
-        f"Cannot move job '{job.name}' from '{job.status}' to '{to}'. Refresh the job status and try again."
+        f"Cannot move job '{job.name}' from '{job.status}' to '{chosen.value.after}'. "
+        "Refresh the job status and try again."
     )
-    if to not in JOB_MOVES[job.status]:
-        raise refusal
-    moved = session.execute(
+    _change(session, job, chosen, Job.status == job.status, refusal=refusal)
+
+
+def _change(
+    session: Session,
+    job: Job,
+    chosen: JobMove,
+    *guards: ColumnElement[bool],
+    refusal: WrongState,
+    **values: Any,
+) -> None:
+    """The only writer of the status of a job."""
+    changed = (
         update(Job)
-        .where(Job.id == job.id, Job.status == job.status)
-        .values(status=to, updated_at=clock.now())
-        .returning(Job.id)
+        .where(Job.id == job.id, Job.status.in_(chosen.value.before), *guards)
+        .values(status=chosen.value.after, updated_at=clock.now(), **values)
     )
-    if moved.one_or_none() is None:
+    if session.execute(changed.returning(Job.id)).one_or_none() is None:
         raise refusal
 
 

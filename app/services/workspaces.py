@@ -1,8 +1,9 @@
 """Workspaces: making them, and the one gate through which everything below them is reached."""
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select, text
+from sqlalchemy import ColumnElement, Select, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -13,7 +14,7 @@ from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
 from app.db import insert_unique
 from app.errors import NameTaken
-from app.lifecycle import WorkspaceState
+from app.lifecycle import WorkspaceMove, WorkspaceState
 from app.models import BUILT_IN, CleanupControl, RoleBinding, Workspace
 from app.models.audit import AuditEvent
 from app.models.role_binding import binding_name
@@ -101,6 +102,25 @@ def update_workspace(session: Session, actor: Actor, name: str, *, description: 
         workspace.updated_by = actor.id
         record(session, actor, AuditEvent.WORKSPACE_UPDATED, workspace=(workspace.id, name))
     return workspace
+
+
+def move_workspace(
+    session: Session, move: WorkspaceMove, *which: ColumnElement[bool], **values: Any
+) -> Workspace | None:
+    """Change the state of the workspace that `which` describes, and `values` with it: the only writer of its state.
+
+    The row as it is now, or as it was if the move removes it; None if there is none in a state the move leads from.
+    """
+    guard = Workspace.state.in_(move.value.before), *which
+    after = move.value.after
+    change = (
+        update(Workspace).where(*guard).values(state=after, **values)
+        if after
+        else delete(Workspace).where(*guard)
+    )
+    return session.scalars(
+        change.returning(Workspace), execution_options={"populate_existing": True}
+    ).one_or_none()
 
 
 def installation(session: Session) -> UUID:

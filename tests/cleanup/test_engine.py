@@ -266,6 +266,9 @@ def test_progress_resets_the_budget_of_attempts(session, context, delete, drive,
     assert isinstance(drive(deletion_id)[-1], Failed)
     faulty.faults.clear()
     session.execute(update(Deletion).values(state=DeletionState.DELETING, attempts=7, reason=None))
+    session.execute(
+        update(Workspace).where(Workspace.id == workspace.id).values(state=WorkspaceState.DELETING)
+    )
     session.commit()
 
     last = drive(deletion_id)[-1]

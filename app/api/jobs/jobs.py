@@ -16,7 +16,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Description, Name, ShortText, Shown
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.lifecycle import JOB_TERMINAL, JobStatus
+from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
 from app.services import jobs
@@ -167,19 +167,19 @@ def cancel_job(call: RequestContext, workspace: str, name: str) -> JobShown:
     One of which nothing runs is `cancelled` at once; otherwise it is `cancelling` until the runtime has seen all
     of its processes end. A job that has ended stays as it is.
     """
-    return _move(call, workspace, name, jobs.CANCEL)
+    return _move(call, workspace, name, JobMove.CANCEL)
 
 
 @routes.add("POST", f"{ONE}/pause", permission=Permission.JOBS_WRITE, returns=JobShown, raises=(NotFound,))
 def pause_job(call: RequestContext, workspace: str, name: str) -> JobShown:
     """Pause a job that waits or runs; any other stays as it is."""
-    return _move(call, workspace, name, jobs.PAUSE)
+    return _move(call, workspace, name, JobMove.PAUSE)
 
 
 @routes.add("POST", f"{ONE}/resume", permission=Permission.JOBS_WRITE, returns=JobShown, raises=(NotFound,))
 def resume_job(call: RequestContext, workspace: str, name: str) -> JobShown:
     """Resume a paused job; any other stays as it is."""
-    return _move(call, workspace, name, jobs.RESUME)
+    return _move(call, workspace, name, JobMove.RESUME)
 
 
 @routes.add(
@@ -239,8 +239,8 @@ def list_execution_profiles(call: RequestContext) -> Profiles:
     return Profiles(profiles(call.context.settings))
 
 
-def _move(call: RequestContext, workspace: str, name: str, moves: jobs.Moves) -> JobShown:
-    job = jobs.request_move(call.session, call.actor, workspace, name, moves)
+def _move(call: RequestContext, workspace: str, name: str, asked: JobMove) -> JobShown:
+    job = jobs.request_move(call.session, call.actor, workspace, name, asked)
     if job.status not in JOB_TERMINAL:
         _notify(call, job)
     return _shown(job, workspace)

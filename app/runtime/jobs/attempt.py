@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.context import Context
-from app.lifecycle import JobStatus
+from app.lifecycle import JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job
 from app.profiles import ExecutionProfile
@@ -98,7 +98,7 @@ class Attempt:
             if job.status not in (JobStatus.PENDING, JobStatus.ACTIVE):
                 return False
             if job.status is JobStatus.PENDING:
-                move(session, job, JobStatus.ACTIVE)
+                move(session, job, JobMove.START)
             job_steps.begin_step(job, name)
             return True
 
@@ -197,12 +197,12 @@ class Attempt:
 
         def settle(session: Session, job: Job) -> bool:
             if job.status is JobStatus.CANCELLING:
-                move(session, job, JobStatus.CANCELLED)
+                move(session, job, JobMove.CONFIRM_CANCEL)
                 job_steps.settle_last_step(job, JobStatus.CANCELLED)
             elif isinstance(ending, Failed):
                 fail(session, job, ending.message, **ending.facts)
             elif job.status in (JobStatus.PENDING, JobStatus.ACTIVE):
-                move(session, job, JobStatus.COMPLETED)
+                move(session, job, JobMove.COMPLETE)
             else:
                 return False  # Paused after its last process had ended: it is completed once it is resumed.
             for name, value in RELEASED.items():
@@ -261,12 +261,12 @@ class Attempt:
         if status is JobStatus.PAUSING:
             if process:
                 process.pause()
-            self._confirm(status, JobStatus.PAUSED)
+            self._confirm(status, JobMove.CONFIRM_PAUSE)
             self._paused_at = self._paused_at or time.monotonic()
         elif status is JobStatus.RESUMING:
             if process:
                 process.resume()
-            self._confirm(status, JobStatus.ACTIVE)
+            self._confirm(status, JobMove.CONFIRM_RESUME)
             self._forget_pause()
 
     def _forget_pause(self) -> None:
@@ -277,10 +277,10 @@ class Attempt:
             self._step_started_at += self._resumed_at - self._paused_at
             self._paused_at = None
 
-    def _confirm(self, asked: JobStatus, done: JobStatus) -> None:
+    def _confirm(self, asked: JobStatus, done: JobMove) -> None:
         def confirm(session: Session, job: Job) -> None:
             if job.status is asked:  # and not cancelled meanwhile
                 move(session, job, done)
-                job_steps.settle_last_step(job, done)
+                job_steps.settle_last_step(job, job.status)
 
         self._row.write(confirm)

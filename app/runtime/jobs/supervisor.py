@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.context import Context
 from app.db import session_scope
-from app.lifecycle import JOB_TERMINAL, JobStatus
+from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
 from app.runtime.jobs.attempt import Attempt
@@ -26,7 +26,7 @@ from app.services.workspaces import lock_active_workspace
 log = get_logger(__name__)
 
 
-CONFIRMED = {JobStatus.CANCELLING: JobStatus.CANCELLED, JobStatus.PAUSING: JobStatus.PAUSED}
+CONFIRMED = {JobStatus.CANCELLING: JobMove.CONFIRM_CANCEL, JobStatus.PAUSING: JobMove.CONFIRM_PAUSE}
 """What may be asked of a job that no host has, and the answer: no process of it runs."""
 
 TAKEN_UP = frozenset({JobStatus.CREATED, JobStatus.PENDING, JobStatus.RESUMING})
@@ -124,7 +124,7 @@ def _take(context: Context, job_id: UUID, stopping: Event) -> _Claimed | str:
         if is_lost:
             fail_lost(session, job)
         elif job.status is not JobStatus.PENDING:
-            move(session, job, JobStatus.PENDING)
+            move(session, job, JobMove.TAKE_UP)
         return _Claimed(job, session.get_one(Workspace, job.workspace_id).name, fence, is_lost)
 
 
