@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 import app
 from app import clock
 from app.cleanup import ledger
-from app.cleanup.lease import Claim, LeaseLost
+from app.cleanup.lease import Claim
 from app.config import Settings
 from app.errors import WrongState
+from app.lease import LeaseLost
 from app.lifecycle import (
     JOB_MOVES,
     JOB_TERMINAL,

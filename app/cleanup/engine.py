@@ -12,12 +12,13 @@ from uuid import UUID
 from app import clock
 from app.cleanup import failures, lease, ledger, remaining
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify, explain
-from app.cleanup.lease import Claim, LeaseLost
+from app.cleanup.lease import Claim
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
 from app.cleanup.resource_pass import DeadlineReached, DependencyIsDown, Exhausted, ResourcePass
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import cleanup_message
+from app.lease import LeaseLost
 from app.lifecycle import FailureClass
 from app.logs import get_logger
 

@@ -1,4 +1,4 @@
-"""The lease of a deletion: who may work on it, and the fence that every write of theirs must pass."""
+"""The lease of a deletion: which worker may work on it. Its writes pass the fencing token of the claim."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,21 +8,16 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, and_, exists, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
+from app import lease
 from app.cleanup.history import record
+from app.lease import RELEASED, LeaseLost
 from app.lifecycle import DeletionState
 from app.models import CleanupControl, Deletion
 
 
-class LeaseLost(Exception):
-    """Another worker holds the deletion now; whatever this one still does must not be written."""
-
-    def __init__(self, claim: "Claim") -> None:
-        super().__init__(f"deletion {claim.id}: fence {claim.fence} is outdated")
-
-
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on one deletion, until `fence` is outdated."""
+    """The right to work on one deletion, until its fencing token is outdated."""
 
     id: UUID
     workspace_id: UUID
@@ -109,22 +104,23 @@ def _lease_one(
 
 
 def is_held(claim: Claim) -> ColumnElement[bool]:
-    """The condition under which the claimed row may still be written: the fence is not outdated."""
-    return and_(Deletion.id == claim.id, Deletion.fence == claim.fence, Deletion.lease_owner == claim.owner)
+    """The condition under which the claimed row may still be written: the fencing token is not outdated."""
+    return and_(lease.is_held(Deletion, claim.id, claim.fence), _is_owner(claim))
+
+
+def lost(claim: Claim) -> LeaseLost:
+    """The error of a write that is refused because the fencing token is outdated."""
+    return LeaseLost(Deletion, claim.id, claim.fence)
 
 
 def write(session: Session, claim: Claim, **values: Any) -> Deletion:
-    """Change the claimed row but for its state. Raises LeaseLost if the fence is outdated."""
-    row = session.scalars(
-        update(Deletion)
-        .where(is_held(claim), Deletion.state == DeletionState.DELETING)
-        .values(**values)
-        .returning(Deletion),
-        execution_options={"populate_existing": True},
-    ).one_or_none()
-    if row is None:
-        raise LeaseLost(claim)
-    return row
+    """Change the claimed row but for its state. Raises LeaseLost if the fencing token is outdated."""
+    is_deleting = Deletion.state == DeletionState.DELETING
+    return lease.write(session, Deletion, claim.id, claim.fence, _is_owner(claim), is_deleting, **values)
+
+
+def _is_owner(claim: Claim) -> ColumnElement[bool]:
+    return Deletion.lease_owner == claim.owner
 
 
 def renew(session: Session, claim: Claim, *, lease_until: datetime, cursor: UUID | None = None) -> Deletion:
@@ -135,7 +131,3 @@ def renew(session: Session, claim: Claim, *, lease_until: datetime, cursor: UUID
 def release(session: Session, claim: Claim, *, now: datetime, cursor: UUID | None) -> None:
     """Give the lease back with work left, due now: to the end of the queue."""
     write(session, claim, cursor=cursor, next_run_at=now, last_enqueued_at=now, **RELEASED)
-
-
-RELEASED: dict[str, None] = {"lease_owner": None, "lease_until": None}
-"""Column values that give the lease back."""

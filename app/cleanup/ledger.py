@@ -15,9 +15,10 @@ from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from app.cleanup.history import record
-from app.cleanup.lease import RELEASED, Claim, LeaseLost, is_held, write
+from app.cleanup.lease import Claim, is_held, lost, write
 from app.config import Settings
 from app.errors import WrongState
+from app.lease import RELEASED
 from app.lifecycle import DeletionMove, WorkspaceMove
 from app.logs import get_logger
 from app.models import Deletion, Workspace
@@ -254,7 +255,7 @@ def fail(
         session,
         DeletionMove.FAIL,
         is_held(claim),
-        refusal=LeaseLost(claim),
+        refusal=lost(claim),
         reason=reason,
         attempts=attempts,
         cursor=None,
@@ -285,7 +286,7 @@ def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
         session,
         DeletionMove.FINISH,
         is_held(claim),
-        refusal=LeaseLost(claim),
+        refusal=lost(claim),
         phase=None,
         finished_at=now,
         **RELEASED,

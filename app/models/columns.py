@@ -52,16 +52,22 @@ class Stamped:
     updated_by: Mapped[str] = mapped_column(Text, default="")
 
 
-class Supervised:
-    """By what one runtime worker holds the processes behind a row, as a cleaner holds a deletion."""
+class Leased:
+    """Lease columns: which worker holds the row, until when, and under which fencing token."""
 
-    host: Mapped[str | None] = mapped_column(Text)
-    """The runtime host on which processes may be alive; empty only when none is, as that host has seen."""
+    id: Mapped[Id]
     lease_owner: Mapped[str | None] = mapped_column(Text)
-    """Which supervisor on that host has the lease."""
+    """The holder; empty when nobody has the lease."""
     lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     fence: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
-    """Grows with each claim; every write of a supervisor names the fence it was given."""
+    """The fencing token: it grows with each claim, and every write of a holder names the one it was given."""
+
+
+class Supervised(Leased):
+    """Lease columns of a job or a deployment, whose processes are on one host."""
+
+    host: Mapped[str | None] = mapped_column(Text)
+    """The runtime host on which processes may be alive; empty only when that host has seen that none is."""
 
 
 def tables_of_workspaces(metadata: MetaData) -> list[Table]:

@@ -13,12 +13,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.lifecycle import DeletionState, FailureClass
-from app.models.columns import Id, Now, String, Time, state_column
+from app.models.columns import Id, Leased, Now, String, Time, state_column
 
 Counts = dict[str, int]
 
 
-class Deletion(Base):
+class Deletion(Leased, Base):
     """One request to delete one workspace. Written by `app.cleanup.ledger` alone."""
 
     __tablename__ = "deletions"
@@ -63,14 +63,10 @@ class Deletion(Base):
     """Scheduled re-attempts made so far."""
     next_run_at: Mapped[Now]
     last_enqueued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """When the sweep last rang for it."""
+    """When the sweep last enqueued a message for it."""
     next_reattempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)
 
-    lease_owner: Mapped[str | None] = mapped_column(Text)
-    lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    fence: Mapped[int] = mapped_column(BigInteger, default=0)
-    """Grows with each claim; every write of a worker names the fence it was given."""
     created_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
     """What the workspace held when DELETE was answered, per kind."""
     deleted_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)

@@ -9,13 +9,12 @@ import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from sqlalchemy import ColumnElement, and_, or_, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
 
+from app import lease
 from app.config import Settings
 from app.models import Deployment, Job
 
@@ -23,10 +22,6 @@ Row = Job | Deployment
 
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 """What a supervisor waits out, as long as its lease holds."""
-
-
-class LeaseLost(Exception):
-    """Another runner has the row by now; this one must stop what it started, and write nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def _birth(pid: int) -> str:
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{ticks}"
 
 
-def claim(row: Row, runner: Runner, *, now: datetime, lease: timedelta) -> int | None:
+def claim(row: Row, runner: Runner, *, now: datetime, lasting: timedelta) -> int | None:
     """Take the lease of a row that the caller has locked FOR UPDATE; the fence, or None if it is not to be had.
 
     It is free on the host where processes may be alive, and everywhere when none is; and when nobody holds it,
@@ -82,7 +77,7 @@ def claim(row: Row, runner: Runner, *, now: datetime, lease: timedelta) -> int |
     if row.host not in (None, runner.host) or is_supervised(row, runner, now=now):
         return None
     row.host, row.lease_owner = runner.host, runner.name
-    row.lease_until = now + lease
+    row.lease_until = now + lasting
     row.fence += 1
     return row.fence
 
@@ -93,28 +88,5 @@ def is_supervised(row: Row, runner: Runner, *, now: datetime) -> bool:
     return is_held and not runner.has_died(row.lease_owner or "")
 
 
-def write(session: Session, model: type[Row], row_id: Any, fence: int, **values: Any) -> None:
-    """Change a row under its fence, in the caller's transaction. Raises LeaseLost, and then nothing has changed."""
-    changed = session.execute(
-        update(model)
-        .where(model.id == row_id, model.fence == fence, model.lease_owner.is_not(None))
-        .values(**values)
-        .returning(model.id),
-        execution_options={"synchronize_session": False},
-    )
-    if changed.one_or_none() is None:
-        raise LeaseLost
-
-
-def renew(session: Session, model: type[Row], row_id: Any, fence: int, *, until: datetime) -> None:
-    """Keep the lease until then. Raises LeaseLost."""
-    write(session, model, row_id, fence, lease_until=until)
-
-
-RELEASED: dict[str, Any] = {"host": None, "lease_owner": None, "lease_until": None}
+RELEASED: dict[str, None] = {"host": None, **lease.RELEASED}
 """What a runner writes last, when it has seen that none of its processes is left."""
-
-
-def has_lapsed(model: type[Row], now: datetime) -> ColumnElement[bool]:
-    """Whether a row was supervised and is so no more, as a condition of a query."""
-    return and_(model.lease_owner.is_not(None), or_(model.lease_until.is_(None), model.lease_until <= now))

@@ -8,11 +8,12 @@ from typing import Generic, TypeVar, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import clock
+from app import clock, lease
 from app.context import Context
 from app.db import session_scope
+from app.lease import LeaseLost
 from app.models import Deployment, Job
-from app.runtime.lease import DATABASE_AWAY, LeaseLost, renew
+from app.runtime.lease import DATABASE_AWAY
 
 _AGAIN_S = 0.2  # Between two attempts to reach a database that is away.
 
@@ -60,7 +61,7 @@ class LeasedRow(Generic[R, S]):
         except DATABASE_AWAY:
             return self.status
         if status is None:
-            raise LeaseLost
+            raise LeaseLost(self._model, self._row_id, self._fence)
         self.status = status
         return status
 
@@ -78,12 +79,11 @@ class LeasedRow(Generic[R, S]):
                     if first:
                         first(session)
                     until = clock.now() + timedelta(seconds=self._lease_s)
-                    renew(session, self._model, self._row_id, self._fence, until=until)
-                    row = session.get_one(self._model, self._row_id, populate_existing=True)
+                    row = lease.write(session, self._model, self._row_id, self._fence, lease_until=until)
                     outcome = change(session, row)
             except DATABASE_AWAY as error:
                 if now > self._held_until:
-                    raise LeaseLost from error
+                    raise LeaseLost(self._model, self._row_id, self._fence) from error
                 time.sleep(_AGAIN_S)
                 continue
             self._held_until = now + self._lease_s

@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.context import Context
 from app.db import connect, sessions_of
+from app.lease import LeaseLost
 from app.lifecycle import JobStatus
 from app.models import Job
 from app.profiles import ExecutionProfile
 from app.runtime.jobs.attempt import STOPPED
 from app.runtime.jobs.log import LogWriter
-from app.runtime.lease import LeaseLost
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leftovers import leftovers
 from app.runtime.processes.workdir import WorkDirectory

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app import clock
+from app.lease import LeaseLost, write
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, Job
 from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
-from app.runtime.lease import LeaseLost, renew, write
 from tests.factories import make_deployment, make_job, make_workspace
 
 MODELS = [Job, Deployment]
@@ -41,7 +41,7 @@ def test_whoever_holds_the_lease_writes_and_renews(session: Session, model: type
     row = held(session, model)
 
     write(session, model, row.id, 7, updated_by="after")
-    renew(session, model, row.id, 7, until=LATER)
+    write(session, model, row.id, 7, lease_until=LATER)
 
     session.refresh(row)
     assert (row.updated_by, row.lease_until, row.fence) == ("after", LATER, 7)
@@ -61,7 +61,7 @@ def test_whoever_does_not_hold_it_changes_nothing(
     with pytest.raises(LeaseLost):
         write(session, model, row.id, fence, updated_by="after")
     with pytest.raises(LeaseLost):
-        renew(session, model, row.id, fence, until=LATER)
+        write(session, model, row.id, fence, lease_until=LATER)
 
     session.refresh(row)
     assert (row.updated_by, row.lease_until, row.fence) == ("before", NOW, 7)

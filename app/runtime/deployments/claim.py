@@ -62,8 +62,8 @@ def take(context: Context, deployment_id: UUID, stopping: Event) -> Claimed | st
                 return f"{version} stays {before}, its workspace is being deleted"
             if stopping.is_set():
                 return f"{version} stays {before}, this worker is being stopped"
-        lease = timedelta(seconds=context.settings.runtime_lease_seconds)
-        fence = claim(row, _runner(context.settings, row), now=clock.now(), lease=lease)
+        lasting = timedelta(seconds=context.settings.runtime_lease_seconds)
+        fence = claim(row, _runner(context.settings, row), now=clock.now(), lasting=lasting)
         if fence is None:
             return f"{version} {before}, supervised on host '{row.host}'"
         if row.host == KUBERNETES:

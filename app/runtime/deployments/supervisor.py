@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 
 from app.context import Context
 from app.dispatch import deployment_message, notify_after_commit
+from app.lease import LeaseLost, has_lapsed
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment
 from app.runtime.deployments.backends.registry import runtime_for
 from app.runtime.deployments.claim import Claimed, take
 from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, ObservedState, Runtime
-from app.runtime.lease import RELEASED, LeaseLost, has_lapsed
+from app.runtime.lease import RELEASED
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leftovers import kill_leaked_processes
 from app.services.deployment_configs import insists_on

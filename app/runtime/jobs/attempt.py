@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.context import Context
+from app.lease import LeaseLost
 from app.lifecycle import JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job
@@ -15,7 +16,7 @@ from app.profiles import ExecutionProfile
 from app.runtime.jobs import results
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader, LogWriter
-from app.runtime.lease import RELEASED, LeaseLost
+from app.runtime.lease import RELEASED
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leftovers import kill_leaked_processes
 from app.runtime.processes.process import Process

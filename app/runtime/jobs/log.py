@@ -13,9 +13,10 @@ from sqlalchemy import insert, select
 from app import clock
 from app.context import Context
 from app.db import session_scope
+from app.lease import LeaseLost
 from app.logs import get_logger
 from app.models import Job, JobLog
-from app.runtime.lease import DATABASE_AWAY, LeaseLost
+from app.runtime.lease import DATABASE_AWAY
 from app.services.job_steps import TASK
 
 log = get_logger(__name__)
@@ -67,7 +68,7 @@ class LogWriter:
                 Job.id == self._job_id, Job.fence == self._fence, Job.lease_owner.is_not(None)
             )
             if session.scalar(held.with_for_update(read=True)) is None:
-                raise LeaseLost
+                raise LeaseLost(Job, self._job_id, self._fence)
             session.execute(
                 insert(JobLog),
                 [{**ours, "step": step, "task": TASK, "at": at, "message": text} for at, text in lines],

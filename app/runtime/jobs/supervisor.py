@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.context import Context
 from app.db import session_scope
+from app.lease import LeaseLost, has_lapsed, write
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
 from app.runtime.jobs.attempt import Attempt
-from app.runtime.lease import RELEASED, LeaseLost, Runner, claim, has_lapsed, write
+from app.runtime.lease import RELEASED, Runner, claim
 from app.runtime.processes.leftovers import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
 from app.services import job_steps
@@ -117,8 +118,8 @@ def _take(context: Context, job_id: UUID, stopping: Event) -> _Claimed | str:
         is_lost = job.host is not None
         if not is_lost and (why := _why_not(context, session, job, stopping, is_active=is_active)):
             return why
-        lease = timedelta(seconds=context.settings.runtime_lease_seconds)
-        fence = claim(job, Runner.of_this_process(context.settings), now=clock.now(), lease=lease)
+        lasting = timedelta(seconds=context.settings.runtime_lease_seconds)
+        fence = claim(job, Runner.of_this_process(context.settings), now=clock.now(), lasting=lasting)
         if fence is None:
             return f"{job.status}, supervised on host '{job.host}'"
         if is_lost:
