@@ -1,6 +1,6 @@
 """Every state in the product, what it means, and every move: from where, to where, by whom, and only if what.
 
-The tables below are data: whoever changes a state takes its guard from them, and docs/cleanup.md is compared with
+The tables below are data: each change of a state takes its guard from them, and docs/cleanup.md is compared with
 them by a test. The text behind `#:` is the meaning that stands in the guide.
 """
 
@@ -47,7 +47,7 @@ class WorkspaceMove(Enum):
     DELETE = Move(
         (WorkspaceState.ACTIVE,),
         WorkspaceState.DELETING,
-        by="whoever may delete it",
+        by="a user who may delete it",
         only_if="it is neither built in nor protected",
     )
     RESTORE = Move(
@@ -120,7 +120,7 @@ class JobStatus(StrEnum):
 
 
 _J = JobStatus
-_STEP_REPORTER = "whoever reports a step, of that step"
+_STEP_REPORTER = "a client that reports a step, of that step"
 
 
 class JobMove(Enum):
@@ -142,14 +142,14 @@ class JobMove(Enum):
     FAIL = Move(
         (_J.CREATED, _J.PENDING, _J.ACTIVE, _J.CANCELLING, _J.PAUSING, _J.RESUMING),
         _J.ERROR,
-        by="its runner; for one whose runner is lost, the sweep or whoever gives its host up",
+        by="its runner; for one whose runner is lost, the sweep or an operator who purges its host",
         only_if="a paused one is moved to resuming before",
     )
     # The published table has no way from pausing to cancelling; without one such a job could never be stopped.
     CANCEL = Move(
         (_J.CREATED, _J.PENDING, _J.ACTIVE, _J.PAUSING, _J.PAUSED, _J.RESUMING),
         _J.CANCELLING,
-        by="whoever may cancel or delete it; the cascade",
+        by="a user who may cancel or delete it; the cascade",
     )
     CONFIRM_CANCEL = Move(
         (_J.CANCELLING,),
@@ -157,20 +157,20 @@ class JobMove(Enum):
         by="its runner; at once, if no host has it",
         only_if="no process of it is left",
     )
-    PAUSE = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSING, by="whoever may pause it")
+    PAUSE = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSING, by="a user who may pause it")
     CONFIRM_PAUSE = Move((_J.PAUSING,), _J.PAUSED, by="its runner; a runtime worker, if no host has it")
-    RESUME = Move((_J.PAUSED,), _J.RESUMING, by="whoever may resume it")
+    RESUME = Move((_J.PAUSED,), _J.RESUMING, by="a user who may resume it")
     CONFIRM_RESUME = Move((_J.RESUMING,), _J.ACTIVE, by="its runner")
     RERUN = Move(
         (_J.CANCELLED, _J.COMPLETED, _J.ERROR),
         _J.CREATED,
-        by="whoever may run it again, as a new attempt",
+        by="a user who may run it again, as a new attempt",
         only_if="no process of it is left, and it is not about to be deleted",
     )
 
 
 class StepMove(Enum):
-    """Published moves that the product makes of no job: whoever reports a step may skip stages."""
+    """Published moves that the product makes of no job: a client that reports a step may skip stages."""
 
     REPORT_ACTIVE = Move((_J.CREATED, _J.PAUSED), _J.ACTIVE, by=_STEP_REPORTER)
     REPORT_PAUSED = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSED, by=_STEP_REPORTER)
@@ -196,7 +196,7 @@ class DeploymentStatus(StrEnum):
 
 
 _D = DeploymentStatus
-_REPORTER = "whoever reports it, while no host has it"
+_REPORTER = "a client that reports it, while no host has it"
 
 
 class DeploymentMove(Enum):
@@ -207,7 +207,7 @@ class DeploymentMove(Enum):
     WAIT = Move(
         (_D.UNKNOWN, _D.CREATED, _D.READY, _D.ERROR, _D.LOST),
         _D.PENDING,
-        by=f"its runner; whoever gives its host up; {_REPORTER}",
+        by=f"its runner; an operator who purges its host; {_REPORTER}",
     )
     SERVE = Move(
         (_D.UNKNOWN, _D.CREATED, _D.PENDING, _D.ERROR, _D.LOST), _D.READY, by=f"its runner; {_REPORTER}"
@@ -223,12 +223,12 @@ class DeploymentMove(Enum):
     DELETE = Move(
         (_D.UNKNOWN, _D.CREATED, _D.PENDING, _D.READY, _D.ERROR, _D.LOST),
         _D.DELETING,
-        by=f"whoever may delete it; its successor; the cascade; {_REPORTER}",
+        by=f"a user who may delete it; its successor; the cascade; {_REPORTER}",
     )
     CONFIRM_DELETE = Move(
         (_D.DELETING,),
         _D.DELETED,
-        by=f"its runner; at once, if no host has it; whoever gives its host up; {_REPORTER}",
+        by=f"its runner; at once, if no host has it; an operator who purges its host; {_REPORTER}",
         only_if="nothing of it is left",
     )
 

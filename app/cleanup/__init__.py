@@ -1,5 +1,5 @@
 """The cascade that removes a workspace and everything in it.
 
-Doors call `plan` (request, restore, preview) and `report` (what is going on); workers call `engine.run_slice`
-and `tending`. Only `ledger` writes the deletion's own rows.
+The API and the command line call `requests`, `operations`, `preview` and `report`; workers call `engine.run_slice`, the
+maintenance round calls `sweep`. Only `ledger` and `lease` write the deletion's own row.
 """

@@ -1,4 +1,4 @@
-"""One slice of a deletion: claim, clean one kind for a while, give way.
+"""One slice of a deletion: claim it, clean one kind until the deadline, yield.
 
 What is left to do is read from the tables each time, never remembered: a slice that starts after any crash
 finds its place by itself.
@@ -57,7 +57,7 @@ def run_slice(
 
 
 class _Slice:
-    """The work on one claim. Every write to the database first passes the ledger's fence."""
+    """The work on one claim. Every write to the database passes the claim's fencing token."""
 
     def __init__(self, context: Context, claim: Claim, now: Callable[[], datetime]) -> None:
         self._context = context
@@ -108,11 +108,11 @@ class _Slice:
                     failures.forget_kind(session, claim.id, claim.phase)
                 claim = ledger.enter_phase(session, claim, name, now=self._now())
             elif claim.is_takeover and isinstance(kind, ResourceKind):
-                claim = replace(claim, cursor=self._visits(claim, kind).quarantine_suspect(session))
+                claim = replace(claim, cursor=self._pass(claim, kind).quarantine_suspect(session))
         self._claim = claim
         return kind
 
-    def _visits(self, claim: Claim, kind: ResourceKind) -> ResourcePass:
+    def _pass(self, claim: Claim, kind: ResourceKind) -> ResourcePass:
         return ResourcePass(self._context, claim, kind, deadline=self._deadline, now=self._now)
 
     # --- kinds that are only rows -----------------------------------------------------------------------
@@ -126,17 +126,19 @@ class _Slice:
                     if remaining.has_rows(session, kind, claim.workspace_id):
                         raise RuntimeError(f"none of the {kind.name} that are left could be removed")
                     break
-                ledger.count_gone(session, claim, kind.name, removed=removed, lease_until=self._lease_until())
+                ledger.count_deleted(
+                    session, claim, kind.name, removed=removed, lease_until=self._lease_until()
+                )
             self._removed += removed
         return self._yield(kind)
 
     # --- kinds with something outside the database ------------------------------------------------------
 
     def _clean_resources(self, kind: ResourceKind) -> Outcome:
-        visits, cursor = self._visits(self._claim, kind), self._claim.cursor
+        resource_pass, cursor = self._pass(self._claim, kind), self._claim.cursor
         while True:
-            ended = visits.run_from(cursor)
-            self._removed, self._part = visits.removed, visits.part
+            ended = resource_pass.run_from(cursor)
+            self._removed, self._part = resource_pass.removed, resource_pass.part
             match ended:
                 case DeadlineReached(cursor):
                     return self._yield(kind, cursor)
@@ -152,7 +154,7 @@ class _Slice:
     # --- how a slice ends -------------------------------------------------------------------------------
 
     def _end_pass(self, kind: ResourceKind) -> Outcome | None:
-        """Every resource left was tried. None means: something went, so go round again."""
+        """Close a pass in which every resource left was tried. None: the pass made progress, so another follows."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
             if not remaining.has_rows(session, kind, claim.workspace_id, claim.id):
@@ -172,7 +174,7 @@ class _Slice:
         return self._yield(kind) if is_empty else self._without_progress(None)
 
     def _without_progress(self, cursor: UUID | None, kind: str | None = None) -> Outcome:
-        """Count the pass against the budget unless something went in it, and back off or give up."""
+        """Count an attempt unless the pass made progress, and back off or make the deletion FAILED."""
         kind = kind or self._phase
         claim, settings, now = self._claim, self._settings, self._now()
         with session_scope(self._context.sessions) as session:
@@ -216,7 +218,7 @@ class _Slice:
         return self._without_progress(None, kind)
 
     def _yield(self, kind: Kind, cursor: UUID | None = None) -> Advanced:
-        """To the back of the queue: other tenants wait too."""
+        """Give the lease back and enqueue the next slice at the end of the queue: other tenants wait too."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
             left = remaining.count(session, kind, claim.workspace_id, claim.id)

@@ -16,7 +16,7 @@ WHOLE_KIND = "*"
 """`resource_id` of a failure that is not about one resource."""
 
 STORE = "store"
-"""What a failure of the last look into the store is filed under, when every kind is empty."""
+"""The kind of a failure of the final check of the store, when every kind is empty."""
 
 
 def upsert(
@@ -57,7 +57,7 @@ def upsert(
 
 
 def forget(session: Session, deletion_id: UUID, kind: str, resource_id: UUID | None) -> None:
-    """The resource is gone, and so is its failure."""
+    """Remove the failure of a resource that is deleted."""
     session.execute(
         delete(DeletionFailure).where(
             _open(deletion_id, kind), DeletionFailure.resource_id == _key(resource_id)
@@ -66,7 +66,7 @@ def forget(session: Session, deletion_id: UUID, kind: str, resource_id: UUID | N
 
 
 def forget_kind(session: Session, deletion_id: UUID, kind: str) -> None:
-    """Nothing of the kind is left: what has not been skipped is resolved."""
+    """Remove the failures of a kind of which nothing is left, but for skipped ones."""
     session.execute(delete(DeletionFailure).where(_open(deletion_id, kind)))
 
 
@@ -81,7 +81,7 @@ def open_by_class(session: Session, deletion_id: UUID, kind: str) -> Counter[Fai
 
 
 def worst(session: Session, deletion_id: UUID, kind: str) -> str:
-    """One line about the failure an operator should look at first, and how many more there are."""
+    """One line about the failure that an operator should see first, and how many more there are."""
     failure = session.scalars(
         select(DeletionFailure)
         .where(_open(deletion_id, kind))
@@ -112,8 +112,8 @@ def skip(
 ) -> list[tuple[str, str, str]]:
     """Mark failing resources as retained for good: `(kind, resource_id, name)` of each; all open ones by default.
 
-    A failure of a kind as a whole names no resource that could be retained, and is left; but one of the store
-    can be: then nobody looks what is still in it.
+    A failure of a kind as a whole names no resource that could be retained, and is left. One of the store can be
+    skipped: then the store is not checked again.
     """
     chosen = [
         DeletionFailure.deletion_id == deletion_id,
@@ -145,7 +145,7 @@ def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
 
 
 def is_store_given_up(session: Session, deletion_id: UUID) -> bool:
-    """Whether an administrator has decided that nobody need look what the store still holds."""
+    """Whether an administrator has decided that the store need not be checked."""
     given_up = exists().where(
         DeletionFailure.deletion_id == deletion_id,
         DeletionFailure.kind == STORE,

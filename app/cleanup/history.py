@@ -1,4 +1,4 @@
-"""The history of a deletion: append-only, and told to the log in the same words."""
+"""The history of a deletion: append-only, and written to the log in the same words."""
 
 from datetime import datetime
 from typing import Any
@@ -20,5 +20,5 @@ def record(
 ) -> None:
     """Append one line to a deletion's history, and to the log."""
     session.add(DeletionEvent(deletion_id=deletion_id, at=at, actor=actor, event=event, detail=detail))
-    say = log.warning if event in _WORRYING else log.info
-    say(f"deletion.{event}", deletion_id=str(deletion_id), actor=actor, **detail)
+    write = log.warning if event in _WORRYING else log.info
+    write(f"deletion.{event}", deletion_id=str(deletion_id), actor=actor, **detail)

@@ -1,7 +1,7 @@
 """The life of a deletion: with `lease`, the only writer of its row.
 
 Each function is one transition: a guarded UPDATE whose row count is looked at, and its event, in the caller's
-transaction. A change of state takes its guard from `lifecycle`. What workers write names their fence.
+transaction. A change of state takes its guard from `lifecycle`. Each write of a worker names its fencing token.
 """
 
 import random
@@ -139,14 +139,16 @@ def enter_phase(session: Session, claim: Claim, phase: str | None, *, now: datet
         has_progressed=False,
     )
     if claim.phase:
-        went = deletion.deleted_counts.get(claim.phase, 0)
-        record(session, claim.id, "phase_finished", actor=claim.owner, at=now, kind=claim.phase, deleted=went)
+        deleted = deletion.deleted_counts.get(claim.phase, 0)
+        record(
+            session, claim.id, "phase_finished", actor=claim.owner, at=now, kind=claim.phase, deleted=deleted
+        )
     if phase:
         record(session, claim.id, "phase_started", actor=claim.owner, at=now, kind=phase)
     return replace(claim, phase=phase, phase_started_at=now, cursor=None)
 
 
-def count_gone(
+def count_deleted(
     session: Session,
     claim: Claim,
     kind: str,
@@ -155,7 +157,7 @@ def count_gone(
     lease_until: datetime,
     cursor: UUID | None = None,
 ) -> None:
-    """Rows of a kind went: count them as progress, and renew the lease."""
+    """Count rows of a kind as deleted, which is progress, and renew the lease."""
     so_far = func.coalesce(Deletion.deleted_counts[kind].as_integer(), 0)
     write(
         session,
@@ -170,19 +172,19 @@ def count_gone(
 
 
 def note_part(session: Session, claim: Claim, *, cursor: UUID, lease_until: datetime) -> None:
-    """A part of one resource went: progress, although no row did. Renews the lease."""
+    """Note that a part of one resource was deleted: progress, although no row is gone. Renews the lease."""
     write(session, claim, has_progressed=True, cursor=cursor, lease_until=lease_until)
 
 
 def next_pass(session: Session, claim: Claim) -> None:
-    """Something went in this pass: start over with a fresh budget."""
+    """Begin another pass after one that made progress, with a fresh budget of attempts."""
     write(session, claim, cursor=None, has_progressed=False, attempts=0, polls=0)
 
 
 def wait(session: Session, claim: Claim, settings: Settings, *, now: datetime, polls: int) -> float:
-    """Everything left is stopping: give the lease back, at no cost. Seconds until the next look.
+    """Give the lease back while everything left is stopping; costs no attempt. Seconds until the next poll.
 
-    `polls` counts such looks in a row, this one included.
+    `polls` counts such polls in a row, this one included.
     """
     delay = min(
         settings.waiting_poll_max_seconds, settings.waiting_poll_min_seconds * 2.0 ** min(polls - 1, 30)
@@ -297,5 +299,5 @@ def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
 
 
 def note_enqueued(session: Session, deletion_id: UUID, *, now: datetime) -> None:
-    """The sweep rang for it; it need not ring again for a while."""
+    """Note that the sweep has enqueued a message, so that it enqueues no other for the requeue interval."""
     session.execute(update(Deletion).where(Deletion.id == deletion_id).values(last_enqueued_at=now))

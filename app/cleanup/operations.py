@@ -55,7 +55,7 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
 
 
 def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) -> None:
-    """Set the workers on a FAILED deletion again, because somebody says so. Raises as `reopen`."""
+    """Reopen a FAILED deletion on behalf of a person. Raises as `reopen`."""
     reopen(session, context, actor, deletion, event="retried")
     audit.record(
         session,
@@ -67,7 +67,7 @@ def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) 
 
 
 def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str) -> None:
-    """Set the workers on a FAILED deletion again. Raises WrongState unless it is FAILED."""
+    """Make a FAILED deletion due again, and notify the workers. Raises WrongState unless it is FAILED."""
     ledger.reopen(session, deletion.id, event=event, actor=actor.id, now=clock.now())
     notify_workers(session, context, deletion)
 

@@ -12,7 +12,7 @@ class Idle:
 
 @dataclass(frozen=True)
 class Advanced:
-    """The slice ended with work left, and has rung for the next."""
+    """The slice ended with work left, and has enqueued the next one."""
 
     summary: str
 

@@ -16,7 +16,7 @@ from app.models import CleanupControl, Deletion, DeletionFailure
 
 
 def first_kind(session: Session, workspace_id: UUID, deletion_id: UUID | None = None) -> Kind | None:
-    """The first kind in order of which the workspace holds anything that is not to be retained."""
+    """The first kind in ORDER with rows left in the workspace, apart from retained ones."""
     for kind in ORDER:
         if has_rows(session, kind, workspace_id, deletion_id):
             return kind
@@ -51,7 +51,7 @@ def page(
 
 
 def remove_row(session: Session, kind: Kind, resource_id: UUID) -> int:
-    """Delete the row of a resource that is gone; 0 if somebody was quicker."""
+    """Delete the row of a resource that is gone; 0 if another worker was quicker."""
     model = kind.model
     removed = session.execute(delete(model).where(model.id == resource_id).returning(model.id))
     return len(removed.all())

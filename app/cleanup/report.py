@@ -116,8 +116,8 @@ def _describe(
 
 
 def _eta(deletion: Deletion, left: dict[str, int], now: datetime) -> int | None:
-    """Seconds until the end at the average speed so far, or None before anything went."""
-    gone = sum(deletion.deleted_counts.values())
-    if deletion.started_at is None or not gone:
+    """Seconds until the end at the average speed so far, or None before anything was deleted."""
+    deleted = sum(deletion.deleted_counts.values())
+    if deletion.started_at is None or not deleted:
         return None
-    return round((now - deletion.started_at).total_seconds() / gone * sum(left.values()))
+    return round((now - deletion.started_at).total_seconds() / deleted * sum(left.values()))

@@ -1,4 +1,4 @@
-"""Asking for a workspace's end: request it, foresee it, forbid it, call it off."""
+"""Requesting a deletion: access is revoked in the transaction of the request, workers are notified after it."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -24,7 +24,7 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
     """Revoke all access to a workspace and hand it to the workers, in the caller's transaction.
 
     From the commit on nobody can see it or create anything in it, and its name is free. Asking again while it is
-    being deleted gives the same deletion. Rings once committed; a lost ring is made good by the sweep.
+    being deleted gives the same deletion. Workers are notified after the commit; the sweep makes a lost message good.
     Raises Protected for built-in and protected workspaces, and as `readable_workspace` if there is none of that name.
     """
     if name in BUILT_IN:
@@ -115,7 +115,7 @@ def _already_requested(session: Session, actor: Actor, name: str) -> Deletion:
 def may_follow(actor: Actor) -> ColumnElement[bool]:
     """Whether the actor may see the `Deletion` of the surrounding query: it asked for it, or may see all of them.
 
-    Nobody is a member of the workspace any more, so whoever asked for its end must not need to be.
+    The requester need not be a member of the workspace: it has no members any more.
     """
     if not actor.is_in_scope:
         return is_platform_admin(actor)

@@ -1,4 +1,4 @@
-"""The visits to the resources of one kind, one after another; each is settled before the next."""
+"""One pass over the resources of one kind, in the order of their ids; each is settled before the next."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.cleanup import failures, lease, ledger, remaining
 from app.cleanup.kinds.base import Deleted, InProgress, Pending, ResourceKind, classify, explain
 from app.cleanup.lease import Claim
-from app.cleanup.timeout import attempt
+from app.cleanup.timeout import call_with_timeout
 from app.context import Context
 from app.db import session_scope
 from app.lifecycle import FailureClass
@@ -37,7 +37,7 @@ class Exhausted:
 
 
 class ResourcePass:
-    """To the resources of `kind` in a claimed workspace, until `deadline`. Every write passes the fence."""
+    """A pass over the resources of `kind` in a claimed workspace. Every write passes the claim's fencing token."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class ResourcePass:
         self._deadline, self._now = deadline, now
         self._transient_in_a_row = 0
         self.removed = 0
-        """How many went."""
+        """How many resources were deleted."""
         self.part = ""
-        """What went last of one that is too large for a slice, for the summary."""
+        """The part that was deleted last of a resource too large for one slice, for the summary."""
 
     def run_from(self, cursor: UUID | None) -> DeadlineReached | DependencyIsDown | Exhausted:
         """Try one after another, beginning behind `cursor`. Commits after each. Raises LeaseLost."""
@@ -62,7 +62,7 @@ class ResourcePass:
             for resource in page:
                 if self._now() >= self._deadline:
                     return DeadlineReached(cursor)
-                failure = self._visit(resource)
+                failure = self._try(resource)
                 cursor = resource.id
                 is_transient = failure is FailureClass.TRANSIENT
                 self._transient_in_a_row = self._transient_in_a_row + 1 if is_transient else 0
@@ -71,7 +71,10 @@ class ResourcePass:
         return Exhausted()
 
     def quarantine_suspect(self, session: Session) -> UUID | None:
-        """The cursor behind the resource on which the last worker vanished: it may be what kills workers."""
+        """Leave out, in this pass, the resource on which the last worker vanished; the cursor behind it.
+
+        It may be what kills workers.
+        """
         cursor = self._claim.cursor
         for suspect in self._page(session, cursor, limit=1):
             self._keep_failure(
@@ -88,9 +91,9 @@ class ResourcePass:
         claim = self._claim
         return remaining.page(session, self._kind, claim.workspace_id, claim.id, after=cursor, limit=limit)
 
-    def _visit(self, resource: Any) -> FailureClass | None:
-        """Try one resource and settle the outcome: what kept it, or None if it or a part of it went."""
-        outcome = attempt(
+    def _try(self, resource: Any) -> FailureClass | None:
+        """Try one resource and settle the outcome: why it is still there, or None if it or a part of it was deleted."""
+        outcome = call_with_timeout(
             lambda: self._kind.delete(self._context, resource), timeout_s=self._settings.item_timeout_seconds
         )
         failure: tuple[FailureClass, str] | None
@@ -108,12 +111,12 @@ class ResourcePass:
             if isinstance(outcome, InProgress):
                 self._settle_part(session, resource, outcome.what)
             else:
-                self._settle_gone(session, resource)
+                self._settle_deleted(session, resource)
             return None
 
-    def _settle_gone(self, session: Session, resource: Any) -> None:
+    def _settle_deleted(self, session: Session, resource: Any) -> None:
         removed = remaining.remove_row(session, self._kind, resource.id)
-        ledger.count_gone(
+        ledger.count_deleted(
             session,
             self._claim,
             self._kind.name,

@@ -1,4 +1,4 @@
-"""The deletions' part of the sweep: reopen what may be tried again, ring for what is due."""
+"""The deletions' part of the sweep: reopen those whose re-attempt has come, and enqueue those that are due."""
 
 from datetime import datetime, timedelta
 
@@ -31,9 +31,9 @@ def reattempt_failed(session: Session, *, now: datetime) -> int:
 def due_messages(
     session: Session, *, now: datetime, requeue_interval: timedelta
 ) -> tuple[list[Message], float]:
-    """Rings for what is due and was not rung for lately, and the age in seconds of the oldest that is due.
+    """Messages for the deletions that are due and not enqueued lately, and the age in seconds of the oldest due one.
 
-    Noted, so that the next sweep does not ring again at once. Does not commit.
+    Notes them as enqueued, so that the next sweep does not repeat them at once. Does not commit.
     """
     oldest = session.scalar(
         select(Deletion.requested_at).where(lease.is_due(now)).order_by(Deletion.requested_at).limit(1)

@@ -1,4 +1,4 @@
-"""Trying something outside the database that may hang."""
+"""Calls outside the database, which may hang."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def attempt(action: Callable[[], T], *, timeout_s: float) -> T | Exception:
+def call_with_timeout(action: Callable[[], T], *, timeout_s: float) -> T | Exception:
     """What `action` returned or raised, or a TimeoutError if it took longer than `timeout_s` seconds.
 
     It runs in a thread of its own, which is left behind if it hangs: nothing can stop a system call, and
@@ -22,7 +22,7 @@ def attempt(action: Callable[[], T], *, timeout_s: float) -> T | Exception:
         except BaseException as error:  # noqa: BLE001 -- handed to the caller, who must not wait for it in vain
             future.set_exception(error)
 
-    Thread(target=run, name="attempt", daemon=True).start()
+    Thread(target=run, name="call with time-out", daemon=True).start()
     try:
         raised = future.exception(timeout_s)
     except TimeoutError:

@@ -36,12 +36,12 @@ def scan_for_orphans(context: Context, *, now: datetime) -> str:
         troubles.append(f"an abandoned upload could not be collected: {explain(error)}")
     stored = set(context.store.workspace_ids())
     if orphans := _orphaned_bytes(context, stored):
-        told = "; ".join(orphans)
-        troubles.append(f"{len(orphans)} workspaces are gone but left bytes behind: {told}")
+        named = "; ".join(orphans)
+        troubles.append(f"{len(orphans)} workspaces are gone but left bytes behind: {named}")
     try:
         if servers := _orphaned_servers(context):
-            told = ", ".join(servers)
-            troubles.append(f"{len(servers)} servers are in the cluster that no deployment knows of: {told}")
+            named = ", ".join(servers)
+            troubles.append(f"{len(servers)} servers in the cluster belong to no deployment: {named}")
     except Exception as error:  # noqa: BLE001 -- a cluster that is away must not hide what else there is
         troubles.append(f"the cluster could not be looked at: {explain(error)}")
     if troubles:

@@ -1,4 +1,4 @@
-"""The round that keeps deletions, jobs and deployments going when nobody rings."""
+"""The ten-second round that keeps deletions, jobs and deployments going when messages are lost."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,10 +30,10 @@ class Swept:
 
 
 def sweep(context: Context, *, now: datetime) -> Swept:
-    """Ring for everything that is due and that nobody works on, whatever became of its message.
+    """Enqueue everything that is due and that no worker has, whatever became of its message.
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
-    silent, rings for those that have none, and removes deployments that were DELETED long enough to be seen so.
+    silent, enqueues those that have none, and removes deployments that have been shown as DELETED long enough.
     Any number of sweeps may run at once.
     """
     with session_scope(context.sessions) as session:

@@ -28,9 +28,9 @@ class Pending:
 
 @dataclass(frozen=True)
 class InProgress:
-    """Some of it went, and the rest takes longer than the item time-out. Progress: it is tried again, at no cost.
+    """A part of it was deleted, and the rest takes longer than the item time-out. It is tried again, at no cost.
 
-    Only for what is certain to have gone: the engine comes back as long as it is told so.
+    Only for a part that is certainly deleted: each InProgress counts as progress, without a limit.
     """
 
     what: str
@@ -44,7 +44,7 @@ class InvalidReference(Exception):
 class ResourceKind:
     """A kind whose resources are deleted one by one, because something outside the database must go first.
 
-    `delete` runs outside any transaction, at most for the item time-out, and gives way before with Partly; it
+    `delete` runs outside any transaction, at most for the item time-out, and yields before with InProgress; it
     must be idempotent, act by id, treat what is already missing as Gone, and raise for anything else.
     """
 
@@ -55,7 +55,7 @@ class ResourceKind:
 
 @dataclass(frozen=True)
 class RowsKind:
-    """A kind that is only rows. `delete_chunk` removes up to `limit` of them and tells how many went."""
+    """A kind that is only rows. `delete_chunk` removes up to `limit` of them and returns how many."""
 
     name: str
     model: type[Any]
@@ -74,6 +74,6 @@ def classify(error: BaseException) -> FailureClass:
 def explain(error: BaseException) -> str:
     """One line for the operator: what happened, without a stack trace or a statement."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    # Read by whoever asked for the deletion too: neither what PostgreSQL quotes of rows nor of statements is theirs.
+    # The requester of the deletion reads this too, and must not see what PostgreSQL quotes of rows and statements.
     text = " ".join(without_values(cause).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__

@@ -14,11 +14,11 @@ def _delete(context: Context, deployment: Deployment) -> Deleted | Pending:
         if present is None or service.is_gone(present):
             return Deleted()
         message = deployment_message(present.id, present.workspace_id, present.name, present.host)
-        # Rung on every poll: a lost ring costs one poll, not the deployment.
+        # Sent on every poll: a lost message costs one poll, not the deployment.
         notify_after_commit(session, context.publisher, message)
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
-    told = f"{present.status.value} ({present.status_message})"  # which says what keeps its host from stopping it
-    return Pending(f"{told}: waiting for {whom} to confirm that nothing of it runs")
+    status = f"{present.status.value} ({present.status_message})"  # the message says why its host has not stopped it
+    return Pending(f"{status}: waiting for {whom} to confirm that nothing of it runs")
 
 
 KIND = ResourceKind("deployments", Deployment, _delete)

@@ -14,7 +14,7 @@ def _delete(context: Context, job: Job) -> Deleted | Pending:
         if present is None or service.has_ended(present):
             return Deleted()
         message = job_message(present.id, present.workspace_id, present.name, present.host)
-        # Rung on every poll: a lost ring costs one poll, not the job.
+        # Sent on every poll: a lost message costs one poll, not the job.
         notify_after_commit(session, context.publisher, message)
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
     return Pending(f"{present.status.value}: waiting for {whom} to confirm that its processes are gone")
