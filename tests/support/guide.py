@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from enum import Enum, StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def _arrow(edge: tuple[str, str, str]) -> str:
     return f"{start} --> {end}: {label}" if label else f"{start} --> {end}"
 
 
+@cache
 def _tables() -> dict[str, list[str]]:
     made = {}
     for heading, (states, _) in MACHINES.items():
