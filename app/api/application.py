@@ -9,13 +9,12 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import PathConverter
 
-from app.access.authenticate import Authenticator
 from app.context import Context
 from app.http.error_handlers import register_failures
 from app.http.headers import add_headers
 from app.http.openapi import build_document
 from app.http.route import Route
-from app.http.views import register
+from app.http.views import Service, register
 from app.logs import configure_logs
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -54,19 +53,29 @@ class _AnyPath(PathConverter):
 def build(context: Context) -> Flask:
     """An application that serves every resource."""
     configure_logs(context.settings)
+    app = assemble(trusted_proxies=context.settings.trusted_proxies)
+    serve(app, context)
+    return app
+
+
+def assemble(*, trusted_proxies: int = 0) -> Flask:
+    """The routes, converters and handlers of an application, which answers once `serve` has told it from what."""
     app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
-    app.config["OPENAPI"] = document(asks_who=context.settings.auth_enabled)
     # `//x` is no way to write `/x`: a file path that begins with a slash must be refused, not rewritten.
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = _AnyPath
     register_failures(app)
     add_headers(app)
-    if hops := context.settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # Flask's way
-    authenticator = Authenticator(context.settings)
-    app.extensions["authenticator"] = authenticator
-    register(app, context, authenticator, all_routes())
+    if trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=trusted_proxies, x_proto=trusted_proxies)  # type: ignore[method-assign]  # Flask's way
+    register(app, all_routes())
     return app
+
+
+def serve(app: Flask, context: Context) -> None:
+    """Let `app` answer out of `context`, as if it had never answered before."""
+    app.config["OPENAPI"] = document(asks_who=context.settings.auth_enabled)
+    app.extensions["service"] = Service.of(context)
 
 
 def all_routes() -> list[Route]:

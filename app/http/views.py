@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
-from flask import Flask, Response, g, json, request
+from flask import Flask, Response, current_app, g, json, request
 from pydantic import BaseModel
 
 from app.access.authenticate import Authenticator
@@ -20,28 +21,39 @@ from app.http.transfers import Transfers
 from app.http.validation import json_body, path_parameters, query_parameters
 
 
-def register(app: Flask, context: Context, authenticator: Authenticator, routes: Iterable[Route]) -> None:
+@dataclass(frozen=True)
+class Service:
+    """What the views of an application work with: `app.extensions["service"]`, looked up for each request."""
+
+    context: Context
+    authenticator: Authenticator
+    limit: WriteLimit
+    transfers: Transfers = field(default_factory=Transfers)
+
+    @classmethod
+    def of(cls, context: Context) -> Self:
+        """The service behind `context`, which has seen no request yet."""
+        return cls(context, Authenticator(context.settings), WriteLimit(context.settings))
+
+
+def register(app: Flask, routes: Iterable[Route]) -> None:
     """Give `app` a view for each route."""
     # A doubled slash makes an empty name, which nothing has; merging would redirect to another file's path.
     app.url_map.merge_slashes = False
-    limit = WriteLimit(context.settings)
-    transfers = app.extensions["transfers"] = Transfers()
     for route in routes:
         name = f"{route.tag}.{route.handler.__name__}.{route.method}"
-        app.add_url_rule(
-            route.rule, name, _view(context, authenticator, limit, transfers, route), methods=[route.method]
-        )
+        app.add_url_rule(route.rule, name, _view(route), methods=[route.method])
 
 
-def _view(
-    context: Context, authenticator: Authenticator, limit: WriteLimit, transfers: Transfers, route: Route
-) -> Callable[..., Response]:
+def _view(route: Route) -> Callable[..., Response]:
     wants = set(inspect.signature(route.handler).parameters)
 
     def view(**path: str) -> Response:
+        service: Service = current_app.extensions["service"]
+        context = service.context
         # Before anything else is looked at: a stranger learns nothing about what a request should look like.
-        actor = _actor(authenticator, route)
-        limit.check(actor.id or actor.address, request.method)
+        actor = _actor(service.authenticator, route)
+        service.limit.check(actor.id or actor.address, request.method)
         given = path_parameters(path, route.path)
         if "query" in wants and route.query:
             given["query"] = query_parameters(route.query)
@@ -53,7 +65,7 @@ def _view(
                 max_depth=context.settings.max_json_depth,
             )
         if route.is_transfer:
-            return transfers.counted(
+            return service.transfers.counted(
                 lambda: _response(route.handler(RequestContext(context, actor), **given), route)
             )
         if not route.transaction:

@@ -74,7 +74,7 @@ class MinimumRateWorker(ThreadWorker):
         """Tell the application how many transfers leave a quarter of the threads, at least one, to others."""
         super().load_wsgi()
         threads = self.cfg.threads
-        self.wsgi.extensions["transfers"].limit = threads - max(1, threads // 4)
+        self.wsgi.extensions["service"].transfers.limit = threads - max(1, threads // 4)
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to a thread."""

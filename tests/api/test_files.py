@@ -380,7 +380,7 @@ def test_what_is_not_a_file_is_not_found(client: FlaskClient, path: str) -> None
 def test_a_list_is_a_transfer_as_a_file_is(client: FlaskClient) -> None:
     """It is sent as it is read, for as long as the client takes."""
     client.put(f"{FILESET}/-/a", data=b"x")
-    client.application.extensions["transfers"].limit = 0
+    client.application.extensions["service"].transfers.limit = 0
 
     assert client.get(f"{FILESET}/files").status_code == 503
     assert client.get(f"{FILESET}").status_code == 200

@@ -33,7 +33,7 @@ class Discovery(BaseModel):
 def discover_auth(call: RequestContext) -> Discovery:
     """Learn whether and how to log in."""
     settings = call.context.settings
-    issuer = current_app.extensions["authenticator"].tokens.issuers.get(settings.oidc_issuer)
+    issuer = current_app.extensions["service"].authenticator.tokens.issuers.get(settings.oidc_issuer)
     if not settings.auth_enabled or issuer is None:
         return Discovery(auth_enabled=settings.auth_enabled, oidc=None)
     told = issuer.document()
