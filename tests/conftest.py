@@ -4,74 +4,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from app import create_app
 from app.config import Settings
 from app.context import Context
-from app.db import Base, connect, session_scope, sessions_of
+from app.db import sessions_of
 from app.logs import configure_logs
-from app.services.workspaces import seed
 from app.storage.blob_store import BlobStore
-from devstack.servers import EmbeddedPostgres
+from tests.support.application import Engines, answering_from
 from tests.support.publisher import RecordingPublisher
 
-pytest_plugins = ["tests.support.figures", "tests.support.processes"]
-
-ROOT = Path(__file__).parent.parent
+pytest_plugins = ["tests.support.database", "tests.support.figures", "tests.support.processes"]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
     configure_logs(Settings())
-
-
-@pytest.fixture(scope="session")
-def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database of this test run."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), durable=False)
-    url = server.start()
-    migrate(url)
-    yield url
-    server.stop()
-    server.discard()
-
-
-def migrate(url: str) -> None:
-    """Bring the database at `url` to the newest version."""
-    config = Config(ROOT / "alembic.ini")
-    config.attributes["url"] = url
-    command.upgrade(config, "head")
-
-
-@pytest.fixture(scope="session")
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def database(engine: Engine) -> Engine:
-    """The database, emptied and seeded."""
-    empty(engine)
-    with session_scope(sessions_of(engine)) as session:
-        seed(session)
-    return engine
-
-
-def empty(engine: Engine) -> None:
-    """Remove every row. DELETE beats TRUNCATE by an order of magnitude on small tables."""
-    with engine.begin() as connection:
-        # As a replica would: the audit log refuses it to everybody else.
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(table.delete())
 
 
 @pytest.fixture
@@ -90,21 +41,29 @@ def publisher() -> RecordingPublisher:
     return RecordingPublisher()
 
 
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    engines = Engines()
+    yield engines
+    engines.close()
+
+
 @pytest.fixture
-def context(database: Engine, settings: Settings, publisher: RecordingPublisher) -> Iterator[Context]:
-    engine = connect(settings)
+def context(
+    database: Engine, settings: Settings, publisher: RecordingPublisher, engines: Engines
+) -> Iterator[Context]:
     yield Context(
         settings=settings,
-        sessions=sessions_of(engine),
+        sessions=sessions_of(engines.of(settings)),
         store=BlobStore.open(settings.blob_url),
         publisher=publisher,
     )
-    engine.dispose()
+    engines.tidy()
 
 
 @pytest.fixture
 def app(context: Context) -> Flask:
-    return create_app(context)
+    return answering_from(context)
 
 
 @pytest.fixture

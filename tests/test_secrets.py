@@ -14,13 +14,13 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from app import create_app
 from app.access.authenticate import GATEWAY_SECRET
 from app.config import Settings
 from app.context import Context
 from app.logs import configure_logs
 from app.storage.blob_store import BlobStore
 from tests.factories import make_fileset, make_workspace
+from tests.support.application import answering_from
 
 SECRET = "hunter2-"  # begins every secret of these tests
 HEADERS = {
@@ -71,7 +71,7 @@ def log(request: pytest.FixtureRequest, settings: Settings, context: Context) ->
 def client(log: io.StringIO, context: Context, session) -> FlaskClient:
     make_fileset(session, make_workspace(session, "ml-team"), "data")
     session.commit()
-    return create_app(context).test_client()
+    return answering_from(context).test_client()
 
 
 def test_requests_that_succeed_and_requests_that_are_refused(client: FlaskClient, log: io.StringIO) -> None:

@@ -252,7 +252,10 @@ def test_a_preview_looks_into_the_store_with_no_transaction_open(
 ):
     """A listing may take minutes, and PostgreSQL ends transactions that stand idle."""
     seen = []
-    idle = text("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'")
+    idle = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND state = 'idle in transaction'"
+    )
 
     def size(_):
         with database.connect() as observer:

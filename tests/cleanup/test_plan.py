@@ -71,7 +71,8 @@ def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session
             requests.request_deletion(asking, impatient, ANN, "ml-team")
 
     waits = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '0.5 s'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND wait_event_type = 'Lock' AND now() - query_start > '0.5 s'"
     )
     with database.connect() as writer, database.connect() as observer, ThreadPoolExecutor() as pool:
         writer.execute(select(Workspace.id).where(Workspace.id == workspace.id).with_for_update(read=True))

@@ -36,14 +36,14 @@ from app.errors import Conflict, NotFound
 from app.lifecycle import DeletionState, DeploymentStatus, JobStatus
 from app.maintenance import sweep
 from app.models import Deletion, Deployment, Job, RoleBinding, Workspace
-from app.services.workspaces import create_workspace, seed, writable_workspace
+from app.services.workspaces import create_workspace, writable_workspace
 from app.storage.blob_store import BlobStore
 from tests import factories
 from tests.cleanup.conftest import FakeClock, FaultyStore
 from tests.cleanup.interleaving import OWNER, SimulatedWorker
 from tests.cleanup.invariants import Observer, World, check, check_that_the_sweep_forgot_nobody
-from tests.conftest import empty
 from tests.support.actors import trusted
+from tests.support.database import restore
 from tests.support.publisher import RecordingPublisher
 
 ANN = trusted("ann@example.com")
@@ -403,10 +403,8 @@ def test_no_interleaving_of_workers_breaks_a_promise_of_the_cascade(
     )
 
     def fresh_cascade() -> Cascade:
-        empty(engine)
+        restore(engine)
         shutil.rmtree(settings.data_dir, ignore_errors=True)
-        with session_scope(context.sessions) as session:
-            seed(session)
         store = FaultyStore(BlobStore.open(settings.blob_url))
         return Cascade(
             replace(context, settings=impatient, store=store, publisher=RecordingPublisher()), reader

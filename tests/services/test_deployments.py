@@ -148,8 +148,12 @@ def test_versions_created_at_the_same_time_are_numbered_one_after_another(
 
 
 def wait_until_blocked(context: Context) -> None:
-    """Return once somebody waits for a lock; fail if nobody does within five seconds."""
-    deadline = monotonic() + 5
+    """Return once somebody waits for a lock; fail if nobody does within half a minute."""
+    deadline = monotonic() + 30
+    waiting = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "WHERE NOT granted AND datname = current_database()"
+    )
     with context.sessions() as session:
-        while not session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+        while not session.scalar(waiting):
             assert monotonic() < deadline, "the deletion did not wait for the deployment"

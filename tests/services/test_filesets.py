@@ -36,7 +36,10 @@ def delete(context: Context, store: BlobStore | None = None) -> None:
 
 def wait_until_blocked(session: Session) -> None:
     """Return as soon as another connection waits for a row that this session holds."""
-    query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     with Session(session.get_bind()) as observer:
         while not observer.scalar(query):
             observer.rollback()
