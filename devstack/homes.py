@@ -89,14 +89,19 @@ def _copy(programs: Path) -> Path:
                 shutil.copytree(part, draft / part.name, symlinks=True)
         for path in (draft, *draft.rglob("*")):
             _make_open(path)
-        draft.rename(home)
+        try:
+            draft.rename(home)
+        except OSError:
+            if not home.exists():
+                raise
+            shutil.rmtree(draft)  # another one was faster
     return home / programs.name
 
 
 def _make_open(path: Path) -> None:
     """Let everybody read this file or enter this directory, which is created if it is missing."""
     if not path.exists():
-        path.mkdir()
+        path.mkdir(exist_ok=True)
     if not path.is_symlink():
         mode = path.stat().st_mode
         path.chmod(mode | 0o444 | (0o111 if mode & stat.S_IXUSR else 0))

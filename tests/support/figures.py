@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-_FIGURES = pytest.StashKey[list[str]]()
+_FIGURE = "figure"
+_lines: list[str] = []
 
 Tell = Callable[[str], None]
 Within = Callable[[str, float, float], None]
@@ -15,7 +16,8 @@ Flat = Callable[[str, float, float, float], None]
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
     """Has a line printed at the end of the run."""
-    return request.config.stash.setdefault(_FIGURES, []).append
+    properties = request.node.user_properties
+    return lambda line: properties.append((_FIGURE, line))
 
 
 @pytest.fixture
@@ -52,9 +54,15 @@ def peak_mib(pids: Iterable[int]) -> float:
     return max(int(status.partition("VmHWM:")[2].split()[0]) for status in statuses) / 1024
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect them: by way of the reports, because pytest-xdist brings those from every process."""
+    if report.when == "teardown":
+        _lines.extend(str(line) for name, line in report.user_properties if name == _FIGURE)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
-    if lines := config.stash.get(_FIGURES, []):
+    if _lines:
         terminalreporter.section("measured")
-        for line in lines:
+        for line in _lines:
             terminalreporter.line(line)
