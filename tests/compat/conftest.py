@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.compat.nemo import Nemo, installed_programs
+from tests.compat.nemo import Nemo, Programs, installed_programs
 from tests.support.stack import Stack
 
 # Tests for the interpreter of the other environment; test_sdk.py runs them there.
@@ -17,9 +17,11 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def programs() -> Path:
-    """Where the peer's `python` and `nemo` are installed."""
-    return installed_programs()
+def programs() -> Iterator[Programs]:
+    """The peer's `python` and `nemo`."""
+    programs = installed_programs()
+    yield programs
+    programs.close()
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def nemo(programs: Path, stack: Stack, tmp_path: Path) -> Nemo:
+def nemo(programs: Programs, stack: Stack, tmp_path: Path) -> Nemo:
     """The peer's SDK and CLI in a home of their own: no login, no context."""
     return Nemo(programs, home=tmp_path, base_url=stack.api_url)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,23 +23,24 @@ REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = HERE.parent.parent / ".cache" / "nemo-venv"
 INSTALL_TIMEOUT_S = 240
 RUN_TIMEOUT_S = 240
+COMMON = {"LANG": "C.UTF-8", "NO_PROXY": "*"}
 
 
 @dataclass(frozen=True)
 class Nemo:
     """The SDK and the CLI, aimed at one server, at home in one directory."""
 
-    programs: Path
+    programs: "Programs"
     home: Path
     base_url: str
 
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run Python with the SDK. Its exit status and what it printed are the caller's to judge."""
-        return self._run("python", *arguments)
+        return self._run(*arguments)
 
     def cli(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a `nemo` command. Its exit status and what it printed are the caller's to judge."""
-        return self._run("nemo", *arguments)
+        return self._run(self.programs.directory / "nemo", *arguments)
 
     def answer(self, *arguments: str | Path) -> Any:
         """What a `nemo` command that must succeed printed as JSON."""
@@ -46,29 +48,58 @@ class Nemo:
         assert done.returncode == 0, f"nemo {' '.join(map(str, arguments))}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
-    def _run(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def _run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         # Little else of our environment: no login, context or proxy of whoever runs the tests.
         environment = {
             "HOME": str(self.home),
-            "PATH": f"{self.programs}:{os.environ['PATH']}",
-            "LANG": "C.UTF-8",
+            "PATH": f"{self.programs.directory}:{os.environ['PATH']}",
             "COLUMNS": "200",
-            "NO_PROXY": "*",
             "NMP_BASE_URL": self.base_url,
+            **COMMON,
         }
-        return subprocess.run(
-            [self.programs / program, *arguments],
-            env=environment,
-            cwd=self.home,
-            capture_output=True,
+        return self.programs.run([str(each) for each in arguments], environment, self.home)
+
+
+class Programs:
+    """The peer's Python programs, which start quickly because one process has loaded what all of them need."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._process = subprocess.Popen(
+            [directory / "python", HERE / "preloaded.py"],
+            env=COMMON,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=RUN_TIMEOUT_S,
-            check=False,
         )
 
+    def run(
+        self, arguments: list[str], environment: dict[str, str], directory: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments, the first a script or `-m`; what became of it."""
+        with TemporaryDirectory() as place:
+            output = [Path(place, name) for name in ("stdout", "stderr")]
+            request = {
+                "arguments": arguments,
+                "environment": environment,
+                "directory": str(directory),
+                "output": [str(path) for path in output],
+                "timeout_s": RUN_TIMEOUT_S,
+            }
+            assert self._process.stdin
+            assert self._process.stdout
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            status = int(self._process.stdout.readline())
+            return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in output))
 
-def installed_programs() -> Path:
-    """The directory of `python` and `nemo`, after building the environment if the pins have changed since.
+    def close(self) -> None:
+        """End the process that has loaded everything."""
+        self._process.communicate()
+
+
+def installed_programs() -> Programs:
+    """`python` and `nemo`, after building the environment if the pins have changed since.
 
     Fails the test run, with pip's own words, if that is not possible: a skipped promise is a broken one.
     """
@@ -82,7 +113,7 @@ def installed_programs() -> Path:
                 "--disable-pip-version-check", "-r", REQUIREMENTS,
             )  # fmt: skip
             stamp.write_text(pins)
-    return ENVIRONMENT / "bin"
+    return Programs(ENVIRONMENT / "bin")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.nemo import Nemo
+from tests.compat.nemo import Nemo, Programs
 from tests.support.stack import Stack
 
 OPERATOR = "operator@example.com"
@@ -24,7 +24,7 @@ LogIn = Callable[..., Nemo]
 
 
 @pytest.fixture
-def log_in(programs: Path, guarded: Stack, tmp_path: Path) -> LogIn:
+def log_in(programs: Programs, guarded: Stack, tmp_path: Path) -> LogIn:
     """Somebody's CLI, logged in, in a home of its own."""
 
     def do(email: str, *options: str) -> Nemo:
@@ -90,7 +90,7 @@ def test_three_users_share_a_workspace_as_far_as_their_roles_go(log_in: LogIn) -
 
 
 def test_nobody_gets_in_without_a_login_or_with_an_old_one(
-    programs: Path, guarded: Stack, tmp_path: Path, log_in: LogIn
+    programs: Programs, guarded: Stack, tmp_path: Path, log_in: LogIn
 ) -> None:
     stranger = Nemo(programs, home=tmp_path, base_url=guarded.api_url)
 
