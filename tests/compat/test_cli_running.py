@@ -18,10 +18,11 @@ DELETED = "✓ Deleted successfully"
 
 
 class Cli:
-    """The command line of somebody at work in one workspace."""
+    """The command line of somebody at work in one workspace; to wait for something, plain HTTP does."""
 
-    def __init__(self, nemo: Nemo, workspace: str) -> None:
+    def __init__(self, nemo: Nemo, workspace: str, http: httpx.Client) -> None:
         self._nemo, self._within = nemo, ("--workspace", workspace)
+        self._http, self._jobs = http, f"/apis/jobs/v2/workspaces/{workspace}/jobs"
 
     def answer(self, *arguments: str | Path) -> dict:
         return self._nemo.answer(*arguments, *self._within)
@@ -48,6 +49,14 @@ class Cli:
     def status(self, name: str) -> str:
         return self.answer("jobs", "get-status", name)["status"]
 
+    def has(self, name: str, status: str) -> bool:
+        """Whether a job has this status by now."""
+        return bool(self._http.get(f"{self._jobs}/{name}").json()["status"] == status)
+
+    def lines(self, name: str) -> int:
+        """How many lines a job has printed by now."""
+        return len(self._http.get(f"{self._jobs}/{name}/logs", params={"limit": 1000}).json()["data"])
+
     def log(self, name: str) -> list[str]:
         # Pages of two lines, so that following means to turn them.
         page = self.answer("jobs", "get-logs", name, "--limit", "2", "--all-pages")
@@ -55,8 +64,8 @@ class Cli:
 
 
 @pytest.fixture
-def cli(nemo: Nemo, workspace: str) -> Cli:
-    return Cli(nemo, workspace)
+def cli(nemo: Nemo, workspace: str, http: httpx.Client) -> Cli:
+    return Cli(nemo, workspace, http)
 
 
 def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, stack: Stack) -> None:
@@ -67,14 +76,16 @@ def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, sta
         "i=0; while [ $i -lt 5 ] || [ ! -e seen ]; do i=$((i + 1)); echo line $i; sleep 1; done",
     )
     assert (created["name"], created["status"]) == ("train", "created")
-    stack.wait_until(lambda: cli.log("train"), "there is something to read")
+    stack.wait_until(lambda: cli.lines("train"), "there is something to read")
     first = cli.log("train")
-    stack.wait_until(lambda: len(cli.log("train")) > len(first), "there is more to read")
+    stack.wait_until(lambda: cli.lines("train") > len(first), "there is more to read")
+    assert len(cli.log("train")) > len(first) > 0
     assert cli.status("train") == "active"
     [directory] = stack.directories_of(created["id"])
     (directory / "seen").touch()
-    stack.wait_until(lambda: cli.status("train") == "completed", "the job completes")
+    stack.wait_until(lambda: cli.has("train", "completed"), "the job completes")
 
+    assert cli.status("train") == "completed"
     log = cli.log("train")
     assert log == [f"line {number + 1}" for number in range(len(log))]
     assert len(log) >= 5
@@ -92,9 +103,10 @@ def test_of_a_cancelled_job_that_defies_sigterm_no_process_is_left(
     stack.wait_until(lambda: len(living(word)) >= FEWEST and living(others), "both jobs run")
 
     cli.answer("jobs", "cancel", "train")
-    stack.wait_until(lambda: cli.status("train") == "cancelled", "the job is cancelled")
+    stack.wait_until(lambda: cli.has("train", "cancelled"), "the job is cancelled")
 
     assert living(word) == []
+    assert cli.status("train") == "cancelled"
     assert "not yet" in cli.log("train"), "it was not even asked"
     assert living(others) != []
     assert cli.say("jobs", "delete", "other") == DELETED
@@ -110,7 +122,7 @@ def test_a_result_is_downloaded_as_the_job_has_left_it(
         f"""{sys.executable} -c 'import os; """
         f"""open(os.environ["WORKSPACES_RESULTS_DIR"] + "/weights", "wb").write(bytes(range(256)) * 4096)'""",
     )
-    stack.wait_until(lambda: cli.status("train") == "completed", "the job completes")
+    stack.wait_until(lambda: cli.has("train", "completed"), "the job completes")
 
     assert [result["name"] for result in cli.answer("jobs", "results", "list", "train")["data"]] == [
         "weights"

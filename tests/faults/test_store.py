@@ -22,7 +22,7 @@ from tests.support.stack import Stack
 
 URL = f"s3://{BUCKET}/production"
 ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
-OUTAGE_S = 20.0
+OUTAGE_S = 12.0
 SLOW = Fault(delay_s=0.2)
 # The back-off after the last failure, and what a slice of several requests to a bucket takes.
 RECOVERY_S = QUICK["backoff_cap_seconds"] + RING_LOST_S + 2 * WORK_S
