@@ -14,6 +14,7 @@ from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 
 from app.config import Settings
 from app.dispatch import BackgroundPublisher, cleanup_message
+from tests.support.deadlines import DEADLINE_S
 
 DELETION = UUID("01a20aef-a8b0-7202-a731-b66b5e2bb8e2")
 
@@ -42,7 +43,7 @@ def dispatcher_at(port: int) -> BackgroundPublisher:
 
 def queued(broker: redis.Redis, queue: str) -> dict:
     """The first message of a queue, once it is there."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         if raw := broker.lindex(f"workspaces:{queue}", 0):
             return json.loads(raw)

@@ -16,6 +16,7 @@ from app.config import Settings
 from app.server.exposure import Address, refusal
 from devstack.processes import Command, free_port, kill_group
 from devstack.procfile import read_procfile
+from tests.support.deadlines import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent
 OPEN = Settings(auth_enabled=False, allow_open_access=False, allow_unsigned_jwt=False)
@@ -131,7 +132,7 @@ class Web:
 
     def answers(self) -> bool:
         """Whether it answers before it ends."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + DEADLINE_S
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
                 return httpx.get(f"{self.url}/health/live", timeout=2).is_success
@@ -168,7 +169,7 @@ def test_the_real_server_refuses_to_be_exposed(tmp_path: Path, variables: dict[s
     with web(tmp_path, **variables) as server:
         assert not server.answers()
 
-        assert server.process.wait(10) == 2
+        assert server.process.wait(DEADLINE_S) == 2
         [line] = [line for line in server.said.splitlines() if "WORKSPACES_" in line]
         assert "127.0.0.1" in line
         assert "Listening at" not in server.said

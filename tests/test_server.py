@@ -11,6 +11,8 @@ import pytest
 
 from app.server import worker
 from app.server.worker import MinimumRateSocket
+from tests.support.deadlines import DEADLINE_S
+from tests.support.figures import Within
 from tests.support.stack import Stack
 
 FILESETS = "/apis/files/v2/workspaces/default/filesets"
@@ -110,7 +112,7 @@ def test_who_sends_little_by_little_keeps_no_thread(
     connection = connect(stack, connections, *request_)
     connection.settimeout(PATIENCE_S / 5)
     told = b""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_S
 
     while not told:  # Never still for long enough to be noticed by that alone.
         assert time.monotonic() < deadline
@@ -125,19 +127,23 @@ def test_who_sends_little_by_little_keeps_no_thread(
     assert told == answer
 
 
-def test_who_does_not_hang_up_keeps_nobody_waiting(stack: Stack, connections: ExitStack) -> None:
+def test_who_does_not_hang_up_keeps_nobody_waiting(
+    stack: Stack, connections: ExitStack, within: Within
+) -> None:
     """gunicorn waits 2 s for each, in the thread that accepts connections."""
-    for _ in range(THREADS // 2):
+    kept, began = THREADS * 2, time.monotonic()
+    for _ in range(kept):
         answered = connect(
             stack, connections, "GET /health/live HTTP/1.1", "Host: x", "Connection: close", ""
         )
         assert answered.recv(15) == b"HTTP/1.1 200 OK"
 
-    began = time.monotonic()
     fresh = connect(stack, connections, "GET /health/live HTTP/1.1", "Host: x", "")
     assert fresh.recv(15) == b"HTTP/1.1 200 OK"
 
-    assert time.monotonic() - began < 1.5
+    took_s = time.monotonic() - began
+    within(f"{kept + 1} answers to clients that do not hang up", took_s, kept)
+    assert took_s < kept, "half of what they would wait"
 
 
 @pytest.fixture

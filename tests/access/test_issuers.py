@@ -15,6 +15,7 @@ from app.access.issuers import Issuer
 from app.access.tokens import Tokens
 from app.config import Settings
 from app.errors import Busy
+from tests.support.deadlines import DEADLINE_S
 from tests.support.issuer import AUDIENCE, LocalIssuer, ec_key, rsa_key
 
 COOLDOWN_S, LIFETIME_S = 10, 300
@@ -283,14 +284,13 @@ def test_nobody_with_a_known_key_waits_for_a_silent_issuer(
     with ThreadPoolExecutor(1) as asking:
         first = asking.submit(issuer.key, "rsa-1")
         wait_until(lambda: server.hits.total() > asked_before)
-        begun = time.monotonic()
         others = [issuer.key("ec-1") for _ in range(20)]
         unknown = [issuer.key(f"no-{number}") for number in range(20)]
-        took = time.monotonic() - begun
+        is_first_still_waiting = not first.done()
         server.silent.clear()
 
-        assert first.result(timeout=10)
-    assert took < 1
+        assert first.result(timeout=DEADLINE_S)
+    assert is_first_still_waiting
     assert all(others)
     assert unknown == [None] * 20
     assert server.hits.total() == asked_before + 2
@@ -298,12 +298,8 @@ def test_nobody_with_a_known_key_waits_for_a_silent_issuer(
 
 def test_a_trickling_issuer_is_given_up(meet: Callable[..., Issuer], server: LocalIssuer) -> None:
     server.trickling = True
-    begun = time.monotonic()
-
-    with pytest.raises(Busy):
+    with pytest.raises(Busy):  # it would trickle for ever
         meet(server).key("rsa-1")
-
-    assert time.monotonic() - begun < 6
 
 
 def test_many_who_come_first_together_ask_once(meet: Callable[..., Issuer], server: LocalIssuer) -> None:
@@ -318,7 +314,7 @@ def test_many_who_come_first_together_ask_once(meet: Callable[..., Issuer], serv
     assert server.hits["/keys"] == 1
 
 
-def wait_until(is_so: Callable[[], bool], *, within_s: float = 5) -> None:
+def wait_until(is_so: Callable[[], bool], *, within_s: float = DEADLINE_S) -> None:
     deadline = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < deadline

@@ -15,6 +15,7 @@ from app import create_app
 from app.access.authenticate import Authenticator
 from app.config import Settings
 from app.context import Context
+from tests.support.deadlines import DEADLINE_S
 from tests.support.issuer import AUDIENCE, LocalIssuer, ec_key, rsa_key
 from tests.support.people import OPERATOR
 
@@ -519,7 +520,7 @@ def test_without_an_issuer_no_token_gets_in(context: Context, issuer: LocalIssue
     assert asked(client, issuer.token()) == (401, "Bearer token authentication not configured")
 
 
-def eventually(is_so: Callable[[], bool], *, within_s: float = 5) -> bool:
+def eventually(is_so: Callable[[], bool], *, within_s: float = DEADLINE_S) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if is_so():

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from devstack.processes import free_port
+from tests.support.deadlines import DEADLINE_S
 from tests.support.processes import is_alive
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ PROCFILE = {
 }
 
 
-def eventually(condition: Callable[[], object], *, within_s: float = 30) -> bool:
+def eventually(condition: Callable[[], object], *, within_s: float = DEADLINE_S) -> bool:
     """Whether the condition comes true in time."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -105,4 +106,4 @@ def running(checkout: Path, *, output: Path | None = None, **variables: str) -> 
     finally:
         if stack.process.poll() is None:
             stack.process.terminate()
-            stack.process.wait(15)
+            stack.process.wait(DEADLINE_S)

@@ -1,11 +1,10 @@
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 from tests.devstack.stacks import REPOSITORY, alive, eventually, running
+from tests.support.deadlines import DEADLINE_S
 
 
 def test_a_procfile_is_read_in_its_order_and_other_lines_are_comments(tmp_path: Path) -> None:
@@ -22,7 +21,6 @@ def test_a_procfile_is_read_in_its_order_and_other_lines_are_comments(tmp_path: 
     ]
 
 
-@pytest.mark.timeout(180)
 def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
     """The whole of `make up`: the project's own Procfile on servers that it is given."""
     postgres, valkey = (
@@ -46,7 +44,7 @@ def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
             processes = stack.descendants()
             stack.process.terminate()
 
-            assert stack.process.wait(10) == 0
+            assert stack.process.wait(DEADLINE_S) == 0
             assert alive(processes) == []
             assert not stack.said("starting it again"), stack.lines
     finally:

@@ -7,6 +7,7 @@ import pytest
 from devstack import DevstackError
 from devstack.processes import Command
 from devstack.supervisor import Part, RestartPolicy, StackStopped, Stage, Supervisor
+from tests.support.deadlines import DEADLINE_S
 from tests.support.processes import is_alive
 
 QUICK = RestartPolicy(first_s=0.05, longest_s=0.2, attempts=3)
@@ -35,7 +36,7 @@ def lines(log: io.StringIO) -> list[str]:
 def test_every_line_carries_the_name_of_its_part(supervisor: Supervisor, log: io.StringIO) -> None:
     supervisor.start(shell("web", "echo one; echo two >&2; sleep 600"))
     supervisor.start(shell("beat", "printf 'no line end'; exec sleep 600"))
-    supervisor.wait_until(lambda: "two" in log.getvalue(), "web says nothing", timeout_s=10)
+    supervisor.wait_until(lambda: "two" in log.getvalue(), "web says nothing", timeout_s=DEADLINE_S)
     supervisor.stop()
 
     assert sorted(lines(log)) == ["beat     | no line end", "web      | one", "web      | two"]
@@ -67,7 +68,9 @@ def test_a_part_that_had_been_well_is_not_given_up(log: io.StringIO) -> None:
     supervisor = Supervisor(log, restarts=RestartPolicy(first_s=0.01, attempts=2, steady_after_s=0))
     supervisor.start(shell("web", "echo hello"))
     try:
-        supervisor.wait_until(lambda: lines(log).count("web      | hello") > 3, "gave up", timeout_s=10)
+        supervisor.wait_until(
+            lambda: lines(log).count("web      | hello") > 3, "gave up", timeout_s=DEADLINE_S
+        )
     finally:
         supervisor.stop()
 
@@ -79,10 +82,12 @@ def test_the_wait_before_a_restart_doubles_up_to_half_a_minute() -> None:
 def test_what_a_fallen_part_left_running_is_ended_before_its_restart(log: io.StringIO) -> None:
     supervisor = Supervisor(log, restarts=RestartPolicy(first_s=60))  # it falls once while we look
     supervisor.start(shell("worker", "sleep 600 & echo child $!; exit 1"))
-    supervisor.wait_until(lambda: "starting it again" in log.getvalue(), "it did not fall", timeout_s=10)
+    supervisor.wait_until(
+        lambda: "starting it again" in log.getvalue(), "it did not fall", timeout_s=DEADLINE_S
+    )
 
     child = lines(log)[0].rpartition(" ")[2]
-    supervisor.wait_until(lambda: not is_alive(int(child)), "the child lives on", timeout_s=5)
+    supervisor.wait_until(lambda: not is_alive(int(child)), "the child lives on", timeout_s=DEADLINE_S)
 
 
 def test_a_one_off_that_fails_is_reported_with_its_last_line(supervisor: Supervisor) -> None:
@@ -93,7 +98,7 @@ def test_a_one_off_that_fails_is_reported_with_its_last_line(supervisor: Supervi
 def test_a_one_off_that_ends_well_is_not_run_again(supervisor: Supervisor, log: io.StringIO) -> None:
     supervisor.run_to_end(shell("release", "echo migrated"))
     supervisor.start(shell("web", "sleep 0.3; echo up; sleep 600"))
-    supervisor.wait_until(lambda: "up" in log.getvalue(), "web says nothing", timeout_s=10)
+    supervisor.wait_until(lambda: "up" in log.getvalue(), "web says nothing", timeout_s=DEADLINE_S)
 
     assert lines(log) == ["release  | migrated", "web      | up"]
 
@@ -104,7 +109,7 @@ def test_the_doors_end_before_the_workers_and_the_workers_before_the_servers(
     for name, stage in (("server", Stage.SERVERS), ("worker", Stage.WORKERS), ("web", Stage.DOORS)):
         line = f"trap 'echo {name} ends; exit' TERM; echo {name} is up; while true; do sleep 0.05; done"
         supervisor.start(shell(name, line, stage))
-    supervisor.wait_until(lambda: log.getvalue().count("is up") == 3, "not all are up", timeout_s=10)
+    supervisor.wait_until(lambda: log.getvalue().count("is up") == 3, "not all are up", timeout_s=DEADLINE_S)
     supervisor.stop()
 
     assert [line.partition("| ")[2] for line in lines(log)[3:]] == ["web ends", "worker ends", "server ends"]
@@ -115,8 +120,8 @@ def test_asking_it_to_stop_interrupts_a_wait(supervisor: Supervisor) -> None:
     began = time.monotonic()
 
     with pytest.raises(StackStopped):
-        supervisor.wait_until(lambda: False, "never", timeout_s=60)
-    assert time.monotonic() - began < 5
+        supervisor.wait_until(lambda: False, "never", timeout_s=10 * DEADLINE_S)
+    assert time.monotonic() - began < DEADLINE_S
 
 
 def test_a_wait_that_takes_too_long_says_what_for(supervisor: Supervisor) -> None:

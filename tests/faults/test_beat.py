@@ -22,12 +22,12 @@ def test_a_ring_that_was_lost_is_made_good_by_the_sweep(world: World, within: Wi
     )
     world.stack.valkey.start()
     # Nobody but the sweep knows of the first one: a later deletion passes it by.
-    world.wait_for_state(world.delete(heard.name), "DONE", timeout_s=30)
+    world.wait_for_state(world.delete(heard.name), "DONE")
     assert world.report(deletion)["started_at"] is None
 
     world.stack.start("beat")
     beat_at = time.monotonic()
-    world.wait_for_state(deletion, "DONE", timeout_s=30)
+    world.wait_for_state(deletion, "DONE")
 
     within("ring lost: DONE after beat's return", seconds_since(beat_at), RING_LOST_S + WORK_S)
     assert world.left_of(unheard.id) == []
@@ -43,7 +43,7 @@ def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Within) ->
 
     deletions = [world.delete(tenant.name) for tenant in doomed]
     for deletion in deletions:
-        world.wait_for_state(deletion, "DONE", timeout_s=60)
+        world.wait_for_state(deletion, "DONE")
 
     within("two beats: 3 deletions DONE", seconds_since(started), RING_LOST_S + WORK_S)
     second.stop()

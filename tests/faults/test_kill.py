@@ -23,7 +23,7 @@ def test_what_a_killed_worker_began_another_one_ends(world: World, phase: str, w
         worker.kill()
         killed_at = time.monotonic()
     world.stack.start_worker()
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     within(f"killed in {phase}: DONE by another worker", seconds_since(killed_at), WORKER_LOST_S + WORK_S)
     assert world.left_of(doomed.id) == []

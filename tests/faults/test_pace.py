@@ -97,7 +97,7 @@ def test_nothing_is_created_once_delete_has_answered(world: World, within: Withi
             deletion = world.delete(workspace.name)
             answered_at = time.monotonic()
             world.stack.wait_until(lambda: each_has(AFTER, since=answered_at), "every creator has gone on")
-            world.wait_for_state(deletion, "DONE", timeout_s=60)
+            world.wait_for_state(deletion, "DONE")
         finally:
             stop.set()
     for creator in creators:
@@ -140,7 +140,7 @@ def test_an_upload_that_outlives_its_workspace_leaves_no_byte(world: World) -> N
         try:
             staging = world.stack.blob_root / "staging" / str(workspace.id)
             world.stack.wait_until(lambda: list(staging.glob("*")), "the upload has begun")
-            world.wait_for_state(world.delete(workspace.name), "DONE", timeout_s=30)
+            world.wait_for_state(world.delete(workspace.name), "DONE")
         finally:
             is_gone.set()
         answer = uploading.result()

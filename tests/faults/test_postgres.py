@@ -28,7 +28,7 @@ def test_a_restart_of_postgres_delays_a_deletion_and_nothing_else(
     world.stack.postgres.start()
     back_at = time.monotonic()
     world.stack.wait_until(lambda: world.stack.client.get("/health/ready").is_success, "the API serves again")
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     within(
         f"PostgreSQL away in {phase}: DONE after its return", seconds_since(back_at), WORKER_LOST_S + WORK_S

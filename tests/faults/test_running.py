@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from devstack.processes import port_is_free
+from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
 from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Stack
@@ -136,10 +137,8 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(
         script = stubborn(word) if number % 2 else f"sleep {word}; :"
         ids.append(submit(stack, "busy", f"job-{number}", script))
     jobs, deployments = "/apis/jobs/v2/workspaces/busy/jobs", "/apis/models/v2/workspaces/busy/deployments"
-    stack.wait_until(lambda: statuses(stack, jobs) == ["active"] * JOBS, "all jobs run", timeout_s=90)
-    stack.wait_until(
-        lambda: statuses(stack, deployments) == ["READY"] * DEPLOYMENTS, "all servers serve", timeout_s=90
-    )
+    stack.wait_until(lambda: statuses(stack, jobs) == ["active"] * JOBS, "all jobs run")
+    stack.wait_until(lambda: statuses(stack, deployments) == ["READY"] * DEPLOYMENTS, "all servers serve")
     # Of each server and each modest job its keeper, itself, and what it sleeps with.
     fewest = FEWEST * JOBS // 2 + 3 * JOBS // 2 + 3 * DEPLOYMENTS
     stack.wait_until(lambda: len(living(word)) >= fewest, "every process of them lives")
@@ -165,7 +164,7 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(
             answers.extend(upload.end() for upload in uploads[: UPLOADS // 2])
         return report["state"] == "DONE"
 
-    took_s = stack.wait_until(is_done, "the deletion is DONE", timeout_s=120)
+    took_s = stack.wait_until(is_done, "the deletion is DONE", timeout_s=2 * DEADLINE_S)
 
     assert living(word) == []
     assert [port for port in bound if not port_is_free(port)] == []
@@ -202,9 +201,7 @@ def test_a_host_that_never_answers_ends_in_failed_and_can_be_skipped(
         deletion = stack.client.delete(f"{W}/stranded").json()["deletion_id"]
 
         address = f"/apis/entities/v2/deletions/{deletion}"
-        stack.wait_until(
-            lambda: stack.client.get(address).json()["state"] == "FAILED", "it is FAILED", timeout_s=90
-        )
+        stack.wait_until(lambda: stack.client.get(address).json()["state"] == "FAILED", "it is FAILED")
         report = stack.client.get(address).json()
         (failure,) = [one for one in report["failures"] if one["kind"] == "jobs"]
         assert "waiting for host 'here'" in failure["message"]

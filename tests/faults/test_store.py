@@ -149,7 +149,7 @@ def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
     started = time.monotonic()
     deletion = world.delete(doomed.name)
 
-    stack.wait_until(lambda: seconds_since(started) > OUTAGE_S, "the outage is over", timeout_s=OUTAGE_S + 5)
+    stack.wait_until(lambda: seconds_since(started) > OUTAGE_S, "the outage is over")
     report = world.report(deletion)
     assert report["state"] == "DELETING"
     assert any("SlowDown: Please reduce your request rate" in each["message"] for each in report["failures"])
@@ -159,7 +159,7 @@ def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
     asked(proxy, stack, 5, TRUNCATED, about="versioning")
     proxy.fail(None)
     recovered = time.monotonic()
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     within("store down, slow, cut off, and back: DONE", seconds_since(recovered), RECOVERY_S)
     assert "failed" not in world.events(deletion)
@@ -214,7 +214,7 @@ def test_revoked_credentials_fail_at_once_and_a_retry_finishes_once_they_are_res
     proxy.fail(FORBIDDEN)
     started = time.monotonic()
     deletion = world.delete(doomed.name)
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
 
     within("credentials revoked: FAILED", seconds_since(started), RING_LOST_S + 2 * WORK_S)
     report = world.report(deletion)
@@ -230,7 +230,7 @@ def test_revoked_credentials_fail_at_once_and_a_retry_finishes_once_they_are_res
 
     proxy.fail(None)
     post(stack, deletion, "retry")
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     assert (world.left_of(doomed.id), keys(s3, doomed)) == ([], [])
     assert world.is_untouched(neighbour)
@@ -245,11 +245,11 @@ def test_a_deletion_can_be_forced_while_nobody_may_delete(
     # A right that was withdrawn; looking is still allowed, or nobody could know what is left.
     proxy.choose = lambda method, target: FORBIDDEN if method in {"DELETE", "POST"} else None
     deletion = world.delete(doomed.name)
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
     assert {each["kind"] for each in world.report(deletion)["failures"]} == {"filesets"}
 
     post(stack, deletion, "force", reason="the bucket is read-only by now")
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     assert keys(s3, doomed) == before != []
     assert world.left_of(doomed.id) == []
@@ -262,13 +262,13 @@ def forced_without_access(
     before = keys(s3, doomed)
     proxy.fail(FORBIDDEN)
     deletion = world.delete(doomed.name)
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
 
     post(stack, deletion, "force", reason="they will not be restored")
     stack.wait_until(
         lambda: {each["kind"] for each in world.report(deletion)["failures"]} >= {"store"}, "looked"
     )
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
     assert "InvalidAccessKeyId" in world.report(deletion)["reason"]
     return deletion, before
 
@@ -281,7 +281,7 @@ def test_a_forced_deletion_ends_once_somebody_can_look_into_the_store_again(
 
     proxy.fail(None)
     post(stack, deletion, "retry")
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     assert keys(s3, doomed) == before != []
 
@@ -293,7 +293,7 @@ def test_a_store_that_is_lost_for_good_can_be_given_up(
     deletion, before = forced_without_access(world, stack, s3, proxy, doomed)
 
     post(stack, deletion, "skip", kind="store", resource_id="*", reason="the account was closed")
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     assert keys(s3, doomed) == before != []
     [given_up] = [each for each in world.report(deletion)["failures"] if each["kind"] == "store"]
@@ -307,11 +307,11 @@ def test_a_fileset_that_nobody_may_delete_can_be_skipped(
     forbidden = filesets_of(world, doomed)[1]
     proxy.fail(Fault(403, "AccessDenied", "The object is under legal hold"), only=str(forbidden))
     deletion = world.delete(doomed.name)
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
     assert world.report(deletion)["deleted"]["filesets"] == EACH - 1
 
     post(stack, deletion, "skip", kind="filesets", resource_id=str(forbidden), reason="legal hold")
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     left = keys(s3, doomed)
     assert left != []

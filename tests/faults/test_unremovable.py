@@ -104,7 +104,7 @@ def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_ca
         ),
         "Flower shows a RETRY with its reason",
     )
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
 
     within("unremovable fileset: FAILED", seconds_since(started), GIVE_UP_S + WORK_S)
     report = world.report(deletion)
@@ -132,7 +132,7 @@ def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_ca
     within("FAILED: re-attempted", reattempted, REATTEMPT_S + RING_LOST_S)
     set_fault(stack, None, None)
     mended_at = time.monotonic()
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     within(
         "cause removed: DONE by itself",
@@ -195,7 +195,7 @@ def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
     set_fault(stack, fileset, "503")
     deletion = world.delete(doomed.name)
     # Between two re-attempts there are two seconds in which it is FAILED.
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
 
     skipped = stack.client.post(
         f"/apis/entities/v2/deletions/{deletion}/skip",
@@ -204,7 +204,7 @@ def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
     )
     assert skipped.status_code == 200, skipped.text
     skipped_at = time.monotonic()
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
 
     within("skipped: DONE", seconds_since(skipped_at), RING_LOST_S + WORK_S)
     report = world.report(deletion)
@@ -227,7 +227,7 @@ def test_what_is_forbidden_fails_at_once_and_waits_for_a_person(
     started = time.monotonic()
 
     deletion = world.delete(doomed.name)
-    world.wait_for_state(deletion, "FAILED", timeout_s=60)
+    world.wait_for_state(deletion, "FAILED")
 
     within("forbidden: FAILED", seconds_since(started), RING_LOST_S + WORK_S)
     report = world.report(deletion)
@@ -252,7 +252,7 @@ def test_a_directory_that_the_system_protects_is_reported_and_goes_once_it_can(
 
     with protected(directory):
         deletion = world.delete(doomed.name)
-        world.wait_for_state(deletion, "FAILED", timeout_s=60)
+        world.wait_for_state(deletion, "FAILED")
         [failure] = world.report(deletion)["failures"]
         still_there = (directory / "b.txt").read_bytes()
 
@@ -268,7 +268,7 @@ def retry(world: World, deletion: str, within: Within) -> None:
     answer = world.stack.client.post(f"/apis/entities/v2/deletions/{deletion}/retry", headers=ADMIN)
     assert answer.status_code == 200, answer.text
     retried_at = time.monotonic()
-    world.wait_for_state(deletion, "DONE", timeout_s=60)
+    world.wait_for_state(deletion, "DONE")
     within("retried by an administrator: DONE", seconds_since(retried_at), RING_LOST_S + WORK_S)
 
 

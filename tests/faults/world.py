@@ -17,6 +17,7 @@ from app.config import Settings
 from app.models import Workspace
 from app.storage.blob_store import BlobStore
 from tests.factories import fill, make_workspace, rows_of
+from tests.support.deadlines import DEADLINE_S
 from tests.support.stack import Part, Stack
 
 FINALIZE = "finalize"
@@ -129,13 +130,13 @@ class World:
         answer = self.stack.client.put("/apis/entities/v2/cleanup-control", json={"paused": paused})
         assert answer.status_code == 200, answer.text
 
-    def wait_for_state(self, deletion: str, state: str, *, timeout_s: float) -> float:
+    def wait_for_state(self, deletion: str, state: str) -> float:
         """Return as soon as the deletion is in that state: the seconds it took."""
         try:
             return self.stack.wait_until(
                 lambda: self.report(deletion)["state"] == state,
                 f"deletion {deletion} is {state}",
-                timeout_s=timeout_s,
+                timeout_s=2 * DEADLINE_S,
             )
         except AssertionError as error:
             error.add_note(f"it says of itself: {self.report(deletion)}")

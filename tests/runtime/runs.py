@@ -20,6 +20,7 @@ from app.runtime.lease import Runner
 from app.runtime.processes.leftovers import kill_leaked_processes, leftovers
 from app.runtime.processes.workdir import WorkDirectory
 from tests.factories import make_fileset, make_job, make_workspace
+from tests.support.deadlines import DEADLINE_S
 
 QUICK: dict[str, Any] = {"runtime_poll_seconds": 0.05, "stop_grace_seconds": 0.5, "runtime_lease_seconds": 5}
 
@@ -73,7 +74,7 @@ class Run:
     def _supervise(self) -> None:
         self.told = supervisor.supervise(self.context, self.job_id, stopping=self.stopping)
 
-    def end(self, *, timeout_s: float = 30) -> Job:
+    def end(self, *, timeout_s: float = DEADLINE_S) -> Job:
         """The job, once its supervisor has returned."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"{self.job.status}, log: {self.log}"
@@ -116,7 +117,7 @@ def supervised(context: Context, job_id: UUID, **settings: Any) -> Iterator[Run]
         assert left == []
 
 
-def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = 30) -> None:
+def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = DEADLINE_S) -> None:
     """Return as soon as it holds; fail after the time-out."""
     deadline = time.monotonic() + timeout_s
     while not condition():

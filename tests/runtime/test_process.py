@@ -19,10 +19,10 @@ from app.runtime.processes.leftovers import kill_leaked_processes, leftovers
 from app.runtime.processes.process import Process
 from app.runtime.processes.reaper import children
 from tests.runtime.runs import wait_until
+from tests.support.deadlines import DEADLINE_S
 from tests.support.processes import is_alive
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 20.0
 
 
 def eventually(is_so: Callable[[], object], *, within_s: float = DEADLINE_S) -> bool:

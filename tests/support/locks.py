@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine, text
 
-DEADLINE_S = 20
+from tests.support.deadlines import DEADLINE_S
 
 T = TypeVar("T")
 

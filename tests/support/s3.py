@@ -15,9 +15,9 @@ import httpx
 from botocore.config import Config
 
 from devstack.processes import HOST, Command, free_port, kill_group
+from tests.support.deadlines import DEADLINE_S
 
 BUCKET = "blobs"
-START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def serving_s3(directory: Path) -> Iterator[S3Server]:
     with (directory / "s3.log").open("wb") as log:
         process = command.spawn(log)
     try:
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + DEADLINE_S
         while not _answers(server.endpoint):
             assert process.poll() is None, (directory / "s3.log").read_text()
             assert time.monotonic() < deadline, "the S3 server does not start"

@@ -19,10 +19,11 @@ import httpx
 from devstack.processes import HOST, Command, free_port, kill_group
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.support.deadlines import DEADLINE_S
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ALL = ("web", "worker", "runtime", "beat")
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = DEADLINE_S
 TAIL_LINES = 25
 
 # What each program writes when it is at work; the others have a port to ask.
@@ -49,7 +50,7 @@ class Part:
         """Kill it and its children without warning, as the kernel or a power cut would."""
         kill_group(self.process)
 
-    def stop(self, *, grace_s: float = 15) -> None:
+    def stop(self, *, grace_s: float = DEADLINE_S) -> None:
         """Ask it to end, and wait until it has."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(grace_s)
@@ -191,7 +192,7 @@ class Stack:
 
     # --- waiting ------------------------------------------------------------------------------------------
 
-    def wait_until(self, condition: Callable[[], Any], what: str, *, timeout_s: float = 30) -> float:
+    def wait_until(self, condition: Callable[[], Any], what: str, *, timeout_s: float = DEADLINE_S) -> float:
         """Return as soon as `condition()` holds: the seconds it took.
 
         Fails after `timeout_s` with `what` and the ends of all logs.
