@@ -9,11 +9,10 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.access.permissions import OPEN
 from app.errors import DomainError
-from app.http.route import Route
+from app.version import VERSION
 
 _PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 _REF = "#/components/schemas/{model}"
-VERSION = "0.1.0"
 
 _ERROR = {
     "Error": {

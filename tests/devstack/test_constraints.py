@@ -31,7 +31,7 @@ def _needed() -> set[str]:
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
-        if name == project["name"]:
+        if name == canonicalize_name(project["name"]):
             continue
         for extra in ("", *requirement.extras):
             if (name, extra) in seen:

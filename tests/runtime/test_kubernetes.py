@@ -782,7 +782,7 @@ def test_without_the_client_of_kubernetes_a_new_one_is_an_error_that_says_what_t
         row = only.end()
 
     assert (row.status, row.host) == (ERROR, None)
-    assert "install workspaces[kubernetes]" in row.status_message
+    assert "install '.[kubernetes]'" in row.status_message
 
 
 def test_what_the_worker_is_not_permitted_to_make_is_an_error_at_once(

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-NO_CLIENT = "there is no client of Kubernetes here: install workspaces[kubernetes]"
+NO_CLIENT = "there is no client of Kubernetes here: pip install '.[kubernetes]' in a checkout"
 
 
 def has_kubernetes() -> bool:
