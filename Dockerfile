@@ -5,7 +5,7 @@ RUN useradd --system --create-home --home-dir /srv/workspaces workspaces \
 WORKDIR /srv/workspaces
 
 COPY . .
-# Editable: the migrations and the Procfile's commands expect the checkout, so there is one copy of the code.
+# Editable, so that there is one copy of the code.
 RUN pip install --no-cache-dir -c constraints.txt -e '.[s3,kubernetes]'
 
 ENV PYTHONUNBUFFERED=1 \

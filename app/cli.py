@@ -3,48 +3,107 @@
 import json
 import os
 import socket
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
+from psycopg.errors import UndefinedColumn, UndefinedTable
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app import clock
+from app import clock, distribution
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
-from app.db import session_scope
-from app.logs import configure_logs
+from app.db import connect, session_scope, sessions_of
+from app.logs import configure_logs, without_values
 from app.maintenance import orphan_scan
 from app.maintenance import sweep as maintenance
 from app.runtime.hosts.abandon import CannotPurge, purge_host
-from app.services.workspaces import seed as seed_workspaces
+from app.services.workspaces import seed
+from app.version import VERSION
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@click.group()
-@click.pass_context
-def main(ctx: click.Context) -> None:
+class _Commands(click.Group):
+    """Says in one line what the operator can mend; anything else is a bug, and has its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except PoolTimeout:
+            raise click.ClickException(
+                "the database of WORKSPACES_DATABASE_URL has no connection left"
+            ) from None
+        except DBAPIError as error:
+            raise click.ClickException(_said_of_database(error)) from None
+
+
+def _said_of_database(error: DBAPIError) -> str:
+    said = " ".join(without_values(error.orig or error).split())
+    if isinstance(error.orig, UndefinedTable | UndefinedColumn):
+        return f"the database has not the schema of this release; run `workspaces db upgrade` ({said})"
+    if isinstance(error, OperationalError):
+        return f"the database of WORKSPACES_DATABASE_URL does not answer: {said}"
+    raise error
+
+
+def with_context(command: Callable[Concatenate[Context, P], T]) -> Callable[P, T]:
+    """Give a command the connections that the settings name."""
+
+    @click.pass_context
+    def run(ctx: click.Context, /, *args: P.args, **options: P.kwargs) -> T:
+        if ctx.obj is None:
+            try:
+                ctx.obj = Context.open(load_settings())
+            except (ImportError, ValueError) as error:
+                raise click.ClickException(
+                    f"WORKSPACES_STORAGE_URL or WORKSPACES_DATABASE_URL cannot be used: {error}"
+                ) from None
+        return ctx.invoke(command, ctx.obj, *args, **options)
+
+    return update_wrapper(run, command)
+
+
+@click.group(cls=_Commands)
+@click.version_option(VERSION, message="workspaces %(version)s")
+def main() -> None:
     """Operate the workspace control plane."""
-    settings = load_settings()
-    configure_logs(settings)
-    ctx.obj = Context.open(settings)
+    configure_logs(load_settings())
 
 
 @main.command()
-@click.pass_obj
-def seed(context: Context) -> None:
-    """Make the built-in workspaces, if they are missing."""
-    with session_scope(context.sessions) as session:
-        made = seed_workspaces(session)
-    click.echo(f"seeded: {', '.join(made) or 'nothing was missing'}")
+@click.argument("process", type=click.Choice(["web", "worker", "runtime", "beat", "flower"]), default="web")
+def serve(process: str) -> None:
+    """Run one PROCESS of the product, web unless another one is named, as its Procfile says."""
+    distribution.become(process)
+
+
+@main.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the schema to this release, and make the built-in workspaces if they are missing."""
+    distribution.upgrade_database()
+    with session_scope(sessions_of(connect(load_settings()))) as session:
+        made = seed(session)
+    click.echo(f"the schema is that of {VERSION}; made: {', '.join(made) or 'nothing, none was missing'}")
 
 
 @main.command()
-@click.pass_obj
-def openapi(context: Context) -> None:
+def openapi() -> None:
     """Print the OpenAPI document."""
     from app.api.application import document  # noqa: PLC0415 -- the other commands need no web framework
 
     click.echo(json.dumps(document(), indent=2))
-    del context
 
 
 @main.group()
@@ -53,7 +112,7 @@ def cleanup() -> None:
 
 
 @cleanup.command()
-@click.pass_obj
+@with_context
 def run(context: Context) -> None:
     """Work on everything that is due, in this process, until nothing is."""
     owner = f"cli@{socket.gethostname()}/{os.getpid()}"
@@ -69,7 +128,7 @@ def run(context: Context) -> None:
 
 
 @cleanup.command()
-@click.pass_obj
+@with_context
 def sweep(context: Context) -> None:
     """Reopen and ring for what is due."""
     click.echo(str(maintenance.sweep(context, now=clock.now())))
@@ -81,7 +140,7 @@ def store() -> None:
 
 
 @store.command()
-@click.pass_obj
+@with_context
 def scan(context: Context) -> None:
     """Look for what deleted workspaces and deployments left behind; exit 1 if there is anything."""
     try:
@@ -97,7 +156,7 @@ def runtime() -> None:
 
 @runtime.command("purge")
 @click.argument("name")
-@click.pass_obj
+@with_context
 def purge(context: Context, name: str) -> None:
     """Give up what ran on host NAME, which is gone for good and cannot say that nothing of it is left."""
     try:

@@ -19,7 +19,7 @@ NAMES = {f"WORKSPACES_{name.upper()}" for name in Settings.model_fields}
 def start(**environment: str) -> subprocess.CompletedProcess[str]:
     """Start the command line with these settings."""
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", "seed"],
+        [sys.executable, "-m", "app.cli", "db", "upgrade"],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,

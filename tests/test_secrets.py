@@ -194,7 +194,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     "command",
     [
-        ["-m", "app.cli", "seed"],
+        ["-m", "app.cli", "db", "upgrade"],
         ["-m", "alembic", "upgrade", "head"],
         ["-m", "celery", "-A", "workers.celery_app:celery", "report"],
         ["-m", "celery", "-A", "workers.celery_app:celery", "inspect", "ping", "--timeout", "1"],

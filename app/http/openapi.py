@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from app.access.permissions import OPEN
 from app.errors import DomainError
+from app.http.route import Route
 from app.version import VERSION
 
 _PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
