@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from app.config import Settings
+from app.config import _OF_JOBS, Settings
+from app.runtime.processes.leftovers import MARK
 from app.storage.blob_store import BlobStore
 
 ROOT = Path(__file__).parent.parent
@@ -40,20 +41,20 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
         ("WORKSPACES_DELETION_GRACE", "1e12", "less than or equal to"),
         ("WORKSPACES_STAGED_UPLOAD_DAYS", "1e9", "less than or equal to"),
         ("WORKSPACES_JWKS_CACHE_SECONDS", "604800", "less than or equal to 86400"),
-        ("WORKSPACES_LEASE_SECONDS", "50", "lease_seconds"),
+        ("WORKSPACES_LEASE_SECONDS", "50", "WORKSPACES_TASK_HARD_LIMIT_SECONDS < WORKSPACES_LEASE_SECONDS"),
         ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
-        ("WORKSPACES_RUNTIME_HOST", "kubernetes", "runtime_host"),
+        ("WORKSPACES_RUNTIME_HOST", "kubernetes", "WORKSPACES_RUNTIME_HOST cannot"),
         ("WORKSPACES_LOG_LEVEL", "LOUD", "'DEBUG'"),
-        ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "soon", "reattempt_delays_seconds"),
+        ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "soon", "WORKSPACES_REATTEMPT_DELAYS_SECONDS: must be JSON"),
         ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "[]", "at least one"),
-        ("WORKSPACES_VISIBILITY_TIMEOUT_SECONDS", "60", "visibility_timeout_seconds"),
-        ("WORKSPACES_OIDC_ISSUER", "https://issuer.example", "oidc_audience"),
+        ("WORKSPACES_VISIBILITY_TIMEOUT_SECONDS", "60", "WORKSPACES_VISIBILITY_TIMEOUT_SECONDS must"),
+        ("WORKSPACES_OIDC_ISSUER", "https://issuer.example", "WORKSPACES_OIDC_AUDIENCE"),
         ("WORKSPACES_OIDC_ISSUER", "http://issuer.example", "https"),
         ("WORKSPACES_AUTH_ENABLED", "true", "lets nobody in"),
-        ("WORKSPACES_OIDC_ADDITIONAL_ISSUERS", '["https://issuer.example"]', "oidc_issuer"),
+        ("WORKSPACES_OIDC_ADDITIONAL_ISSUERS", '["https://issuer.example"]', "WORKSPACES_OIDC_ISSUER"),
         ("WORKSPACES_OIDC_JWKS_URI", "file:///etc/passwd", "https"),
         ("WORKSPACES_GATEWAY_SECRET", "short", "16 characters"),
-        ("WORKSPACES_EXECUTION_PROFILES", "subprocess", "execution_profiles"),
+        ("WORKSPACES_EXECUTION_PROFILES", "subprocess", "WORKSPACES_EXECUTION_PROFILES: must be JSON"),
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "gpu"}]', "'subprocess' or 'cpu'"),
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "cpu"}, {"provider": "cpu"}]', "'cpu/default'"),
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "cpu", "environment": {"A=B": "1"}}]', "'A=B'"),
@@ -66,6 +67,52 @@ def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str,
     [line] = ended.stderr.splitlines()
     assert line.startswith("WORKSPACES_")
     assert complaint in line
+    assert name in line
+    assert "WORKSPACES_*" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("WORKSPACES_LEASE_SECNDS", "did you mean WORKSPACES_LEASE_SECONDS?"),
+        ("WORKSPACES_DATABASEURL", "did you mean WORKSPACES_DATABASE_URL?"),
+        ("WORKSPACES_PORT", "there is no such setting"),
+        ("WORKSPACES_XYZZY", "see .env.example"),
+    ],
+)
+def test_a_variable_that_nothing_reads_refuses_to_start_and_names_the_nearest(name: str, remedy: str) -> None:
+    ended = start(**{name: "8080"})
+
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith(f"{name}: there is no such setting; ")
+    assert remedy in line
+
+
+def test_what_others_set_under_our_prefix_is_no_mistake() -> None:
+    told = {
+        "WORKSPACES_RESULTS_DIR": "/runs/1/results",
+        MARK: "1",
+        # By Kubernetes, beside services called workspaces and workspaces-web.
+        "WORKSPACES_SERVICE_HOST": "10.0.0.1",
+        "WORKSPACES_WEB_SERVICE_PORT_HTTP": "8080",
+        "WORKSPACES_PORT": "tcp://10.0.0.1:8080",
+        "WORKSPACES_PORT_8080_TCP_ADDR": "10.0.0.1",
+    }
+
+    ended = start(**told, WORKSPACES_DATABASE_URL="postgresql+psycopg://app@127.0.0.1:1/x")
+
+    assert ended.returncode == 1
+    assert "does not answer" in ended.stderr
+
+
+def test_what_jobs_are_told_is_known() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "app" / "runtime").rglob("*.py"))
+
+    told = set(re.findall(r'"(WORKSPACES_[A-Z_]+)"', code))
+    assert told == _OF_JOBS, (
+        "Name in app/config.py what processes are told, or a command they run refuses it."
+    )
 
 
 def test_every_setting_is_in_the_example_file_and_nothing_else_is() -> None:
