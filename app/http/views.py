@@ -96,7 +96,8 @@ def _response(result: Any, route: Route) -> Response:
     if route.status == HTTPStatus.NO_CONTENT:
         return no_content()
     text = result.model_dump_json(by_alias=True) if isinstance(result, BaseModel) else json.dumps(result)
-    return Response(text, route.status, mimetype="application/json")
+    # A line ends: in a terminal the next prompt would stand beside the answer.
+    return Response(f"{text}\n", route.status, mimetype="application/json")
 
 
 def no_content() -> Response:

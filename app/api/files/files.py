@@ -206,7 +206,7 @@ def _pieces(shown: Iterator[str]) -> Iterator[str]:
     while some := list(islice(shown, _FILES_AT_ONCE)):
         yield separator + ",".join(some)
         separator = ","
-    yield "]}"
+    yield "]}\n"
 
 
 def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> ShownFile:
