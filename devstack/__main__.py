@@ -19,6 +19,7 @@ from devstack.supervisor import Part, StackStopped, Stage, Supervisor
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 WORKERS = {"worker", "runtime"}
+READY_WORDS = {"worker": " ready.", "runtime": " ready.", "beat": "beat: Starting"}
 ANSWER_TIMEOUT_S = 30.0
 READY_TIMEOUT_S = 120.0
 
@@ -52,6 +53,8 @@ def main() -> int:
 def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     """Start everything in order, say where it is, and keep it running."""
     port, flower_port = free_port_of("PORT", 8080), free_port_of("FLOWER_PORT", 5555)
+    if port == flower_port:
+        raise DevstackError(f"PORT and FLOWER_PORT are both {port}; give each one of its own.")
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -70,7 +73,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
 
     def part(name: str, line: str) -> Part:
         stage = Stage.WORKERS if name in WORKERS else Stage.DOORS
-        return Part(name, Command(("/bin/sh", "-c", line), env=environment), stage)
+        return Part(name, Command(("/bin/sh", "-c", line), env=environment), stage, READY_WORDS.get(name, ""))
 
     lines = read_procfile(CHECKOUT / "Procfile")
     supervisor.run_to_end(part("release", lines.pop("release")))
@@ -82,6 +85,13 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
             f"http://{HOST}:{port_to_ask}{path} does not answer with 200",
             timeout_s=READY_TIMEOUT_S,
         )
+    supervisor.wait_until(
+        lambda: supervisor.all_at_work,
+        "not every worker says that it is ready",
+        timeout_s=READY_TIMEOUT_S,
+    )
+    # Flower and the workers go on telling of each other for a moment; what people look for stands below that.
+    supervisor.wait_for_silence(silence_s=1.5, timeout_s=10)
     supervisor.say("ready; Ctrl-C stops everything")
     for what, place in places.items():
         supervisor.say(f"  {what:<9} {place}")

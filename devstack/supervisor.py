@@ -41,6 +41,8 @@ class Part:
     name: str
     command: Command
     stage: Stage = Stage.DOORS
+    ready_words: str = ""
+    """In the line by which it says that it is at work; empty if it says nothing of the kind."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class _Run:
     falls: int = 0
     unfinished_line: bytes = b""
     last_line: str = ""
+    is_at_work: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -88,6 +91,7 @@ class Supervisor:
         self._restarts = restarts or RestartPolicy()
         self._runs: list[_Run] = []
         self._outputs = selectors.DefaultSelector()
+        self._last_said_at = 0.0
 
     def start(self, part: Part) -> None:
         """Start a part, which is restarted from now on whenever it ends."""
@@ -114,6 +118,17 @@ class Supervisor:
             next_look = time.monotonic() + LOOK_S
             while time.monotonic() < next_look:
                 self.tick()
+
+    @property
+    def all_at_work(self) -> bool:
+        """Whether each part that says when it is at work has said so."""
+        return all(run.is_at_work for run in self._runs if run.part.ready_words)
+
+    def wait_for_silence(self, *, silence_s: float, timeout_s: float) -> None:
+        """Keep the stack running until no part has said anything for so long, or for `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < min(deadline, self._last_said_at + silence_s):
+            self.tick()
 
     def run(self) -> None:
         """Keep the stack running; returns only by StackStopped, or DevstackError when a part is given up."""
@@ -192,6 +207,8 @@ class Supervisor:
                 lines, run.unfinished_line = [line for line in [run.unfinished_line] if line], b""
             for line in lines:
                 run.last_line = line.decode(errors="replace").rstrip()
+                run.is_at_work |= run.part.ready_words in run.last_line
+                self._last_said_at = time.monotonic()
                 self.say(run.last_line, name=run.part.name)
         return bool(ready)
 

@@ -16,6 +16,7 @@ from app.dispatch import TaskName, cleanup_task, readable
 from app.maintenance import orphan_scan
 from app.maintenance import sweep as maintenance
 from workers.celery_app import celery, context
+from workers.log_filter import NOTHING_TO_DO
 
 _DATABASE_AWAY_SECONDS = 3.0
 
@@ -80,7 +81,8 @@ for _phase in [*(kind.name for kind in ORDER), None]:
 @celery.task(name=TaskName.SWEEP.value, max_retries=0)
 def sweep() -> str:
     """Ring for what is due and reopen what may be tried again."""
-    return str(maintenance.sweep(context(), now=clock.now()))
+    swept = maintenance.sweep(context(), now=clock.now())
+    return NOTHING_TO_DO if swept.found_nothing else str(swept)
 
 
 @celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0)

@@ -25,6 +25,11 @@ class Swept:
     oldest_s: float
     """Age of the oldest unfinished deletion that is due, in seconds."""
 
+    @property
+    def found_nothing(self) -> bool:
+        """Whether the sweep had nothing to do and nothing is due."""
+        return not (self.enqueued or self.reattempted or self.oldest_s)
+
     def __str__(self) -> str:
         return f"enqueued {self.enqueued}, re-attempted {self.reattempted}, oldest {self.oldest_s:.0f} s"
 

@@ -31,7 +31,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Well).serve_forever()
 PROCFILE = {
     "release": "echo migrated",
     "web": "exec python server.py $PORT",
-    "worker": "echo at work; exec sleep 600",
+    "worker": "echo at work, ready.; exec sleep 600",
     "flower": "exec python server.py $FLOWER_PORT",
 }
 

@@ -1,5 +1,8 @@
+import json
+import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
@@ -21,6 +24,11 @@ def test_a_procfile_is_read_in_its_order_and_other_lines_are_comments(tmp_path: 
     ]
 
 
+def status(port: int) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status") as answer:
+        return json.load(answer)
+
+
 def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
     """The whole of `make up`: the project's own Procfile on servers that it is given."""
     postgres, valkey = (
@@ -38,9 +46,12 @@ def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
             with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/health/ready") as answer:
                 assert answer.status == 200
             assert eventually(lambda: stack.said("cleanup@") and stack.said("runtime@")), stack.lines
-            assert eventually(
-                lambda: any(line.startswith("worker") and "cleanup.sweep" in line for line in stack.lines)
-            )
+            # What comes round every second is not told; that it does shows elsewhere.
+            assert eventually(lambda: status(stack.port)["controllers"]["status"]["workspace_cleanup_sweep"])
+            assert stack.said("ready; Ctrl-C stops everything")
+            [banner] = [index for index, line in enumerate(stack.lines) if "| ready; Ctrl-C" in line]
+            time.sleep(3)
+            assert [line for line in stack.lines[banner:] if not line.startswith("stack ")] == []
             processes = stack.descendants()
             stack.process.terminate()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from devstack.processes import free_port
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 from tests.devstack.stacks import PROCFILE, Stack, alive, eventually, make_checkout, running
 from tests.support.deadlines import DEADLINE_S
@@ -28,7 +29,7 @@ def test_it_says_what_is_where_and_labels_every_line(checkout: Path) -> None:
         assert stack.said(f"API       http://127.0.0.1:{stack.port}")
 
         assert "release  | migrated" in stack.lines
-        assert "worker   | at work" in stack.lines
+        assert "worker   | at work, ready." in stack.lines
         assert all(line[9:11] == "| " for line in stack.lines)
 
 
@@ -47,7 +48,7 @@ def test_a_signal_stops_everything_in_order(checkout: Path, number: signal.Signa
 def test_a_part_that_refuses_to_end_does_not_keep_it_from_stopping_within_ten_seconds(
     tmp_path: Path, within: Within
 ) -> None:
-    stubborn = "trap '' TERM; while true; do sleep 600; done"
+    stubborn = "trap '' TERM; echo beat: Starting, ready.; while true; do sleep 600; done"
     checkout = make_checkout(tmp_path / "checkout", PROCFILE | {"worker": stubborn, "beat": stubborn})
     with running(checkout) as stack:
         processes = stack.descendants()
@@ -94,7 +95,9 @@ def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> N
 
 
 def test_a_killed_database_comes_back_with_its_data(tmp_path: Path) -> None:
-    procfile = PROCFILE | {"beat": "while true; do python count.py 2>/dev/null; sleep 0.2; done"}
+    procfile = PROCFILE | {
+        "beat": "echo beat: Starting; while true; do python count.py 2>/dev/null; sleep 0.2; done"
+    }
     checkout = make_checkout(tmp_path / "checkout", procfile)
     (checkout / "count.py").write_text(COUNT_RUNS)
     with running(checkout) as stack:
@@ -128,6 +131,31 @@ def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
 
     assert stack.process.wait(DEADLINE_S) == 1
     assert stack.lines == ["make up: FLOWER_PORT must be a port between 1 and 65535, not 'flower'."]
+
+
+def test_one_port_for_both_is_one_line(checkout: Path) -> None:
+    port = str(free_port())
+    stack = Stack(checkout, PORT=port, FLOWER_PORT=port)
+
+    assert stack.process.wait(10) == 1
+    assert stack.lines == [f"make up: PORT and FLOWER_PORT are both {port}; give each one of its own."]
+
+
+def test_where_everything_is_stands_below_what_the_parts_say(tmp_path: Path) -> None:
+    slow = PROCFILE | {
+        "worker": "sleep 4; echo now ready.; exec sleep 600",
+        "flower": "(sleep 1; echo late) & exec python server.py $FLOWER_PORT",
+    }
+    with running(make_checkout(tmp_path / "checkout", slow)) as stack:
+        assert eventually(lambda: stack.said("data"))
+        [began] = [
+            index
+            for index, line in enumerate(stack.lines)
+            if line == "stack    | ready; Ctrl-C stops everything"
+        ]
+
+        assert {"worker   | now ready.", "flower   | late"} <= set(stack.lines[:began])
+        assert all(line.startswith("stack ") for line in stack.lines[began:])
 
 
 def test_a_second_stack_on_the_same_data_is_one_line(checkout: Path) -> None:

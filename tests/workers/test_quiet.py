@@ -1,0 +1,48 @@
+import logging
+
+import pytest
+from workers.requeue_interval import NOTHING_TO_DO, keep_rounds_quiet
+
+from app.dispatch import TaskName
+
+SWEEP = TaskName.SWEEP.value
+RECEIVED, SUCCEEDED = "Task %(name)s[%(id)s] received", "Task %(name)s[%(id)s] succeeded: %(return_value)s"
+
+
+@pytest.fixture
+def _quiet() -> None:
+    keep_rounds_quiet()
+
+
+@pytest.mark.usefixtures("_quiet")
+@pytest.mark.parametrize(
+    ("logger", "line", "is_told"),
+    [
+        ("celery.beat", ("Sending due task %s (%s)", "sweep", SWEEP), False),
+        ("celery.beat", ("Sending due task %s (%s)", "audit", TaskName.AUDIT.value), True),
+        ("celery.beat", ("beat: Starting...",), True),
+        ("celery.worker.strategy", (RECEIVED, {"name": SWEEP, "id": "1"}), False),
+        ("celery.worker.strategy", (RECEIVED, {"name": TaskName.AUDIT.value, "id": "1"}), True),
+        (
+            "celery.app.trace",
+            (SUCCEEDED, {"name": SWEEP, "id": "1", "return_value": repr(NOTHING_TO_DO)}),
+            False,
+        ),
+        ("celery.app.trace", (SUCCEEDED, {"name": SWEEP, "id": "1", "return_value": "'rang 1'"}), True),
+    ],
+)
+def test_a_round_is_told_only_when_it_did_something(
+    caplog: pytest.LogCaptureFixture, logger: str, line: tuple[object, ...], is_told: bool
+) -> None:
+    with caplog.at_level("INFO", logger):
+        logging.getLogger(logger).info(*line)
+
+    assert bool(caplog.records) is is_told
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_with_the_level_debug_every_round_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", "celery.beat"):
+        logging.getLogger("celery.beat").info("Sending due task %s (%s)", "sweep", SWEEP)
+
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
