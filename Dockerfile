@@ -6,7 +6,8 @@ WORKDIR /srv/workspaces
 
 COPY . .
 # Editable, so that there is one copy of the code.
-RUN pip install --no-cache-dir -c constraints.txt -e '.[s3,kubernetes]'
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/image.txt \
+ && pip install --no-cache-dir --no-deps --no-build-isolation -e .
 
 ENV PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 \

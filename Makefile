@@ -1,12 +1,14 @@
 # The commands of the project; `make` alone prints them.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first Python that is new enough and can make a virtual environment; a shim may stand for one that is not there.
+PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$one -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$one && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 # pip passes on what setuptools says to packagers of any editable install; it would only alarm.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check fmt docs clean
+.PHONY: help up test check fmt docs lock clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
@@ -31,20 +33,28 @@ fmt: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 docs: $(VENV)/.installed-dev ## Write docs/openapi.json anew
 	@$(BIN)/python -m app.cli openapi > docs/openapi.json
 
+# For all platforms and Pythons at once; pins stay as they are unless ARGS=--upgrade.
+LOCK = $(BIN)/uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet $(ARGS) pyproject.toml
+lock: $(VENV)/.installed-dev ## Write requirements/ anew from pyproject.toml; `make lock ARGS=--upgrade` takes the newest
+	$(LOCK) --extra dev -o requirements/dev.txt
+	$(LOCK) --extra build --extra devstack -c requirements/dev.txt -o requirements/devstack.txt
+	$(LOCK) --extra build --extra kubernetes --extra s3 -c requirements/dev.txt -o requirements/image.txt
+
 clean: ## Delete what was installed and cached; your data in .data stay
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp says that the environment fits pyproject.toml and constraints.txt, so that the next run starts at once.
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed; give its path as PYTHON=…" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: Python 3.11 or newer is needed; give its path as PYTHON=…")'
-	@echo "Installing into $(VENV) (once, under a minute) …"
-	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) install --quiet -c constraints.txt -e '.[devstack]'
+# A stamp says that the environment fits pyproject.toml and its lock, so that the next run starts at once.
+$(VENV)/.installed: pyproject.toml requirements/devstack.txt
+	@python="$(PYTHON)"; test -n "$$python" || { \
+		echo "make: Python 3.11 or newer with venv is needed (Debian: python3-venv); give its path as PYTHON=…" >&2; exit 1; }; \
+	echo "Installing into $(VENV) (once, under a minute) …"; \
+	test -x $(BIN)/pip || "$$python" -m venv --clear $(VENV)
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements/devstack.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	@echo "Installing the tools for tests and checks into $(VENV) …"
-	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@

