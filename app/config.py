@@ -25,6 +25,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.profiles import USUAL, ExecutionProfile, distinct
 
+_CAN_END_PROCESSES = sys.platform == "linux"
+"""prctl and /proc see to it that nothing a job has started outlives it; no other system has both."""
+
 _LONGEST_S = 10 * 365 * 86400
 Duration = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
 DurationOrZero = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)]
@@ -239,6 +242,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "database_url must start with postgresql+psycopg://: no other database is supported"
             )
+        if self.subprocess_provider == "on" and not _CAN_END_PROCESSES:
+            raise ValueError("subprocess_provider cannot be on: what ends the processes of a job needs Linux")
         if self.runtime_host == "kubernetes":
             raise ValueError("runtime_host cannot be kubernetes: so is called what is in the cluster")
         if self.write_rate_limit and not self.broker_url.startswith(("redis://", "rediss://")):
@@ -272,6 +277,8 @@ class Settings(BaseSettings):
     @property
     def runs_processes(self) -> bool:
         """Whether jobs and deployments may start processes beside the runtime worker."""
+        if not _CAN_END_PROCESSES:
+            return False
         if self.subprocess_provider == "auto":
             # Proved identities mean users from elsewhere, by way of a proxy: they are not to be trusted with this host.
             is_for_locals = not self.auth_enabled or (self.allow_unsigned_jwt and not self.trusted_proxies)

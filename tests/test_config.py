@@ -115,6 +115,15 @@ def test_what_jobs_are_told_is_known() -> None:
     )
 
 
+def test_processes_of_jobs_are_for_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.config._CAN_END_PROCESSES", False)
+
+    settings = Settings()
+    assert (settings.runs_processes, settings.profiles, settings.backend) == (False, {}, "none")
+    with pytest.raises(ValueError, match="needs Linux"):
+        Settings(subprocess_provider="on")
+
+
 def test_every_setting_is_in_the_example_file_and_nothing_else_is() -> None:
     written = re.findall(r"^#? ?(WORKSPACES_\w+)=", (ROOT / ".env.example").read_text(), re.M)
 

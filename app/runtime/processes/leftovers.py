@@ -46,7 +46,9 @@ def adopt_orphans() -> None:
     For a process that starts nothing in sessions of their own but keepers: what else is below it there, also what a
     library has started and left, is killed.
     """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Elsewhere than on Linux no job is started, so nothing loses its keeper.
+    if hasattr(libc, "prctl") and libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
         _adopts_orphans.set()
 
 
