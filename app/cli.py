@@ -21,7 +21,7 @@ from app.db import connect, session_scope, sessions_of
 from app.logs import configure_logs, without_values
 from app.maintenance import orphan_scan
 from app.maintenance import sweep as maintenance
-from app.runtime.hosts.abandon import CannotPurge, purge_host
+from app.runtime.hosts.purge import CannotPurge, purge_host
 from app.services.workspaces import seed
 from app.version import VERSION
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from app.runtime.processes.leftovers import MARK
 
 from app.config import _OF_JOBS, Settings
-from app.runtime.processes.leftovers import MARK
 from app.storage.blob_store import BlobStore
 
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,8 @@ from app.config import load_settings
 from app.db import session_scope
 from app.dispatch import RUNTIME_QUEUE, runtime_queue
 from app.logs import get_logger
-from app.runtime.hosts.startup import hosts_of, left_on, reap_unsupervised, remove_unowned_runs
-from app.runtime.processes.leftovers import adopt_orphans
+from app.runtime.hosts.startup import hosts_of, messages_for_hosts, reap_unsupervised, remove_unowned_runs
+from app.runtime.processes.leaked_processes import adopt_orphans
 from workers.celery_app import context
 
 log = get_logger(__name__)
@@ -39,7 +39,7 @@ def _look_after_what_is_left(sender: Any, **_: Any) -> None:
 def _clear_up() -> None:
     try:
         with session_scope(context().sessions) as session:
-            messages = left_on(session, hosts_of(load_settings()))
+            messages = messages_for_hosts(session, hosts_of(load_settings()))
         # Before the rings, and here: what waits in the queues may take every thread for days.
         reap_unsupervised(context())
         for message in messages:

@@ -45,7 +45,7 @@ class LeasedRow(Generic[R, S]):
         self.status: S = status
         """As seen last."""
 
-    def look(self) -> S:
+    def refresh(self) -> S:
         """What is asked of it. Renews the lease when a third of it has passed. Raises LeaseLost."""
         if time.monotonic() > self._held_until - self._lease_s * 2 / 3:
             self.write(self._on_renewal)

@@ -17,7 +17,7 @@ from app.lifecycle import JobStatus
 from app.models import Job, JobLog, Workspace
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
-from app.runtime.processes.leftovers import kill_leaked_processes, leftovers
+from app.runtime.processes.leaked_processes import kill_leaked_processes, processes_of
 from app.runtime.processes.workdir import WorkDirectory
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.support.deadlines import DEADLINE_S
@@ -64,7 +64,7 @@ class Run:
     context: Context
     job_id: UUID
     stopping: Event = field(default_factory=Event)
-    told: str | None = None
+    summary: str | None = None
 
     def start(self) -> "Run":
         self._thread = Thread(target=self._supervise)
@@ -72,7 +72,7 @@ class Run:
         return self
 
     def _supervise(self) -> None:
-        self.told = supervisor.supervise(self.context, self.job_id, stopping=self.stopping)
+        self.summary = supervisor.supervise(self.context, self.job_id, stopping=self.stopping)
 
     def end(self, *, timeout_s: float = DEADLINE_S) -> Job:
         """The job, once its supervisor has returned."""
@@ -112,7 +112,7 @@ def supervised(context: Context, job_id: UUID, **settings: Any) -> Iterator[Run]
     finally:
         run.stopping.set()
         run.end()
-        left = leftovers(job_id)
+        left = processes_of(job_id)
         kill_leaked_processes(job_id, within_s=10)
         assert left == []
 
@@ -128,5 +128,7 @@ def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = DE
 def is_all_gone(run: Run) -> bool:
     """No process, no directory, no host on record."""
     return not (
-        leftovers(run.job_id) or WorkDirectory(run.context.settings, run.job_id).path.exists() or run.job.host
+        processes_of(run.job_id)
+        or WorkDirectory(run.context.settings, run.job_id).path.exists()
+        or run.job.host
     )

@@ -23,7 +23,7 @@ from app.profiles import ExecutionProfile
 from app.runtime.jobs.attempt import STOPPED
 from app.runtime.jobs.log import LogWriter
 from app.runtime.leased_row import LeasedRow
-from app.runtime.processes.leftovers import leftovers
+from app.runtime.processes.leaked_processes import processes_of
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
@@ -107,12 +107,12 @@ def test_a_process_knows_its_own_variables_and_its_job_and_nothing_of_the_server
     with supervised(context, job_id) as run:
         job = run.end()
 
-    told = dict(line.split("=", 1) for line in run.log if "=" in line)
-    assert {"EPOCHS": "7", "NEMO_JOB_ID": str(job_id), "NEMO_JOB_STEP": "main"}.items() <= told.items()
-    assert (told["NEMO_JOB_WORKSPACE"], told["NEMO_JOB_FILESET"]) == ("ml-team", job.fileset)
-    assert (told["HOME"], told["WORKSPACES_RUN"]) == (told["PWD"], str(job_id))
-    assert "not for jobs, never" not in told.values()
-    assert {name for name in told if name.startswith("WORKSPACES_")} == {
+    summary = dict(line.split("=", 1) for line in run.log if "=" in line)
+    assert {"EPOCHS": "7", "NEMO_JOB_ID": str(job_id), "NEMO_JOB_STEP": "main"}.items() <= summary.items()
+    assert (summary["NEMO_JOB_WORKSPACE"], summary["NEMO_JOB_FILESET"]) == ("ml-team", job.fileset)
+    assert (summary["HOME"], summary["WORKSPACES_RUN"]) == (summary["PWD"], str(job_id))
+    assert "not for jobs, never" not in summary.values()
+    assert {name for name in summary if name.startswith("WORKSPACES_")} == {
         "WORKSPACES_RUN",
         "WORKSPACES_RESULTS_DIR",
     }
@@ -235,7 +235,7 @@ def test_a_job_is_cancelled_only_when_all_its_processes_are_gone_however_stubbor
         run.ask(JobStatus.CANCELLING)
         seen = []
         wait_until(
-            lambda: seen.append((run.job.status, bool(leftovers(job_id)))) or not seen[-1][1], "all gone"
+            lambda: seen.append((run.job.status, bool(processes_of(job_id)))) or not seen[-1][1], "all gone"
         )
         job = run.end()
 
@@ -294,7 +294,7 @@ def test_a_paused_job_stands_still_until_it_is_resumed(session: Session, context
 
 
 def shell_of(run: Run) -> psutil.Process:
-    found = [psutil.Process(pid) for pid in leftovers(run.job_id)]
+    found = [psutil.Process(pid) for pid in processes_of(run.job_id)]
     return next(one for one in found if one.name() in ("sh", "dash", "bash"))
 
 
@@ -322,7 +322,7 @@ def test_a_job_asked_to_pause_as_its_last_process_ends_completes_once_it_is_resu
         (WorkDirectory(context.settings, job_id).path / "go").touch()
         run.ask(JobStatus.PAUSING)
         run.wait_for(JobStatus.PAUSED)
-        wait_until(lambda: not leftovers(job_id), "the process ends")
+        wait_until(lambda: not processes_of(job_id), "the process ends")
         run.ask(JobStatus.RESUMING)
         assert run.end().status is JobStatus.COMPLETED
 
@@ -383,8 +383,8 @@ class TestAnExecutionProfile:
     )
 
     def on(self, profile: str, script: str, **more: Any) -> dict[str, Any]:
-        wanted = step(script, **more)
-        return {**wanted, "executor": {**wanted["executor"], "profile": profile}}
+        named = step(script, **more)
+        return {**named, "executor": {**named["executor"], "profile": profile}}
 
     def test_gives_its_variables_to_steps_that_have_none_of_that_name(
         self, session: Session, context: Context
@@ -474,11 +474,11 @@ def test_a_runner_that_lost_its_lease_kills_what_it_started_and_writes_nothing(
         lines = len(run.log)
         job = run.end()
 
-    assert run.told == "the lease was lost; what had been started was killed"
+    assert run.summary == "the lease was lost; what had been started was killed"
     assert (job.status, job.host) == (JobStatus.PAUSED, job.host)
     assert job.host is not None
     assert len(run.log) == lines
-    assert leftovers(job_id) == []
+    assert processes_of(job_id) == []
 
 
 def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
@@ -498,7 +498,7 @@ def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
     )
     started = time.monotonic()
 
-    assert row.look() is job.status
+    assert row.refresh() is job.status
     with pytest.raises(LeaseLost):
         row.write(lambda _session, _job: None)
 
@@ -558,15 +558,15 @@ def test_a_job_rung_for_twice_on_one_host_starts_once(session: Session, context:
         for _ in range(2)
     ]
 
-    told = []
+    summary = []
     for worker in workers:
         worker.stdin.write("\n")
         worker.stdin.flush()
     for worker in workers:
-        told.append(worker.communicate(timeout=60)[0].strip().splitlines()[-1])
+        summary.append(worker.communicate(timeout=60)[0].strip().splitlines()[-1])
 
     run = Run(context, job_id)
-    assert sorted(one.partition(",")[0] for one in told) in (
+    assert sorted(one.partition(",")[0] for one in summary) in (
         ["active", "completed"],
         ["completed", "pending"],
     )

@@ -31,7 +31,7 @@ from app.runtime.deployments import supervisor
 from app.runtime.deployments.backends.subprocess import SubprocessRuntime
 from app.runtime.deployments.contract import DeploymentSpec
 from app.runtime.lease import Runner
-from app.runtime.processes.leftovers import MARK, kill_leaked_processes, leftovers
+from app.runtime.processes.leaked_processes import RUN_VARIABLE, kill_leaked_processes, processes_of
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
@@ -99,7 +99,7 @@ class Serving:
     context: Context
     id: UUID
     stopping: Event = field(default_factory=Event)
-    told: str | None = None
+    summary: str | None = None
 
     def start(self) -> "Serving":
         self._thread = Thread(target=self._supervise)
@@ -107,7 +107,7 @@ class Serving:
         return self
 
     def _supervise(self) -> None:
-        self.told = supervisor.supervise(self.context, self.id, stopping=self.stopping)
+        self.summary = supervisor.supervise(self.context, self.id, stopping=self.stopping)
 
     def end(self) -> Deployment:
         """The row, once the supervisor has returned."""
@@ -151,7 +151,7 @@ def serve(context: Context) -> Iterator[Serve]:
             return undo.enter_context(_supervised(tuned(context, **{**QUICK, **settings}), deployment_id))
 
         yield do
-    left = [pid for one in ids for pid in leftovers(one)]
+    left = [pid for one in ids for pid in processes_of(one)]
     for one in ids:
         kill_leaked_processes(one, within_s=10)
     assert left == []
@@ -181,7 +181,7 @@ def fetched(serving: Serving, path: str = "/") -> str:
 def is_all_gone(serving: Serving) -> bool:
     """No process, no directory, no host on record."""
     directory = WorkDirectory(serving.context.settings, serving.id).path
-    return not (leftovers(serving.id) or directory.exists() or serving.row.host)
+    return not (processes_of(serving.id) or directory.exists() or serving.row.host)
 
 
 def test_it_serves_until_it_is_deleted_and_leaves_nothing(session: Session, serve: Serve) -> None:
@@ -228,14 +228,14 @@ def test_it_is_not_ready_before_its_health_check_succeeds(session: Session, serv
 def test_a_server_that_dies_is_started_again(session: Session, serve: Serve) -> None:
     serving = serve(deploy(session))
     serving.wait_for(READY)
-    first = set(leftovers(serving.id))
+    first = set(processes_of(serving.id))
 
     for pid in first:
         psutil.Process(pid).kill()
 
     serving.wait_for(PENDING)
     serving.wait_for(READY)
-    assert not first & set(leftovers(serving.id))
+    assert not first & set(processes_of(serving.id))
 
 
 def test_a_server_whose_keeper_is_killed_is_started_again_on_the_same_port(
@@ -244,9 +244,9 @@ def test_a_server_whose_keeper_is_killed_is_started_again_on_the_same_port(
     port = free_port()
     serving = serve(deploy(session, port=port))
     serving.wait_for(READY)
-    keeper = psutil.Process(min(leftovers(serving.id)))
+    reaper = psutil.Process(min(processes_of(serving.id)))
 
-    keeper.kill()
+    reaper.kill()
 
     serving.wait_for(PENDING)
     serving.wait_for(READY)
@@ -271,8 +271,8 @@ def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_words_are_told
 
 
 def test_one_that_has_died_for_days_is_still_started_again(context: Context) -> None:
-    wanted = DeploymentSpec(uuid7(), "ml-team", "chat", 1, command=("false",))
-    runtime = SubprocessRuntime(tuned(context, **QUICK).settings, wanted)
+    spec = DeploymentSpec(uuid7(), "ml-team", "chat", 1, command=("false",))
+    runtime = SubprocessRuntime(tuned(context, **QUICK).settings, spec)
     runtime._crashes = 5000
 
     wait_until(lambda: "starting again after 60 s" in runtime.observe().message, "it pauses")
@@ -366,12 +366,12 @@ def test_two_rings_start_one_server(session: Session, serve: Serve) -> None:
     deployment_id = deploy(session)
     first = serve(deployment_id)
     first.wait_for(READY)
-    started = leftovers(deployment_id)
+    started = processes_of(deployment_id)
 
     second = serve(deployment_id)
 
-    assert "supervised on host" in ((second.end() and second.told) or "")
-    assert leftovers(deployment_id) == started
+    assert "supervised on host" in ((second.end() and second.summary) or "")
+    assert processes_of(deployment_id) == started
 
 
 def test_a_newer_version_takes_the_place_of_the_older_ones_once_it_is_ready(
@@ -523,8 +523,8 @@ def test_a_runner_that_lost_its_lease_ends_its_server_and_writes_nothing(
     serving.ask(fence=100, lease_owner="1@0.00")
 
     assert serving.end().fence == 100
-    assert "the lease was lost" in (serving.told or "")
-    wait_until(lambda: leftovers(serving.id) == [], "its server is gone")
+    assert "the lease was lost" in (serving.summary or "")
+    wait_until(lambda: processes_of(serving.id) == [], "its server is gone")
 
 
 def test_a_runner_that_wakes_up_after_it_was_given_up_as_lost_ends_its_server_and_writes_nothing(
@@ -539,10 +539,10 @@ def test_a_runner_that_wakes_up_after_it_was_given_up_as_lost_ends_its_server_an
     session.commit()
 
     lost = serving.end()
-    assert serving.told == "the lease was lost; what had been started was killed"
+    assert serving.summary == "the lease was lost; what had been started was killed"
     assert (lost.status, lost.address, lost.lease_owner) == (LOST, None, None)
     assert lost.host
-    wait_until(lambda: leftovers(serving.id) == [], "its server is gone")
+    wait_until(lambda: processes_of(serving.id) == [], "its server is gone")
 
 
 def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
@@ -561,14 +561,16 @@ def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
     row = session.get_one(Deployment, deployment_id, populate_existing=True)
     assert (row.status, row.status_message, row.host) == (LOST, f"runner lost on host '{here}'", here)
     elsewhere = serve(deployment_id, runtime_host="elsewhere")
-    assert f"supervised on host '{here}'" in ((elsewhere.end() and elsewhere.told) or "")
+    assert f"supervised on host '{here}'" in ((elsewhere.end() and elsewhere.summary) or "")
     serve(deployment_id).wait_for(READY)
 
 
 @contextmanager
 def left_behind(deployment_id: UUID) -> Iterator[subprocess.Popen[bytes]]:
     """A process of a deployment whose runner and keeper were killed."""
-    with subprocess.Popen(["sleep", "1000"], env={"PATH": os.defpath, MARK: str(deployment_id)}) as process:
+    with subprocess.Popen(
+        ["sleep", "1000"], env={"PATH": os.defpath, RUN_VARIABLE: str(deployment_id)}
+    ) as process:
         try:
             yield process
         finally:
@@ -601,7 +603,7 @@ def test_in_a_workspace_that_is_being_deleted_nothing_is_started_and_everything_
     session.get_one(Deployment, stopping).status = DELETING
     session.commit()
 
-    assert "its workspace is being deleted" in ((waiting.end() and waiting.told) or "")
+    assert "its workspace is being deleted" in ((waiting.end() and waiting.summary) or "")
     assert serve(stopping).end().status is DELETED
 
 
@@ -613,9 +615,9 @@ def test_what_waits_for_nothing_is_left_as_it_is(
     session.get_one(Deployment, deployment_id).status = status
     session.commit()
 
-    told = supervisor.supervise(context, deployment_id, stopping=Event())
+    summary = supervisor.supervise(context, deployment_id, stopping=Event())
 
-    assert told == f"version 1 {status}, nothing to do"
+    assert summary == f"version 1 {status}, nothing to do"
     assert supervisor.supervise(context, uuid7(), stopping=Event()) == "gone, nothing to do"
 
 
@@ -709,7 +711,7 @@ def test_a_server_that_puts_a_pipe_in_the_place_of_its_log_holds_nobody(
 
     serving.wait_for(PENDING, "starting again after 2 s; its last words: piped")
 
-    wait_until(lambda: not any("_listen" in one.name for one in threading.enumerate()), "nobody listens")
+    wait_until(lambda: not any("_copy_output" in one.name for one in threading.enumerate()), "nobody listens")
 
 
 def test_a_server_cannot_have_its_output_written_elsewhere(

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from app.runtime.deployments.backends.health import trouble_with
+from app.runtime.deployments.backends.health import health_problem
 from tests.support.figures import Within
 
 Answer = Callable[[socket.socket, Event], None]
@@ -70,7 +70,7 @@ def trickling(first: bytes, again: bytes) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("answer", "trouble"),
+    ("answer", "problem"),
     [
         (saying(b"HTTP/1.1 204 No Content\r\n\r\n"), None),
         (saying(b"HTTP/1.1 503 Busy\r\n\r\n"), "/health answers 503"),
@@ -79,10 +79,10 @@ def trickling(first: bytes, again: bytes) -> Answer:
         (saying(), "/health does not answer (RemoteDisconnected)"),
     ],
 )
-def test_only_success_is_health(server: Server, answer: Answer, trouble: str | None) -> None:
+def test_only_success_is_health(server: Server, answer: Answer, problem: str | None) -> None:
     server.answer = answer
 
-    assert trouble_with("127.0.0.1", server.port, "/health", within_s=10) == trouble
+    assert health_problem("127.0.0.1", server.port, "/health", within_s=10) == problem
 
 
 @pytest.mark.parametrize(
@@ -94,21 +94,21 @@ def test_a_server_that_trickles_its_answer_does_not_hold_its_supervisor(
     server.answer = trickling(first, again)
     started = time.monotonic()
 
-    trouble = trouble_with("127.0.0.1", server.port, "/health", within_s=0.3)
+    problem = health_problem("127.0.0.1", server.port, "/health", within_s=0.3)
 
     within("a trickling answer: given up", time.monotonic() - started, 2)
-    assert trouble == "/health does not answer (TimeoutError)"
+    assert problem == "/health does not answer (TimeoutError)"
 
 
 def test_a_body_without_end_is_not_read(server: Server) -> None:
     server.answer = trickling(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100_000)
 
-    assert trouble_with("127.0.0.1", server.port, "/health", within_s=10) is None
+    assert health_problem("127.0.0.1", server.port, "/health", within_s=10) is None
 
 
 def test_where_nobody_listens_nobody_answers(server: Server) -> None:
     server.close()
 
-    told = trouble_with("127.0.0.1", server.port, "/health", within_s=10)
+    problem = health_problem("127.0.0.1", server.port, "/health", within_s=10)
 
-    assert told == "/health does not answer (ConnectionRefusedError)"
+    assert problem == "/health does not answer (ConnectionRefusedError)"

@@ -18,7 +18,7 @@ from app.cleanup.kinds.jobs import KIND
 from app.context import Context
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog
-from app.runtime.hosts.startup import left_on
+from app.runtime.hosts.startup import messages_for_hosts
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
 from app.runtime.processes.workdir import WorkDirectory
@@ -79,9 +79,9 @@ def test_nothing_is_started_in_a_workspace_that_is_being_deleted(
 ) -> None:
     job = put(session, JobStatus.CREATED, state=state)
 
-    told = supervisor.supervise(context, job.id, stopping=Event())
+    summary = supervisor.supervise(context, job.id, stopping=Event())
 
-    assert told == "stays created, its workspace is being deleted"
+    assert summary == "stays created, its workspace is being deleted"
     assert find(session, job.id).host is None
 
 
@@ -151,7 +151,9 @@ def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
     directory = WorkDirectory(context.settings, job.id)
     directory.make()
 
-    assert [message.queue for message in left_on(session, [runner.host])] == [f"runtime.{runner.host}"]
+    assert [message.queue for message in messages_for_hosts(session, [runner.host])] == [
+        f"runtime.{runner.host}"
+    ]
     deliver(context, job.id)
 
     found = find(session, job.id)
@@ -191,9 +193,9 @@ def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_end
     session.commit()
     context.store.publish(context.store.stage(home, own.id, "log.txt", [b"bytes"]))
 
-    told = deliver(tuned(context, chunk_size=2), job.id)
+    summary = deliver(tuned(context, chunk_size=2), job.id)
 
-    assert told.endswith("removed, as requested")
+    assert summary.endswith("removed, as requested")
     assert status_of(session, job.id) is None
     assert session.scalars(select(Fileset.id)).all() == [other.id]
     assert session.scalar(select(func.count()).select_from(JobLog)) == 1

@@ -44,7 +44,7 @@ def runtime(
     settings: dict[str, Any] | None = None,
     namespace: str = "default",
     late_s: float = 60,
-    **wanted: Any,
+    **spec: Any,
 ) -> KubernetesRuntime:
     """Of a small deployment; a request may take half a second."""
     chosen: dict[str, Any] = {
@@ -52,7 +52,7 @@ def runtime(
         "runtime_lease_seconds": 5,
         **(settings or {}),
     }
-    usual: dict[str, Any] = {"image": "vllm:1", **wanted}
+    usual: dict[str, Any] = {"image": "vllm:1", **spec}
     small = DeploymentSpec(id=ID, workspace="team", name="chat", version=3, **usual)
     return KubernetesRuntime(Settings(**chosen), small, namespace=namespace, late_s=late_s)
 
@@ -133,9 +133,9 @@ def test_without_a_choice_the_port_is_8000_and_there_is_no_gpu(api: KubeApi) -> 
 
 
 def test_names_that_no_label_can_carry_are_made_to_fit(api: KubeApi) -> None:
-    wanted = DeploymentSpec(id=ID, workspace="a@b+c.", name="x_", version=1, image="vllm:1")
+    spec = DeploymentSpec(id=ID, workspace="a@b+c.", name="x_", version=1, image="vllm:1")
 
-    KubernetesRuntime(Settings(kubernetes_api_url=api.url), wanted, namespace="default").observe()
+    KubernetesRuntime(Settings(kubernetes_api_url=api.url), spec, namespace="default").observe()
 
     labels = api.one("deployments")["metadata"]["labels"]
     assert (labels["workspace"], labels["deployment"]) == ("a_b_c", "x")
@@ -209,7 +209,7 @@ NO_GPU = {
 
 
 @pytest.mark.parametrize(
-    ("pod", "told"),
+    ("pod", "words"),
     [
         (
             waiting("ImagePullBackOff", 'Back-off pulling image "vllm:1"'),
@@ -234,7 +234,7 @@ NO_GPU = {
     ],
 )
 def test_while_it_is_not_ready_the_most_telling_reason_is_told(
-    api: KubeApi, pod: dict[str, Any], told: str
+    api: KubeApi, pod: dict[str, Any], words: str
 ) -> None:
     running = started(api)
     api.report(available=0, conditions=[UNAVAILABLE])
@@ -243,7 +243,7 @@ def test_while_it_is_not_ready_the_most_telling_reason_is_told(
     observed = running.observe()
 
     assert observed.status is PENDING
-    assert observed.message.startswith(told)
+    assert observed.message.startswith(words)
     assert observed.address is None
 
 
@@ -609,10 +609,10 @@ def test_without_any_cluster_configured_it_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
 
-    wanted = DeploymentSpec(ID, "team", "chat", 1, image="vllm:1")
+    spec = DeploymentSpec(ID, "team", "chat", 1, image="vllm:1")
 
     with pytest.raises(ConnectionError, match="no cluster is configured"):
-        KubernetesRuntime(Settings(), wanted, namespace="default").observe()
+        KubernetesRuntime(Settings(), spec, namespace="default").observe()
 
 
 # --- under its supervisor
@@ -693,7 +693,7 @@ def test_a_stopping_worker_leaves_it_serving_and_the_next_one_looks_after_it(
         left = first.end()
         assert (left.status, left.host, left.lease_owner) == (READY, "kubernetes", None)
         assert left.address
-        assert first.told == "version 1 READY: left to the next runtime worker"
+        assert first.summary == "version 1 READY: left to the next runtime worker"
     with serving(context, api, deployment_id) as second:
         wait_until(lambda: second.row.lease_owner, "it is looked after")
         assert second.row.status is READY
@@ -770,7 +770,7 @@ def test_a_worker_that_cannot_look_into_the_cluster_does_not_say_that_nothing_is
         row = second.end()
 
     assert (row.status, row.host, row.lease_owner) == (DELETING, "kubernetes", None)
-    assert second.told == "version 1 DELETING, supervised on host 'kubernetes'"
+    assert second.summary == "version 1 DELETING, supervised on host 'kubernetes'"
 
 
 def test_without_the_client_of_kubernetes_a_new_one_is_an_error_that_says_what_to_install(
@@ -829,6 +829,6 @@ def test_it_may_take_its_time_to_start_before_the_cluster_starts_it_anew(api: Ku
     runtime(api, settings={"deployment_start_seconds": 301}).observe()
 
     [server] = api.one("deployments")["spec"]["template"]["spec"]["containers"]
-    patience = server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"]
-    assert patience >= 301
+    start_s = server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"]
+    assert start_s >= 301
     assert server["livenessProbe"]["failureThreshold"] == 3

@@ -26,7 +26,7 @@ def api() -> Iterator[KubeApi]:
         yield api
 
 
-def audit(context: Context, api: KubeApi, **settings: Any) -> str:
+def scan(context: Context, api: KubeApi, **settings: Any) -> str:
     chosen = {"deployment_runtime": "kubernetes", "kubernetes_api_url": api.url, **settings}
     return orphan_scan.scan_for_orphans(tuned(context, **chosen), now=clock.now())
 
@@ -38,13 +38,13 @@ def served(session: Session, context: Context, api: KubeApi) -> UUID:
     return deployment_id
 
 
-def forget(session: Session) -> None:
+def delete_rows(session: Session) -> None:
     session.execute(delete(Deployment))
     session.commit()
 
 
 def test_what_belongs_to_a_deployment_is_none(context: Context, api: KubeApi, served: UUID) -> None:
-    assert audit(context, api).startswith("no orphans")
+    assert scan(context, api).startswith("no orphans")
 
 
 @pytest.mark.parametrize("is_known", [True, False])
@@ -56,37 +56,37 @@ def test_what_no_deployment_is_said_to_have_there_is_named_and_left_alone(
         session.execute(update(Deployment).values(**released))
         session.commit()
     else:
-        forget(session)
+        delete_rows(session)
     before = dict(api.objects)
 
     with pytest.raises(
         orphan_scan.OrphansFound, match=f"1 servers are in the cluster .*: default/ws-{served.hex}$"
     ):
-        audit(context, api)
+        scan(context, api)
 
     assert api.objects == before
     api.remove("deployments")
     with pytest.raises(orphan_scan.OrphansFound, match=f"default/ws-{served.hex}$"):
-        audit(context, api)  # its Service is something too
+        scan(context, api)  # its Service is something too
     api.remove("services")
-    assert audit(context, api).startswith("no orphans")
+    assert scan(context, api).startswith("no orphans")
 
 
 def test_what_another_installation_has_in_the_same_cluster_is_none_of_ours(
     session: Session, context: Context, api: KubeApi, served: UUID
 ) -> None:
-    forget(session)
+    delete_rows(session)
     for one in api.objects.values():
         assert one["metadata"]["labels"]["installation"]
         one["metadata"]["labels"]["installation"] = str(uuid7())
 
-    assert audit(context, api).startswith("no orphans")
+    assert scan(context, api).startswith("no orphans")
 
 
 def test_what_an_administrator_chose_to_leave_is_none(
     session: Session, context: Context, api: KubeApi, served: UUID
 ) -> None:
-    forget(session)
+    delete_rows(session)
     deletion = Deletion(workspace_id=uuid7(), workspace_name="gone", state=DeletionState.DONE)
     session.add(deletion)
     session.flush()  # its id is named by the failure
@@ -106,20 +106,20 @@ def test_what_an_administrator_chose_to_leave_is_none(
     )
     session.commit()
 
-    assert audit(context, api).startswith("no orphans")
+    assert scan(context, api).startswith("no orphans")
 
 
 def test_it_is_looked_for_wherever_deployments_are_whichever_namespace_is_set_by_now(
     session: Session, context: Context, api: KubeApi, served: UUID
 ) -> None:
-    stray = api.one("services")
-    api.objects["services", "default", "ws-stray"] = stray | {
-        "metadata": {**stray["metadata"], "name": "ws-stray"}
+    service = api.one("services")
+    api.objects["services", "default", "ws-stray"] = service | {
+        "metadata": {**service["metadata"], "name": "ws-stray"}
     }
 
     for runtime in ("kubernetes", "subprocess"):
         with pytest.raises(orphan_scan.OrphansFound, match=r"default/ws-stray$"):
-            audit(context, api, kubernetes_namespace="other", deployment_runtime=runtime)
+            scan(context, api, kubernetes_namespace="other", deployment_runtime=runtime)
 
 
 def test_what_is_made_or_goes_while_it_looks_is_none(
@@ -132,8 +132,8 @@ def test_what_is_made_or_goes_while_it_looks_is_none(
     }
     api.asked.clear()
     api.silent.set()
-    told: list[str] = []
-    looking = Thread(target=lambda: told.append(audit(context, api)))
+    summaries: list[str] = []
+    looking = Thread(target=lambda: summaries.append(scan(context, api)))
     looking.start()
     wait_until(lambda: "GET deployments" in api.asked, "it looks")
 
@@ -142,7 +142,7 @@ def test_what_is_made_or_goes_while_it_looks_is_none(
     api.silent.clear()
 
     looking.join(30)
-    assert told[0].startswith("no orphans")
+    assert summaries[0].startswith("no orphans")
 
 
 def test_a_cluster_that_cannot_be_asked_is_told_and_hides_nothing_else(
@@ -153,7 +153,7 @@ def test_a_cluster_that_cannot_be_asked_is_told_and_hides_nothing_else(
     api.failure = Refused(403, "Forbidden", "may not list")
 
     with pytest.raises(orphan_scan.OrphansFound) as found:
-        audit(context, api)
+        scan(context, api)
 
     assert str(gone) in str(found.value)
     assert "the cluster could not be looked at: PermissionError: Kubernetes refuses: may not" in str(
@@ -162,6 +162,6 @@ def test_a_cluster_that_cannot_be_asked_is_told_and_hides_nothing_else(
 
 
 def test_a_cluster_that_is_not_in_use_is_not_asked(context: Context, api: KubeApi) -> None:
-    assert audit(context, api, deployment_runtime="subprocess").startswith("no orphans")
+    assert scan(context, api, deployment_runtime="subprocess").startswith("no orphans")
 
     assert api.asked == []

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
-from app.runtime.processes.leftovers import kill_leaked_processes, leftovers
+from app.runtime.processes.leaked_processes import kill_leaked_processes, processes_of
 from app.runtime.processes.process import Process
 from app.runtime.processes.reaper import children
 from tests.runtime.runs import wait_until
@@ -39,7 +39,7 @@ def run() -> Iterator[UUID]:
     """The mark of this test's processes. Whatever is left of them at its end is killed, and the test fails."""
     run = uuid4()
     yield run
-    left = leftovers(run)
+    left = processes_of(run)
     kill_leaked_processes(run, within_s=5)
     assert left == []
 
@@ -123,12 +123,12 @@ class TestTerminating:
         )
         process = start("sh", "-c", stubborn, grace_s=0.5)
         assert process.output.read(6) == b"ready\n"
-        assert len(leftovers(run)) >= 3
+        assert len(processes_of(run)) >= 3
 
         process.terminate()
 
         assert ended(process) == -9
-        assert leftovers(run) == []
+        assert processes_of(run) == []
 
     def test_lets_a_command_end_itself_in_its_own_time(self, start: Start) -> None:
         process = start("sh", "-c", "trap 'echo bye; exit 5' TERM; echo ready; while :; do :; done")
@@ -156,7 +156,7 @@ class TestTerminating:
         process.terminate()
 
         assert ended(process) == -15
-        assert leftovers(run) == []
+        assert processes_of(run) == []
 
     def test_is_stronger_than_spawning(self, start: Start, run: UUID) -> None:
         process = start(
@@ -167,7 +167,7 @@ class TestTerminating:
         process.terminate()
 
         assert ended(process) == -9
-        assert leftovers(run) == []
+        assert processes_of(run) == []
 
     def test_without_grace_kills_at_once(self, start: Start) -> None:
         process = start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done", grace_s=1000)
@@ -194,7 +194,7 @@ class TestTerminating:
 
         wait_until(lambda: process.poll() is not None, "it ends")
         process.close()
-        assert leftovers(run) == []
+        assert processes_of(run) == []
 
     def test_ends_what_is_paused(self, start: Start) -> None:
         process = start("sh", "-c", "echo ready; while :; do sleep 1; done")
@@ -208,7 +208,7 @@ class TestTerminating:
 
 def test_what_a_command_leaves_in_the_background_ends_with_it(start: Start, run: UUID) -> None:
     assert ended(start("sh", "-c", "sleep 1000 & setsid sleep 1000 & exit 4")) == 4
-    assert leftovers(run) == []
+    assert processes_of(run) == []
 
 
 def test_pausing_reaches_what_is_started_meanwhile(start: Start, run: UUID) -> None:
@@ -218,7 +218,7 @@ def test_pausing_reaches_what_is_started_meanwhile(start: Start, run: UUID) -> N
 
     process.pause()
 
-    kept = psutil.Process(process._keeper.pid).children(recursive=True)
+    kept = psutil.Process(process._reaper.pid).children(recursive=True)
     assert len(kept) > 4
     assert {one.status() for one in kept} <= {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
     process.kill()
@@ -248,7 +248,7 @@ from app.runtime.processes.process import Process
 script = "trap '' TERM; (setsid sleep 1000 &) ; echo ready; while :; do sleep 1; done"
 process = Process.start(["sh", "-c", script], run=UUID(sys.argv[1]),
                         environment={"PATH": "/usr/bin:/bin"}, directory=Path("."), grace_s=0.3)
-print(process.output.read(6).decode(), process._keeper.pid, flush=True)
+print(process.output.read(6).decode(), process._reaper.pid, flush=True)
 time.sleep(1000)
 """
 
@@ -270,11 +270,11 @@ def worker(run: UUID) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_nothing_outlives_a_worker_that_was_killed(
     worker: tuple[subprocess.Popen[str], int], run: UUID
 ) -> None:
-    assert len(leftovers(run)) >= 3
+    assert len(processes_of(run)) >= 3
 
     worker[0].kill()
 
-    assert eventually(lambda: leftovers(run) == [])
+    assert eventually(lambda: processes_of(run) == [])
 
 
 def test_what_outlives_worker_and_keeper_is_found_and_killed(
@@ -283,18 +283,18 @@ def test_what_outlives_worker_and_keeper_is_found_and_killed(
     os.kill(worker[1], signal.SIGKILL)
     worker[0].kill()
     assert eventually(lambda: not is_alive(worker[1]))
-    assert len(leftovers(run)) >= 2
+    assert len(processes_of(run)) >= 2
 
     assert kill_leaked_processes(run, within_s=10)
 
-    assert leftovers(run) == []
+    assert processes_of(run) == []
 
 
 HOST = """
 import subprocess, sys, time
 from pathlib import Path
 from uuid import UUID
-from app.runtime.processes.leftovers import adopt_orphans
+from app.runtime.processes.leaked_processes import adopt_orphans
 from app.runtime.processes.process import Process
 adopt_orphans()
 run, token = UUID(sys.argv[1]), sys.argv[2]
@@ -344,11 +344,11 @@ def test_a_command_that_stops_its_keeper_is_ended_all_the_same(
     except OSError:
         assert when == "at once"  # and quicker than the keeper, which could not even say that it runs
     else:
-        keeper = psutil.Process(process._keeper.pid)
-        assert eventually(lambda: keeper.status() == psutil.STATUS_STOPPED)
+        reaper = psutil.Process(process._reaper.pid)
+        assert eventually(lambda: reaper.status() == psutil.STATUS_STOPPED)
         process.terminate()
         assert ended(process) == -9
-    assert leftovers(run) == []
+    assert processes_of(run) == []
 
 
 WALK = """
@@ -367,7 +367,7 @@ WALKED = """
 import sys, time
 from pathlib import Path
 from uuid import UUID
-from app.runtime.processes.leftovers import adopt_orphans
+from app.runtime.processes.leaked_processes import adopt_orphans
 from app.runtime.processes.process import Process
 adopt_orphans()
 process = Process.start([sys.executable, "-c", *sys.argv[2:]], run=UUID(sys.argv[1]),
@@ -425,13 +425,13 @@ def test_one_argument_that_is_too_long_is_told_without_a_path_and_leaves_no_file
 def test_the_environment_of_a_command_does_not_reach_its_keeper(start: Start, tmp_path: Path) -> None:
     """LD_PRELOAD would run a user's code in what keeps that user's processes."""
     process = start("sh", "-c", "echo ready; sleep 1000", LD_PRELOAD=str(tmp_path / "none.so"), ANSWER="42")
-    said = process.output.read(65536).decode()
-    while "ready" not in said:
-        said += process.output.read(65536).decode()
+    printed = process.output.read(65536).decode()
+    while "ready" not in printed:
+        printed += process.output.read(65536).decode()
 
-    keeper = psutil.Process(process._keeper.pid)
-    assert set(keeper.environ()) - {"LC_CTYPE"} == {"WORKSPACES_RUN"}
-    assert all("ANSWER" in child.environ() for child in keeper.children())
+    reaper = psutil.Process(process._reaper.pid)
+    assert set(reaper.environ()) - {"LC_CTYPE"} == {"WORKSPACES_RUN"}
+    assert all("ANSWER" in child.environ() for child in reaper.children())
 
     process.kill()
     assert ended(process) == -9
@@ -449,10 +449,10 @@ def commands_with(token: str) -> list[str]:
 
 
 def test_a_keeper_whose_worker_died_before_it_could_watch_starts_nothing(tmp_path: Path) -> None:
-    keeper = [sys.executable, "-I", str(ROOT / "app" / "runtime" / "processes" / "reaper.py")]
+    reaper = [sys.executable, "-I", str(ROOT / "app" / "runtime" / "processes" / "reaper.py")]
     command = ["touch", str(tmp_path / "started")]
 
-    done = subprocess.run([*keeper, "1", "1", "0", *command], input=b"{}", capture_output=True, check=True)
+    done = subprocess.run([*reaper, "1", "1", "0", *command], input=b"{}", capture_output=True, check=True)
 
     assert (done.stdout, done.stderr) == (b"", b"")
     assert not (tmp_path / "started").exists()

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.context import Context
 from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Workspace
-from app.runtime.processes.leftovers import leftovers
+from app.runtime.processes.leaked_processes import processes_of
 from app.storage.blob_store import Staged
 from tests.runtime.runs import Run, is_all_gone, step, submit, supervised, wait_until
 
@@ -219,5 +219,5 @@ def test_nothing_is_stored_in_a_workspace_that_is_being_deleted(session: Session
         run.end()
 
     assert stored(run) == {}
-    assert (leftovers(job_id), run.job.host) == ([], None)
+    assert (processes_of(job_id), run.job.host) == ([], None)
     assert list((context.settings.data_dir / "blobs").rglob("*one*")) == []

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, delete
 from sqlalchemy.pool import NullPool
 
 from app.models import Job, JobLog
-from app.runtime.processes.leftovers import MARK
+from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from tests.runtime.runs import STUBBORN
 from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Part, Stack
@@ -118,7 +118,10 @@ class Jobs:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == str(job_id) and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    process.environ().get(RUN_VARIABLE) == str(job_id)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
             except psutil.Error:
                 continue
@@ -133,7 +136,7 @@ class Jobs:
         return not any(self.processes(one) or self.stack.directories_of(one) for one in self.ids)
 
 
-def keepers_of(worker: Part) -> list[psutil.Process]:
+def reapers_of(worker: Part) -> list[psutil.Process]:
     """The keepers below a worker. What jobs start comes and goes meanwhile: who has ended is none."""
     found = []
     for process in psutil.Process(worker.process.pid).children(recursive=True):
@@ -188,12 +191,12 @@ def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(
     assert jobs.is_nothing_left()
 
 
-def kill_with_keepers(worker: Part) -> None:
+def kill_with_reapers(worker: Part) -> None:
     """Kill a worker so that nobody looks after what its jobs have started."""
     worker.process.send_signal(signal.SIGSTOP)
     try:
-        for keeper in keepers_of(worker):
-            keeper.kill()
+        for reaper in reapers_of(worker):
+            reaper.kill()
     finally:
         worker.kill()  # Whatever happens: one that only stands still would fail every test after this one.
 
@@ -239,7 +242,7 @@ def test_what_was_left_on_a_host_is_looked_after_at_the_start_of_its_worker_also
         beat.kill()
 
     [worker] = jobs.stack.running("runtime")
-    kill_with_keepers(worker)
+    kill_with_reapers(worker)
     left = {*living(word), *living(serving)}
     assert len(left) >= 4 + 2, "with their keepers nobody ends them"
 
@@ -259,7 +262,7 @@ def test_of_a_worker_that_is_killed_the_jobs_are_lost_and_the_next_one_sees_that
         jobs.wait_for_line(name, "ready")
 
     [worker] = jobs.stack.running("runtime")
-    kill_with_keepers(worker)
+    kill_with_reapers(worker)
     jobs.wait_for("kept", "error")
     assert jobs.get("kept")["error_details"]["message"] == "runner lost: the job was active on host 'here'"
     assert jobs.stack.client.delete(f"{jobs.base}/deleted").status_code == 204
@@ -276,7 +279,7 @@ def test_what_is_left_of_a_job_whose_row_is_gone_goes_with_the_next_start_of_its
     job_id = jobs.submit("skipped", STUBBORN + "while :; do sleep 0.1; done")
     jobs.wait_for_line("skipped", "ready")
     [worker] = jobs.stack.running("runtime")
-    kill_with_keepers(worker)
+    kill_with_reapers(worker)
     with create_engine(jobs.stack.database_url, poolclass=NullPool).begin() as connection:
         connection.execute(delete(JobLog).where(JobLog.job_id == job_id))
         connection.execute(delete(Job).where(Job.id == job_id))
@@ -327,7 +330,7 @@ def test_what_was_left_on_a_host_does_not_wait_for_a_free_thread(tmp_path: Path,
         for number in range(2):
             jobs.submit(f"waiting-{number}", f"sleep {waiting}; :")
         [worker] = stack.running("runtime")
-        kill_with_keepers(worker)
+        kill_with_reapers(worker)
         assert living(word) != []
 
         stack.start("runtime")

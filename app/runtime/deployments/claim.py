@@ -32,15 +32,15 @@ class Claimed:
     """A version of a deployment that this runner holds, and what it shall be."""
 
     deployment: Deployment
-    wanted: DeploymentSpec
-    unservable: InvalidDeploymentSpec | None
+    spec: DeploymentSpec
+    invalid_spec: InvalidDeploymentSpec | None
     """Why it cannot be served; then it is only to be stopped, for which `wanted` is enough."""
     fence: int
     may_serve: bool
     """Otherwise its workspace is being deleted: what an earlier runner has left is only to be stopped."""
 
 
-def take(context: Context, deployment_id: UUID, stopping: Event) -> Claimed | str:
+def claim_deployment(context: Context, deployment_id: UUID, stopping: Event) -> Claimed | str:
     """Claim a deployment that has to be served or seen stopped; otherwise what there was to do, or not. Commits."""
     with session_scope(context.sessions) as session:
         found = session.get(Deployment, deployment_id)
@@ -69,7 +69,7 @@ def take(context: Context, deployment_id: UUID, stopping: Event) -> Claimed | st
         if row.host == KUBERNETES:
             # On record before anything is made there: it has to be found again, whatever is set by then.
             row.namespace = row.namespace or context.settings.kubernetes_namespace
-        return Claimed(row, *_wanted(session, row), fence, is_active)
+        return Claimed(row, *_spec_of(session, row), fence, is_active)
 
 
 def _runner(settings: Settings, row: Deployment) -> Runner:
@@ -86,7 +86,7 @@ def _runner(settings: Settings, row: Deployment) -> Runner:
     return runner
 
 
-def _wanted(session: Session, row: Deployment) -> tuple[DeploymentSpec, InvalidDeploymentSpec | None]:
+def _spec_of(session: Session, row: Deployment) -> tuple[DeploymentSpec, InvalidDeploymentSpec | None]:
     workspace = session.get_one(Workspace, row.workspace_id).name
     mark = str(installation(session))
     try:

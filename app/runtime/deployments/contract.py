@@ -89,7 +89,7 @@ class ObservedState:
     status: DeploymentStatus
     message: str
     address: str | None = None
-    wants: str | None = None
+    required_address: str | None = None
     """The address that its configuration insists on, while something else has it."""
 
 

@@ -17,11 +17,11 @@ from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment
 from app.runtime.deployments.backends.registry import runtime_for
-from app.runtime.deployments.claim import Claimed, take
+from app.runtime.deployments.claim import Claimed, claim_deployment
 from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, ObservedState, Runtime
 from app.runtime.lease import RELEASED
 from app.runtime.leased_row import LeasedRow
-from app.runtime.processes.leftovers import kill_leaked_processes
+from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.services.deployment_configs import insists_on
 from app.services.deployments import move, replace_older
 
@@ -38,7 +38,7 @@ def supervise(context: Context, deployment_id: UUID, *, stopping: Event) -> str:
     deployment back for another worker; in a cluster it goes on serving. Raises SQLAlchemy's errors; the sweep rings
     again.
     """
-    taken = take(context, deployment_id, stopping)
+    taken = claim_deployment(context, deployment_id, stopping)
     if isinstance(taken, str):
         return taken
     try:
@@ -76,7 +76,7 @@ class _Supervisor:
 
     def __init__(self, context: Context, claimed: Claimed, stopping: Event) -> None:
         self._context, self._settings, self._stopping = context, context.settings, stopping
-        self._version, self._wanted, self._unservable = claimed.deployment, claimed.wanted, claimed.unservable
+        self._version, self._spec, self._invalid_spec = claimed.deployment, claimed.spec, claimed.invalid_spec
         self._may_serve, self._is_in_cluster = claimed.may_serve, claimed.deployment.host == KUBERNETES
         self._row = LeasedRow(
             context,
@@ -85,12 +85,12 @@ class _Supervisor:
             claimed.fence,
             on_renewal=self._replace_again,
         )
-        self._told: ObservedState | None = None
+        self._reported: ObservedState | None = None
 
     def run(self) -> str:
         """Serve until there is no more to do; a sentence for the operator. Raises LeaseLost."""
         try:
-            runtime = self._open()
+            runtime = self._open_runtime()
         except InvalidDeploymentSpec as error:
             return self._end(DeploymentStatus.ERROR, str(error))  # nothing has been made by it
         try:
@@ -99,21 +99,21 @@ class _Supervisor:
             runtime.kill()  # nobody would look after it any more
             raise
 
-    def _open(self) -> Runtime:
+    def _open_runtime(self) -> Runtime:
         if not self._is_in_cluster:
             # Of an earlier runner on this host, whatever it had started.
             while not kill_leaked_processes(self._version.id, within_s=self._settings.stop_grace_seconds):
-                self._row.look()
+                self._row.refresh()
         return runtime_for(
             self._settings,
-            self._wanted,
+            self._spec,
             host=self._version.host,
             namespace=self._version.namespace or "",
         )
 
     def _serve(self, runtime: Runtime) -> str:
         while True:
-            asked = self._row.look()
+            asked = self._row.refresh()
             if self._stopping.is_set() and self._is_in_cluster:
                 return self._leave()
             if asked is DeploymentStatus.DELETING:
@@ -125,22 +125,22 @@ class _Supervisor:
             elif self._stopping.is_set():
                 if self._is_stopped(runtime):
                     return self._end(DeploymentStatus.PENDING, "handed back: the runtime worker was stopped")
-            elif ended := self._attend(runtime):
+            elif ended := self._observe(runtime):
                 return ended
             # `stopping` would end the pause at once each time, while a server takes its time to end.
             time.sleep(self._settings.runtime_poll_seconds)
 
-    def _attend(self, runtime: Runtime) -> str | None:
+    def _observe(self, runtime: Runtime) -> str | None:
         try:
-            if self._unservable:
-                raise self._unservable
+            if self._invalid_spec:
+                raise self._invalid_spec
             observed = runtime.observe()
         except InvalidDeploymentSpec as error:
             return self._give_up(runtime, str(error))
         except OSError as error:
             # What was ready still may be: nobody has seen it fail.
-            before = self._told or ObservedState(DeploymentStatus.PENDING, "")
-            observed = replace(before, message=f"the runtime failed: {_told(error)}")
+            before = self._reported or ObservedState(DeploymentStatus.PENDING, "")
+            observed = replace(before, message=f"the runtime failed: {_reported(error)}")
             if isinstance(error, PermissionError) and before.address is None:
                 return self._give_up(runtime, observed.message)  # it does not go away by itself
         if observed.status is DeploymentStatus.ERROR:
@@ -149,26 +149,26 @@ class _Supervisor:
         return None
 
     def _report(self, observed: ObservedState) -> None:
-        if observed != self._told:
-            self._row.write(lambda session, row: _tell(session, self._context, row, observed))
-            self._told = observed
+        if observed != self._reported:
+            self._row.write(lambda session, row: _record(session, self._context, row, observed))
+            self._reported = observed
 
     def _is_stopped(self, runtime: Runtime) -> bool:
         """Whether nothing is left of it. What keeps it from being stopped is told, and it is tried again."""
         try:
             return runtime.stop()
         except (OSError, InvalidDeploymentSpec) as error:
-            told = ObservedState(self._row.status, f"cannot be stopped yet: {_told(error)}")
-        if told != self._told:
-            self._row.write(lambda session, row: move(session, row, row.status, told.message))
-            self._told = told
+            state = ObservedState(self._row.status, f"cannot be stopped yet: {_reported(error)}")
+        if state != self._reported:
+            self._row.write(lambda session, row: move(session, row, row.status, state.message))
+            self._reported = state
         return False
 
     def _give_up(self, runtime: Runtime, why: str) -> str:
         """Stop what is there, and leave the deployment as an ERROR, or DELETED if that was asked meanwhile."""
         self._report(ObservedState(DeploymentStatus.ERROR, why))  # at once: its end may take long
         while not self._is_stopped(runtime):
-            self._row.look()
+            self._row.refresh()
             if self._stopping.is_set() and self._is_in_cluster:
                 return self._leave()
             time.sleep(self._settings.runtime_poll_seconds)
@@ -209,16 +209,16 @@ class _Supervisor:
 
     def _replace_again(self, session: Session, row: Deployment) -> None:
         # What was just being changed when this one was READY has been passed over.
-        if self._told and row.status is not DeploymentStatus.DELETING:
-            _replace(session, self._context, row, self._told)
+        if self._reported and row.status is not DeploymentStatus.DELETING:
+            _replace(session, self._context, row, self._reported)
 
 
-def _told(error: Exception) -> str:
+def _reported(error: Exception) -> str:
     # Without the path that an error of the system names: it is the server's.
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
-def _tell(session: Session, context: Context, row: Deployment, observed: ObservedState) -> None:
+def _record(session: Session, context: Context, row: Deployment, observed: ObservedState) -> None:
     """Record how far the server is, and ask for the end of those whose place it takes."""
     if row.status is DeploymentStatus.DELETING:
         return
@@ -234,8 +234,11 @@ def _replace(session: Session, context: Context, row: Deployment, observed: Obse
     """
     if observed.address:
         older = replace_older(session, row)
-    elif observed.wants:
-        in_its_way = or_(Deployment.address == observed.wants, insists_on(urlsplit(observed.wants).port))
+    elif observed.required_address:
+        in_its_way = or_(
+            Deployment.address == observed.required_address,
+            insists_on(urlsplit(observed.required_address).port),
+        )
         older = replace_older(session, row, Deployment.host == row.host, in_its_way)
     else:
         return

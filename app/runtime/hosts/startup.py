@@ -18,7 +18,7 @@ from app.runtime.deployments.backends.kubernetes import has_kubernetes
 from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Row, Runner, is_supervised
-from app.runtime.processes.leftovers import kill_leaked_processes
+from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory, run_ids
 
 log = get_logger(__name__)
@@ -60,18 +60,18 @@ def remove_unowned_runs(context: Context) -> list[UUID]:
     back. Of other hosts and installations nothing is touched. Raises SQLAlchemy's errors.
     """
     here = Runner.of_this_process(context.settings).host
-    strays = []
+    unowned = []
     for run in sorted(run_ids(context.settings)):
         with session_scope(context.sessions) as session:
             row = _locked(session, run)
             if row and row.host == here:
                 continue
             is_killed = _kill(context, run)
-        strays.append(run)
+        unowned.append(run)
         if is_killed and row is None:
             WorkDirectory(context.settings, run).discard()
             log.warning("runtime.stray_removed", run=str(run))
-    return strays
+    return unowned
 
 
 def _locked(session: Session, run: UUID) -> Row | None:
@@ -95,12 +95,15 @@ def hosts_of(settings: Settings) -> list[str]:
     return [own, KUBERNETES] if has_kubernetes() else [own]
 
 
-def left_on(session: Session, hosts: list[str]) -> list[Message]:
+def messages_for_hosts(session: Session, hosts: list[str]) -> list[Message]:
     """Rings for every row of which processes may be alive on these hosts: whoever starts there looks after them."""
-    return [*_left(session, Job, job_message, hosts), *_left(session, Deployment, deployment_message, hosts)]
+    return [
+        *_messages(session, Job, job_message, hosts),
+        *_messages(session, Deployment, deployment_message, hosts),
+    ]
 
 
-def _left(
+def _messages(
     session: Session, model: type[Any], message: Callable[..., Message], hosts: list[str]
 ) -> list[Message]:
     rows = session.scalars(select(model).where(model.host.in_(hosts)).order_by(model.id))

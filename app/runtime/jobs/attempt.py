@@ -18,7 +18,7 @@ from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader, LogWriter
 from app.runtime.lease import RELEASED
 from app.runtime.leased_row import LeasedRow
-from app.runtime.processes.leftovers import kill_leaked_processes
+from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
 from app.services import job_results, job_steps
@@ -86,7 +86,7 @@ class Attempt:
         return self._finish(ending)
 
     def _run_steps(self) -> Ending | None:
-        self._directory.make(beat=self._row.look)
+        self._directory.make(on_progress=self._row.refresh)
         for step in self._job.platform_spec["steps"]:
             if ending := self._begin(step["name"]) or self._run_step(step):
                 return ending
@@ -111,10 +111,10 @@ class Attempt:
         return None
 
     def _run_step(self, step: dict[str, Any]) -> Ending | None:
-        name, wanted = step["name"], job_steps.profile_of(step["executor"])
-        profile = self._settings.profiles.get(wanted)
+        name, profile_name = step["name"], job_steps.profile_of(step["executor"])
+        profile = self._settings.profiles.get(profile_name)
         if profile is None:
-            return Failed(f"the execution profile '{wanted}' of step '{name}' does not exist any more")
+            return Failed(f"the execution profile '{profile_name}' of step '{name}' does not exist any more")
         grace_s = profile.stop_grace_seconds
         self._step_started_at = time.monotonic()
         try:
@@ -128,10 +128,10 @@ class Attempt:
                 grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,
             )
         except (OSError, ValueError) as error:
-            return Failed(f"step '{name}' could not be started: {self._directory.told(error)}")
+            return Failed(f"step '{name}' could not be started: {self._directory.message_of(error)}")
         reader = LogReader(self._log, name, process.output)
         try:
-            ending, code = self._attend(process, reader, step, profile)
+            ending, code = self._watch(process, reader, step, profile)
         except BaseException:
             reader.abandon()
             process.kill()
@@ -141,14 +141,14 @@ class Attempt:
             raise
         return ending or self._end_step(name, code)
 
-    def _attend(
+    def _watch(
         self, process: Process, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile
     ) -> tuple[Ending | None, int]:
         """Heed what is asked until every process of the step is gone and its output is in the log."""
         ending: Ending | None = None
         while (code := process.poll()) is None:
             if ending:
-                self._row.look()
+                self._row.refresh()
             else:
                 self._apply_requested_state(process)
                 ending = self._asked_to_end() or self._overdue(reader, step, profile)
@@ -161,7 +161,7 @@ class Attempt:
                 time.sleep(_BRIEF_S)
         deadline = time.monotonic() + _DRAIN_S
         while reader.is_alive():
-            self._row.look()
+            self._row.refresh()
             if time.monotonic() > deadline and reader.silence_s:
                 reader.abandon()  # Whoever still holds the output is none of the step's processes: they are gone.
             reader.join(self._settings.runtime_poll_seconds)
@@ -169,15 +169,15 @@ class Attempt:
 
     def _end_step(self, name: str, code: int) -> Ending | None:
         """Store the results of the step, also of one that failed, and record how it ended."""
-        shelf = results.ResultUploader(self._context, self._job, self._row.write)
+        uploader = results.ResultUploader(self._context, self._job, self._row.write)
         try:
-            names = results.store_results(self._directory.results, shelf, beat=self._go_on)
-            self._directory.empty_results(beat=self._row.look)
+            names = results.store_results(self._directory.results, uploader, on_progress=self._checkpoint)
+            self._directory.empty_results(on_progress=self._row.refresh)
         except _Ended as ended:
             return ended.ending
         except (results.Unstorable, OSError) as error:
-            told = self._directory.told(error)
-            return Failed(f"the results of step '{name}' could not be stored: {told}")
+            message_of = self._directory.message_of(error)
+            return Failed(f"the results of step '{name}' could not be stored: {message_of}")
 
         def record(_: Session, job: Job) -> None:
             job_results.note(job, {each: f"/{job.fileset}#{job_results.FOLDER}/{each}" for each in names})
@@ -192,9 +192,9 @@ class Attempt:
     def _finish(self, ending: Ending | None) -> str:
         """The last write of an attempt: the status it ends in, and that none of its processes is left."""
         while not kill_leaked_processes(self._job.id, within_s=_KILL_S):
-            self._row.look()
+            self._row.refresh()
             log.error("job.processes_remain", job_id=str(self._job.id))
-        self._directory.discard(beat=self._row.look)
+        self._directory.discard(on_progress=self._row.refresh)
 
         def settle(session: Session, job: Job) -> bool:
             if job.status is JobStatus.CANCELLING:
@@ -220,7 +220,7 @@ class Attempt:
 
     # --- what is asked ------------------------------------------------------------------------------------
 
-    def _go_on(self) -> None:
+    def _checkpoint(self) -> None:
         """Between two pieces of long work without a process: stand still while paused, raise _Ended when it is over."""
         while True:
             self._apply_requested_state(None)
@@ -251,14 +251,16 @@ class Attempt:
             return Failed(
                 f"step '{step['name']}' ran longer than {limit:g} s, the time limit of '{profile.name}'"
             )
-        patience = (step.get("lifecycle") or {}).get("staleness_timeout_seconds", 0)
-        if patience and min(reader.silence_s, now - self._resumed_at) > patience:
-            return Failed(f"step '{step['name']}' printed nothing for its staleness time-out of {patience} s")
+        staleness_s = (step.get("lifecycle") or {}).get("staleness_timeout_seconds", 0)
+        if staleness_s and min(reader.silence_s, now - self._resumed_at) > staleness_s:
+            return Failed(
+                f"step '{step['name']}' printed nothing for its staleness time-out of {staleness_s} s"
+            )
         return None
 
     def _apply_requested_state(self, process: Process | None) -> None:
         """Look, and pause or resume as asked."""
-        status = self._row.look()
+        status = self._row.refresh()
         if status is JobStatus.PAUSING:
             if process:
                 process.pause()
@@ -268,9 +270,9 @@ class Attempt:
             if process:
                 process.resume()
             self._confirm(status, JobMove.CONFIRM_RESUME)
-            self._forget_pause()
+            self._exclude_pause()
 
-    def _forget_pause(self) -> None:
+    def _exclude_pause(self) -> None:
         if self._paused_at is not None:
             # What the job spent paused does not count against its limits.
             self._resumed_at = time.monotonic()

@@ -91,13 +91,13 @@ class LogReader(Thread):
         self._unfinished = bytearray()
         self._lines: list[Line] = []
         self._due = self._unfinished_due = 0.0
-        self._heard_at = time.monotonic()
+        self._printed_at = time.monotonic()
         self.start()
 
     @property
     def silence_s(self) -> float:
         """For how long nothing was printed, as far as anybody could listen: 0 while the log is being written."""
-        return 0.0 if self._is_writing else time.monotonic() - self._heard_at
+        return 0.0 if self._is_writing else time.monotonic() - self._printed_at
 
     def abandon(self) -> None:
         """Read no more: whoever still holds the output is not ours, or the lease is lost."""
@@ -108,11 +108,11 @@ class LogReader(Thread):
         with self._output, selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             while not self._is_over.is_set():
-                if selector.select(self._patience()):
+                if selector.select(self._select_timeout_s()):
                     chunk = os.read(self._output.fileno(), _LONGEST_LINE)
                     if not chunk:
                         break
-                    self._heard_at = time.monotonic()
+                    self._printed_at = time.monotonic()
                     self._take(chunk)
                 if self._unfinished and time.monotonic() >= self._unfinished_due:
                     self._take_unfinished()
@@ -123,7 +123,7 @@ class LogReader(Thread):
             self._lines.append((clock.now(), _text(self._unfinished)))
         self._flush()
 
-    def _patience(self) -> float:
+    def _select_timeout_s(self) -> float:
         """Seconds until something is due, whether or not more is printed."""
         dues = ([self._due] if self._lines else []) + ([self._unfinished_due] if self._unfinished else [])
         return max(0.0, min([_LOOK_S, *(due - time.monotonic() for due in dues)]))
@@ -135,9 +135,9 @@ class LogReader(Thread):
             chunk = chunk.removeprefix(b"\r").removeprefix(b"\n")
             self._is_cut = False
         if not self._lines:
-            self._due = self._heard_at + _FLUSH_S
+            self._due = self._printed_at + _FLUSH_S
         if not self._unfinished or b"\n" in chunk:
-            self._unfinished_due = self._heard_at + _UNFINISHED_S
+            self._unfinished_due = self._printed_at + _UNFINISHED_S
         self._unfinished += chunk
         *whole, rest = self._unfinished.split(b"\n")
         for line in whole:
@@ -172,7 +172,7 @@ class LogReader(Thread):
                 log.exception("job_log.failed", step=self._step)
                 self._is_mute = True
         self._lines.clear()
-        self._heard_at, self._is_writing = time.monotonic(), False
+        self._printed_at, self._is_writing = time.monotonic(), False
 
 
 def _pieces(line: bytearray) -> Iterator[bytearray]:

@@ -41,16 +41,16 @@ class ResultUploader:
     def __init__(self, context: Context, job: Job, write: Write) -> None:
         self._store, self._job, self._write = context.store, job, write
 
-    def clear(self, path: str, beat: Callable[[], object]) -> None:
+    def clear(self, path: str, on_progress: Callable[[], object]) -> None:
         """Remove the file of that path, and those below it. Raises Unstorable, and as the store does."""
-        fileset_id = self._write(self._fileset, first=self._hold)
+        fileset_id = self._write(self._fileset, first=self._lock_workspace)
         for file in self._store.files(self._job.workspace_id, fileset_id, path):
-            beat()
+            on_progress()
             self._store.remove(self._job.workspace_id, fileset_id, file.path)
 
     def put(self, path: str, chunks: Iterator[bytes], *, size: int) -> None:
         """Store a file of so many bytes. Raises Unstorable, and as the store does."""
-        fileset_id = self._write(self._fileset, first=self._hold)
+        fileset_id = self._write(self._fileset, first=self._lock_workspace)
         staged = self._store.stage(self._job.workspace_id, fileset_id, path, chunks, at_most=size)
 
         def publish(session: Session, job: Job) -> None:
@@ -59,11 +59,11 @@ class ResultUploader:
             self._store.publish(staged)
 
         try:
-            self._write(publish, first=self._hold)
+            self._write(publish, first=self._lock_workspace)
         finally:
             self._store.discard(staged)
 
-    def _hold(self, session: Session) -> None:
+    def _lock_workspace(self, session: Session) -> None:
         # As for an upload: what is stored in a workspace that is being deleted, its purge might not find.
         if not lock_active_workspace(session, self._job.workspace_id):
             raise Unstorable("the workspace is being deleted")
@@ -79,7 +79,9 @@ class ResultUploader:
         return fileset_id
 
 
-def store_results(directory: Path, shelf: ResultUploader, *, beat: Callable[[], object]) -> list[str]:
+def store_results(
+    directory: Path, uploader: ResultUploader, *, on_progress: Callable[[], object]
+) -> list[str]:
     """Store what is in `directory` under `results/`, instead of what earlier results of those names left there.
 
     The names at its top that hold at least one file. Only plain files are stored, and links are not followed.
@@ -89,10 +91,10 @@ def store_results(directory: Path, shelf: ResultUploader, *, beat: Callable[[], 
     for entry in sorted(_entries(directory), key=lambda entry: entry.name):
         files = list(_files(entry))
         if files:
-            shelf.clear(f"{FOLDER}/{entry.name}", beat)
+            uploader.clear(f"{FOLDER}/{entry.name}", on_progress)
             names.append(entry.name)
         for path in files:
-            _store(path, f"{FOLDER}/{os.path.relpath(path, directory)}", shelf, beat)
+            _store(path, f"{FOLDER}/{os.path.relpath(path, directory)}", uploader, on_progress)
     return names
 
 
@@ -116,22 +118,22 @@ def _refuse(error: OSError) -> None:
     raise error
 
 
-def _store(path: str, key: str, shelf: ResultUploader, beat: Callable[[], object]) -> None:
+def _store(path: str, key: str, uploader: ResultUploader, on_progress: Callable[[], object]) -> None:
     try:
         checked_path(key)  # Under another name nobody could ask the API for it.
     except BadRequest as error:
         raise Unstorable(f"the result {key!r} cannot be stored: {error.message}") from None
-    beat()
+    on_progress()
     # Whatever is in its place by now: a link is not followed, and a pipe not waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise Unstorable(f"the result {key!r} is no file any more")
-        shelf.put(key, _chunks(file, beat), size=found.st_size)
+        uploader.put(key, _chunks(file, on_progress), size=found.st_size)
 
 
-def _chunks(file: BinaryIO, beat: Callable[[], object]) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, on_progress: Callable[[], object]) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
-        beat()
+        on_progress()
         yield chunk

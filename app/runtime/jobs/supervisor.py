@@ -17,7 +17,7 @@ from app.logs import get_logger
 from app.models import Job, Workspace
 from app.runtime.jobs.attempt import Attempt
 from app.runtime.lease import RELEASED, Runner, claim
-from app.runtime.processes.leftovers import kill_leaked_processes
+from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
 from app.services import job_steps
 from app.services.job_removal import remove_ended
@@ -53,18 +53,18 @@ def supervise(context: Context, job_id: UUID, *, stopping: Event) -> str:
     Starts nothing in a workspace that is being deleted. Ends the job when `stopping` is set. Raises as
     `remove_ended` does, and SQLAlchemy's errors; the sweep rings again.
     """
-    taken = _take(context, job_id, stopping)
+    taken = _claim_job(context, job_id, stopping)
     if isinstance(taken, str):
-        told = taken
+        summary = taken
     else:
         try:
-            told = _reap(context, taken) if taken.is_lost else _attempt(context, taken, stopping)
+            summary = _reap(context, taken) if taken.is_lost else _attempt(context, taken, stopping)
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(job_id), fence=taken.fence)
             return "the lease was lost; what had been started was killed"
     if remove_ended(context, job_id):
-        return f"{told}; removed, as requested"
-    return told
+        return f"{summary}; removed, as requested"
+    return summary
 
 
 def reap(context: Context, job_id: UUID) -> str:
@@ -74,7 +74,7 @@ def reap(context: Context, job_id: UUID) -> str:
     """
     nothing_new = Event()
     nothing_new.set()
-    taken = _take(context, job_id, nothing_new)
+    taken = _claim_job(context, job_id, nothing_new)
     if isinstance(taken, str):
         return taken
     try:
@@ -104,7 +104,7 @@ def mark_lost(session: Session, *, now: datetime) -> int:
     return len(lost)
 
 
-def _take(context: Context, job_id: UUID, stopping: Event) -> _Claimed | str:
+def _claim_job(context: Context, job_id: UUID, stopping: Event) -> _Claimed | str:
     """Claim a job that has to be run or buried; otherwise what there was to do, or not."""
     with session_scope(context.sessions) as session:
         found = session.get(Job, job_id)

@@ -21,9 +21,9 @@ from uuid import UUID
 
 import psutil
 
-from app.runtime.processes.leftovers import MARK, keepers, kill_leaked_processes, starting
+from app.runtime.processes.leaked_processes import RUN_VARIABLE, kill_leaked_processes, reapers, starting
 
-_KEEPER = Path(__file__).with_name("reaper.py")
+_REAPER = Path(__file__).with_name("reaper.py")
 _START_S = 10.0
 """So long a keeper may take to say that the command runs. The command can stop it before, and it would never say so."""
 _LATE_S = 2.0
@@ -40,9 +40,9 @@ class Process:
     """
 
     def __init__(
-        self, keeper: "subprocess.Popen[bytes]", output: IO[bytes], *, run: UUID, grace_s: float
+        self, reaper: "subprocess.Popen[bytes]", output: IO[bytes], *, run: UUID, grace_s: float
     ) -> None:
-        self._keeper, self._run, self._grace_s = keeper, run, grace_s
+        self._reaper, self._run, self._grace_s = reaper, run, grace_s
         self._due_at = math.inf
         self._is_cleared = False
         self.output = output
@@ -64,19 +64,19 @@ class Process:
         """
         if not directory.is_dir():
             raise FileNotFoundError(f"the working directory of '{command[0]}' is not there")
-        marked = {MARK: str(run)}
-        keeper, status, output = _started(command, marked, directory, grace_s)
-        with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", keeper.stdin) as told:
-            told.write(json.dumps({**environment, **marked}).encode())
+        run_variable = {RUN_VARIABLE: str(run)}
+        reaper, status, output = _start_reaper(command, run_variable, directory, grace_s)
+        with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", reaper.stdin) as stdin:
+            stdin.write(json.dumps({**environment, **run_variable}).encode())
         with status:
-            said = status.read() if select.select([status], [], [], _START_S)[0] else b""
-        if said == b"ok":
-            return cls(keeper, output, run=run, grace_s=grace_s)
+            report = status.read() if select.select([status], [], [], _START_S)[0] else b""
+        if report == b"ok":
+            return cls(reaper, output, run=run, grace_s=grace_s)
         output.close()
-        keeper.kill()
-        keeper.wait()
+        reaper.kill()
+        reaper.wait()
         kill_leaked_processes(run, within_s=_START_S)
-        number = int(said or errno.ESRCH)
+        number = int(report or errno.ESRCH)
         raise OSError(number, f"'{command[0]}' cannot be run: {os.strerror(number)}")
 
     def poll(self) -> int | None:
@@ -84,10 +84,10 @@ class Process:
 
         A keeper that was told to end them and is late for that is killed, and then they are: -9.
         """
-        code = self._keeper.poll()
+        code = self._reaper.poll()
         if code is None:
             if time.monotonic() > self._due_at:
-                self._keeper.kill()  # It may have been stopped, and could not even hear what it was told.
+                self._reaper.kill()  # It may have been stopped, and could not even hear what it was told.
             return None
         if code == -signal.SIGKILL and not self._is_cleared:
             # As its command died, or killed itself, and then nobody has ended what the command had started.
@@ -97,20 +97,20 @@ class Process:
 
     def terminate(self) -> None:
         """Ask everything to end, and kill after the grace what has not. Returns at once."""
-        self._tell_keeper(signal.SIGTERM, within_s=self._grace_s)
+        self._signal_reaper(signal.SIGTERM, within_s=self._grace_s)
 
     def kill(self) -> None:
         """Kill everything at once. Returns before it has happened."""
-        self._tell_keeper(signal.SIGUSR1, within_s=0)
+        self._signal_reaper(signal.SIGUSR1, within_s=0)
 
     def pause(self) -> None:
         """Stop everything where it is; what is paused can still be terminated."""
         deadline = time.monotonic() + _PAUSE_S
-        quiet_looks = 0
+        quiet_scans = 0
         # Until none is found that runs: what is not stopped yet may have started others meanwhile.
-        while quiet_looks < 2 and time.monotonic() < deadline:
+        while quiet_scans < 2 and time.monotonic() < deadline:
             running = [one for one in self._descendants() if _runs(one)]
-            quiet_looks = 0 if running else quiet_looks + 1
+            quiet_scans = 0 if running else quiet_scans + 1
             for one in running:
                 with contextlib.suppress(OSError):
                     # With its group at once: one that goes on forking is faster than a list.
@@ -127,43 +127,43 @@ class Process:
         """Let go of the output, once it was read."""
         self.output.close()
 
-    def _tell_keeper(self, number: signal.Signals, *, within_s: float) -> None:
+    def _signal_reaper(self, number: signal.Signals, *, within_s: float) -> None:
         self._due_at = min(self._due_at, time.monotonic() + within_s + _LATE_S)
-        if self._keeper.poll() is None:
-            self._keeper.send_signal(number)
+        if self._reaper.poll() is None:
+            self._reaper.send_signal(number)
 
     def _descendants(self) -> list[psutil.Process]:
         try:
-            return psutil.Process(self._keeper.pid).children(recursive=True)
+            return psutil.Process(self._reaper.pid).children(recursive=True)
         except psutil.Error:
             return []
 
 
-def _started(
+def _start_reaper(
     command: Sequence[str], environment: Mapping[str, str], directory: Path, grace_s: float
 ) -> "tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]":
     """A keeper with that environment, its status and the output of its command. Raises OSError as Process.start."""
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_on:
-        status, saying = _pipe(kept, handed_on)
-        output, printing = _pipe(kept, handed_on)
-        arguments = [str(os.getpid()), str(saying.fileno()), str(grace_s), *command]
+        status, report_to = _pipe(kept, handed_on)
+        output, output_to = _pipe(kept, handed_on)
+        arguments = [str(os.getpid()), str(report_to.fileno()), str(grace_s), *command]
         try:
             with starting:
-                keeper = subprocess.Popen(  # noqa: S603 -- what is run is what users asked to be run
-                    [sys.executable, "-I", str(_KEEPER), *arguments],
+                reaper = subprocess.Popen(  # noqa: S603 -- what is run is what users asked to be run
+                    [sys.executable, "-I", str(_REAPER), *arguments],
                     env=dict(environment),
                     cwd=directory,
                     stdin=subprocess.PIPE,
-                    stdout=printing,
-                    stderr=printing,
+                    stdout=output_to,
+                    stderr=output_to,
                     start_new_session=True,
-                    pass_fds=[saying.fileno()],
+                    pass_fds=[report_to.fileno()],
                 )
-                keepers.add(keeper)
+                reapers.add(reaper)
         except OSError as error:  # Such as one argument that is too long; it names our Python.
             raise OSError(error.errno, f"'{command[0]}' cannot be run: {error.strerror}") from None
         kept.pop_all()
-    return keeper, status, output
+    return reaper, status, output
 
 
 def _pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple[IO[bytes], IO[bytes]]:

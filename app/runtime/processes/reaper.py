@@ -36,8 +36,8 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     requested: list[int] = []
-    for wanted in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(wanted, lambda number, _: requested.append(number))
+    for caught in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(caught, lambda number, _: requested.append(number))
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         return  # it died before it could be watched
@@ -49,9 +49,9 @@ def main() -> None:
             command, env=environment, process_group=0, stdin=subprocess.DEVNULL
         )
     except (OSError, ValueError) as error:
-        _say(status_fd, str(getattr(error, "errno", errno.EINVAL)))
+        _report(status_fd, str(getattr(error, "errno", errno.EINVAL)))
         return
-    _say(status_fd, "ok")
+    _report(status_fd, "ok")
     # Whoever reads the output waits until all writers are gone; this one never writes.
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 1)
@@ -70,7 +70,7 @@ def main() -> None:
     os._exit(code)
 
 
-def _say(status_fd: int, word: str) -> None:
+def _report(status_fd: int, word: str) -> None:
     with suppress(OSError):  # Nobody listens any more: then the signal that says so is on its way.
         os.write(status_fd, word.encode())
     os.close(status_fd)
@@ -80,7 +80,7 @@ def _end_all(child: subprocess.Popen[bytes], requested: list[int], grace_s: floa
     """Return when nothing is left but this process."""
     me = psutil.Process()
     deadline = time.monotonic() + grace_s
-    told: set[psutil.Process] = set()
+    asked: set[psutil.Process] = set()
     while True:
         child.poll()
         # Zombies too: of one whose other threads go on, only the first has ended.
@@ -95,8 +95,8 @@ def _end_all(child: subprocess.Popen[bytes], requested: list[int], grace_s: floa
         for one in living:
             if is_over:
                 _send(one, signal.SIGKILL)
-            elif one not in told:
-                told.add(one)
+            elif one not in asked:
+                asked.add(one)
                 _send(one, signal.SIGTERM)
                 _send(one, signal.SIGCONT)  # a stopped one could not even hear it
         _rest()

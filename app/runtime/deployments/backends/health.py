@@ -6,14 +6,14 @@ import time
 from typing import Any
 
 
-def trouble_with(host: str, port: int, path: str, *, within_s: float) -> str | None:
+def health_problem(host: str, port: int, path: str, *, within_s: float) -> str | None:
     """Why the server cannot serve yet; None if it answers 2xx. What comes after its headers is not read."""
     connection = http.client.HTTPConnection(host, port)
     # The time-out of a connection begins anew with each byte: a server that trickles could hold its supervisor.
-    hurried = DeadlineSocket(within_s)
-    connection.sock = hurried
+    deadline_socket = DeadlineSocket(within_s)
+    connection.sock = deadline_socket
     try:
-        hurried.connect((host, port))
+        deadline_socket.connect((host, port))
         connection.request("GET", path)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:

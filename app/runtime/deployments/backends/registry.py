@@ -6,7 +6,7 @@ from app.runtime.deployments.contract import KUBERNETES, DeploymentSpec, Invalid
 
 
 def runtime_for(
-    settings: Settings, wanted: DeploymentSpec, *, host: str | None, namespace: str = ""
+    settings: Settings, spec: DeploymentSpec, *, host: str | None, namespace: str = ""
 ) -> Runtime:
     """The runtime of what is, or shall be, on that host, and there in that namespace if it is a cluster.
 
@@ -17,7 +17,7 @@ def runtime_for(
             raise InvalidDeploymentSpec(NO_CLIENT)
         from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime  # noqa: PLC0415 -- an optional extra
 
-        return KubernetesRuntime(settings, wanted, namespace=namespace)
+        return KubernetesRuntime(settings, spec, namespace=namespace)
     from app.runtime.deployments.backends.subprocess import SubprocessRuntime  # noqa: PLC0415 -- both alike
 
-    return SubprocessRuntime(settings, wanted)
+    return SubprocessRuntime(settings, spec)

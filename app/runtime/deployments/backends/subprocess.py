@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
-from app.runtime.deployments.backends.health import trouble_with
+from app.runtime.deployments.backends.health import health_problem
 from app.runtime.deployments.backends.server_log import ServerLog
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
-from app.runtime.processes.leftovers import kill_leaked_processes
+from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
 
@@ -36,12 +36,12 @@ _NAME_CHARS = 200
 class SubprocessRuntime:
     """One server process: started, checked, and started again with growing pauses when it fails."""
 
-    def __init__(self, settings: Settings, wanted: DeploymentSpec) -> None:
-        self._settings, self._wanted = settings, wanted
-        self._directory = WorkDirectory(settings, wanted.id)
+    def __init__(self, settings: Settings, spec: DeploymentSpec) -> None:
+        self._settings, self._spec = settings, spec
+        self._directory = WorkDirectory(settings, spec.id)
         self._process: Process | None = None
-        self._tail: deque[str] = deque(maxlen=_LAST_LINES)
-        self._listener: threading.Thread | None = None
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._output_reader: threading.Thread | None = None
         self._port = 0
         self._crashes = 0
         self._failed_checks = 0
@@ -57,17 +57,17 @@ class SubprocessRuntime:
         if self._process is None:
             if now < self._start_at:
                 return self._pending(self._why_pausing)
-            self._refuse_what_makes_no_sense()
+            self._check_spec()
             try:
-                self._port = self._wanted.port or _free_port()
-                self._refuse_what_is_not_there()  # before anything has to end for its port
+                self._port = self._spec.port or _free_port()
+                self._check_program()  # before anything has to end for its port
                 if _is_taken(self._port):
                     # Or the answers of another server would count as ours.
                     waiting = self._pending(
                         f"port {self._port} is in use; "
                         "without executor_config.override_config.port it gets a free one"
                     )
-                    return replace(waiting, wants=self._address)
+                    return replace(waiting, required_address=self._address)
                 self._start()
             except PermissionError:
                 raise  # it does not go away by itself
@@ -75,9 +75,9 @@ class SubprocessRuntime:
                 return self._pending(f"it cannot be started yet: {error.strerror or error}")
         if self._process and (code := self._process.poll()) is not None:
             return self._crashed(f"the server ended with {_ending(code)}")
-        path = self._wanted.health_path
-        if trouble := trouble_with(_HOST, self._port, path, within_s=_HEALTH_TIMEOUT_S):
-            return self._unhealthy(trouble)
+        path = self._spec.health_path
+        if problem := health_problem(_HOST, self._port, path, within_s=_HEALTH_TIMEOUT_S):
+            return self._unhealthy(problem)
         self._failed_checks = 0
         if not self._was_ready:
             self._was_ready, self._ready_at = True, now
@@ -91,8 +91,8 @@ class SubprocessRuntime:
             if self._process.poll() is None:
                 self._process.terminate()
                 return False
-            self._forget()
-        if not kill_leaked_processes(self._wanted.id, within_s=1):
+            self._close_process()
+        if not kill_leaked_processes(self._spec.id, within_s=1):
             return False
         self._directory.discard()
         return True
@@ -104,24 +104,24 @@ class SubprocessRuntime:
             deadline = time.monotonic() + _KILL_S
             while self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(_BRIEF_S)
-            self._forget()
+            self._close_process()
 
     @property
     def _address(self) -> str:
         return f"http://{_HOST}:{self._port}"
 
-    def _refuse_what_makes_no_sense(self) -> None:
+    def _check_spec(self) -> None:
         if self._settings.backend != "subprocess":
             raise InvalidDeploymentSpec(
                 "this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off"
             )
-        if not self._wanted.command:
+        if not self._spec.command:
             raise InvalidDeploymentSpec(
                 "the configuration names no command: set executor_config.override_config.command, "
                 'for example ["python", "-m", "http.server", "{port}"]'
             )
 
-    def _refuse_what_is_not_there(self) -> None:
+    def _check_program(self) -> None:
         program, directory = self._command[0], self._directory.path
         path = os.pathsep.join(str(directory / one) for one in self._environment["PATH"].split(os.pathsep))
         if not shutil.which(directory / program if "/" in program else program, path=path):
@@ -131,8 +131,8 @@ class SubprocessRuntime:
 
     @property
     def _command(self) -> list[str]:
-        wanted = (*self._wanted.command, *self._wanted.arguments)
-        return [part.replace("{port}", str(self._port)) for part in wanted]
+        spec = (*self._spec.command, *self._spec.arguments)
+        return [part.replace("{port}", str(self._port)) for part in spec]
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -141,7 +141,7 @@ class SubprocessRuntime:
             "LANG": "C.UTF-8",
             "HOME": str(self._directory.path),
             "TMPDIR": str(self._directory.path),
-            **self._wanted.environment,
+            **self._spec.environment,
             "HOST": _HOST,
             "PORT": str(self._port),
         }
@@ -152,7 +152,7 @@ class SubprocessRuntime:
         try:
             self._process = Process.start(
                 self._command,
-                run=self._wanted.id,
+                run=self._spec.id,
                 environment=self._environment,
                 directory=self._directory.path,
                 grace_s=self._settings.stop_grace_seconds,
@@ -164,10 +164,10 @@ class SubprocessRuntime:
             # Not as the error tells it: that may name a path of ours, or all of a long command.
             why = os.strerror(number) if number else str(error)
             raise InvalidDeploymentSpec(_cannot_be_run(self._command[0], why)) from error
-        self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
-        self._listener.start()
+        self._output_reader = threading.Thread(target=self._copy_output, args=[self._process], daemon=True)
+        self._output_reader.start()
 
-    def _listen(self, process: Process) -> None:
+    def _copy_output(self, process: Process) -> None:
         # Read always, or a server that prints much would stop at a full pipe; kept is only its end.
         log = ServerLog(self._directory.path / "server.log")
         with (
@@ -176,34 +176,34 @@ class SubprocessRuntime:
         ):
             while line := output.readline(_LINE_CHARS * 4):
                 log.append(line)
-                self._tail.append(line.decode(errors="replace").strip().replace("\0", "")[:_LINE_CHARS])
+                self._last_lines.append(line.decode(errors="replace").strip().replace("\0", "")[:_LINE_CHARS])
 
-    def _unhealthy(self, trouble: str) -> ObservedState:
+    def _unhealthy(self, problem: str) -> ObservedState:
         if not self._was_ready:
-            return self._pending(f"waiting: {trouble}")
+            return self._pending(f"waiting: {problem}")
         self._failed_checks += 1
         if self._failed_checks < _UNHEALTHY_AFTER:
-            told = f"Serving at {self._address}, but {trouble}"
-            return ObservedState(DeploymentStatus.READY, told, self._address)
+            message = f"Serving at {self._address}, but {problem}"
+            return ObservedState(DeploymentStatus.READY, message, self._address)
         if self._process:
             self._process.kill()
         # Whoever reads on sees it crash, and that is how it goes on.
-        return self._pending(f"starting again: {trouble}")
+        return self._pending(f"starting again: {problem}")
 
     def _crashed(self, what: str) -> ObservedState:
-        self._forget()
+        self._close_process()
         # A server can kill its keeper; what is left would go on listening on its port.
-        kill_leaked_processes(self._wanted.id, within_s=1)
+        kill_leaked_processes(self._spec.id, within_s=1)
         if self._was_ready:
             self._was_ready = False
             self._deadline = time.monotonic() + self._settings.deployment_start_seconds
         pause = min(_LONGEST_BACKOFF_S, 2.0 ** min(self._crashes, 30))
         self._crashes += 1
         self._start_at = time.monotonic() + pause
-        self._why_pausing = f"{what}; starting again after {pause:.0f} s; {self._last_words()}"
+        self._why_pausing = f"{what}; starting again after {pause:.0f} s; {self._last_output()}"
         return self._pending(self._why_pausing)
 
-    def _forget(self) -> None:
+    def _close_process(self) -> None:
         if self._process:
             self._process.close()
         self._process, self._failed_checks = None, 0
@@ -213,13 +213,13 @@ class SubprocessRuntime:
             return ObservedState(DeploymentStatus.PENDING, message)
         limit = self._settings.deployment_start_seconds
         return ObservedState(
-            DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}; {self._last_words()}"
+            DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}; {self._last_output()}"
         )
 
-    def _last_words(self) -> str:
-        if self._listener and self._process is None:
-            self._listener.join(1)  # of the one that has just ended, all
-        return f"its last words: {' | '.join(self._tail)}" if self._tail else "it said nothing"
+    def _last_output(self) -> str:
+        if self._output_reader and self._process is None:
+            self._output_reader.join(1)  # of the one that has just ended, all
+        return f"its last words: {' | '.join(self._last_lines)}" if self._last_lines else "it said nothing"
 
 
 def _cannot_be_run(program: str, why: str) -> str:

@@ -8,7 +8,12 @@ from kubernetes.client import V1ContainerStateTerminated, V1Deployment, V1Pod, V
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
-from app.runtime.deployments.backends.kubernetes.client import Cluster, ExpectedApiError, OutcomeUnknown, told
+from app.runtime.deployments.backends.kubernetes.client import (
+    Cluster,
+    ExpectedApiError,
+    OutcomeUnknown,
+    message_of,
+)
 from app.runtime.deployments.backends.kubernetes.manifests import Objects
 from app.runtime.deployments.backends.kubernetes.watch import DeploymentWatch
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
@@ -30,10 +35,10 @@ class KubernetesRuntime:
     """
 
     def __init__(
-        self, settings: Settings, wanted: DeploymentSpec, *, namespace: str, late_s: float = _LATE_S
+        self, settings: Settings, spec: DeploymentSpec, *, namespace: str, late_s: float = _LATE_S
     ) -> None:
-        self._settings, self._wanted, self._namespace = settings, wanted, namespace
-        self._objects = Objects(settings, wanted, namespace=namespace)
+        self._settings, self._spec, self._namespace = settings, spec, namespace
+        self._objects = Objects(settings, spec, namespace=namespace)
         self._cluster = Cluster(settings)
         self._late_s, self._settled_at = late_s, 0.0
         self._ready: ObservedState | None = None
@@ -45,12 +50,12 @@ class KubernetesRuntime:
 
         What serves is watched, and read again only when something is heard of it.
         """
-        if self._ready and self._watch and not self._watch.was_published:
+        if self._ready and self._watch and not self._watch.is_stale:
             return self._ready
-        if not self._wanted.image:
+        if not self._spec.image:
             raise InvalidDeploymentSpec("the configuration names no image: set executor_config.image_name")
         deployment, service = self._find()
-        if _is_going(deployment) or _is_going(service):
+        if _is_being_deleted(deployment) or _is_being_deleted(service):
             return self._pending("what was there before is still being deleted")
         if deployment is None:
             body: Any = V1Deployment.from_dict(self._objects.deployment)
@@ -62,7 +67,7 @@ class KubernetesRuntime:
             return self._pending("created; the cluster has yet to start it")
         if not (deployment.status and deployment.status.available_replicas):
             return self._pending(next(self._reasons(deployment)))
-        self._listen(deployment)
+        self._start_watching(deployment)
         address = self._objects.address
         self._ready = ObservedState(DeploymentStatus.READY, f"Serving at {address}", address)
         return self._ready
@@ -72,11 +77,11 @@ class KubernetesRuntime:
 
         In a namespace that does not exist nothing can run: there the API answers as for any other that is empty.
         """
-        self._hang_up()
+        self._stop_watching()
         deployment, service = self._find()
-        if deployment and not _is_going(deployment):
+        if deployment and not _is_being_deleted(deployment):
             self._delete(self._cluster.apps.delete_namespaced_deployment, DEPLOYMENTS)
-        if service and not _is_going(service):
+        if service and not _is_being_deleted(service):
             self._delete(self._cluster.core.delete_namespaced_service, SERVICES)
         if deployment or service or self._pods():
             return False
@@ -88,10 +93,10 @@ class KubernetesRuntime:
 
     def kill(self) -> None:
         """Only listen no more: what runs in the cluster is the same for whoever supervises it by now."""
-        self._hang_up()
+        self._stop_watching()
 
-    def _listen(self, deployment: V1Deployment) -> None:
-        self._hang_up()
+    def _start_watching(self, deployment: V1Deployment) -> None:
+        self._stop_watching()
         metadata: Any = deployment.metadata
         self._watch = DeploymentWatch(
             self._cluster.apps,
@@ -101,7 +106,7 @@ class KubernetesRuntime:
             for_s=_LOOK_AGAIN_S,
         )
 
-    def _hang_up(self) -> None:
+    def _stop_watching(self) -> None:
         if self._watch:
             self._watch.close()
         self._watch = None
@@ -135,10 +140,10 @@ class KubernetesRuntime:
         if answer := self._ask(call, "NotFound", resource, name=self._objects.name, **options):
             answer.close()
 
-    def _ask(self, call: Callable[..., T], refusal: str, resource: str, **what: Any) -> T | None:
+    def _ask(self, call: Callable[..., T], expected_reason: str, resource: str, **what: Any) -> T | None:
         """What the API answers; None if it says `refusal` of our object of that sort. Raises as `Cluster.ask`."""
-        unless = ExpectedApiError(refusal, resource, self._objects.name)
-        return self._cluster.ask(call, unless=unless, namespace=self._namespace, **what)
+        expected = ExpectedApiError(expected_reason, resource, self._objects.name)
+        return self._cluster.ask(call, expected=expected, namespace=self._namespace, **what)
 
     # --- how far it is
 
@@ -156,28 +161,28 @@ class KubernetesRuntime:
         """Why it does not serve yet, the most telling reason first."""
         pods = self._pods()
         for pod in pods:
-            yield from _troubles(pod)
+            yield from _pod_problems(pod)
         conditions = (deployment.status and deployment.status.conditions) or []
         for one in conditions:
             if (one.type, one.status) in {("ReplicaFailure", "True"), ("Progressing", "False")}:
-                yield told(one.reason, one.message)
+                yield message_of(one.reason, one.message)
         for pod in pods:
             for container in (pod.status and pod.status.container_statuses) or []:
                 if container.state and container.state.running:
-                    yield f"waiting: {self._wanted.health_path} does not answer with success"
+                    yield f"waiting: {self._spec.health_path} does not answer with success"
                 if container.state and container.state.waiting:
-                    yield told(container.state.waiting.reason, container.state.waiting.message)
+                    yield message_of(container.state.waiting.reason, container.state.waiting.message)
         for one in conditions:
             if one.type == "Available":
-                yield told(one.reason, one.message)
+                yield message_of(one.reason, one.message)
         yield "waiting for the cluster to start it"
 
 
-def _is_going(one: V1Deployment | V1Service | None) -> bool:
+def _is_being_deleted(one: V1Deployment | V1Service | None) -> bool:
     return bool(one and one.metadata and one.metadata.deletion_timestamp)
 
 
-def _troubles(pod: V1Pod) -> Iterator[str]:
+def _pod_problems(pod: V1Pod) -> Iterator[str]:
     """What keeps a pod from running."""
     if pod.status is None:
         return
@@ -185,14 +190,14 @@ def _troubles(pod: V1Pod) -> Iterator[str]:
         waiting = container.state and container.state.waiting
         if waiting and waiting.reason not in _STARTING:
             before = container.last_state and container.last_state.terminated
-            yield told(waiting.reason, waiting.message, *(_ending(before) if before else ()))
+            yield message_of(waiting.reason, waiting.message, *(_ending(before) if before else ()))
         if ended := container.state and container.state.terminated:
-            yield told(ended.reason, *_ending(ended))
+            yield message_of(ended.reason, *_ending(ended))
     for condition in pod.status.conditions or []:
         if condition.reason == "Unschedulable":
-            yield told(condition.reason, condition.message)
+            yield message_of(condition.reason, condition.message)
     if pod.status.phase == "Failed":
-        yield told(pod.status.reason, pod.status.message)
+        yield message_of(pod.status.reason, pod.status.message)
 
 
 def _ending(ended: V1ContainerStateTerminated) -> tuple[str, str | None]:

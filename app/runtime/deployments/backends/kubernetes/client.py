@@ -64,7 +64,9 @@ class Cluster:
         """Where its Services and Pods are."""
         return CoreV1Api(self._client)
 
-    def ask(self, call: Callable[..., T], *, unless: ExpectedApiError | None = None, **what: Any) -> T | None:
+    def ask(
+        self, call: Callable[..., T], *, expected: ExpectedApiError | None = None, **what: Any
+    ) -> T | None:
         """What the API answers; None for that one refusal, and for no other.
 
         Raises PermissionError, ConnectionError for what may pass (Unheard if it may have been done all the same),
@@ -73,9 +75,9 @@ class Cluster:
         try:
             return call(_request_timeout=self._timeout_s, **what)
         except ApiException as error:
-            if unless and unless.is_in(error):
+            if expected and expected.is_in(error):
                 return None
-            raise _in_plain_words(error) from error
+            raise _error_from(error) from error
         except HTTPError as error:
             raise OutcomeUnknown(f"Kubernetes does not answer ({type(error).__name__})") from error
         except ValueError as error:
@@ -90,7 +92,7 @@ class Cluster:
         return ApiClient(configuration)
 
 
-def told(*parts: str | None) -> str:
+def message_of(*parts: str | None) -> str:
     """The cluster's words, as short and clean as a status message has to be."""
     text = ": ".join(part.strip() for part in parts if part)
     return text.replace("\0", "").strip()[:_MESSAGE_CHARS]
@@ -116,8 +118,8 @@ def _status_in(error: ApiException) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def _in_plain_words(error: ApiException) -> Exception:
-    words = told(str(_status_in(error).get("message") or error.reason))
+def _error_from(error: ApiException) -> Exception:
+    words = message_of(str(_status_in(error).get("message") or error.reason))
     if error.status in (401, 403):
         return PermissionError(f"Kubernetes refuses: {words}")
     if error.status in (400, 422):

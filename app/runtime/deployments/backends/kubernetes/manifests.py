@@ -16,7 +16,7 @@ def name_of(deployment_id: UUID) -> str:
     return f"ws-{deployment_id.hex}"
 
 
-def mark(installation: str) -> dict[str, str]:
+def installation_labels(installation: str) -> dict[str, str]:
     """The labels by which one installation tells its objects from those of others in the same cluster."""
     return {"app.kubernetes.io/managed-by": "workspaces", "installation": installation}
 
@@ -24,11 +24,11 @@ def mark(installation: str) -> dict[str, str]:
 class Objects:
     """The Deployment and the Service of one version."""
 
-    def __init__(self, settings: Settings, wanted: DeploymentSpec, *, namespace: str) -> None:
-        self._wanted, self._grace_s = wanted, settings.stop_grace_seconds
+    def __init__(self, settings: Settings, spec: DeploymentSpec, *, namespace: str) -> None:
+        self._spec, self._grace_s = spec, settings.stop_grace_seconds
         self._start_s = settings.deployment_start_seconds
-        self._port = wanted.port or _PORT
-        self.name = name_of(wanted.id)
+        self._port = spec.port or _PORT
+        self.name = name_of(spec.id)
         self.selector = {"app.kubernetes.io/instance": self.name}
         self.address = f"http://{self.name}.{namespace}.svc:{self._port}"
 
@@ -60,37 +60,37 @@ class Objects:
     def _labels(self) -> dict[str, str]:
         return {
             **self.selector,
-            **mark(self._wanted.installation),
-            "workspace": _label(self._wanted.workspace),
-            "deployment": _label(self._wanted.name),
-            "version": str(self._wanted.version),
+            **installation_labels(self._spec.installation),
+            "workspace": _label(self._spec.workspace),
+            "deployment": _label(self._spec.name),
+            "version": str(self._spec.version),
         }
 
     @property
     def _container(self) -> dict[str, Any]:
-        wanted, port = self._wanted, str(self._port)
-        environment = {**wanted.environment, "HOST": "0.0.0.0", "PORT": port}  # noqa: S104 -- of its pod
+        spec, port = self._spec, str(self._port)
+        environment = {**spec.environment, "HOST": "0.0.0.0", "PORT": port}  # noqa: S104 -- of its pod
         return {
             "name": "server",
-            "image": wanted.image,
-            "command": [part.replace("{port}", port) for part in wanted.command],
-            "args": [part.replace("{port}", port) for part in wanted.arguments],
+            "image": spec.image,
+            "command": [part.replace("{port}", port) for part in spec.command],
+            "args": [part.replace("{port}", port) for part in spec.arguments],
             "env": [{"name": name, "value": value} for name, value in environment.items()],
             "ports": [{"name": "http", "containerPort": self._port}],
             **self._probes,
             "securityContext": {
                 name: number
-                for name, number in (("runAsUser", wanted.user), ("runAsGroup", wanted.group))
+                for name, number in (("runAsUser", spec.user), ("runAsGroup", spec.group))
                 if number is not None
             },
-            "resources": {"limits": {"nvidia.com/gpu": str(wanted.gpus)}} if wanted.gpus else {},
+            "resources": {"limits": {"nvidia.com/gpu": str(spec.gpus)}} if spec.gpus else {},
             "terminationMessagePolicy": "FallbackToLogsOnError",  # its last words
         }
 
     @property
     def _probes(self) -> dict[str, Any]:
         """Started anew when three checks in a row fail, but not while it has time to start."""
-        check = {"httpGet": {"path": self._wanted.health_path, "port": self._port}, "timeoutSeconds": 2}
+        check = {"httpGet": {"path": self._spec.health_path, "port": self._port}, "timeoutSeconds": 2}
         during_start = {**check, "periodSeconds": 2, "failureThreshold": math.ceil(self._start_s / 2)}
         return {
             "startupProbe": during_start,

@@ -14,7 +14,7 @@ from app.context import Context
 from app.db import session_scope
 from app.models import Deployment
 from app.runtime.deployments.backends.kubernetes import NO_CLIENT, has_kubernetes
-from app.runtime.deployments.backends.kubernetes.manifests import mark, name_of
+from app.runtime.deployments.backends.kubernetes.manifests import installation_labels, name_of
 from app.runtime.deployments.contract import KUBERNETES
 from app.services.workspaces import installation
 
@@ -26,20 +26,20 @@ def find_orphans(context: Context, *, retained: Set[UUID]) -> list[str]:
     OSError if the cluster cannot be asked.
     """
     # Known before or after: what is made or goes meanwhile is no orphan.
-    before = _held(context)
+    before = _deployments_there(context)
     namespaces = {one for one in before.values() if one}
     if context.settings.deployment_runtime == KUBERNETES:
         namespaces.add(context.settings.kubernetes_namespace)
     if not namespaces:
         return []
     with session_scope(context.sessions) as session:
-        labels = mark(str(installation(session)))
+        labels = installation_labels(str(installation(session)))
     found = _find(context.settings, namespaces, labels)
-    known = {name_of(one) for one in retained | before.keys() | _held(context).keys()}
+    known = {name_of(one) for one in retained | before.keys() | _deployments_there(context).keys()}
     return sorted(f"{namespace}/{name}" for namespace, name in found if name not in known)
 
 
-def _held(context: Context) -> dict[UUID, str | None]:
+def _deployments_there(context: Context) -> dict[UUID, str | None]:
     """The deployments that are, or may be, in the cluster, and in which namespace."""
     query = select(Deployment.id, Deployment.namespace).where(Deployment.host == KUBERNETES)
     with session_scope(context.sessions) as session:

@@ -21,13 +21,13 @@ class DeploymentWatch(Thread):
         super().__init__(name=f"watch of {name}", daemon=True)
         self._api, self._namespace, self._deployment = api, namespace, name
         self._since, self._for_s = since, for_s
-        self._watch, self._was_published = Watch(), Event()  # type: ignore[no-untyped-call]  # has no types
+        self._watch, self._is_stale = Watch(), Event()  # type: ignore[no-untyped-call]  # has no types
         self.start()
 
     @property
-    def was_published(self) -> bool:
+    def is_stale(self) -> bool:
         """Whether what was read may be out of date."""
-        return self._was_published.is_set()
+        return self._is_stale.is_set()
 
     def close(self) -> None:
         """Hang up."""
@@ -50,4 +50,4 @@ class DeploymentWatch(Thread):
         except Exception as error:  # noqa: BLE001 -- the boundary of the thread: whoever reads next meets the reason
             log.info("kubernetes.watch_ended", deployment=self._deployment, error=type(error).__name__)
         finally:
-            self._was_published.set()
+            self._is_stale.set()

@@ -20,7 +20,7 @@ from app.runtime.hosts.startup import reap_unsupervised, remove_unowned_runs
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
 from app.runtime.processes import run_directory
-from app.runtime.processes.leftovers import MARK
+from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from app.runtime.processes.workdir import WorkDirectory
 from tests.factories import make_deployment, make_job, make_workspace
 from tests.runtime.runs import dead_runner, tuned
@@ -43,7 +43,7 @@ class Runs:
     def leave(self, context: Context, run: UUID) -> UUID:
         directory = WorkDirectory(context.settings, run)
         directory.make()
-        process = subprocess.Popen(["sleep", "1000"], env={"PATH": os.defpath, MARK: str(run)})
+        process = subprocess.Popen(["sleep", "1000"], env={"PATH": os.defpath, RUN_VARIABLE: str(run)})
         self.owned.enter_context(process)
         self.owned.callback(process.kill)
         self._left[run] = directory, process
@@ -174,12 +174,12 @@ def test_one_that_cannot_be_buried_keeps_no_other_from_it(
     session.commit()
     reap = supervisor.reap
 
-    def bury_all_but_first(context: Context, job_id: UUID) -> str:
+    def reap_all_but_first(context: Context, job_id: UUID) -> str:
         if job_id == first.id:
             raise OSError("no")
         return reap(context, job_id)
 
-    monkeypatch.setattr(supervisor, "bury", bury_all_but_first)
+    monkeypatch.setattr(supervisor, "reap", reap_all_but_first)
     runs.leave(context, second.id)
 
     reap_unsupervised(context)

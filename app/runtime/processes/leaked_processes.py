@@ -20,10 +20,10 @@ from app.runtime.processes.reaper import BURST, children, kill_with_group
 
 log = get_logger(__name__)
 
-MARK = "WORKSPACES_RUN"
+RUN_VARIABLE = "WORKSPACES_RUN"
 """The variable that names the run a process belongs to."""
 
-keepers: "set[subprocess.Popen[bytes]]" = set()
+reapers: "set[subprocess.Popen[bytes]]" = set()
 """The keepers that this process has started and not seen to end."""
 starting = threading.Lock()
 """Held while a keeper is a child of this process and not yet among `keepers`, or it would seem to be an orphan."""
@@ -32,12 +32,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 _UNKILLABLE_AFTER_S = 10.0
 """An orphan that lives so long after SIGKILL may be another run's: it is told, and keeps no run from ending."""
 _BRIEF_S = 0.02
-_QUIET_LOOKS = 3
+_EMPTY_SCANS = 3
 """So often none must be seen: between the end of a parent and its child's becoming ours there is a moment."""
 
 _adopts_orphans = threading.Event()
 _first_seen: dict[int, float] = {}
-_told: set[int] = set()
+_reported: set[int] = set()
 
 
 def adopt_orphans() -> None:
@@ -52,9 +52,9 @@ def adopt_orphans() -> None:
         _adopts_orphans.set()
 
 
-def leftovers(run: UUID) -> list[int]:
+def processes_of(run: UUID) -> list[int]:
     """The processes on this host that belong to a run, whoever started them and whatever became of its keeper."""
-    return [one.pid for one in _marked(run)]
+    return [one.pid for one in _scan(run)]
 
 
 def kill_leaked_processes(run: UUID, *, within_s: float) -> bool:
@@ -64,7 +64,7 @@ def kill_leaked_processes(run: UUID, *, within_s: float) -> bool:
     """
     deadline = time.monotonic() + within_s
     while True:
-        living = _marked(run)
+        living = _scan(run)
         for one in living:
             with contextlib.suppress(psutil.Error):
                 one.kill()
@@ -76,13 +76,13 @@ def kill_leaked_processes(run: UUID, *, within_s: float) -> bool:
         time.sleep(_BRIEF_S)
 
 
-def _marked(run: UUID) -> list[psutil.Process]:
-    mark, found = str(run), []
+def _scan(run: UUID) -> list[psutil.Process]:
+    run_id, found = str(run), []
     below = defaultdict[int, list[psutil.Process]](list)
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             below[one.ppid()].append(one)
-            if one.environ().get(MARK) == mark and one.status() != psutil.STATUS_ZOMBIE:
+            if one.environ().get(RUN_VARIABLE) == run_id and one.status() != psutil.STATUS_ZOMBIE:
                 found.append(one)
     # A keeper that was stopped has not ended what shed the mark below it.
     known = set(found)
@@ -110,16 +110,16 @@ def _end_orphans() -> bool:
         return False
     found = False
     with starting:
-        for keeper in list(keepers):
-            if keeper.poll() is not None:
-                keepers.discard(keeper)
-        ours = {keeper.pid for keeper in keepers}
-        quiet_looks = 0
+        for reaper in list(reapers):
+            if reaper.poll() is not None:
+                reapers.discard(reaper)
+        ours = {reaper.pid for reaper in reapers}
+        empty_scans = 0
         for _ in range(BURST):
             seen = [pid for pid in children() - ours if _is_orphan(pid) and _end_orphan(pid)]
-            quiet_looks = 0 if seen else quiet_looks + 1
+            empty_scans = 0 if seen else empty_scans + 1
             found |= bool(seen)
-            if quiet_looks == _QUIET_LOOKS:
+            if empty_scans == _EMPTY_SCANS:
                 break
     return found
 
@@ -139,7 +139,7 @@ def _end_orphan(pid: int) -> bool:
         if os.waitpid(pid, os.WNOHANG) == (0, 0):
             return _may_still_end(pid)
     _first_seen.pop(pid, None)
-    _told.discard(pid)
+    _reported.discard(pid)
     return True
 
 
@@ -147,7 +147,7 @@ def _may_still_end(pid: int) -> bool:
     now = time.monotonic()
     if now - _first_seen.setdefault(pid, now) < _UNKILLABLE_AFTER_S:
         return True
-    if pid not in _told:
-        _told.add(pid)
+    if pid not in _reported:
+        _reported.add(pid)
         log.error("runtime.orphan_remains", pid=pid)
     return False

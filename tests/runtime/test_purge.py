@@ -31,7 +31,7 @@ def put(session: Session, model: type[Any], status: Any, lease: dict[str, Any], 
     return row
 
 
-def forget(context: Context, host: str = "gone") -> Result:
+def purge(context: Context, host: str = "gone") -> Result:
     return CliRunner().invoke(runtime, ["purge", host], obj=context)
 
 
@@ -42,7 +42,7 @@ def test_a_job_of_a_host_that_is_given_up_has_ended(
 ) -> None:
     job = put(session, Job, before, lease)
 
-    assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 1, deployments 0"
+    assert purge(context).output.splitlines()[-1] == "given up on host 'gone': jobs 1, deployments 0"
 
     session.refresh(job)
     assert (job.host, job.lease_owner, job.lease_until, job.fence) == (None, None, None, 4)
@@ -60,7 +60,7 @@ def test_a_deployment_of_a_host_that_is_given_up_waits_for_another_or_is_deleted
 ) -> None:
     row = put(session, Deployment, before, lease, address="http://127.0.0.1:1")
 
-    assert forget(context).output.splitlines()[-1] == "given up on host 'gone': jobs 0, deployments 1"
+    assert purge(context).output.splitlines()[-1] == "given up on host 'gone': jobs 0, deployments 1"
 
     session.refresh(row)
     assert (row.host, row.lease_owner, row.lease_until, row.fence, row.address) == (None, None, None, 4, None)
@@ -80,7 +80,7 @@ def test_a_job_that_was_to_be_deleted_can_go_then(session: Session, context: Con
     job = put(session, Job, JobStatus.ERROR, MARKED, delete_requested_at=clock.now())
     assert supervisor.supervise(context, job.id, stopping=Event()).endswith("supervised on host 'gone'")
 
-    assert forget(context).exit_code == 0
+    assert purge(context).exit_code == 0
 
     assert supervisor.supervise(context, job.id, stopping=Event()).endswith("removed, as requested")
 
@@ -90,18 +90,18 @@ def test_a_host_is_not_given_up_while_a_runner_has_a_lease_there(
     session: Session, context: Context, model: type[Any]
 ) -> None:
     status = JobStatus.ACTIVE if model is Job else DeploymentStatus.READY
-    held = put(session, model, status, {**LAPSED, "lease_until": clock.now() + timedelta(minutes=1)})
+    leased = put(session, model, status, {**LAPSED, "lease_until": clock.now() + timedelta(minutes=1)})
     lost = make_job(session, make_workspace(session, "beside"), status=JobStatus.ACTIVE, **MARKED)
     session.commit()
 
-    told = forget(context)
+    result = purge(context)
 
-    assert told.exit_code == 1
-    assert "Error: host 'gone' is alive: its runner 7@1.00 has " in told.output
-    for row in (held, lost):
+    assert result.exit_code == 1
+    assert "Error: host 'gone' is alive: its runner 7@1.00 has " in result.output
+    for row in (leased, lost):
         session.refresh(row)
         assert (row.host, row.fence) == ("gone", 3)
-    assert held.status is status
+    assert leased.status is status
 
 
 def test_what_other_hosts_and_the_cluster_have_is_left_alone(session: Session, context: Context) -> None:
@@ -110,7 +110,7 @@ def test_what_other_hosts_and_the_cluster_have_is_left_alone(session: Session, c
     other.host = "other"
     session.commit()
 
-    mistyped, cluster = forget(context), forget(context, "kubernetes")
+    mistyped, cluster = purge(context), purge(context, "kubernetes")
 
     assert (mistyped.exit_code, cluster.exit_code) == (1, 1)
     assert mistyped.output == (
@@ -124,4 +124,4 @@ def test_what_other_hosts_and_the_cluster_have_is_left_alone(session: Session, c
 
 
 def test_where_nothing_runs_there_is_no_host_to_give_up(context: Context) -> None:
-    assert forget(context).output == "Error: no job or deployment is on host 'gone'; none is on any\n"
+    assert purge(context).output == "Error: no job or deployment is on host 'gone'; none is on any\n"
