@@ -50,9 +50,9 @@ def submit(
     session: Session, *steps: dict[str, Any], workspace: Workspace | None = None, **values: Any
 ) -> UUID:
     """A job that waits for the runtime, with its fileset; its id."""
-    home = workspace or make_workspace(session)
-    job = make_job(session, home, platform_spec={"steps": list(steps)}, **values)
-    make_fileset(session, home, job.fileset)
+    workspace = workspace or make_workspace(session)
+    job = make_job(session, workspace, platform_spec={"steps": list(steps)}, **values)
+    make_fileset(session, workspace, job.fileset)
     session.commit()
     return job.id
 

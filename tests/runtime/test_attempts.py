@@ -1,4 +1,4 @@
-"""Jobs as they run: real processes, the real database, and whatever is asked meanwhile."""
+"""Attempts of jobs: real processes, the real database, and requests while they run."""
 
 import subprocess
 import sys
@@ -107,12 +107,12 @@ def test_a_process_knows_its_own_variables_and_its_job_and_nothing_of_the_server
     with supervised(context, job_id) as run:
         job = run.end()
 
-    summary = dict(line.split("=", 1) for line in run.log if "=" in line)
-    assert {"EPOCHS": "7", "NEMO_JOB_ID": str(job_id), "NEMO_JOB_STEP": "main"}.items() <= summary.items()
-    assert (summary["NEMO_JOB_WORKSPACE"], summary["NEMO_JOB_FILESET"]) == ("ml-team", job.fileset)
-    assert (summary["HOME"], summary["WORKSPACES_RUN"]) == (summary["PWD"], str(job_id))
-    assert "not for jobs, never" not in summary.values()
-    assert {name for name in summary if name.startswith("WORKSPACES_")} == {
+    variables = dict(line.split("=", 1) for line in run.log if "=" in line)
+    assert {"EPOCHS": "7", "NEMO_JOB_ID": str(job_id), "NEMO_JOB_STEP": "main"}.items() <= variables.items()
+    assert (variables["NEMO_JOB_WORKSPACE"], variables["NEMO_JOB_FILESET"]) == ("ml-team", job.fileset)
+    assert (variables["HOME"], variables["WORKSPACES_RUN"]) == (variables["PWD"], str(job_id))
+    assert "not for jobs, never" not in variables.values()
+    assert {name for name in variables if name.startswith("WORKSPACES_")} == {
         "WORKSPACES_RUN",
         "WORKSPACES_RESULTS_DIR",
     }
@@ -122,7 +122,7 @@ def test_a_process_knows_its_own_variables_and_its_job_and_nothing_of_the_server
 # --- the log ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_printed_can_be_read_while_the_job_runs(session: Session, context: Context) -> None:
+def test_output_can_be_read_while_the_job_runs(session: Session, context: Context) -> None:
     job_id = submit(session, step("echo early; echo also >&2; sleep 60"))
 
     with supervised(context, job_id) as run:
@@ -211,7 +211,7 @@ def test_a_log_ends_at_its_limit_and_the_job_goes_on(session: Session, context: 
     assert 9_000 < sum(map(len, run.log[:-1])) <= 10_000
 
 
-def test_a_runner_with_an_old_fence_cannot_add_to_the_log(session: Session, context: Context) -> None:
+def test_a_runner_with_an_outdated_fence_cannot_add_to_the_log(session: Session, context: Context) -> None:
     job_id = submit(session, step("true"), host="here", lease_owner="7@1.00", fence=2)
     job = session.get_one(Job, job_id)
 
@@ -222,7 +222,7 @@ def test_a_runner_with_an_old_fence_cannot_add_to_the_log(session: Session, cont
     assert Run(context, job_id).log == ["in time"]
 
 
-# --- what is asked meanwhile --------------------------------------------------------------------------------
+# --- requests meanwhile --------------------------------------------------------------------------------
 
 
 def test_a_job_is_cancelled_only_when_all_its_processes_are_gone_however_stubborn(
@@ -244,8 +244,8 @@ def test_a_job_is_cancelled_only_when_all_its_processes_are_gone_however_stubbor
     assert is_all_gone(run)
 
 
-@pytest.mark.parametrize("output", ["", "exec >/dev/null 2>&1;"], ids=["heard", "silent"])
-def test_a_job_that_kills_its_keeper_ends_and_leaves_nothing(
+@pytest.mark.parametrize("output", ["", "exec >/dev/null 2>&1;"], ids=["printing", "silent"])
+def test_a_job_that_kills_its_reaper_ends_and_leaves_nothing(
     session: Session, context: Context, output: str
 ) -> None:
     job_id = submit(session, step(f"{output} (setsid sleep 1000 &); kill -KILL $PPID; sleep 1000"))
@@ -318,7 +318,7 @@ def test_a_job_asked_to_pause_as_its_last_process_ends_completes_once_it_is_resu
 
     with supervised(context, job_id, runtime_poll_seconds=2) as run:
         run.wait_for_line("ready")
-        # Before the supervisor looks again: it learns of the end first.
+        # Before the supervisor refreshes the row: it learns of the end first.
         (WorkDirectory(context.settings, job_id).path / "go").touch()
         run.ask(JobStatus.PAUSING)
         run.wait_for(JobStatus.PAUSED)
@@ -361,7 +361,7 @@ def test_a_job_over_a_limit_is_stopped_and_says_which(
     more: dict[str, Any],
     message: str,
 ) -> None:
-    monkeypatch.setattr("app.runtime.jobs.log._LOOK_S", 0.1)  # often, within the time that it may be silent
+    monkeypatch.setattr("app.runtime.jobs.log._CHECK_S", 0.1)  # often enough within the staleness time-out
     job_id = submit(session, step(STUBBORN + "sleep 60", **more))
 
     with supervised(context, job_id, **limits) as run:
@@ -372,7 +372,7 @@ def test_a_job_over_a_limit_is_stopped_and_says_which(
 
 
 class TestAnExecutionProfile:
-    """What the operator has set for the steps that name it."""
+    """The settings of an operator for the steps that name the profile."""
 
     SHORT = ExecutionProfile(
         provider="subprocess",
@@ -474,7 +474,7 @@ def test_a_runner_that_lost_its_lease_kills_what_it_started_and_writes_nothing(
         lines = len(run.log)
         job = run.end()
 
-    assert run.summary == "the lease was lost; what had been started was killed"
+    assert run.summary == "the lease was lost; its processes were killed"
     assert (job.status, job.host) == (JobStatus.PAUSED, job.host)
     assert job.host is not None
     assert len(run.log) == lines
@@ -519,7 +519,7 @@ def test_the_lease_is_renewed_for_as_long_as_the_job_runs(session: Session, cont
     assert (job.status, job.fence) == (JobStatus.COMPLETED, 1)
 
 
-def test_a_job_rung_for_twice_in_one_process_starts_once(session: Session, context: Context) -> None:
+def test_a_job_with_two_messages_in_one_process_starts_once(session: Session, context: Context) -> None:
     job_id = submit(session, step("echo started; sleep 0.5"))
 
     with supervised(context, job_id) as one, supervised(context, job_id) as other:
@@ -530,7 +530,7 @@ def test_a_job_rung_for_twice_in_one_process_starts_once(session: Session, conte
     assert (one.log, job.status, job.fence) == (["started"], JobStatus.COMPLETED, 1)
 
 
-def test_a_job_rung_for_twice_on_one_host_starts_once(session: Session, context: Context) -> None:
+def test_a_job_with_two_messages_on_one_host_starts_once(session: Session, context: Context) -> None:
     job_id = submit(session, step("echo started; sleep 1"))
     settings = {
         f"WORKSPACES_{name.upper()}": str(value)
@@ -558,15 +558,15 @@ def test_a_job_rung_for_twice_on_one_host_starts_once(session: Session, context:
         for _ in range(2)
     ]
 
-    summary = []
+    summaries = []
     for worker in workers:
         worker.stdin.write("\n")
         worker.stdin.flush()
     for worker in workers:
-        summary.append(worker.communicate(timeout=60)[0].strip().splitlines()[-1])
+        summaries.append(worker.communicate(timeout=60)[0].strip().splitlines()[-1])
 
     run = Run(context, job_id)
-    assert sorted(one.partition(",")[0] for one in summary) in (
+    assert sorted(one.partition(",")[0] for one in summaries) in (
         ["active", "completed"],
         ["completed", "pending"],
     )

@@ -69,11 +69,11 @@ def deploy(
     **executor: Any,
 ) -> UUID:
     """A deployment that waits for the runtime; its id."""
-    home = workspace or make_workspace(session)
+    workspace = workspace or make_workspace(session)
     override = {"command": server() if command is None else command, "port": executor.pop("port", 0)}
     session.add(
         DeploymentConfig(
-            workspace_id=home.id,
+            workspace_id=workspace.id,
             name="small",
             entity_version=version,
             engine="generic",
@@ -81,7 +81,7 @@ def deploy(
         )
     )
     row = Deployment(
-        workspace_id=home.id,
+        workspace_id=workspace.id,
         name=name,
         entity_version=version,
         config="small",
@@ -128,7 +128,7 @@ class Serving:
         return self.row
 
     def ask(self, **values: Any) -> None:
-        """What somebody else does to the row."""
+        """Change the row as a request does."""
         with session_scope(self.context.sessions) as session:
             session.execute(update(Deployment).where(Deployment.id == self.id).values(**values))
 
@@ -199,7 +199,7 @@ def test_it_serves_until_it_is_deleted_and_leaves_nothing(session: Session, serv
     assert is_all_gone(serving)
 
 
-def test_a_port_can_be_chosen_and_is_told_to_the_command(session: Session, serve: Serve) -> None:
+def test_a_port_can_be_chosen_and_is_passed_to_the_command(session: Session, serve: Serve) -> None:
     port = free_port()
     command = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
 
@@ -238,7 +238,7 @@ def test_a_server_that_dies_is_started_again(session: Session, serve: Serve) -> 
     assert not first & set(processes_of(serving.id))
 
 
-def test_a_server_whose_keeper_is_killed_is_started_again_on_the_same_port(
+def test_a_server_whose_reaper_is_killed_is_started_again_on_the_same_port(
     session: Session, serve: Serve
 ) -> None:
     port = free_port()
@@ -253,14 +253,14 @@ def test_a_server_whose_keeper_is_killed_is_started_again_on_the_same_port(
     assert serving.row.address == f"http://127.0.0.1:{port}"
 
 
-def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_words_are_told(
+def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_output_is_shown(
     session: Session, serve: Serve
 ) -> None:
     crashing = ["sh", "-c", "echo out of memory; exit 7"]
     serving = serve(deploy(session, crashing), deployment_start_seconds=4)
 
     serving.wait_for(
-        PENDING, "ended with exit code 7; starting again after 1 s; its last words: out of memory"
+        PENDING, "ended with exit code 7; starting again after 1 s; its last output: out of memory"
     )
     serving.wait_for(PENDING, "starting again after 2 s")
     failed = serving.wait_for(ERROR, "not ready within 4 s")
@@ -288,7 +288,7 @@ def test_one_that_has_died_for_days_is_still_started_again(context: Context) -> 
         ("not a list", "command must be a list of strings"),
     ],
 )
-def test_what_cannot_be_served_is_an_error_that_says_what_to_change(
+def test_a_spec_that_cannot_be_served_is_an_error_that_names_the_field(
     session: Session, serve: Serve, command: Any, words: str
 ) -> None:
     serving = serve(deploy(session, command))
@@ -306,7 +306,7 @@ def test_what_cannot_be_served_is_an_error_that_says_what_to_change(
         ({"additional_envs": {"A=B": "c"}}, "'{program}' cannot be run: Invalid argument"),
     ],
 )
-def test_what_the_system_refuses_to_run_is_not_tried_again(
+def test_a_command_that_the_system_does_not_run_is_not_tried_again(
     session: Session, serve: Serve, tmp_path: Path, wrong: dict[str, Any], words: str
 ) -> None:
     program = tmp_path / "server"
@@ -362,7 +362,7 @@ def test_one_that_ignores_sigterm_goes_too(session: Session, serve: Serve) -> No
     assert is_all_gone(serving)
 
 
-def test_two_rings_start_one_server(session: Session, serve: Serve) -> None:
+def test_two_messages_start_one_server(session: Session, serve: Serve) -> None:
     deployment_id = deploy(session)
     first = serve(deployment_id)
     first.wait_for(READY)
@@ -377,11 +377,11 @@ def test_two_rings_start_one_server(session: Session, serve: Serve) -> None:
 def test_a_newer_version_takes_the_place_of_the_older_ones_once_it_is_ready(
     session: Session, serve: Serve
 ) -> None:
-    home = make_workspace(session)
-    old = serve(deploy(session, workspace=home))
+    workspace = make_workspace(session)
+    old = serve(deploy(session, workspace=workspace))
     old.wait_for(READY)
 
-    new = serve(deploy(session, workspace=home, version=2))
+    new = serve(deploy(session, workspace=workspace, version=2))
 
     new.wait_for(READY)
     assert old.end().status is DELETED
@@ -394,11 +394,11 @@ def test_a_newer_version_takes_the_place_of_the_older_ones_once_it_is_ready(
 def test_a_newer_version_that_insists_on_the_port_of_an_older_one_takes_it_over(
     session: Session, serve: Serve, does_insist: bool
 ) -> None:
-    home = make_workspace(session)
-    old = serve(deploy(session, workspace=home, port=free_port() if does_insist else 0))
+    workspace = make_workspace(session)
+    old = serve(deploy(session, workspace=workspace, port=free_port() if does_insist else 0))
     port = old.wait_for(READY) and old.port
 
-    new = serve(deploy(session, workspace=home, version=2, port=port))
+    new = serve(deploy(session, workspace=workspace, version=2, port=port))
 
     assert new.wait_for(READY).address == f"http://127.0.0.1:{port}"
     assert old.end().status is DELETED
@@ -406,12 +406,12 @@ def test_a_newer_version_that_insists_on_the_port_of_an_older_one_takes_it_over(
 
 
 def test_one_that_never_served_is_in_the_way_too(session: Session, serve: Serve) -> None:
-    home, port = make_workspace(session), free_port()
+    workspace, port = make_workspace(session), free_port()
     sick = server(answer="self.send_response(503); self.end_headers()")
-    old = serve(deploy(session, sick, workspace=home, port=port))
+    old = serve(deploy(session, sick, workspace=workspace, port=port))
     old.wait_for(PENDING, "answers 503")
 
-    new = serve(deploy(session, workspace=home, version=2, port=port))
+    new = serve(deploy(session, workspace=workspace, version=2, port=port))
 
     new.wait_for(READY)
     assert old.end().status is DELETED
@@ -420,13 +420,13 @@ def test_one_that_never_served_is_in_the_way_too(session: Session, serve: Serve)
 def test_an_older_version_that_is_not_in_the_way_serves_on_until_the_newer_one_does(
     session: Session, serve: Serve
 ) -> None:
-    home = make_workspace(session)
+    workspace = make_workspace(session)
     other = serve(deploy(session, workspace=make_workspace(session, "elsewhere")))
-    old = serve(deploy(session, workspace=home))
+    old = serve(deploy(session, workspace=workspace))
     port = other.wait_for(READY) and other.port
     old.wait_for(READY)
 
-    new = serve(deploy(session, workspace=home, version=2, port=port))
+    new = serve(deploy(session, workspace=workspace, version=2, port=port))
 
     new.wait_for(PENDING, f"port {port} is in use")
     renewed = new.row.lease_until
@@ -441,13 +441,13 @@ def test_an_older_version_that_is_not_in_the_way_serves_on_until_the_newer_one_d
 def test_what_is_still_loading_on_another_port_is_not_in_the_way(
     session: Session, serve: Serve, does_insist: bool
 ) -> None:
-    home, loading = make_workspace(session), server(answer="self.send_response(503); self.end_headers()")
+    workspace, loading = make_workspace(session), server(answer="self.send_response(503); self.end_headers()")
     with socket.create_server(("127.0.0.1", 0)) as foreign:
         port = foreign.getsockname()[1]
-        old = serve(deploy(session, loading, workspace=home, port=free_port() if does_insist else 0))
+        old = serve(deploy(session, loading, workspace=workspace, port=free_port() if does_insist else 0))
         old.wait_for(PENDING, "answers 503")
 
-        new = serve(deploy(session, workspace=home, version=2, port=port))
+        new = serve(deploy(session, workspace=workspace, version=2, port=port))
 
         new.wait_for(PENDING, f"port {port} is in use")
         renewed = new.row.lease_until
@@ -467,11 +467,11 @@ def test_what_is_still_loading_on_another_port_is_not_in_the_way(
 def test_one_that_cannot_start_does_not_take_a_port_over(
     session: Session, serve: Serve, command: list[str], executor: dict[str, Any]
 ) -> None:
-    home, port = make_workspace(session), free_port()
-    old = serve(deploy(session, workspace=home, port=port))
+    workspace, port = make_workspace(session), free_port()
+    old = serve(deploy(session, workspace=workspace, port=port))
     old.wait_for(READY)
 
-    new = serve(deploy(session, command, workspace=home, version=2, port=port, **executor))
+    new = serve(deploy(session, command, workspace=workspace, version=2, port=port, **executor))
 
     assert new.end().status is ERROR
     assert old.row.status is READY
@@ -480,9 +480,9 @@ def test_one_that_cannot_start_does_not_take_a_port_over(
 def test_an_older_version_that_was_just_being_changed_is_replaced_all_the_same(
     session: Session, context: Context, serve: Serve
 ) -> None:
-    home = make_workspace(session)
-    older = deploy(session, workspace=home)
-    newer = deploy(session, workspace=home, version=2)
+    workspace = make_workspace(session)
+    older = deploy(session, workspace=workspace)
+    newer = deploy(session, workspace=workspace, version=2)
     with session_scope(context.sessions) as busy:
         busy.get_one(Deployment, older, with_for_update=True)
         new = serve(newer)
@@ -527,7 +527,7 @@ def test_a_runner_that_lost_its_lease_ends_its_server_and_writes_nothing(
     wait_until(lambda: processes_of(serving.id) == [], "its server is gone")
 
 
-def test_a_runner_that_wakes_up_after_it_was_given_up_as_lost_ends_its_server_and_writes_nothing(
+def test_a_runner_that_wakes_up_after_it_was_marked_lost_ends_its_server_and_writes_nothing(
     session: Session, serve: Serve
 ) -> None:
     serving = serve(deploy(session))
@@ -539,7 +539,7 @@ def test_a_runner_that_wakes_up_after_it_was_given_up_as_lost_ends_its_server_an
     session.commit()
 
     lost = serving.end()
-    assert serving.summary == "the lease was lost; what had been started was killed"
+    assert serving.summary == "the lease was lost; its processes were killed"
     assert (lost.status, lost.address, lost.lease_owner) == (LOST, None, None)
     assert lost.host
     wait_until(lambda: processes_of(serving.id) == [], "its server is gone")
@@ -567,7 +567,7 @@ def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
 
 @contextmanager
 def left_behind(deployment_id: UUID) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of a deployment whose runner and keeper were killed."""
+    """A process of a deployment whose runner and reaper were killed."""
     with subprocess.Popen(
         ["sleep", "1000"], env={"PATH": os.defpath, RUN_VARIABLE: str(deployment_id)}
     ) as process:
@@ -597,9 +597,9 @@ def test_what_a_lost_runner_left_behind_is_killed_before_anything_else(
 def test_in_a_workspace_that_is_being_deleted_nothing_is_started_and_everything_stopped(
     session: Session, serve: Serve, state: WorkspaceState
 ) -> None:
-    home = make_workspace(session, state=state)
-    waiting = serve(deploy(session, workspace=home))
-    stopping = deploy(session, workspace=home, name="other", version=2)
+    workspace = make_workspace(session, state=state)
+    waiting = serve(deploy(session, workspace=workspace))
+    stopping = deploy(session, workspace=workspace, name="other", version=2)
     session.get_one(Deployment, stopping).status = DELETING
     session.commit()
 
@@ -608,7 +608,7 @@ def test_in_a_workspace_that_is_being_deleted_nothing_is_started_and_everything_
 
 
 @pytest.mark.parametrize("status", [ERROR, DELETED, DeploymentStatus.UNKNOWN])
-def test_what_waits_for_nothing_is_left_as_it_is(
+def test_a_deployment_that_waits_for_nothing_stays_as_it_is(
     session: Session, context: Context, status: DeploymentStatus
 ) -> None:
     deployment_id = deploy(session)
@@ -632,11 +632,11 @@ def test_a_long_stay_in_one_status_is_one_line_of_its_history(session: Session, 
 def test_in_a_workspace_that_is_being_deleted_what_a_lost_runner_left_is_only_stopped(
     session: Session, serve: Serve
 ) -> None:
-    home = make_workspace(session)
-    serving = serve(deploy(session, workspace=home))
+    workspace = make_workspace(session)
+    serving = serve(deploy(session, workspace=workspace))
     serving.wait_for(READY)
     serving.ask(lease_owner=None, lease_until=None, fence=100, status=LOST)
-    home.state = WorkspaceState.DELETING
+    workspace.state = WorkspaceState.DELETING
     session.commit()
 
     again = serve(serving.id)
@@ -702,16 +702,19 @@ def test_what_it_prints_is_in_a_file_of_bounded_size_while_it_lives(session: Ses
     assert sum(file.stat().st_size for file in directory.glob("server.log*")) <= 2_100_000
 
 
-def test_a_server_that_puts_a_pipe_in_the_place_of_its_log_holds_nobody(
+def test_a_server_that_puts_a_pipe_in_the_place_of_its_log_blocks_nobody(
     session: Session, serve: Serve
 ) -> None:
     # Twice: the second time a thread that waits at the pipe would be left.
     script = "rm -f server.log; mkfifo server.log; echo piped; exit 1"
     serving = serve(deploy(session, ["sh", "-c", script]))
 
-    serving.wait_for(PENDING, "starting again after 2 s; its last words: piped")
+    serving.wait_for(PENDING, "starting again after 2 s; its last output: piped")
 
-    wait_until(lambda: not any("_copy_output" in one.name for one in threading.enumerate()), "nobody listens")
+    wait_until(
+        lambda: not any("_copy_output" in one.name for one in threading.enumerate()),
+        "no thread reads its output",
+    )
 
 
 def test_a_server_cannot_have_its_output_written_elsewhere(
@@ -721,6 +724,6 @@ def test_a_server_cannot_have_its_output_written_elsewhere(
     victim.touch()
     serving = serve(deploy(session, ["sh", "-c", f"ln -sf {victim} server.log; echo harm; exit 1"]))
 
-    serving.wait_for(PENDING, "its last words: harm")
+    serving.wait_for(PENDING, "its last output: harm")
 
     assert victim.read_bytes() == b""

@@ -1,4 +1,4 @@
-"""Real commands, and what they leave behind: nothing."""
+"""Real commands, which leave no process behind."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def eventually(is_so: Callable[[], object], *, within_s: float = DEADLINE_S) -> 
 
 @pytest.fixture
 def run() -> Iterator[UUID]:
-    """The mark of this test's processes. Whatever is left of them at its end is killed, and the test fails."""
+    """The run of this test's processes. If any is left at its end, it is killed and the test fails."""
     run = uuid4()
     yield run
     left = processes_of(run)
@@ -62,7 +62,7 @@ def start(run: UUID, tmp_path: Path) -> Start:
 
 
 def ended(process: Process) -> int:
-    """Read what it prints, wait for it, and tell its exit code."""
+    """Read its output and wait for it; its exit code."""
     reading = threading.Thread(target=_all_output, args=[process])
     reading.start()
     assert eventually(lambda: process.poll() is not None)
@@ -111,8 +111,8 @@ def test_a_command_that_cannot_be_run_says_why(start: Start, command: str, error
         start(command)
 
 
-def test_a_directory_that_is_not_there_is_said_plainly(run: UUID, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="the working directory of 'true' is not there"):
+def test_a_directory_that_does_not_exist_is_named(run: UUID, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="the working directory of 'true' does not exist"):
         Process.start(["true"], run=run, environment={}, directory=tmp_path / "no", grace_s=1)
 
 
@@ -178,7 +178,7 @@ class TestTerminating:
         assert ended(process) == -9
 
     def test_ends_one_whose_first_thread_has_ended(self, start: Start, run: UUID) -> None:
-        """To a list of processes it looks like a zombie, and goes on all the same."""
+        """It looks like a zombie in the process table, and runs all the same."""
         script = (
             "import ctypes, threading, time\n"
             "threading.Thread(target=time.sleep, args=[1000]).start()\n"
@@ -255,7 +255,7 @@ time.sleep(1000)
 
 @pytest.fixture
 def worker(run: UUID) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that runs a command as a runtime worker does, and the pid of the keeper."""
+    """A process that runs a command as a runtime worker does, and the pid of the reaper."""
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(run)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -277,7 +277,7 @@ def test_nothing_outlives_a_worker_that_was_killed(
     assert eventually(lambda: processes_of(run) == [])
 
 
-def test_what_outlives_worker_and_keeper_is_found_and_killed(
+def test_processes_that_outlive_worker_and_reaper_are_found_and_killed(
     worker: tuple[subprocess.Popen[str], int], run: UUID
 ) -> None:
     os.kill(worker[1], signal.SIGKILL)
@@ -315,7 +315,7 @@ own.kill()
 """
 
 
-def test_what_kills_its_keeper_and_sheds_its_mark_is_adopted_and_killed(run: UUID) -> None:
+def test_a_process_that_kills_its_reaper_and_clears_its_environment_is_adopted_and_killed(run: UUID) -> None:
     token = str(uuid4().int)[:12]
     host = subprocess.Popen(
         [sys.executable, "-c", HOST, str(run), token],
@@ -326,14 +326,14 @@ def test_what_kills_its_keeper_and_sheds_its_mark_is_adopted_and_killed(run: UUI
     )
     with host:
         assert host.stdout is not None
-        # What is ours and what has a keeper yet lives on.
+        # Processes of the worker itself, and those that still have a reaper, live on.
         assert host.stdout.readline() == "killed -9 None None\n"
         assert commands_with(token) == [f"sleep {token}1"]
         host.communicate()
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
-def test_a_command_that_stops_its_keeper_is_ended_all_the_same(
+def test_a_command_that_stops_its_reaper_is_ended_all_the_same(
     start: Start, run: UUID, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     monkeypatch.setattr("app.runtime.processes.process._START_S", 1.0)
@@ -342,7 +342,7 @@ def test_a_command_that_stops_its_keeper_is_ended_all_the_same(
     try:
         process = start("sh", "-c", f"{wait}kill -STOP $PPID; sleep 1000", grace_s=0.1)
     except OSError:
-        assert when == "at once"  # and quicker than the keeper, which could not even say that it runs
+        assert when == "at once"  # and before the reaper could report that it runs
     else:
         reaper = psutil.Process(process._reaper.pid)
         assert eventually(lambda: reaper.status() == psutil.STATUS_STOPPED)
@@ -351,9 +351,9 @@ def test_a_command_that_stops_its_keeper_is_ended_all_the_same(
     assert processes_of(run) == []
 
 
-WALK = """
+HOPPING = """
 import os, signal, sys, time
-if "killing its keeper" in sys.argv:
+if "killing its reaper" in sys.argv:
     os.kill(os.getppid(), signal.SIGKILL)
 given_up_at = time.monotonic() + 60
 while time.monotonic() < given_up_at:
@@ -363,7 +363,7 @@ while time.monotonic() < given_up_at:
         os.setsid()
     time.sleep(0.001)
 """
-WALKED = """
+ESCAPING = """
 import sys, time
 from pathlib import Path
 from uuid import UUID
@@ -378,16 +378,16 @@ print("killed")
 """
 
 
-@pytest.mark.parametrize("how", ["killing its keeper", "below its keeper"])
+@pytest.mark.parametrize("how", ["killing its reaper", "below its reaper"])
 @pytest.mark.parametrize("where", ["in one session", "in a session each"])
-def test_what_walks_from_one_process_to_the_next_does_not_escape(run: UUID, how: str, where: str) -> None:
+def test_a_process_that_keeps_forking_and_ending_does_not_escape(run: UUID, how: str, where: str) -> None:
     token = str(uuid4().int)[:12]
-    command = [sys.executable, "-c", WALKED, str(run), WALK, token, how, where]
+    command = [sys.executable, "-c", ESCAPING, str(run), HOPPING, token, how, where]
 
     host = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
     assert host.stdout == "killed\n", host.stderr
-    assert not eventually(lambda: walkers(token), within_s=0.3)
+    assert not eventually(lambda: processes_with(token), within_s=0.3)
 
 
 @pytest.mark.parametrize("lists", ["/proc/self/task", "/nowhere"])
@@ -403,7 +403,7 @@ def test_children_are_seen_at_once_also_by_a_kernel_that_keeps_no_lists_of_them(
     assert children() == before
 
 
-def walkers(token: str) -> list[psutil.Process]:
+def processes_with(token: str) -> list[psutil.Process]:
     found = []
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -412,18 +412,20 @@ def walkers(token: str) -> list[psutil.Process]:
     return found
 
 
-def test_one_argument_that_is_too_long_is_told_without_a_path_and_leaves_no_file_open(start: Start) -> None:
+def test_one_argument_that_is_too_long_is_reported_without_a_path_and_leaves_no_file_open(
+    start: Start,
+) -> None:
     files = psutil.Process().num_fds()
 
-    with pytest.raises(OSError, match="'echo' cannot be run: Argument list too long") as refused:
+    with pytest.raises(OSError, match="'echo' cannot be run: Argument list too long") as raised:
         start("echo", "x" * 200_000)
 
-    assert refused.value.filename is None
+    assert raised.value.filename is None
     assert psutil.Process().num_fds() == files
 
 
-def test_the_environment_of_a_command_does_not_reach_its_keeper(start: Start, tmp_path: Path) -> None:
-    """LD_PRELOAD would run a user's code in what keeps that user's processes."""
+def test_the_environment_of_a_command_does_not_reach_its_reaper(start: Start, tmp_path: Path) -> None:
+    """LD_PRELOAD would run a user's code inside the reaper."""
     process = start("sh", "-c", "echo ready; sleep 1000", LD_PRELOAD=str(tmp_path / "none.so"), ANSWER="42")
     printed = process.output.read(65536).decode()
     while "ready" not in printed:
@@ -448,7 +450,7 @@ def commands_with(token: str) -> list[str]:
     return found
 
 
-def test_a_keeper_whose_worker_died_before_it_could_watch_starts_nothing(tmp_path: Path) -> None:
+def test_a_reaper_whose_worker_died_before_it_could_watch_starts_nothing(tmp_path: Path) -> None:
     reaper = [sys.executable, "-I", str(ROOT / "app" / "runtime" / "processes" / "reaper.py")]
     command = ["touch", str(tmp_path / "started")]
 

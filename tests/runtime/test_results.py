@@ -1,4 +1,4 @@
-"""What steps leave in their results directory, and where it is afterwards."""
+"""Results of steps: files in their results directory, stored in the fileset of the job."""
 
 import sys
 from typing import Any
@@ -70,7 +70,7 @@ def test_a_result_takes_the_whole_place_of_an_earlier_one_of_its_name(
     assert stored(run) == {"results/out": b"2\n", "results/kept": b"1\n"}
 
 
-def test_links_and_what_is_no_file_are_not_followed(session: Session, context: Context) -> None:
+def test_links_and_special_files_are_not_stored(session: Session, context: Context) -> None:
     script = (
         "cd $WORKSPACES_RESULTS_DIR; ln -s /etc/hostname link; ln -s /etc dir; mkfifo pipe; mkdir real;"
         "ln -s /etc real/dir; ln -s /etc/hostname real/link; mkfifo real/pipe; echo 1 > real/file; mkdir -m 0 closed"
@@ -166,12 +166,12 @@ def test_many_results_are_not_stored_to_the_end_by_a_job_that_is_cancelled(
 def test_a_result_that_was_on_its_way_when_the_workspace_was_deleted_is_not_published(
     session: Session, context: Context
 ) -> None:
-    """Between a look at the workspace and the last byte of a large file there is time for a DELETE and its purge."""
+    """Between the check of the workspace and the last byte of a large file there is time for a DELETE and its purge."""
     job_id = submit(session, step("truncate -s 3M $WORKSPACES_RESULTS_DIR/one"))
     staged = context.store.stage
 
     def delete_meanwhile(*place: Any, at_most: int) -> Staged:
-        assert at_most == 3 * 1024 * 1024, "or a bucket refuses very large results"
+        assert at_most == 3 * 1024 * 1024, "or a bucket rejects very large results"
         on_its_way = staged(*place, at_most=at_most)
         session.execute(update(Workspace).values(state=WorkspaceState.DELETING))
         session.commit()

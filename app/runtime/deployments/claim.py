@@ -1,4 +1,4 @@
-"""Who gets a version of a deployment when it is rung for, and what that version shall be."""
+"""Claims a version of a deployment when a message for it arrives, and reads its spec."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,68 +17,73 @@ from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime.deployments.backends.kubernetes import has_kubernetes
 from app.runtime.deployments.contract import KUBERNETES, DeploymentSpec, InvalidDeploymentSpec
 from app.runtime.lease import Runner, claim
+from app.runtime.rows import lock_for_claim
 from app.services.deployments import move
-from app.services.workspaces import installation, lock_active_workspace
+from app.services.workspaces import installation
 
 CONFIRMED = {DeploymentStatus.DELETING: DeploymentStatus.DELETED}
-"""What may be asked of a deployment that no host has, and the answer: nothing of it runs."""
+"""Requests that are confirmed at once for a deployment without a host, because nothing of it runs."""
 
 TAKEN_UP = frozenset({DeploymentStatus.CREATED, DeploymentStatus.PENDING, DeploymentStatus.LOST})
-"""In which a deployment that no host has waits for one."""
+"""Statuses in which a deployment without a host waits for one."""
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """A version of a deployment that this runner holds, and what it shall be."""
+    """A version of a deployment whose lease this runner holds, and its spec."""
 
     deployment: Deployment
     spec: DeploymentSpec
     invalid_spec: InvalidDeploymentSpec | None
-    """Why it cannot be served; then it is only to be stopped, for which `wanted` is enough."""
+    """Why it cannot be served. Then it is only stopped, for which `spec` is enough."""
     fence: int
     may_serve: bool
-    """Otherwise its workspace is being deleted: what an earlier runner has left is only to be stopped."""
+    """False if its workspace is being deleted: then processes that an earlier runner left are only stopped."""
 
 
 def claim_deployment(context: Context, deployment_id: UUID, stopping: Event) -> Claimed | str:
-    """Claim a deployment that has to be served or seen stopped; otherwise what there was to do, or not. Commits."""
+    """Claim a deployment that has to be served or stopped; otherwise a summary of what was done without. Commits."""
     with session_scope(context.sessions) as session:
-        found = session.get(Deployment, deployment_id)
-        if found is None:
+        locked = lock_for_claim(session, Deployment, deployment_id)
+        if locked is None:
             return "gone, nothing to do"
-        # The workspace first, then the row: the order in which requests take these locks.
-        is_active = lock_active_workspace(session, found.workspace_id)
-        row = session.get(Deployment, deployment_id, with_for_update=True, populate_existing=True)
-        if row is None:
-            return "gone, nothing to do"
+        row, is_active = locked
         version, before = f"version {row.entity_version}", row.status
-        if row.host is None:
-            if before in CONFIRMED:
-                move(session, row, CONFIRMED[before], "Deployment deleted")
-                return f"{version} {before} → {row.status}, nothing of it runs"
-            if before not in TAKEN_UP:
-                return f"{version} {before}, nothing to do"
-            if not is_active:
-                return f"{version} stays {before}, its workspace is being deleted"
-            if stopping.is_set():
-                return f"{version} stays {before}, this worker is being stopped"
+        if row.host is None and (why := _confirm(session, row, stopping, is_active=is_active)):
+            return f"{version} {why}"
         lasting = timedelta(seconds=context.settings.runtime_lease_seconds)
         fence = claim(row, _runner(context.settings, row), now=clock.now(), lasting=lasting)
         if fence is None:
             return f"{version} {before}, supervised on host '{row.host}'"
         if row.host == KUBERNETES:
-            # On record before anything is made there: it has to be found again, whatever is set by then.
+            # Recorded before anything is created there: it has to be found even if the setting changes.
             row.namespace = row.namespace or context.settings.kubernetes_namespace
         return Claimed(row, *_spec_of(session, row), fence, is_active)
 
 
-def _runner(settings: Settings, row: Deployment) -> Runner:
-    """Kubernetes keeps what it runs, whichever worker looks after it: there all of them that can are one host.
+def _confirm(session: Session, row: Deployment, stopping: Event, *, is_active: bool) -> str | None:
+    """Confirm what a deployment without a host can confirm; why it is not to be claimed, or None if it is."""
+    before = row.status
+    if before in CONFIRMED:
+        move(session, row, CONFIRMED[before], "Deployment deleted")
+        return f"{before} → {row.status}, nothing of it runs"
+    if before not in TAKEN_UP:
+        return f"{before}, nothing to do"
+    if not is_active:
+        return f"stays {before}, its workspace is being deleted"
+    if stopping.is_set():
+        return f"stays {before}, this worker is being stopped"
+    return None
 
-    What is somewhere is looked after there, whichever runtime is set by now.
+
+def _runner(settings: Settings, row: Deployment) -> Runner:
+    """The runner for the place where the row is, whichever runtime is set by now.
+
+    All workers that can reach the cluster count as one host there: the cluster keeps its servers running, whichever
+    worker supervises them.
     """
     runner = Runner.of_this_process(settings)
-    # Whoever cannot look into a cluster must not say that nothing is left there; what is not there yet, it can.
+    # Without the client a worker cannot confirm that nothing is left in the cluster, except of a new deployment.
     if row.host == KUBERNETES and not has_kubernetes():
         return runner
     if (row.host or settings.deployment_runtime) == KUBERNETES:
@@ -88,9 +93,9 @@ def _runner(settings: Settings, row: Deployment) -> Runner:
 
 def _spec_of(session: Session, row: Deployment) -> tuple[DeploymentSpec, InvalidDeploymentSpec | None]:
     workspace = session.get_one(Workspace, row.workspace_id).name
-    mark = str(installation(session))
+    owner = str(installation(session))
     try:
-        return DeploymentSpec.of(row, _config(session, row), workspace=workspace, installation=mark), None
+        return DeploymentSpec.of(row, _config(session, row), workspace=workspace, installation=owner), None
     except InvalidDeploymentSpec as error:
         return DeploymentSpec(row.id, workspace, row.name, row.entity_version), error
 

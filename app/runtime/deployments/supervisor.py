@@ -1,4 +1,4 @@
-"""What the runtime does with one version of a deployment when it is rung for: serve it, or see it stopped."""
+"""Handles the message for one version of a deployment: serves it, or stops it and confirms that nothing is left."""
 
 import time
 from dataclasses import replace
@@ -7,72 +7,62 @@ from threading import Event
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_
 from sqlalchemy.orm import Session
 
 from app.context import Context
 from app.dispatch import deployment_message, notify_after_commit
-from app.lease import LeaseLost, has_lapsed
+from app.lease import LeaseLost
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment
 from app.runtime.deployments.backends.registry import runtime_for
 from app.runtime.deployments.claim import Claimed, claim_deployment
 from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, ObservedState, Runtime
-from app.runtime.lease import RELEASED
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
+from app.runtime.rows import lock_lapsed, release, take_lease_away
 from app.services.deployment_configs import insists_on
 from app.services.deployments import move, replace_older
 
 log = get_logger(__name__)
 
-_LOST_AT_ONCE = 200  # Bounds the transaction; the next sweep marks the rest.
-
 
 def supervise(context: Context, deployment_id: UUID, *, stopping: Event) -> str:
-    """Do what a version of a deployment waits for, for as long as it serves; a sentence for the operator.
+    """Do what a version of a deployment waits for, for as long as it serves; a summary for the operator.
 
-    Idempotent, so a ring may be doubled or late: whoever gets the lease serves it, all others return at once.
-    Starts nothing in a workspace that is being deleted. When `stopping` is set it stops the server and hands the
-    deployment back for another worker; in a cluster it goes on serving. Raises SQLAlchemy's errors; the sweep rings
-    again.
+    Idempotent, so a message may be doubled or late: one supervisor gets the lease and serves it, all others return at
+    once. Starts nothing in a workspace that is being deleted. When `stopping` is set it stops the server and hands the
+    deployment back to another worker; a server in the cluster goes on serving. Raises SQLAlchemy's errors; the sweep
+    sends another message.
     """
-    taken = claim_deployment(context, deployment_id, stopping)
-    if isinstance(taken, str):
-        return taken
+    claimed = claim_deployment(context, deployment_id, stopping)
+    if isinstance(claimed, str):
+        return claimed
     try:
-        return _Supervisor(context, taken, stopping).run()
+        return _Supervisor(context, claimed, stopping).run()
     except LeaseLost:
-        log.warning("deployment.lease_lost", deployment_id=str(deployment_id), fence=taken.fence)
-        return "the lease was lost; what had been started was killed"
+        log.warning("deployment.lease_lost", deployment_id=str(deployment_id), fence=claimed.fence)
+        return "the lease was lost; its processes were killed"
 
 
 def mark_lost(session: Session, *, now: datetime) -> int:
-    """Make LOST whose supervisor has gone silent; how many.
+    """Mark the deployments as LOST whose supervisors no longer renew their lease; how many.
 
-    Their hosts stay on record: only there can be seen that nothing is left, and there they are taken up again.
+    Their hosts stay on record: only there can a worker confirm that nothing is left, and there they are claimed again.
     """
-    query = (
-        select(Deployment)
-        .where(Deployment.host.is_not(None), has_lapsed(Deployment, now))
-        .order_by(Deployment.lease_until)
-        .limit(_LOST_AT_ONCE)
-        .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
-    )
-    lost = session.scalars(query.execution_options(populate_existing=True)).all()
+    lost = lock_lapsed(session, Deployment, now=now)
     for deployment in lost:
         log.warning("deployment.runner_lost", deployment_id=str(deployment.id), host=deployment.host)
         if deployment.status not in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
             move(session, deployment, DeploymentStatus.LOST, f"runner lost on host '{deployment.host}'")
-        deployment.lease_owner = deployment.lease_until = deployment.address = None
-        # Should the runner wake up, it must find that it has nothing to write any more.
-        deployment.fence += 1
+        deployment.address = None
+        take_lease_away(deployment)
     return len(lost)
 
 
 class _Supervisor:
-    """Looks after one version until it is gone, given up, or handed back. Every write passes the fence."""
+    """Supervises one version until it is deleted, failed, or handed back. The fencing token guards every write."""
 
     def __init__(self, context: Context, claimed: Claimed, stopping: Event) -> None:
         self._context, self._settings, self._stopping = context, context.settings, stopping
@@ -88,20 +78,20 @@ class _Supervisor:
         self._reported: ObservedState | None = None
 
     def run(self) -> str:
-        """Serve until there is no more to do; a sentence for the operator. Raises LeaseLost."""
+        """Serve until there is no more to do; a summary for the operator. Raises LeaseLost."""
         try:
             runtime = self._open_runtime()
         except InvalidDeploymentSpec as error:
-            return self._end(DeploymentStatus.ERROR, str(error))  # nothing has been made by it
+            return self._end(DeploymentStatus.ERROR, str(error))  # it has started nothing
         try:
             return self._serve(runtime)
         except BaseException:
-            runtime.kill()  # nobody would look after it any more
+            runtime.kill()  # nobody would supervise it any more
             raise
 
     def _open_runtime(self) -> Runtime:
         if not self._is_in_cluster:
-            # Of an earlier runner on this host, whatever it had started.
+            # The processes of an earlier runner on this host come first.
             while not kill_leaked_processes(self._version.id, within_s=self._settings.stop_grace_seconds):
                 self._row.refresh()
         return runtime_for(
@@ -113,10 +103,10 @@ class _Supervisor:
 
     def _serve(self, runtime: Runtime) -> str:
         while True:
-            asked = self._row.refresh()
+            requested = self._row.refresh()
             if self._stopping.is_set() and self._is_in_cluster:
-                return self._leave()
-            if asked is DeploymentStatus.DELETING:
+                return self._hand_over()
+            if requested is DeploymentStatus.DELETING:
                 if self._is_stopped(runtime):
                     return self._end(DeploymentStatus.DELETED, "Deployment deleted")
             elif not self._may_serve:
@@ -127,7 +117,7 @@ class _Supervisor:
                     return self._end(DeploymentStatus.PENDING, "handed back: the runtime worker was stopped")
             elif ended := self._observe(runtime):
                 return ended
-            # `stopping` would end the pause at once each time, while a server takes its time to end.
+            # Not `stopping.wait`: once it is set that returns at once, while a server takes its time to end.
             time.sleep(self._settings.runtime_poll_seconds)
 
     def _observe(self, runtime: Runtime) -> str | None:
@@ -136,15 +126,15 @@ class _Supervisor:
                 raise self._invalid_spec
             observed = runtime.observe()
         except InvalidDeploymentSpec as error:
-            return self._give_up(runtime, str(error))
+            return self._fail(runtime, str(error))
         except OSError as error:
-            # What was ready still may be: nobody has seen it fail.
+            # A server that was ready may still be so: no check has failed.
             before = self._reported or ObservedState(DeploymentStatus.PENDING, "")
-            observed = replace(before, message=f"the runtime failed: {_reported(error)}")
+            observed = replace(before, message=f"the runtime failed: {_message_of(error)}")
             if isinstance(error, PermissionError) and before.address is None:
-                return self._give_up(runtime, observed.message)  # it does not go away by itself
+                return self._fail(runtime, observed.message)  # it does not pass by itself
         if observed.status is DeploymentStatus.ERROR:
-            return self._give_up(runtime, observed.message)
+            return self._fail(runtime, observed.message)
         self._report(observed)
         return None
 
@@ -154,42 +144,38 @@ class _Supervisor:
             self._reported = observed
 
     def _is_stopped(self, runtime: Runtime) -> bool:
-        """Whether nothing is left of it. What keeps it from being stopped is told, and it is tried again."""
+        """Stop it; whether nothing of it is left. An error goes to the status message, and the caller tries again."""
         try:
             return runtime.stop()
         except (OSError, InvalidDeploymentSpec) as error:
-            state = ObservedState(self._row.status, f"cannot be stopped yet: {_reported(error)}")
+            state = ObservedState(self._row.status, f"cannot be stopped yet: {_message_of(error)}")
         if state != self._reported:
             self._row.write(lambda session, row: move(session, row, row.status, state.message))
             self._reported = state
         return False
 
-    def _give_up(self, runtime: Runtime, why: str) -> str:
-        """Stop what is there, and leave the deployment as an ERROR, or DELETED if that was asked meanwhile."""
-        self._report(ObservedState(DeploymentStatus.ERROR, why))  # at once: its end may take long
+    def _fail(self, runtime: Runtime, why: str) -> str:
+        """Stop the server and end the deployment as ERROR, or as DELETED if that was requested meanwhile."""
+        self._report(ObservedState(DeploymentStatus.ERROR, why))  # at once: stopping may take long
         while not self._is_stopped(runtime):
             self._row.refresh()
             if self._stopping.is_set() and self._is_in_cluster:
-                return self._leave()
+                return self._hand_over()
             time.sleep(self._settings.runtime_poll_seconds)
         return self._end(DeploymentStatus.ERROR, why)
 
-    def _leave(self) -> str:
-        """Let go of what serves without this worker too; the next one looks after it."""
+    def _hand_over(self) -> str:
+        """Give the lease back while the server in the cluster goes on; the next runtime worker takes it over."""
 
-        def release(session: Session, row: Deployment) -> None:
+        def give_back(session: Session, row: Deployment) -> None:
             row.lease_owner = row.lease_until = None
-            notify_after_commit(
-                session,
-                self._context.publisher,
-                deployment_message(row.id, row.workspace_id, row.name, row.host),
-            )
+            _notify(session, self._context, row)
 
-        self._row.write(release)
+        self._row.write(give_back)
         return f"version {self._version.entity_version} {self._row.status}: left to the next runtime worker"
 
     def _end(self, status: DeploymentStatus, message: str) -> str:
-        """The last write: nothing of it is left here, and nobody looks after it any more."""
+        """Write the final status, and that nothing of it is left here."""
 
         def settle(session: Session, row: Deployment) -> None:
             if row.status is DeploymentStatus.DELETING:
@@ -197,29 +183,26 @@ class _Supervisor:
             else:
                 move(session, row, status, message)
             row.address = row.namespace = None
-            for name, value in RELEASED.items():
-                setattr(row, name, value)
+            release(row)
             if row.status is DeploymentStatus.PENDING:
-                notify_after_commit(
-                    session, self._context.publisher, deployment_message(row.id, row.workspace_id, row.name)
-                )
+                _notify(session, self._context, row)
 
         self._row.write(settle)
         return f"version {self._version.entity_version} {self._row.status}: {message}"
 
     def _replace_again(self, session: Session, row: Deployment) -> None:
-        # What was just being changed when this one was READY has been passed over.
+        # Older versions that were locked when this one became READY have been skipped.
         if self._reported and row.status is not DeploymentStatus.DELETING:
             _replace(session, self._context, row, self._reported)
 
 
-def _reported(error: Exception) -> str:
-    # Without the path that an error of the system names: it is the server's.
+def _message_of(error: Exception) -> str:
+    # An OSError names a path of the server, which users must not see.
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
 def _record(session: Session, context: Context, row: Deployment, observed: ObservedState) -> None:
-    """Record how far the server is, and ask for the end of those whose place it takes."""
+    """Record the state of the server, and request the end of the versions that it replaces."""
     if row.status is DeploymentStatus.DELETING:
         return
     move(session, row, observed.status, observed.message)
@@ -228,21 +211,22 @@ def _record(session: Session, context: Context, row: Deployment, observed: Obser
 
 
 def _replace(session: Session, context: Context, row: Deployment, observed: ObservedState) -> None:
-    """Once it serves, the older versions have had their time; before that, only those in its way.
+    """Request the end of all older versions once this one serves; before that, of those that block its address.
 
-    These are on its host, and have the address it insists on, or insist on its port and may get it any time.
+    These are on its host, and have the address that it requires, or require its port and may get it any time.
     """
     if observed.address:
         older = replace_older(session, row)
     elif observed.required_address:
-        in_its_way = or_(
-            Deployment.address == observed.required_address,
-            insists_on(urlsplit(observed.required_address).port),
-        )
+        port = urlsplit(observed.required_address).port
+        in_its_way = or_(Deployment.address == observed.required_address, insists_on(port))
         older = replace_older(session, row, Deployment.host == row.host, in_its_way)
     else:
         return
     for one in older:
-        notify_after_commit(
-            session, context.publisher, deployment_message(one.id, one.workspace_id, one.name, one.host)
-        )
+        _notify(session, context, one)
+
+
+def _notify(session: Session, context: Context, row: Deployment) -> None:
+    message = deployment_message(row.id, row.workspace_id, row.name, row.host)
+    notify_after_commit(session, context.publisher, message)

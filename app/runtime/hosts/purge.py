@@ -1,4 +1,4 @@
-"""Giving up a host that is gone for good: no worker will ever start there and see that nothing is left."""
+"""Purging a host that is gone for good: no worker will ever start there and confirm that no process is left."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,37 +12,38 @@ from app.logs import get_logger
 from app.models import Deployment, Job
 from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs.supervisor import fail_lost
-from app.runtime.lease import RELEASED, Row
+from app.runtime.lease import Row
+from app.runtime.rows import release
 from app.services.deployments import move
 
 log = get_logger(__name__)
 
 _KEPT = (DeploymentStatus.ERROR, DeploymentStatus.DELETED)
-"""What a deployment stays that has no host any more; all others wait for another one."""
+"""Statuses that a deployment keeps when its host is purged; in all others it waits for another host."""
 
 
 class CannotPurge(Exception):
-    """Of this host nothing can be given up; the message says why."""
+    """The host cannot be purged; the message says why."""
 
 
 @dataclass(frozen=True)
 class PurgedHost:
-    """How many rows were on a host, and are so no more."""
+    """How many rows were on the purged host."""
 
     jobs: int
     deployments: int
 
 
 def purge_host(session: Session, host: str, *, now: datetime) -> PurgedHost:
-    """Take that nothing runs on `host`, on the word of an operator.
+    """Record that no process is left on `host`, because an operator says so.
 
-    Its jobs become an `error` if they had not ended, deployments that were to be deleted DELETED; other hosts take up
-    the rest, for which the sweep rings. Raises CannotPurge while a runner there has a lease, for the cluster, which
-    can be asked, and where nothing is: that name is mistyped. Does not commit.
+    Jobs that had not ended become `error`. Deployments that were to be deleted become DELETED; the sweep sends
+    messages for the others, and other hosts take them up. Raises CannotPurge while a runner there has a lease, for
+    the cluster, which can be asked, and for a host without rows, because that name is mistyped. Does not commit.
     """
     if host == KUBERNETES:
         raise CannotPurge(
-            f"'{host}' is the cluster, which can be asked what is left: no operator can know better"
+            f"'{host}' is the cluster, which can be asked what is left there; delete the deployments instead"
         )
     jobs, deployments = _locked(session, Job, host), _locked(session, Deployment, host)
     if not jobs and not deployments:
@@ -51,24 +52,24 @@ def purge_host(session: Session, host: str, *, now: datetime) -> PurgedHost:
         if row.lease_owner and row.lease_until and row.lease_until > now:
             raise CannotPurge(
                 f"host '{host}' is alive: its runner {row.lease_owner} has '{row.name}' until "
-                f"{row.lease_until:%H:%M:%S} UTC; stop the runtime worker there, and repeat this when that time is over"
+                f"{row.lease_until:%H:%M:%S} UTC; stop the runtime worker there, and repeat this after that time"
             )
     for job in jobs:
         fail_lost(session, job)
         _release(job)
     for deployment in deployments:
         if deployment.status is DeploymentStatus.DELETING:
-            move(session, deployment, DeploymentStatus.DELETED, f"host '{host}' was given up")
+            move(session, deployment, DeploymentStatus.DELETED, f"host '{host}' was purged")
         elif deployment.status not in _KEPT:
-            move(session, deployment, DeploymentStatus.PENDING, f"host '{host}' was given up")
+            move(session, deployment, DeploymentStatus.PENDING, f"host '{host}' was purged")
         deployment.address = None
         _release(deployment)
-    log.warning("runtime.host_forgotten", host=host, jobs=len(jobs), deployments=len(deployments))
+    log.warning("runtime.host_purged", host=host, jobs=len(jobs), deployments=len(deployments))
     return PurgedHost(len(jobs), len(deployments))
 
 
 def _describe_hosts(session: Session) -> str:
-    """Where jobs and deployments are, as the rest of a sentence."""
+    """The hosts of jobs and deployments, as the second half of a sentence."""
     taken = union(*(select(model.host).where(model.host.is_not(None)) for model in (Job, Deployment)))
     hosts = ", ".join(f"'{host}'" for host in sorted(map(str, session.scalars(taken))))
     return f"some are on {hosts}" if hosts else "none is on any"
@@ -80,7 +81,6 @@ def _locked(session: Session, model: type[Any], host: str) -> list[Any]:
 
 
 def _release(row: Row) -> None:
-    for name, value in RELEASED.items():
-        setattr(row, name, value)
-    # Should a runner wake up there all the same, it must find that it has nothing to write any more.
+    release(row)
+    # A runner that wakes up there all the same holds an outdated fencing token and cannot write.
     row.fence += 1

@@ -1,4 +1,4 @@
-"""One attempt of a job, from the claim of its row to its end: the only code that starts a job's processes."""
+"""One attempt of a job, from the claim of its row to its end. Only this code starts the processes of jobs."""
 
 import time
 from dataclasses import dataclass, field
@@ -16,19 +16,20 @@ from app.profiles import ExecutionProfile
 from app.runtime.jobs import results
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader, LogWriter
-from app.runtime.lease import RELEASED
+from app.runtime.jobs.run_time import RunTime
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
+from app.runtime.rows import release
 from app.services import job_results, job_steps
 from app.services.jobs import fail, move
 
 log = get_logger(__name__)
 
-_BRIEF_S = 0.05  # Between two looks at processes that are about to be gone.
-_KILL_S = 5.0  # For leftovers, which get SIGKILL at once.
-_DRAIN_S = 5.0  # For what was printed last to reach the log.
+_BRIEF_S = 0.05  # Between two polls of processes that are about to end.
+_KILL_S = 5.0  # For processes that get SIGKILL at once.
+_DRAIN_S = 5.0  # For the last output to reach the log.
 
 STOPPED = "the runtime worker was stopped"
 
@@ -43,14 +44,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """It ends because somebody asked for it."""
+    """The attempt ends because a request asked for it."""
 
 
 Ending = Failed | Cancelled
 
 
 class _Ended(Exception):
-    """The attempt is to end in the midst of something."""
+    """Raised to end an attempt in the middle of long work."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending)
@@ -58,9 +59,10 @@ class _Ended(Exception):
 
 
 class Attempt:
-    """The supervisor of one attempt: runs its steps in order and heeds what is asked of the job meanwhile.
+    """The supervisor of one attempt: runs its steps in order, and applies the state that requests ask for meanwhile.
 
-    Every write passes the fence. Whoever loses the lease kills what it started and writes nothing.
+    Every write is guarded by the fencing token. A supervisor that loses the lease kills what it started and writes
+    nothing.
     """
 
     def __init__(self, context: Context, job: Job, workspace: str, fence: int, stopping: Event) -> None:
@@ -69,18 +71,16 @@ class Attempt:
         self._row = LeasedRow(context, job, job.status, fence)
         self._log = LogWriter(context, job, fence)
         self._directory = WorkDirectory(self._settings, job.id)
-        self._started_at = time.monotonic()
-        self._step_started_at = self._resumed_at = self._started_at
-        self._paused_at: float | None = None
+        self._run_time = RunTime(self._settings)
 
     def run(self) -> str:
-        """Carry it out; a sentence for the operator. Raises LeaseLost."""
+        """Run the attempt to its end; a summary for the operator. Raises LeaseLost."""
         try:
             ending = self._run_steps()
         except LeaseLost:
             raise
         except Exception as error:
-            # The boundary of an attempt: whatever went wrong, the job must not seem to run for ever.
+            # The boundary of an attempt: after any error, the job must not seem to run for ever.
             log.exception("job.runner_failed", job_id=str(self._job.id))
             ending = Failed(f"the runner failed: {type(error).__name__}")
         return self._finish(ending)
@@ -93,9 +93,9 @@ class Attempt:
         return None
 
     def _begin(self, name: str) -> Ending | None:
-        """Enter the step, once the job is not paused."""
+        """Record that the step has begun, once the job is not paused."""
 
-        def enter(session: Session, job: Job) -> bool:
+        def begin(session: Session, job: Job) -> bool:
             if job.status not in (JobStatus.PENDING, JobStatus.ACTIVE):
                 return False
             if job.status is JobStatus.PENDING:
@@ -103,9 +103,9 @@ class Attempt:
             job_steps.begin_step(job, name)
             return True
 
-        while not self._row.write(enter):
+        while not self._row.write(begin):
             self._apply_requested_state(None)
-            if ending := self._asked_to_end():
+            if ending := self._requested_end():
                 return ending
             self._stopping.wait(self._settings.runtime_poll_seconds)
         return None
@@ -116,7 +116,7 @@ class Attempt:
         if profile is None:
             return Failed(f"the execution profile '{profile_name}' of step '{name}' does not exist any more")
         grace_s = profile.stop_grace_seconds
-        self._step_started_at = time.monotonic()
+        self._run_time.start_step()
         try:
             process = Process.start(
                 job_steps.command_of(step["executor"]),
@@ -134,27 +134,24 @@ class Attempt:
             ending, code = self._watch(process, reader, step, profile)
         except BaseException:
             reader.abandon()
-            process.kill()
-            deadline = time.monotonic() + _KILL_S
-            while process.poll() is None and time.monotonic() < deadline:
-                time.sleep(_BRIEF_S)
+            process.kill_and_wait(within_s=_KILL_S)
             raise
         return ending or self._end_step(name, code)
 
     def _watch(
         self, process: Process, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile
     ) -> tuple[Ending | None, int]:
-        """Heed what is asked until every process of the step is gone and its output is in the log."""
+        """Apply requests and limits until every process of the step is gone and its output is in the log."""
         ending: Ending | None = None
         while (code := process.poll()) is None:
             if ending:
                 self._row.refresh()
             else:
                 self._apply_requested_state(process)
-                ending = self._asked_to_end() or self._overdue(reader, step, profile)
+                ending = self._requested_end() or self._overrun(reader, step, profile)
                 if ending:
                     process.terminate()
-                    process.resume()  # One that is paused could not even notice.
+                    process.resume()  # Paused processes do not react to SIGTERM.
             if reader.is_alive():
                 reader.join(self._settings.runtime_poll_seconds)
             else:
@@ -163,21 +160,21 @@ class Attempt:
         while reader.is_alive():
             self._row.refresh()
             if time.monotonic() > deadline and reader.silence_s:
-                reader.abandon()  # Whoever still holds the output is none of the step's processes: they are gone.
+                reader.abandon()  # Processes of others hold the output open; those of the step are gone.
             reader.join(self._settings.runtime_poll_seconds)
         return ending, code
 
     def _end_step(self, name: str, code: int) -> Ending | None:
         """Store the results of the step, also of one that failed, and record how it ended."""
-        uploader = results.ResultUploader(self._context, self._job, self._row.write)
+        uploader = results.ResultUploader(self._context, self._job, self._row)
         try:
             names = results.store_results(self._directory.results, uploader, on_progress=self._checkpoint)
             self._directory.empty_results(on_progress=self._row.refresh)
         except _Ended as ended:
             return ended.ending
         except (results.Unstorable, OSError) as error:
-            message_of = self._directory.message_of(error)
-            return Failed(f"the results of step '{name}' could not be stored: {message_of}")
+            message = self._directory.message_of(error)
+            return Failed(f"the results of step '{name}' could not be stored: {message}")
 
         def record(_: Session, job: Job) -> None:
             job_results.note(job, {each: f"/{job.fileset}#{job_results.FOLDER}/{each}" for each in names})
@@ -190,7 +187,7 @@ class Attempt:
         return Failed(f"step '{name}' ended with exit code {code}", {"exit_code": code}) if code else None
 
     def _finish(self, ending: Ending | None) -> str:
-        """The last write of an attempt: the status it ends in, and that none of its processes is left."""
+        """Write the final status of the attempt, and that no process of it is left."""
         while not kill_leaked_processes(self._job.id, within_s=_KILL_S):
             self._row.refresh()
             log.error("job.processes_remain", job_id=str(self._job.id))
@@ -205,84 +202,62 @@ class Attempt:
             elif job.status in (JobStatus.PENDING, JobStatus.ACTIVE):
                 move(session, job, JobMove.COMPLETE)
             else:
-                return False  # Paused after its last process had ended: it is completed once it is resumed.
-            for name, value in RELEASED.items():
-                setattr(job, name, value)
+                return False  # Paused after its last process had ended: completed once it is resumed.
+            release(job)
             return True
 
         while not self._row.write(settle):
             self._apply_requested_state(None)
-            ending = ending or self._asked_to_end()
+            ending = ending or self._requested_end()
             self._stopping.wait(self._settings.runtime_poll_seconds)
         return (
             f"{self._row.status}: {ending.message}" if isinstance(ending, Failed) else str(self._row.status)
         )
 
-    # --- what is asked ------------------------------------------------------------------------------------
+    # --- requests and limits ------------------------------------------------------------------------------
 
     def _checkpoint(self) -> None:
-        """Between two pieces of long work without a process: stand still while paused, raise _Ended when it is over."""
+        """Called during long work without a process: waits while the job is paused, raises _Ended if it has to end."""
         while True:
             self._apply_requested_state(None)
-            if ending := self._asked_to_end() or self._job_overdue():
+            if ending := self._requested_end() or self._job_overrun():
                 raise _Ended(ending)
             if self._row.status is not JobStatus.PAUSED:
                 return
             self._stopping.wait(self._settings.runtime_poll_seconds)
 
-    def _job_overdue(self) -> Ending | None:
-        limit = self._settings.job_time_limit_seconds
-        if limit and self._paused_at is None and time.monotonic() - self._started_at > limit:
-            return Failed(f"the job ran longer than its time limit of {limit:g} s")
-        return None
+    def _job_overrun(self) -> Ending | None:
+        message = self._run_time.job_overrun()
+        return Failed(message) if message else None
 
-    def _asked_to_end(self) -> Ending | None:
+    def _requested_end(self) -> Ending | None:
         if self._row.status is JobStatus.CANCELLING:
             return Cancelled()
         return Failed(STOPPED) if self._stopping.is_set() else None
 
-    def _overdue(self, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile) -> Ending | None:
-        if self._paused_at is not None:
-            return None
-        if overdue := self._job_overdue():
-            return overdue
-        limit, now = profile.time_limit_seconds, time.monotonic()
-        if limit and now - self._step_started_at > limit:
-            return Failed(
-                f"step '{step['name']}' ran longer than {limit:g} s, the time limit of '{profile.name}'"
-            )
-        staleness_s = (step.get("lifecycle") or {}).get("staleness_timeout_seconds", 0)
-        if staleness_s and min(reader.silence_s, now - self._resumed_at) > staleness_s:
-            return Failed(
-                f"step '{step['name']}' printed nothing for its staleness time-out of {staleness_s} s"
-            )
-        return None
+    def _overrun(self, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile) -> Ending | None:
+        message = self._run_time.job_overrun() or self._run_time.step_overrun(
+            step, profile, silence_s=reader.silence_s
+        )
+        return Failed(message) if message else None
 
     def _apply_requested_state(self, process: Process | None) -> None:
-        """Look, and pause or resume as asked."""
+        """Refresh the row, and pause or resume the job as requested."""
         status = self._row.refresh()
         if status is JobStatus.PAUSING:
             if process:
                 process.pause()
             self._confirm(status, JobMove.CONFIRM_PAUSE)
-            self._paused_at = self._paused_at or time.monotonic()
+            self._run_time.pause()
         elif status is JobStatus.RESUMING:
             if process:
                 process.resume()
             self._confirm(status, JobMove.CONFIRM_RESUME)
-            self._exclude_pause()
+            self._run_time.resume()
 
-    def _exclude_pause(self) -> None:
-        if self._paused_at is not None:
-            # What the job spent paused does not count against its limits.
-            self._resumed_at = time.monotonic()
-            self._started_at += self._resumed_at - self._paused_at
-            self._step_started_at += self._resumed_at - self._paused_at
-            self._paused_at = None
-
-    def _confirm(self, asked: JobStatus, done: JobMove) -> None:
+    def _confirm(self, requested: JobStatus, done: JobMove) -> None:
         def confirm(session: Session, job: Job) -> None:
-            if job.status is asked:  # and not cancelled meanwhile
+            if job.status is requested:  # and not cancelled meanwhile
                 move(session, job, done)
                 job_steps.settle_last_step(job, job.status)
 

@@ -1,7 +1,6 @@
 """The environment of a step's processes."""
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,24 +12,21 @@ from app.services.job_steps import TASK
 def step_environment(
     directory: WorkDirectory, job: Job, workspace: str, step: Mapping[str, Any], profile: Mapping[str, str]
 ) -> dict[str, str]:
-    """The variables of a step: its own and the facts of its job, and nothing of the server's.
+    """The variables of a step: its own, those of its execution profile (`profile`), and the facts of its job.
 
-    `profile` are the variables of its execution profile, which its own ones replace.
-    Writes the configuration of the step to a file, whose path is one of the facts.
+    Its own variables override those of the profile; the facts override both. Writes the configuration of the step to
+    a file whose path is one of the facts.
     """
     config = directory.path / "step-config.json"
-    config.unlink(missing_ok=True)  # An earlier step may have made it a link.
+    config.unlink(missing_ok=True)  # An earlier step may have put a link there.
     config.write_text(json.dumps(step.get("config") or {}))
     own = {variable["name"]: variable["value"] for variable in step.get("environment") or ()}
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "LANG": "C.UTF-8",
-        "HOME": str(directory.path),
-        "TMPDIR": str(directory.path),
+        **directory.environment,
         **profile,
         **own,
         "WORKSPACES_RESULTS_DIR": str(directory.results),
-        # The names under which jobs written for the peer look for the same facts.
+        # The names that jobs written for the peer read the same facts from.
         "NEMO_JOB_ID": str(job.id),
         "NEMO_JOB_ATTEMPT_ID": str(job.attempt_id),
         "NEMO_JOB_WORKSPACE": workspace,

@@ -1,4 +1,4 @@
-"""What the processes of a job print, on its way into the job's log."""
+"""Copies the output of a job's processes to the job's log."""
 
 import os
 import selectors
@@ -22,18 +22,18 @@ from app.services.job_steps import TASK
 log = get_logger(__name__)
 
 _FLUSH_S = 0.25  # A reader who follows the log sees a line this late.
-_UNFINISHED_S = 1.0  # And what has no end of line yet, a prompt or a bar of progress, this late.
+_UNFINISHED_S = 1.0  # A line without its end, such as a prompt or a progress bar, is written this late.
 _LINES_AT_ONCE = 500  # Bounds a transaction, and with the longest line the memory of a reader.
 _LONGEST_LINE = 64 * 1024  # A longer one is split: it may never end.
-_LEAST_PER_LINE = 64  # What a line counts at least, because an empty one costs a row too.
+_LEAST_PER_LINE = 64  # The least size that a line counts with, because an empty one costs a row too.
 _AGAIN_S = 1.0
-_LOOK_S = 1.0  # Between two looks whether to go on reading.
+_CHECK_S = 1.0  # Between two checks whether to go on reading.
 
 Line = tuple[datetime, str]
 
 
 class LogWriter:
-    """Appends to the log of one attempt of a job, as long as its runner holds the lease, up to the limit."""
+    """Appends to the log of one attempt of a job, up to its size limit, while the runner holds the lease."""
 
     def __init__(self, context: Context, job: Job, fence: int) -> None:
         self._context = context
@@ -42,9 +42,9 @@ class LogWriter:
         self._left = context.settings.job_log_limit_bytes
 
     def append(self, step: str, lines: list[Line]) -> None:
-        """Write lines. Beyond the limit they are dropped, and one line says so.
+        """Write lines. Beyond the limit they are dropped, and the last line says so.
 
-        Raises LeaseLost, and as SQLAlchemy does when the database is away; then nothing was written.
+        Raises LeaseLost, and SQLAlchemy's errors when the database is away; then nothing was written.
         """
         left, kept = self._left, []
         for at, text in lines:
@@ -63,11 +63,11 @@ class LogWriter:
     def _insert(self, step: str, lines: list[Line]) -> None:
         ours = {"workspace_id": self._workspace_id, "job_id": self._job_id, "attempt_id": self._attempt_id}
         with session_scope(self._context.sessions) as session:
-            # FOR SHARE: nobody takes the lease, and nobody removes the job, between this look and the commit.
-            held = select(Job.id).where(
+            # FOR SHARE: nobody takes the lease, and nobody removes the job, between this query and the commit.
+            leased = select(Job.id).where(
                 Job.id == self._job_id, Job.fence == self._fence, Job.lease_owner.is_not(None)
             )
-            if session.scalar(held.with_for_update(read=True)) is None:
+            if session.scalar(leased.with_for_update(read=True)) is None:
                 raise LeaseLost(Job, self._job_id, self._fence)
             session.execute(
                 insert(JobLog),
@@ -76,9 +76,9 @@ class LogWriter:
 
 
 class LogReader(Thread):
-    """Reads what a process prints until the last writer is gone, in a thread of its own.
+    """A thread that reads the output of a process until the last writer is gone.
 
-    Whatever becomes of the log, it goes on reading, or the process would wait for it for ever.
+    It goes on reading even if the log cannot be written, or the process would block for ever.
     """
 
     def __init__(self, writer: LogWriter, step: str, output: IO[bytes]) -> None:
@@ -96,11 +96,11 @@ class LogReader(Thread):
 
     @property
     def silence_s(self) -> float:
-        """For how long nothing was printed, as far as anybody could listen: 0 while the log is being written."""
+        """For how long nothing was printed; 0 while the log is being written, because nothing is read meanwhile."""
         return 0.0 if self._is_writing else time.monotonic() - self._printed_at
 
     def abandon(self) -> None:
-        """Read no more: whoever still holds the output is not ours, or the lease is lost."""
+        """Stop reading, although processes still hold the output: they are not of this job, or the lease is lost."""
         self._is_over.set()
 
     def run(self) -> None:
@@ -116,7 +116,7 @@ class LogReader(Thread):
                     self._take(chunk)
                 if self._unfinished and time.monotonic() >= self._unfinished_due:
                     self._take_unfinished()
-                # Not without a line: a flush counts as a sign of life of the command.
+                # Only with lines: a flush resets the time since the last output.
                 if self._lines and (len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= self._due):
                     self._flush()
         if self._unfinished:
@@ -124,14 +124,14 @@ class LogReader(Thread):
         self._flush()
 
     def _select_timeout_s(self) -> float:
-        """Seconds until something is due, whether or not more is printed."""
+        """Seconds until something is due, even if nothing more is printed."""
         dues = ([self._due] if self._lines else []) + ([self._unfinished_due] if self._unfinished else [])
-        return max(0.0, min([_LOOK_S, *(due - time.monotonic() for due in dues)]))
+        return max(0.0, min([_CHECK_S, *(due - time.monotonic() for due in dues)]))
 
     def _take(self, chunk: bytes) -> None:
         now = clock.now()
         if self._is_cut:
-            # The end of the line that was shown without it.
+            # The line end of the line that was already written.
             chunk = chunk.removeprefix(b"\r").removeprefix(b"\n")
             self._is_cut = False
         if not self._lines:
@@ -148,7 +148,7 @@ class LogReader(Thread):
         self._unfinished = rest
 
     def _take_unfinished(self) -> None:
-        """Show what stands there as a line; what comes after it will be one of its own."""
+        """Write the unfinished line as a line; later output begins a new one."""
         cut = _between_characters(self._unfinished, len(self._unfinished)) or len(self._unfinished)
         self._lines.append((clock.now(), _text(self._unfinished[:cut])))
         self._unfinished = self._unfinished[cut:]
@@ -165,10 +165,10 @@ class LogReader(Thread):
             except LeaseLost:
                 self._is_mute = True
             except DATABASE_AWAY:
-                # The process waits meanwhile, once the pipe is full: better than a hole in its log.
+                # Once the pipe is full the process waits: better than a gap in its log.
                 self._is_mute = self._is_over.wait(_AGAIN_S)
             except Exception:
-                # The boundary of the thread: a log that cannot be written must not stop the reading.
+                # The boundary of the thread: it must go on reading, although the log cannot be written.
                 log.exception("job_log.failed", step=self._step)
                 self._is_mute = True
         self._lines.clear()
@@ -176,7 +176,7 @@ class LogReader(Thread):
 
 
 def _pieces(line: bytearray) -> Iterator[bytearray]:
-    """A line in pieces that are not too long, cut between characters; one that is short, or empty, as it is."""
+    """A line in pieces that are not too long, cut between characters; a short or empty line is one piece."""
     while len(line) >= _LONGEST_LINE:
         cut = _between_characters(line, _LONGEST_LINE - 1)
         yield line[:cut]
@@ -195,5 +195,5 @@ def _between_characters(line: bytearray, at: int) -> int:
 
 
 def _text(line: bytes | bytearray) -> str:
-    # PostgreSQL has no NUL in a text.
+    # PostgreSQL cannot store NUL in a text.
     return line.removesuffix(b"\r").decode(errors="replace").replace("\0", "")

@@ -1,10 +1,10 @@
-"""What a step has left in its results directory, on its way into the fileset of its job."""
+"""Stores the files that a step left in its results directory in the fileset of its job."""
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO
 from uuid import UUID
 
 from sqlalchemy import select
@@ -12,45 +12,37 @@ from sqlalchemy.orm import Session
 
 from app.context import Context
 from app.errors import BadRequest
+from app.lifecycle import JobStatus
 from app.models import Fileset, Job
+from app.runtime.leased_row import LeasedRow
+from app.runtime.processes.workdir import OnProgress
 from app.services.job_results import FOLDER
 from app.services.workspaces import lock_active_workspace
 from app.storage.paths import checked_path
-
-T = TypeVar("T")
 
 _CHUNK = 1024 * 1024
 
 
 class Unstorable(Exception):
-    """There is no place for a result, or its name is one under which nobody could ask for it."""
-
-
-class Write(Protocol):
-    """A transaction in which the job of the results is still held; `first` takes whatever locks come before it."""
-
-    def __call__(
-        self, change: Callable[[Session, Job], T], *, first: Callable[[Session], None] | None = None
-    ) -> T:
-        """What `change` returns."""
+    """A result has no fileset to go to, or a name that the API could not serve; the message says which."""
 
 
 class ResultUploader:
-    """The place of results: the fileset of their job. `write` is a transaction in which the job is still held."""
+    """Uploads results to the fileset of their job, in transactions that renew the lease of the job."""
 
-    def __init__(self, context: Context, job: Job, write: Write) -> None:
-        self._store, self._job, self._write = context.store, job, write
+    def __init__(self, context: Context, job: Job, row: LeasedRow[Job, JobStatus]) -> None:
+        self._store, self._job, self._row = context.store, job, row
 
-    def clear(self, path: str, on_progress: Callable[[], object]) -> None:
-        """Remove the file of that path, and those below it. Raises Unstorable, and as the store does."""
-        fileset_id = self._write(self._fileset, first=self._lock_workspace)
+    def clear(self, path: str, on_progress: OnProgress) -> None:
+        """Remove the file of that path, and those below it. Raises Unstorable, LeaseLost, and the store's errors."""
+        fileset_id = self._row.write(self._fileset, first=self._lock_workspace)
         for file in self._store.files(self._job.workspace_id, fileset_id, path):
             on_progress()
             self._store.remove(self._job.workspace_id, fileset_id, file.path)
 
     def put(self, path: str, chunks: Iterator[bytes], *, size: int) -> None:
-        """Store a file of so many bytes. Raises Unstorable, and as the store does."""
-        fileset_id = self._write(self._fileset, first=self._lock_workspace)
+        """Store a file of so many bytes. Raises Unstorable, LeaseLost, and the store's errors."""
+        fileset_id = self._row.write(self._fileset, first=self._lock_workspace)
         staged = self._store.stage(self._job.workspace_id, fileset_id, path, chunks, at_most=size)
 
         def publish(session: Session, job: Job) -> None:
@@ -59,12 +51,12 @@ class ResultUploader:
             self._store.publish(staged)
 
         try:
-            self._write(publish, first=self._lock_workspace)
+            self._row.write(publish, first=self._lock_workspace)
         finally:
             self._store.discard(staged)
 
     def _lock_workspace(self, session: Session) -> None:
-        # As for an upload: what is stored in a workspace that is being deleted, its purge might not find.
+        # As for an upload: the purge of a workspace that is being deleted might miss a file stored now.
         if not lock_active_workspace(session, self._job.workspace_id):
             raise Unstorable("the workspace is being deleted")
 
@@ -79,13 +71,12 @@ class ResultUploader:
         return fileset_id
 
 
-def store_results(
-    directory: Path, uploader: ResultUploader, *, on_progress: Callable[[], object]
-) -> list[str]:
-    """Store what is in `directory` under `results/`, instead of what earlier results of those names left there.
+def store_results(directory: Path, uploader: ResultUploader, *, on_progress: OnProgress) -> list[str]:
+    """Store the files in `directory` under `results/`, replacing earlier results of the same names.
 
-    The names at its top that hold at least one file. Only plain files are stored, and links are not followed.
-    Calls `beat` for each file and every megabyte. Raises Unstorable, OSError, and whatever `shelf` and `beat` raise.
+    Returns the names at its top that hold at least one file. Only regular files are stored, and links are not
+    followed. Calls `on_progress` for each file and every megabyte. Raises Unstorable, OSError, and the errors of
+    `uploader` and `on_progress`.
     """
     names = []
     for entry in sorted(_entries(directory), key=lambda entry: entry.name):
@@ -109,31 +100,31 @@ def _files(entry: "os.DirEntry[str]") -> Iterator[str]:
     if entry.is_file(follow_symlinks=False):
         yield entry.path
     elif entry.is_dir(follow_symlinks=False):
-        for directory, _, names in os.walk(entry.path, onerror=_refuse):
+        for directory, _, names in os.walk(entry.path, onerror=_reraise):
             paths = (os.path.join(directory, name) for name in sorted(names))  # noqa: PTH118 -- may not be UTF-8
             yield from (path for path in paths if stat.S_ISREG(os.lstat(path).st_mode))
 
 
-def _refuse(error: OSError) -> None:
+def _reraise(error: OSError) -> None:
     raise error
 
 
-def _store(path: str, key: str, uploader: ResultUploader, on_progress: Callable[[], object]) -> None:
+def _store(path: str, key: str, uploader: ResultUploader, on_progress: OnProgress) -> None:
     try:
-        checked_path(key)  # Under another name nobody could ask the API for it.
+        checked_path(key)  # The API serves no other paths.
     except BadRequest as error:
         raise Unstorable(f"the result {key!r} cannot be stored: {error.message}") from None
     on_progress()
-    # Whatever is in its place by now: a link is not followed, and a pipe not waited for.
+    # Something else may be in its place by now: a link is not followed, and a pipe is not waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise Unstorable(f"the result {key!r} is no file any more")
+            raise Unstorable(f"the result {key!r} is not a file any more")
         uploader.put(key, _chunks(file, on_progress), size=found.st_size)
 
 
-def _chunks(file: BinaryIO, on_progress: Callable[[], object]) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, on_progress: OnProgress) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
         on_progress()
         yield chunk

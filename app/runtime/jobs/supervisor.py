@@ -1,17 +1,16 @@
-"""What the runtime does with one job when it is rung for: take it up, bury it, or remove it."""
+"""Handles the message for one job: runs it, confirms a request, reaps what a lost runner left, or removes it."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.context import Context
 from app.db import session_scope
-from app.lease import LeaseLost, has_lapsed, write
+from app.lease import LeaseLost, write
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
@@ -19,26 +18,24 @@ from app.runtime.jobs.attempt import Attempt
 from app.runtime.lease import RELEASED, Runner, claim
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
+from app.runtime.rows import lock_for_claim, lock_lapsed, take_lease_away
 from app.services import job_steps
 from app.services.job_removal import remove_ended
 from app.services.jobs import fail, move
-from app.services.workspaces import lock_active_workspace
 
 log = get_logger(__name__)
 
 
 CONFIRMED = {JobStatus.CANCELLING: JobMove.CONFIRM_CANCEL, JobStatus.PAUSING: JobMove.CONFIRM_PAUSE}
-"""What may be asked of a job that no host has, and the answer: no process of it runs."""
+"""Requests that are confirmed at once for a job without a host, because no process of it runs."""
 
 TAKEN_UP = frozenset({JobStatus.CREATED, JobStatus.PENDING, JobStatus.RESUMING})
-"""In which a job that no host has waits for one."""
-
-_LOST_AT_ONCE = 200  # Bounds the transaction; the next sweep marks the rest.
+"""Statuses in which a job without a host waits for one."""
 
 
 @dataclass(frozen=True)
 class _Claimed:
-    """A job that this runner holds. `is_lost` if an earlier runner has left it: then it only has to be buried."""
+    """A job whose lease this runner holds. If `is_lost`, an earlier runner left it, and it only has to be reaped."""
 
     job: Job
     workspace: str
@@ -47,76 +44,64 @@ class _Claimed:
 
 
 def supervise(context: Context, job_id: UUID, *, stopping: Event) -> str:
-    """Do what a job waits for, if need be for as long as it runs; a sentence for the operator.
+    """Do what a job waits for, if need be for as long as it runs; a summary for the operator.
 
-    Idempotent, so a ring may be doubled or late: whoever gets the lease runs the job, all others return at once.
-    Starts nothing in a workspace that is being deleted. Ends the job when `stopping` is set. Raises as
-    `remove_ended` does, and SQLAlchemy's errors; the sweep rings again.
+    Idempotent, so a message may be doubled or late: one supervisor gets the lease and runs the job, all others return
+    at once. Starts nothing in a workspace that is being deleted. Ends the job when `stopping` is set. Raises the
+    errors of `remove_ended`, and SQLAlchemy's; the sweep sends another message.
     """
-    taken = _claim_job(context, job_id, stopping)
-    if isinstance(taken, str):
-        summary = taken
+    claimed = _claim_job(context, job_id, stopping)
+    if isinstance(claimed, str):
+        summary = claimed
     else:
         try:
-            summary = _reap(context, taken) if taken.is_lost else _attempt(context, taken, stopping)
+            summary = _reap(context, claimed) if claimed.is_lost else _attempt(context, claimed, stopping)
         except LeaseLost:
-            log.warning("job.lease_lost", job_id=str(job_id), fence=taken.fence)
-            return "the lease was lost; what had been started was killed"
+            log.warning("job.lease_lost", job_id=str(job_id), fence=claimed.fence)
+            return "the lease was lost; its processes were killed"
     if remove_ended(context, job_id):
         return f"{summary}; removed, as requested"
     return summary
 
 
 def reap(context: Context, job_id: UUID) -> str:
-    """Kill what an earlier runner has left of a job on this host, and do nothing else; a sentence for the operator.
+    """Kill the processes that an earlier runner left of a job on this host, without starting any; a summary.
 
-    A job that is supervised, or not here, is left alone. Raises SQLAlchemy's errors.
+    A job that is supervised, or not on this host, is left alone. Raises SQLAlchemy's errors.
     """
-    nothing_new = Event()
-    nothing_new.set()
-    taken = _claim_job(context, job_id, nothing_new)
-    if isinstance(taken, str):
-        return taken
+    stopping = Event()
+    stopping.set()
+    claimed = _claim_job(context, job_id, stopping)
+    if isinstance(claimed, str):
+        return claimed
     try:
-        return _reap(context, taken)
+        return _reap(context, claimed)
     except LeaseLost:
         return "the lease was lost"
 
 
 def mark_lost(session: Session, *, now: datetime) -> int:
-    """End the jobs whose runners have gone silent as `error`; how many.
+    """End the jobs whose runners no longer renew their lease as `error`; how many.
 
-    Their hosts stay on record, until they have seen that no process is left: then they clear it.
+    Their hosts stay on record until they have confirmed that no process is left.
     """
-    lapsed = (
-        select(Job)
-        .where(Job.host.is_not(None), has_lapsed(Job, now))
-        .order_by(Job.lease_until)
-        .limit(_LOST_AT_ONCE)
-        .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
-    )
-    lost = session.scalars(lapsed.execution_options(populate_existing=True)).all()
+    lost = lock_lapsed(session, Job, now=now)
     for job in lost:
         log.warning("job.runner_lost", job_id=str(job.id), host=job.host, lease_owner=job.lease_owner)
         fail_lost(session, job)
-        job.lease_owner = job.lease_until = None
-        job.fence += 1  # Should the runner wake up, it must find that it has nothing to write any more.
+        take_lease_away(job)
     return len(lost)
 
 
 def _claim_job(context: Context, job_id: UUID, stopping: Event) -> _Claimed | str:
-    """Claim a job that has to be run or buried; otherwise what there was to do, or not."""
+    """Claim a job that has to be run or reaped; otherwise a summary of what was done without a claim. Commits."""
     with session_scope(context.sessions) as session:
-        found = session.get(Job, job_id)
-        if found is None:
+        locked = lock_for_claim(session, Job, job_id)
+        if locked is None:
             return "gone, nothing to do"
-        # The workspace first, then the row: the order in which requests take these locks.
-        is_active = lock_active_workspace(session, found.workspace_id)
-        job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
-        if job is None:
-            return "gone, nothing to do"
+        job, is_active = locked
         is_lost = job.host is not None
-        if not is_lost and (why := _why_not(context, session, job, stopping, is_active=is_active)):
+        if not is_lost and (why := _confirm(context, session, job, stopping, is_active=is_active)):
             return why
         lasting = timedelta(seconds=context.settings.runtime_lease_seconds)
         fence = claim(job, Runner.of_this_process(context.settings), now=clock.now(), lasting=lasting)
@@ -129,8 +114,8 @@ def _claim_job(context: Context, job_id: UUID, stopping: Event) -> _Claimed | st
         return _Claimed(job, session.get_one(Workspace, job.workspace_id).name, fence, is_lost)
 
 
-def _why_not(context: Context, session: Session, job: Job, stopping: Event, *, is_active: bool) -> str | None:
-    """Why a job that no host has is not taken up. What can be confirmed without a process, is."""
+def _confirm(context: Context, session: Session, job: Job, stopping: Event, *, is_active: bool) -> str | None:
+    """Confirm what a job without a host can confirm; why it is not to be claimed, or None if it is."""
     before = job.status
     if before in CONFIRMED:
         move(session, job, CONFIRMED[before])
@@ -149,7 +134,7 @@ def _why_not(context: Context, session: Session, job: Job, stopping: Event, *, i
 
 
 def fail_lost(session: Session, job: Job) -> None:
-    """End a job, unless it had ended, as the `error` that its runner is lost."""
+    """End a job as `error` because its runner is lost, unless it had ended."""
     if job.status not in JOB_TERMINAL:
         before = job.status
         fail(session, job, f"runner lost: the job was {before} on host '{job.host}'")
@@ -160,7 +145,7 @@ def _attempt(context: Context, claimed: _Claimed, stopping: Event) -> str:
 
 
 def _reap(context: Context, claimed: _Claimed) -> str:
-    """Kill what an earlier runner on this host left behind, and say that nothing is left. Raises LeaseLost."""
+    """Kill the processes that an earlier runner left on this host, and release the row. Raises LeaseLost."""
     job = claimed.job
     if not kill_leaked_processes(job.id, within_s=context.settings.stop_grace_seconds):
         log.error("job.processes_remain", job_id=str(job.id))

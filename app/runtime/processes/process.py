@@ -1,7 +1,7 @@
-"""Commands as the runtime runs them: with all their descendants, and none of these outlives the command.
+"""Commands as the runtime runs them: none of their descendants outlives the command.
 
-Each has a keeper (see reaper.py) between itself and this process. What is left when that was killed is found all the
-same (see leftovers.py), and one that does not do what it is told is killed.
+A reaper (see reaper.py) stands between each command and this process. If the reaper is killed, the processes it leaks
+are found all the same (see leaked_processes.py). If it does not react in time, it is killed.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from app.runtime.processes.leaked_processes import RUN_VARIABLE, kill_leaked_pro
 
 _REAPER = Path(__file__).with_name("reaper.py")
 _START_S = 10.0
-"""So long a keeper may take to say that the command runs. The command can stop it before, and it would never say so."""
+"""Limit for a reaper to report that the command runs. The command can stop its reaper, which then never reports."""
 _LATE_S = 2.0
-"""So long after the time that it has, a keeper that was told to end everything may need for that."""
+"""How long after the grace a reaper may still take to end everything before it is killed."""
 _PAUSE_S = 5.0
 _BRIEF_S = 0.01
 
@@ -35,8 +35,8 @@ _BRIEF_S = 0.01
 class Process:
     """A running command with all its descendants.
 
-    Ends when the thread that started it does: the kernel tells the keeper. Not safe for threads, except that one may
-    read `output` while another uses the rest.
+    Ends when the thread that started it ends: the kernel signals the reaper. Not thread-safe, except that one thread
+    may read `output` while another uses the rest.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Process:
         self._due_at = math.inf
         self._is_cleared = False
         self.output = output
-        """What it writes to stdout and stderr, until all writers are gone."""
+        """Stdout and stderr of the command; ends when all writers are gone."""
 
     @classmethod
     def start(
@@ -58,12 +58,12 @@ class Process:
         directory: Path,
         grace_s: float,
     ) -> Self:
-        """Start a command in `directory` with nothing but `environment` and the mark of its run.
+        """Start a command in `directory` with nothing but `environment` and the variable that names its run.
 
         Raises OSError, such as FileNotFoundError, when the command cannot be started.
         """
         if not directory.is_dir():
-            raise FileNotFoundError(f"the working directory of '{command[0]}' is not there")
+            raise FileNotFoundError(f"the working directory of '{command[0]}' does not exist")
         run_variable = {RUN_VARIABLE: str(run)}
         reaper, status, output = _start_reaper(command, run_variable, directory, grace_s)
         with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", reaper.stdin) as stdin:
@@ -82,49 +82,56 @@ class Process:
     def poll(self) -> int | None:
         """The command's exit code, negative for a signal, once it and all its descendants are gone.
 
-        A keeper that was told to end them and is late for that is killed, and then they are: -9.
+        A reaper that is late with ending them is killed, and then so are they: -9.
         """
         code = self._reaper.poll()
         if code is None:
             if time.monotonic() > self._due_at:
-                self._reaper.kill()  # It may have been stopped, and could not even hear what it was told.
+                self._reaper.kill()  # It may have been stopped; then it does not react to signals.
             return None
         if code == -signal.SIGKILL and not self._is_cleared:
-            # As its command died, or killed itself, and then nobody has ended what the command had started.
+            # Its command died so, or the reaper itself was killed and left the descendants of the command.
             self._is_cleared = kill_leaked_processes(self._run, within_s=0)
             return code if self._is_cleared else None
         return code
 
     def terminate(self) -> None:
-        """Ask everything to end, and kill after the grace what has not. Returns at once."""
+        """Ask all processes to end, and kill the rest after the grace. Returns at once."""
         self._signal_reaper(signal.SIGTERM, within_s=self._grace_s)
 
     def kill(self) -> None:
-        """Kill everything at once. Returns before it has happened."""
+        """Kill everything. Returns at once, before that has happened."""
         self._signal_reaper(signal.SIGUSR1, within_s=0)
 
+    def kill_and_wait(self, *, within_s: float) -> None:
+        """Kill everything, and wait for its end so long at most."""
+        self.kill()
+        deadline = time.monotonic() + within_s
+        while self.poll() is None and time.monotonic() < deadline:
+            time.sleep(_BRIEF_S)
+
     def pause(self) -> None:
-        """Stop everything where it is; what is paused can still be terminated."""
+        """Stop all processes with SIGSTOP. Paused processes can still be terminated."""
         deadline = time.monotonic() + _PAUSE_S
-        quiet_scans = 0
-        # Until none is found that runs: what is not stopped yet may have started others meanwhile.
-        while quiet_scans < 2 and time.monotonic() < deadline:
+        still_scans = 0
+        # Until no running one is found: those not stopped yet may have started others meanwhile.
+        while still_scans < 2 and time.monotonic() < deadline:
             running = [one for one in self._descendants() if _runs(one)]
-            quiet_scans = 0 if running else quiet_scans + 1
+            still_scans = 0 if running else still_scans + 1
             for one in running:
                 with contextlib.suppress(OSError):
-                    # With its group at once: one that goes on forking is faster than a list.
+                    # Together with its group: a process that keeps forking can outrun a list.
                     os.killpg(os.getpgid(one.pid), signal.SIGSTOP)
             time.sleep(_BRIEF_S)
 
     def resume(self) -> None:
-        """Let everything go on."""
+        """Let all processes run on."""
         for one in self._descendants():
             with contextlib.suppress(psutil.Error):
                 one.resume()
 
     def close(self) -> None:
-        """Let go of the output, once it was read."""
+        """Close the output, once it was read."""
         self.output.close()
 
     def _signal_reaper(self, number: signal.Signals, *, within_s: float) -> None:
@@ -142,7 +149,7 @@ class Process:
 def _start_reaper(
     command: Sequence[str], environment: Mapping[str, str], directory: Path, grace_s: float
 ) -> "tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]":
-    """A keeper with that environment, its status and the output of its command. Raises OSError as Process.start."""
+    """A reaper with that environment, its status and the output of its command. Raises OSError as Process.start."""
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as handed_on:
         status, report_to = _pipe(kept, handed_on)
         output, output_to = _pipe(kept, handed_on)
@@ -160,7 +167,7 @@ def _start_reaper(
                     pass_fds=[report_to.fileno()],
                 )
                 reapers.add(reaper)
-        except OSError as error:  # Such as one argument that is too long; it names our Python.
+        except OSError as error:  # The error names our Python; an example is an argument that is too long.
             raise OSError(error.errno, f"'{command[0]}' cannot be run: {error.strerror}") from None
         kept.pop_all()
     return reaper, status, output
@@ -173,9 +180,9 @@ def _pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether any thread of it does: of one whose first thread has ended, the process seems to be a zombie."""
+    """Whether any of its threads runs: a process whose first thread has ended looks like a zombie."""
     states = []
     for path in Path(f"/proc/{process.pid}/task").glob("*/stat"):
-        with contextlib.suppress(OSError):  # It has ended meanwhile.
+        with contextlib.suppress(OSError):  # the thread has ended
             states.append(path.read_text().rpartition(")")[2].split()[0])
     return any(state not in "TtZX" for state in states)

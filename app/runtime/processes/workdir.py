@@ -17,17 +17,18 @@ log = get_logger(__name__)
 
 
 OnProgress = Callable[[], object]
+"""Called now and then during long work, for example to renew a lease. What it raises ends the work."""
 
 _PROGRESS_S = 0.5
-"""Between two beats."""
+"""Between two calls of `on_progress`."""
 
 
-def _idle() -> None:
-    """Nobody waits for a sign of life."""
+def _ignore_progress() -> None:
+    """For callers without a lease."""
 
 
 class WorkDirectory:
-    """`<job id>/` among the runs of this host: the steps of a job share it, and nobody else reads it.
+    """`<id of the run>/` below `runs_directory`: the steps of a job share it, and no other user can read it.
 
     Raises SQLAlchemy's errors, as `runs_directory` does.
     """
@@ -35,35 +36,45 @@ class WorkDirectory:
     def __init__(self, settings: Settings, job_id: UUID) -> None:
         self.path = runs_directory(settings) / str(job_id)
         self.results = self.path / "results"
-        """What a step leaves here is stored when it has ended."""
+        """Files that a step leaves here are stored when it has ended."""
 
-    def make(self, *, on_progress: OnProgress = _idle) -> None:
-        """Make it anew, empty. Calls `beat` now and then while it removes what is there, as all of these do."""
+    def make(self, *, on_progress: OnProgress = _ignore_progress) -> None:
+        """Make it, empty. Like all methods here, calls `on_progress` while it removes former contents."""
         self.remove(on_progress=on_progress)
         self.results.mkdir(parents=True)
         self.path.chmod(0o700)
 
-    def remove(self, *, on_progress: OnProgress = _idle) -> None:
-        """Remove it with everything in it, if it is there. Raises OSError, and whatever `beat` raises."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that every command in this directory gets: nothing of the server's but PATH."""
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(self.path),
+            "TMPDIR": str(self.path),
+        }
+
+    def remove(self, *, on_progress: OnProgress = _ignore_progress) -> None:
+        """Remove it with everything in it, if it exists. Raises OSError, and the errors of `on_progress`."""
         if self.path.exists():
             _remove_tree(self.path, on_progress)
 
-    def discard(self, *, on_progress: OnProgress = _idle) -> None:
-        """As `remove`; if that is not possible, a person is told, and the job ends nevertheless."""
+    def discard(self, *, on_progress: OnProgress = _ignore_progress) -> None:
+        """As `remove`, but a failure is logged for the operator, and the job ends nevertheless."""
         try:
             self.remove(on_progress=on_progress)
         except OSError:
             log.exception("job.directory_remains", directory=str(self.path))
 
     def message_of(self, error: Exception) -> str:
-        """The words of an error, with what lies here named from here: the server's own paths are nobody's business."""
+        """The message of an error with paths relative to this directory: users must not see the server's paths."""
         return str(error).replace(f"{self.path}/", "").replace(str(self.path), "the working directory")
 
-    def empty_results(self, *, on_progress: OnProgress = _idle) -> None:
+    def empty_results(self, *, on_progress: OnProgress = _ignore_progress) -> None:
         """Make room for the results of the next step."""
         if self.results.is_dir() and not self.results.is_symlink():
             _remove_tree(self.results, on_progress)
-        # The step may have put something else in its place.
+        # The step may have replaced it with something else.
         self.results.unlink(missing_ok=True)
         self.results.mkdir()
 
@@ -73,16 +84,16 @@ def run_ids(settings: Settings) -> set[UUID]:
     found = set()
     with suppress(FileNotFoundError):
         for entry in runs_directory(settings).iterdir():
-            with suppress(ValueError):  # Not ours.
+            with suppress(ValueError):  # not a run
                 found.add(UUID(entry.name))
     return found
 
 
 def _remove_tree(top: Path, on_progress: OnProgress) -> None:
-    """Remove a directory with whatever a job has made of it. Raises OSError, and whatever `beat` raises."""
+    """Remove a directory, whatever a job has put there. Raises OSError, and the errors of `on_progress`."""
     errors_text = b""
-    # Not shutil: it recurses, and jobs can nest deeper than Python can. Neither of these follows links. Permissions
-    # first: a job may have taken them from its own directories, and their owner can give them back.
+    # Not shutil: it recurses, and jobs can nest directories deeper than Python can recurse. Neither command follows
+    # links. Permissions first: a job may have taken them from its own directories, and the owner can restore them.
     for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
         with (
             tempfile.TemporaryFile() as errors,

@@ -22,19 +22,18 @@ from app.runtime.processes.workdir import WorkDirectory
 _HOST = "127.0.0.1"
 _HEALTH_TIMEOUT_S = 2.0
 _UNHEALTHY_AFTER = 3
-"""Failed checks in a row of a server that was ready, before it is started anew."""
+"""Failed checks in a row after which a server that was ready is restarted."""
 _LONGEST_BACKOFF_S = 60.0
 _LAST_LINES = 5
 _LINE_CHARS = 500
 _KILL_S = 5.0
-_BRIEF_S = 0.05
 _MAY_PASS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESRCH})
-"""Why a start can fail through no fault of what is started; ESRCH when its keeper was killed."""
+"""Errors of a start that are not the fault of the command; ESRCH if its reaper was killed."""
 _NAME_CHARS = 200
 
 
 class SubprocessRuntime:
-    """One server process: started, checked, and started again with growing pauses when it fails."""
+    """One server process: started, checked, and restarted with growing pauses when it fails."""
 
     def __init__(self, settings: Settings, spec: DeploymentSpec) -> None:
         self._settings, self._spec = settings, spec
@@ -52,41 +51,27 @@ class SubprocessRuntime:
         self._deadline = time.monotonic() + settings.deployment_start_seconds
 
     def observe(self) -> ObservedState:
-        """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take."""
-        now = time.monotonic()
-        if self._process is None:
-            if now < self._start_at:
-                return self._pending(self._why_pausing)
-            self._check_spec()
-            try:
-                self._port = self._spec.port or _free_port()
-                self._check_program()  # before anything has to end for its port
-                if _is_taken(self._port):
-                    # Or the answers of another server would count as ours.
-                    waiting = self._pending(
-                        f"port {self._port} is in use; "
-                        "without executor_config.override_config.port it gets a free one"
-                    )
-                    return replace(waiting, required_address=self._address)
-                self._start()
-            except PermissionError:
-                raise  # it does not go away by itself
-            except OSError as error:
-                return self._pending(f"it cannot be started yet: {error.strerror or error}")
+        """As `Runtime.observe`. ERROR if it was not ready within the time limit of a start."""
+        if self._process is None and (waiting := self._try_to_start()):
+            return waiting
         if self._process and (code := self._process.poll()) is not None:
             return self._crashed(f"the server ended with {_ending(code)}")
+        return self._check()
+
+    def _check(self) -> ObservedState:
         path = self._spec.health_path
         if problem := health_problem(_HOST, self._port, path, within_s=_HEALTH_TIMEOUT_S):
             return self._unhealthy(problem)
         self._failed_checks = 0
+        now = time.monotonic()
         if not self._was_ready:
             self._was_ready, self._ready_at = True, now
         if now - self._ready_at > _LONGEST_BACKOFF_S:
-            self._crashes = 0  # not before: it may be one that serves for a moment after each start
+            self._crashes = 0  # not sooner: a server may serve for a moment after each start
         return ObservedState(DeploymentStatus.READY, f"Serving at {self._address}", self._address)
 
     def stop(self) -> bool:
-        """As `Runtime.stop`; its directory goes with it."""
+        """As `Runtime.stop`; removes its directory too."""
         if self._process:
             if self._process.poll() is None:
                 self._process.terminate()
@@ -100,15 +85,33 @@ class SubprocessRuntime:
     def kill(self) -> None:
         """As `Runtime.kill`."""
         if self._process:
-            self._process.kill()
-            deadline = time.monotonic() + _KILL_S
-            while self._process.poll() is None and time.monotonic() < deadline:
-                time.sleep(_BRIEF_S)
+            self._process.kill_and_wait(within_s=_KILL_S)
             self._close_process()
 
     @property
     def _address(self) -> str:
         return f"http://{_HOST}:{self._port}"
+
+    def _try_to_start(self) -> ObservedState | None:
+        """Start the server; the state if it cannot be started yet."""
+        if time.monotonic() < self._start_at:
+            return self._pending(self._why_pausing)
+        self._check_spec()
+        try:
+            self._port = self._spec.port or _free_port()
+            self._check_program()  # before another version has to end for its port
+            if _is_taken(self._port):
+                # Otherwise the answers of another server would count as ours.
+                waiting = self._pending(
+                    f"port {self._port} is in use; without executor_config.override_config.port it gets a free one"
+                )
+                return replace(waiting, required_address=self._address)
+            self._start()
+        except PermissionError:
+            raise  # missing permissions do not come back by themselves
+        except OSError as error:
+            return self._pending(f"it cannot be started yet: {error.strerror or error}")
+        return None
 
     def _check_spec(self) -> None:
         if self._settings.backend != "subprocess":
@@ -131,16 +134,13 @@ class SubprocessRuntime:
 
     @property
     def _command(self) -> list[str]:
-        spec = (*self._spec.command, *self._spec.arguments)
-        return [part.replace("{port}", str(self._port)) for part in spec]
+        parts = (*self._spec.command, *self._spec.arguments)
+        return [part.replace("{port}", str(self._port)) for part in parts]
 
     @property
     def _environment(self) -> dict[str, str]:
         return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LANG": "C.UTF-8",
-            "HOME": str(self._directory.path),
-            "TMPDIR": str(self._directory.path),
+            **self._directory.environment,
             **self._spec.environment,
             "HOST": _HOST,
             "PORT": str(self._port),
@@ -161,14 +161,14 @@ class SubprocessRuntime:
             number = getattr(error, "errno", None)
             if number in _MAY_PASS:
                 raise
-            # Not as the error tells it: that may name a path of ours, or all of a long command.
+            # Not the message of the error: it may contain a path of the server, or all of a long command.
             why = os.strerror(number) if number else str(error)
             raise InvalidDeploymentSpec(_cannot_be_run(self._command[0], why)) from error
         self._output_reader = threading.Thread(target=self._copy_output, args=[self._process], daemon=True)
         self._output_reader.start()
 
     def _copy_output(self, process: Process) -> None:
-        # Read always, or a server that prints much would stop at a full pipe; kept is only its end.
+        # All output is read, or the server would block at a full pipe; only its end is kept.
         log = ServerLog(self._directory.path / "server.log")
         with (
             contextlib.suppress(OSError, ValueError),
@@ -187,12 +187,12 @@ class SubprocessRuntime:
             return ObservedState(DeploymentStatus.READY, message, self._address)
         if self._process:
             self._process.kill()
-        # Whoever reads on sees it crash, and that is how it goes on.
+        # The next observation sees the end of the process, and restarts the server as after a crash.
         return self._pending(f"starting again: {problem}")
 
-    def _crashed(self, what: str) -> ObservedState:
+    def _crashed(self, reason: str) -> ObservedState:
         self._close_process()
-        # A server can kill its keeper; what is left would go on listening on its port.
+        # A server can kill its reaper; the processes that are left would go on listening on its port.
         kill_leaked_processes(self._spec.id, within_s=1)
         if self._was_ready:
             self._was_ready = False
@@ -200,7 +200,7 @@ class SubprocessRuntime:
         pause = min(_LONGEST_BACKOFF_S, 2.0 ** min(self._crashes, 30))
         self._crashes += 1
         self._start_at = time.monotonic() + pause
-        self._why_pausing = f"{what}; starting again after {pause:.0f} s; {self._last_output()}"
+        self._why_pausing = f"{reason}; starting again after {pause:.0f} s; {self._last_output()}"
         return self._pending(self._why_pausing)
 
     def _close_process(self) -> None:
@@ -218,8 +218,10 @@ class SubprocessRuntime:
 
     def _last_output(self) -> str:
         if self._output_reader and self._process is None:
-            self._output_reader.join(1)  # of the one that has just ended, all
-        return f"its last words: {' | '.join(self._last_lines)}" if self._last_lines else "it said nothing"
+            self._output_reader.join(1)  # all output of a process that has just ended
+        if not self._last_lines:
+            return "it printed nothing"
+        return f"its last output: {' | '.join(self._last_lines)}"
 
 
 def _cannot_be_run(program: str, why: str) -> str:
@@ -232,7 +234,7 @@ def _ending(code: int) -> str:
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do: connections of an earlier one that are not forgotten yet do not matter.
+        # As servers do: lingering connections of an earlier server do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
@@ -242,7 +244,7 @@ def _is_taken(port: int) -> bool:
 
 
 def _free_port() -> int:
-    # Another process can take it before the server does; then the server fails and gets another one.
+    # Another process can take the port before the server does; then the server fails and gets another one.
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         port: int = probe.getsockname()[1]

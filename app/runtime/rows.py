@@ -1,0 +1,54 @@
+"""Rows of jobs and deployments around their lease: locked before a claim, found once it has lapsed, released."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.lease import has_lapsed
+from app.models import Deployment, Job
+from app.runtime.lease import RELEASED, Row
+from app.services.workspaces import lock_active_workspace
+
+_LOST_AT_ONCE = 200  # Bounds the transaction; the next sweep marks the rest.
+
+R = TypeVar("R", Job, Deployment)
+
+
+def lock_for_claim(session: Session, model: type[R], row_id: UUID) -> tuple[R, bool] | None:
+    """The row, locked, and whether its workspace is ACTIVE; None if there is no such row."""
+    found = session.get(model, row_id)
+    if found is None:
+        return None
+    # The workspace first, then the row: the order in which requests take these locks.
+    is_active = lock_active_workspace(session, found.workspace_id)
+    row = session.get(model, row_id, with_for_update=True, populate_existing=True)
+    return None if row is None else (row, is_active)
+
+
+def lock_lapsed(session: Session, model: type[R], *, now: datetime) -> Sequence[R]:
+    """The rows whose supervisors did not renew their lease in time, locked; the oldest first, a few hundred at most."""
+    query = (
+        select(model)
+        .where(model.host.is_not(None), has_lapsed(model, now))
+        .order_by(model.lease_until)
+        .limit(_LOST_AT_ONCE)
+        .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
+    )
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
+def take_lease_away(row: Row) -> None:
+    """End the lease of a lost runner. The host stays on record: processes may be alive there."""
+    row.lease_owner = row.lease_until = None
+    # A runner that wakes up later holds an outdated fencing token and cannot write.
+    row.fence += 1
+
+
+def release(row: Row) -> None:
+    """Record that no process of the row is left, on any host."""
+    for name, value in RELEASED.items():
+        setattr(row, name, value)
