@@ -1,7 +1,7 @@
-"""Who supervises the processes behind a job or a deployment: one runner at a time, on the host where they are.
+"""The lease of a job or a deployment: one runner at a time supervises its processes, on the host where they are.
 
-As the lease of a cleaner, with one thing more: `host` stays until that host has seen that no process is left.
-Whatever the row says otherwise, it must not go before.
+It works like the lease of a deletion. In addition, `host` stays on record until that host has confirmed that no
+process is left; the row must not be deleted before.
 """
 
 import os
@@ -21,12 +21,12 @@ from app.models import Deployment, Job
 Row = Job | Deployment
 
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
-"""What a supervisor waits out, as long as its lease holds."""
+"""Errors that a supervisor waits out while its lease holds."""
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A process that supervises others; `name` tells it from every other one that was ever on its host."""
+    """A process that supervises others. `name` is unique among all processes that were ever on its host."""
 
     host: str
     name: str
@@ -38,14 +38,14 @@ class Runner:
         return cls(settings.runtime_host or socket.gethostname(), f"{pid}@{_pid_namespace()}:{_birth(pid)}")
 
     def has_died(self, name: str) -> bool:
-        """Whether the runner of that name, on the same host, is surely gone.
+        """Whether the runner of that name, on the same host, is certainly gone.
 
-        Of one in another container nobody can tell: then its lease decides.
+        False for a runner in another container, which cannot be seen from here: its lease decides.
         """
         pid, _, rest = name.partition("@")
         namespace, _, started = rest.partition(":")
         if not pid.isdigit() or namespace != _pid_namespace():
-            return False  # it cannot be looked for here
+            return False  # not visible from here
         try:
             return _birth(int(pid)) != started
         except (FileNotFoundError, ProcessLookupError):
@@ -55,24 +55,24 @@ class Runner:
 
 
 def _pid_namespace() -> str:
-    """Which of the kernel's tables of processes this one sees: containers of one host name have each their own."""
+    """The id of this process's PID namespace: containers with the same host name have one each."""
     return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
 def _birth(pid: int) -> str:
-    """When a process was started, as the kernel counts it: the time of day can be set, and it would seem another.
+    """When a process started, in the kernel's ticks since boot, because the time of day can be set.
 
-    Raises OSError if there is none.
+    Raises OSError if there is no such process.
     """
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{ticks}"
 
 
 def claim(row: Row, runner: Runner, *, now: datetime, lasting: timedelta) -> int | None:
-    """Take the lease of a row that the caller has locked FOR UPDATE; the fence, or None if it is not to be had.
+    """Take the lease of a row that the caller has locked FOR UPDATE; the fencing token, or None if it is not free.
 
-    It is free on the host where processes may be alive, and everywhere when none is; and when nobody holds it,
-    its holder's time is over, or its holder is dead. Does not commit.
+    A row with a host can only be claimed on that host, because processes may be alive there. The lease is free when
+    nobody holds it, when it has lapsed, or when its owner is dead. Does not commit.
     """
     if row.host not in (None, runner.host) or is_supervised(row, runner, now=now):
         return None
@@ -83,10 +83,10 @@ def claim(row: Row, runner: Runner, *, now: datetime, lasting: timedelta) -> int
 
 
 def is_supervised(row: Row, runner: Runner, *, now: datetime) -> bool:
-    """Whether somebody holds the lease of a row on the host of `runner`, who is not surely dead."""
+    """Whether a runner that is not certainly dead holds the lease of a row on the host of `runner`."""
     is_held = row.lease_until is not None and row.lease_until > now and row.lease_owner is not None
     return is_held and not runner.has_died(row.lease_owner or "")
 
 
 RELEASED: dict[str, None] = {"host": None, **lease.RELEASED}
-"""What a runner writes last, when it has seen that none of its processes is left."""
+"""The last values that a runner writes, once none of its processes is left."""

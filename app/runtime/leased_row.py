@@ -1,4 +1,4 @@
-"""A row while its runner holds the lease: looked at often, changed under the fence, kept from lapsing."""
+"""A row while its runner holds the lease: refreshed often, changed under the fencing token, kept from lapsing."""
 
 import time
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from app.runtime.lease import DATABASE_AWAY
 _AGAIN_S = 0.2  # Between two attempts to reach a database that is away.
 
 R = TypeVar("R", Job, Deployment)
-S = TypeVar("S")  # of R, which the type checker cannot tell
+S = TypeVar("S")  # The type of `status` in R; the type checker cannot derive it.
 T = TypeVar("T")
 
 
 class LeasedRow(Generic[R, S]):
-    """A job or a deployment, with the status it was claimed in, under the fence that its claim gave out.
+    """A job or a deployment, with the status it was claimed in and the fencing token of its claim.
 
-    `on_renewal` runs in the transaction of each renewal that `look` makes.
+    `on_renewal` runs in the transaction of each renewal that `refresh` makes.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class LeasedRow(Generic[R, S]):
         self._lease_s = context.settings.runtime_lease_seconds
         self._held_until = time.monotonic() + self._lease_s
         self.status: S = status
-        """As seen last."""
+        """As read last."""
 
     def refresh(self) -> S:
-        """What is asked of it. Renews the lease when a third of it has passed. Raises LeaseLost."""
+        """Read the status, which is also the request. Renews the lease after a third of its time. Raises LeaseLost."""
         if time.monotonic() > self._held_until - self._lease_s * 2 / 3:
             self.write(self._on_renewal)
             return self.status
@@ -68,9 +68,9 @@ class LeasedRow(Generic[R, S]):
     def write(
         self, change: Callable[[Session, R], T], *, first: Callable[[Session], None] | None = None
     ) -> T:
-        """Change the row while the lease holds, and renew that; waits for a database that is away.
+        """Change the row and renew the lease in one transaction. Waits for a database that is away.
 
-        `first` takes the locks that come before the row's. Raises LeaseLost, and then nothing has changed.
+        `first` takes the locks that come before the row's. Raises LeaseLost; then nothing has changed.
         """
         while True:
             now = time.monotonic()

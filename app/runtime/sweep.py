@@ -1,7 +1,7 @@
-"""Runs the processes of jobs and deployments, one supervisor for each row.
+"""The part of the ten-second sweep that looks after jobs and deployments.
 
-Rings start supervisors. They may be lost, so the sweep rings again for every row that waits for one; and it ends
-those whose supervisor has gone silent.
+Messages start supervisors and may be lost. So the sweep sends another one for every row that waits for a supervisor,
+and marks the rows whose supervisors no longer renew their lease as lost.
 """
 
 from collections.abc import Callable
@@ -19,22 +19,22 @@ from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 
 _MESSAGES_PER_SWEEP = 200
-"""Rings of one kind in one sweep: a long outage must not fill the queue at once; the next sweep rings the rest."""
+"""Limit for jobs and for deployments each: a long outage must not fill the queue at once; the next sweep goes on."""
 
 _LONGEST_REQUEUE_INTERVAL = timedelta(hours=1)
 
 
 def mark_lost(session: Session, *, now: datetime) -> int:
-    """End the jobs and deployments whose supervisors have gone silent; how many. Their hosts stay on record."""
+    """Mark the jobs and deployments whose leases have lapsed as lost; how many. Their hosts stay on record."""
     return jobs.mark_lost(session, now=now) + deployments.mark_lost(session, now=now)
 
 
 def unsupervised(session: Session, *, now: datetime, requeue_interval: timedelta) -> list[Message]:
-    """Rings for the rows that wait for a supervisor, the longest untouched first; noted, so that it is not too often.
+    """Messages for the rows that wait for a supervisor, the longest untouched first. Records when the next is due.
 
-    In a workspace that is being deleted only for what has to stop: the cascade waits for that. A row is rung for
-    once it was quiet for so long, and again when it has waited half as long once more, at least hourly: all
-    runtime workers may be busy for days, and the queue keeps every ring.
+    Rows of a workspace that is being deleted get one only if they have to stop: the cascade waits for that. The first
+    message is due `requeue_interval` after the last change of the row. Each later one is due when the row has waited
+    half as long again, at most an hour: all runtime workers may be busy for days, and the queue keeps every message.
     """
     in_use = Workspace.state == WorkspaceState.ACTIVE
     waiting_jobs = or_(
@@ -74,7 +74,7 @@ def _messages(
         .where(
             model.lease_owner.is_(None),
             or_(model.host.is_not(None), is_waiting),
-            # While nobody supervises the row, its lease is that of the ring: until then it may be on its way.
+            # Without a supervisor, `lease_until` is when the last message counts as lost; until then it may be queued.
             func.coalesce(model.lease_until, model.updated_at + requeue_interval) < now,
         )
         .order_by(model.updated_at)

@@ -139,7 +139,7 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(
     jobs, deployments = "/apis/jobs/v2/workspaces/busy/jobs", "/apis/models/v2/workspaces/busy/deployments"
     stack.wait_until(lambda: statuses(stack, jobs) == ["active"] * JOBS, "all jobs run")
     stack.wait_until(lambda: statuses(stack, deployments) == ["READY"] * DEPLOYMENTS, "all servers serve")
-    # Of each server and each modest job its keeper, itself, and what it sleeps with.
+    # Of each server and each modest job its reaper, itself, and its `sleep`.
     fewest = FEWEST * JOBS // 2 + 3 * JOBS // 2 + 3 * DEPLOYMENTS
     stack.wait_until(lambda: len(living(word)) >= fewest, "every process of them lives")
     bound = ports(stack, "busy")
@@ -206,7 +206,7 @@ def test_a_host_that_never_answers_ends_in_failed_and_can_be_skipped(
         (failure,) = [one for one in report["failures"] if one["kind"] == "jobs"]
         assert "waiting for host 'here'" in failure["message"]
         assert failure["resource_id"] == job
-        stack.wait_until(lambda: living(word) == [], "the keeper ended the job when its worker died")
+        stack.wait_until(lambda: living(word) == [], "the reaper ended the job when its worker died")
         reason = {"kind": "jobs", "resource_id": job, "reason": "that machine is gone"}
         assert stack.client.post(f"{address}/skip", json=reason).status_code == 200
         stack.wait_until(lambda: stack.client.get(address).json()["state"] == "DONE", "it is DONE")

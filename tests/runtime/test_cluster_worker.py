@@ -1,4 +1,4 @@
-"""A runtime worker and a cluster: what was made there is looked after, whichever runtime is set by now."""
+"""A runtime worker and a cluster: deployments there are supervised, whichever runtime is set by now."""
 
 import sys
 from collections.abc import Iterator
@@ -19,7 +19,9 @@ def api() -> Iterator[KubeApi]:
 
 
 @pytest.mark.parametrize("runtime", ["kubernetes", "subprocess", "none"])
-def test_every_worker_that_can_speaks_for_the_cluster(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_worker_with_the_client_serves_the_cluster(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings(deployment_runtime=runtime, runtime_host="here")
 
     assert hosts_of(settings) == ["here", "kubernetes"]
@@ -27,7 +29,7 @@ def test_every_worker_that_can_speaks_for_the_cluster(runtime: str, monkeypatch:
     assert hosts_of(settings) == ["here"]
 
 
-def test_what_is_in_the_cluster_is_stopped_after_another_runtime_was_set(
+def test_a_deployment_in_the_cluster_is_stopped_after_another_runtime_was_set(
     tmp_path_factory: pytest.TempPathFactory, api: KubeApi
 ) -> None:
     cluster = {"deployment_runtime": "kubernetes", "kubernetes_api_url": api.url}

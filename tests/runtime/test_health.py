@@ -1,4 +1,4 @@
-"""Health checks: what a server may answer, and for how long its supervisor listens."""
+"""Health checks: the answers that count as healthy, and the deadline."""
 
 import socket
 import time
@@ -15,7 +15,7 @@ Answer = Callable[[socket.socket, Event], None]
 
 
 class Server:
-    """Answers each connection as the test says; leaves when it is told to."""
+    """Answers each connection as the test chooses, until it is closed."""
 
     def __init__(self) -> None:
         self.answer: Answer = lambda _connection, _leaving: None
@@ -47,7 +47,7 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def saying(*parts: bytes) -> Answer:
+def sending(*parts: bytes) -> Answer:
     def answer(connection: socket.socket, _leaving: Event) -> None:
         connection.recv(4096)
         for part in parts:
@@ -72,11 +72,11 @@ def trickling(first: bytes, again: bytes) -> Answer:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (saying(b"HTTP/1.1 204 No Content\r\n\r\n"), None),
-        (saying(b"HTTP/1.1 503 Busy\r\n\r\n"), "/health answers 503"),
-        (saying(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"), "/health answers 302"),
-        (saying(b"SSH-2.0-OpenSSH\r\n"), "/health does not answer (BadStatusLine)"),
-        (saying(), "/health does not answer (RemoteDisconnected)"),
+        (sending(b"HTTP/1.1 204 No Content\r\n\r\n"), None),
+        (sending(b"HTTP/1.1 503 Busy\r\n\r\n"), "/health answers 503"),
+        (sending(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"), "/health answers 302"),
+        (sending(b"SSH-2.0-OpenSSH\r\n"), "/health does not answer (BadStatusLine)"),
+        (sending(), "/health does not answer (RemoteDisconnected)"),
     ],
 )
 def test_only_success_is_health(server: Server, answer: Answer, problem: str | None) -> None:
@@ -88,7 +88,7 @@ def test_only_success_is_health(server: Server, answer: Answer, problem: str | N
 @pytest.mark.parametrize(
     ("first", "again"), [(b"", b"H"), (b"HTTP/1.1 200 OK\r\n", b"X"), (b"HTTP/1.1 200 OK\r\n", b"X: 1\r\n")]
 )
-def test_a_server_that_trickles_its_answer_does_not_hold_its_supervisor(
+def test_a_server_that_trickles_its_answer_does_not_block_its_supervisor(
     server: Server, first: bytes, again: bytes, within: Within
 ) -> None:
     server.answer = trickling(first, again)

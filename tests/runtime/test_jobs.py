@@ -1,4 +1,4 @@
-"""What a ring does for a job that nothing runs for, or whose runner is lost; and which rings the sweep sends."""
+"""Messages for jobs without a process or with a lost runner, and the messages that the sweep sends."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -29,12 +29,12 @@ from tests.factories import make_fileset, make_job, make_workspace
 from tests.runtime.runs import dead_runner, tuned
 from tests.support.publisher import RecordingPublisher
 
-QUIET = timedelta(seconds=15)
+INTERVAL = timedelta(seconds=15)
 LONG_AGO = clock.now() - timedelta(hours=1)
 ELSEWHERE = {"host": "elsewhere", "lease_owner": "7@1.00", "fence": 3}
 STOPPING = Event()
 STOPPING.set()
-"""Of a worker that starts nothing any more: what these tests ring for needs no process."""
+"""Of a worker that starts nothing any more: the messages of these tests need no process."""
 
 
 def deliver(context: Context, job_id: UUID) -> str:
@@ -61,7 +61,7 @@ def put(
 
 @pytest.mark.parametrize("state", WorkspaceState)
 @pytest.mark.parametrize("before", JobStatus)
-def test_what_needs_no_process_is_confirmed_at_once_in_a_workspace_of_any_state(
+def test_requests_that_need_no_process_are_confirmed_at_once_in_a_workspace_of_any_state(
     session: Session, context: Context, before: JobStatus, state: WorkspaceState
 ) -> None:
     job = put(session, before, state=state)
@@ -97,7 +97,7 @@ def test_where_no_process_may_be_started_a_job_ends_with_the_reason(
     assert "WORKSPACES_SUBPROCESS_PROVIDER is off" in ended.error_details["message"]
 
 
-def test_a_ring_for_a_job_that_is_gone_is_harmless(context: Context) -> None:
+def test_a_message_for_a_job_that_is_gone_is_harmless(context: Context) -> None:
     assert deliver(context, uuid7()) == "gone, nothing to do"
 
 
@@ -114,12 +114,12 @@ def test_another_hosts_job_is_left_to_that_host(
 
 
 @pytest.mark.parametrize("before", sorted(set(JobStatus) - JOB_TERMINAL))
-def test_a_job_whose_runner_has_gone_silent_is_an_error_and_its_host_stays_on_record(
+def test_a_job_whose_lease_has_lapsed_is_an_error_and_its_host_stays_on_record(
     session: Session, before: JobStatus
 ) -> None:
     lost = put(session, before, **ELSEWHERE, lease_until=LONG_AGO, steps=[step(before)])
-    home = make_workspace(session, "neighbour")
-    alive = make_job(session, home, "alive", before, **ELSEWHERE, lease_until=clock.now() + QUIET)
+    workspace = make_workspace(session, "neighbour")
+    alive = make_job(session, workspace, "alive", before, **ELSEWHERE, lease_until=clock.now() + INTERVAL)
     session.commit()
 
     assert supervisor.mark_lost(session, now=clock.now()) == 1
@@ -147,7 +147,7 @@ def test_a_host_that_comes_back_sees_that_nothing_is_left_of_its_lost_jobs(
 ) -> None:
     runner = Runner.of_this_process(context.settings)
     dead = dead_runner(context)
-    job = put(session, before, host=runner.host, lease_owner=dead, lease_until=clock.now() + QUIET)
+    job = put(session, before, host=runner.host, lease_owner=dead, lease_until=clock.now() + INTERVAL)
     directory = WorkDirectory(context.settings, job.id)
     directory.make()
 
@@ -169,10 +169,10 @@ def test_a_runner_in_another_container_of_the_same_host_name_is_given_the_time_o
     pid, _, rest = dead_runner(context).partition("@")
     namespace, _, born = rest.partition(":")
     away = {"host": runner.host, "lease_owner": f"{pid}@{int(namespace) + 1}:{born}"}
-    job = put(session, JobStatus.ACTIVE, **away, lease_until=clock.now() + QUIET)
+    job = put(session, JobStatus.ACTIVE, **away, lease_until=clock.now() + INTERVAL)
 
     assert deliver(context, job.id) == f"active, supervised on host '{runner.host}'"
-    assert supervisor.mark_lost(session, now=clock.now() + QUIET) == 1
+    assert supervisor.mark_lost(session, now=clock.now() + INTERVAL) == 1
     session.commit()
     deliver(context, job.id)
 
@@ -184,14 +184,20 @@ def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_end
     session: Session, context: Context
 ) -> None:
     job = put(session, JobStatus.CANCELLING, delete_requested_at=clock.now())
-    home = job.workspace_id
+    workspace_id = job.workspace_id
     workspace = make_workspace(session, "neighbour")
     other = make_fileset(session, workspace, job.fileset, store=context.store, files={"a": b"1"})
-    own = Fileset(workspace_id=home, name=job.fileset)
-    line = {"workspace_id": home, "attempt_id": job.attempt_id, "step": "main", "task": "main", "message": ""}
+    own = Fileset(workspace_id=workspace_id, name=job.fileset)
+    line = {
+        "workspace_id": workspace_id,
+        "attempt_id": job.attempt_id,
+        "step": "main",
+        "task": "main",
+        "message": "",
+    }
     session.add_all([own, *(JobLog(job_id=job_id, **line) for job_id in [job.id] * 5 + [uuid7()])])
     session.commit()
-    context.store.publish(context.store.stage(home, own.id, "log.txt", [b"bytes"]))
+    context.store.publish(context.store.stage(workspace_id, own.id, "log.txt", [b"bytes"]))
 
     summary = deliver(tuned(context, chunk_size=2), job.id)
 
@@ -199,7 +205,7 @@ def test_a_job_to_be_deleted_goes_with_its_fileset_bytes_and_log_once_it_has_end
     assert status_of(session, job.id) is None
     assert session.scalars(select(Fileset.id)).all() == [other.id]
     assert session.scalar(select(func.count()).select_from(JobLog)) == 1
-    assert context.store.files(home, own.id) == []
+    assert context.store.files(workspace_id, own.id) == []
     assert len(context.store.files(workspace.id, other.id)) == 1
 
 
@@ -210,7 +216,7 @@ def test_an_upload_that_comes_between_the_purge_and_the_end_of_the_row_goes_too(
     own = Fileset(workspace_id=job.workspace_id, name=job.fileset)
     session.add(own)
     session.commit()
-    home, fileset_id, purge = job.workspace_id, own.id, context.store.purge_fileset
+    workspace_id, fileset_id, purge = job.workspace_id, own.id, context.store.purge_fileset
 
     def upload_after_the_first(*place: UUID, within_s: float) -> Unfinished | None:
         unfinished = purge(*place, within_s=within_s)
@@ -222,7 +228,7 @@ def test_an_upload_that_comes_between_the_purge_and_the_end_of_the_row_goes_too(
         deliver(context, job.id)
 
     assert status_of(session, job.id) is None
-    assert context.store.files(home, fileset_id) == []
+    assert context.store.files(workspace_id, fileset_id) == []
 
 
 def test_a_job_to_be_deleted_stays_while_processes_of_it_may_be_alive_on_a_host(
@@ -254,7 +260,7 @@ def test_the_cascade_waits_for_the_host_of_a_job_that_has_ended_but_may_have_lef
     assert KIND.delete(context, job) == Deleted()
 
 
-def test_a_job_whose_bytes_cannot_be_deleted_stays_and_goes_with_the_next_ring(
+def test_a_job_whose_bytes_cannot_be_deleted_stays_and_goes_with_the_next_message(
     session: Session, context: Context
 ) -> None:
     job = put(session, JobStatus.CANCELLED, delete_requested_at=clock.now())
@@ -289,7 +295,7 @@ def test_a_job_to_be_deleted_is_left_to_the_cascade_once_its_workspace_is_being_
 @pytest.mark.parametrize("state", WorkspaceState)
 @pytest.mark.parametrize("status", JobStatus)
 @pytest.mark.parametrize("delete_requested_at", [None, clock.now()], ids=["kept", "to-be-deleted"])
-def test_the_sweep_rings_for_exactly_the_jobs_for_which_a_ring_does_something(
+def test_the_sweep_sends_messages_for_exactly_the_jobs_that_need_one(
     session: Session, state: WorkspaceState, status: JobStatus, delete_requested_at: Any
 ) -> None:
     job = put(session, status, state=state, delete_requested_at=delete_requested_at, updated_at=LONG_AGO)
@@ -300,43 +306,45 @@ def test_the_sweep_rings_for_exactly_the_jobs_for_which_a_ring_does_something(
         or (is_active and status in JOB_TERMINAL and delete_requested_at is not None)
     )
 
-    messages = unsupervised(session, now=clock.now(), requeue_interval=QUIET)
+    messages = unsupervised(session, now=clock.now(), requeue_interval=INTERVAL)
 
     assert [(one.facts["job_id"], one.queue) for one in messages] == ([(str(job.id), "runtime")] * expected)
 
 
 @pytest.mark.parametrize("state", WorkspaceState)
 @pytest.mark.parametrize("status", JobStatus)
-def test_the_sweep_rings_at_the_host_where_processes_may_be_alive_unless_they_are_supervised(
+def test_the_sweep_sends_messages_to_the_host_where_processes_may_be_alive_unless_they_are_supervised(
     session: Session, state: WorkspaceState, status: JobStatus
 ) -> None:
-    home = make_workspace(session, state=state)
-    make_job(session, home, "left", status, host="elsewhere", updated_at=LONG_AGO)
-    supervised = {**ELSEWHERE, "lease_until": clock.now() + QUIET}
-    make_job(session, home, "supervised", status, **supervised, updated_at=LONG_AGO)
+    workspace = make_workspace(session, state=state)
+    make_job(session, workspace, "left", status, host="elsewhere", updated_at=LONG_AGO)
+    supervised = {**ELSEWHERE, "lease_until": clock.now() + INTERVAL}
+    make_job(session, workspace, "supervised", status, **supervised, updated_at=LONG_AGO)
 
-    messages = unsupervised(session, now=clock.now(), requeue_interval=QUIET)
+    messages = unsupervised(session, now=clock.now(), requeue_interval=INTERVAL)
 
     assert [(one.facts["job"], one.queue) for one in messages] == [("left", "runtime.elsewhere")]
 
 
 def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(session: Session) -> None:
-    home = make_workspace(session)
+    workspace = make_workspace(session)
     for name, minutes in (("fresh", 0), ("late", 5), ("later", 9)):
-        make_job(session, home, name, updated_at=clock.now() - timedelta(minutes=minutes))
+        make_job(session, workspace, name, updated_at=clock.now() - timedelta(minutes=minutes))
 
-    messages = unsupervised(session, now=clock.now(), requeue_interval=QUIET)
+    messages = unsupervised(session, now=clock.now(), requeue_interval=INTERVAL)
 
     assert [message.facts["job"] for message in messages] == ["later", "late"]
 
 
-def test_the_sweep_rings_less_often_the_longer_a_job_has_waited(session: Session) -> None:
-    """All runtime workers may be busy for days, and the queue keeps every ring."""
+def test_the_sweep_sends_messages_less_often_the_longer_a_job_has_waited(session: Session) -> None:
+    """All runtime workers may be busy for days, and the queue keeps every message."""
     put(session, JobStatus.CREATED)
     start = clock.now()
     day = [start + timedelta(seconds=20 * tick) for tick in range(24 * 180)]
 
-    last_enqueued_at = [now - start for now in day if unsupervised(session, now=now, requeue_interval=QUIET)]
+    last_enqueued_at = [
+        now - start for now in day if unsupervised(session, now=now, requeue_interval=INTERVAL)
+    ]
 
     assert last_enqueued_at[0] <= timedelta(seconds=40)
     assert all(

@@ -1,4 +1,4 @@
-"""Deployments in a cluster: what is made there, what is told of it, and when nothing of it is left."""
+"""Deployments in a cluster: the objects, the reported state, and the end."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntim
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 from tests.runtime.runs import QUICK, tuned, wait_until
 from tests.runtime.test_deployments import Serving, deploy
-from tests.support.kube_api import KubeApi, Refused
+from tests.support.kube_api import ApiError, KubeApi
 
 READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
 DELETING, DELETED = DeploymentStatus.DELETING, DeploymentStatus.DELETED
@@ -79,7 +79,7 @@ def ended(code: int, reason: str = "Error", message: str | None = None) -> dict[
     return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
 
 
-# --- what is made
+# --- the objects
 
 
 def test_it_makes_a_deployment_and_a_service_that_belong_together(api: KubeApi) -> None:
@@ -172,7 +172,7 @@ def test_a_service_that_somebody_removed_is_made_again(api: KubeApi) -> None:
     assert running.observe().status is READY
 
 
-# --- what is told
+# --- the reported state
 
 
 def test_it_is_ready_with_its_address_as_soon_as_a_replica_is_available(api: KubeApi) -> None:
@@ -185,7 +185,7 @@ def test_it_is_ready_with_its_address_as_soon_as_a_replica_is_available(api: Kub
     address = f"http://{NAME}.models.svc:8000"
     assert running.observe() == ObservedState(READY, f"Serving at {address}", address)
     api.report(available=0)
-    wait_until(lambda: running.observe().status is PENDING, "it hears that none is available")
+    wait_until(lambda: running.observe().status is PENDING, "it sees that none is available")
 
 
 UNAVAILABLE = {
@@ -233,7 +233,7 @@ NO_GPU = {
         ({}, "MinimumReplicasUnavailable: Deployment does not have minimum availability."),
     ],
 )
-def test_while_it_is_not_ready_the_most_telling_reason_is_told(
+def test_while_it_is_not_ready_the_most_specific_reason_is_reported(
     api: KubeApi, pod: dict[str, Any], words: str
 ) -> None:
     running = started(api)
@@ -247,7 +247,7 @@ def test_while_it_is_not_ready_the_most_telling_reason_is_told(
     assert observed.address is None
 
 
-def test_why_there_is_no_pod_at_all_is_told(api: KubeApi) -> None:
+def test_the_reason_for_a_missing_pod_is_reported(api: KubeApi) -> None:
     running = started(api)
 
     assert running.observe().message == "waiting for the cluster to start it"
@@ -269,7 +269,7 @@ def test_what_is_not_ready_in_time_is_an_error_that_says_why(api: KubeApi) -> No
     late = started(api, deployment_start_seconds=0.001)
     api.start_pod(**waiting("ImagePullBackOff"))
 
-    wait_until(lambda: late.observe().status is ERROR, "given up")
+    wait_until(lambda: late.observe().status is ERROR, "it has failed")
 
     assert late.observe().message == "not ready within 0.001 s: ImagePullBackOff"
 
@@ -283,7 +283,7 @@ def test_what_was_ready_has_the_whole_time_once_more(api: KubeApi) -> None:
     api.report(available=0)
 
     wait_until(lambda: running.observe().status is PENDING, "it is waited for, and no error at once")
-    wait_until(lambda: running.observe().status is ERROR, "given up")
+    wait_until(lambda: running.observe().status is ERROR, "it has failed")
 
 
 def ready(api: KubeApi) -> KubernetesRuntime:
@@ -291,11 +291,11 @@ def ready(api: KubeApi) -> KubernetesRuntime:
     made = started(api)
     api.report(available=1)
     assert made.observe().status is READY
-    wait_until(lambda: "WATCH deployments" in api.asked, "it listens")
+    wait_until(lambda: "WATCH deployments" in api.asked, "it watches")
     return made
 
 
-def test_what_serves_is_not_asked_for_again_and_again(api: KubeApi) -> None:
+def test_a_server_that_is_ready_is_not_read_again_and_again(api: KubeApi) -> None:
     made = ready(api)
     asked = len(api.asked)
 
@@ -304,7 +304,7 @@ def test_what_serves_is_not_asked_for_again_and_again(api: KubeApi) -> None:
     assert len(api.asked) == asked
 
 
-def test_what_happens_to_it_is_heard(api: KubeApi) -> None:
+def test_changes_of_it_are_seen(api: KubeApi) -> None:
     made = ready(api)
 
     api.report(available=0)
@@ -317,16 +317,16 @@ def test_what_happens_to_it_is_heard(api: KubeApi) -> None:
     assert api.one("deployments")["metadata"]["name"] == NAME
 
 
-def test_a_cluster_that_has_forgotten_what_was_read_is_asked_anew(api: KubeApi) -> None:
+def test_a_cluster_without_the_watched_version_is_read_anew(api: KubeApi) -> None:
     made = ready(api)
 
-    api.forgotten = 1000
-    made.kill()  # hangs up, and the next watch asks for what is not kept any more
+    api.oldest_version = 1000
+    made.kill()  # ends the watch; the next one asks for a version that is not kept any more
     made.observe()
 
     wait_until(lambda: made.observe() and api.asked.count("WATCH deployments") > 2, "it goes on")
     api.report(available=0)
-    wait_until(lambda: made.observe().status is PENDING, "and hears of changes")
+    wait_until(lambda: made.observe().status is PENDING, "and sees changes")
 
 
 def test_a_watch_that_is_not_permitted_is_made_up_for_by_asking(api: KubeApi) -> None:
@@ -340,7 +340,7 @@ def test_a_watch_that_is_not_permitted_is_made_up_for_by_asking(api: KubeApi) ->
     wait_until(lambda: made.observe().status is PENDING, "it does not serve any more")
 
 
-def test_nothing_listens_to_what_is_being_stopped(api: KubeApi) -> None:
+def test_no_watch_remains_on_a_deployment_that_is_being_stopped(api: KubeApi) -> None:
     made = ready(api)
     watching = [one for one in threading.enumerate() if one.name == f"watch of {NAME}"]
     assert watching
@@ -352,7 +352,7 @@ def test_nothing_listens_to_what_is_being_stopped(api: KubeApi) -> None:
         assert not one.is_alive()
 
 
-# --- how it ends
+# --- the end
 
 
 def test_it_is_gone_only_when_both_objects_and_all_pods_are(api: KubeApi) -> None:
@@ -403,56 +403,56 @@ def test_nothing_is_made_while_the_former_objects_are_still_going(api: KubeApi) 
     api.report(available=1)
     running.stop()
 
-    assert running.observe() == ObservedState(PENDING, "what was there before is still being deleted")
+    assert running.observe() == ObservedState(PENDING, "the former objects are still being deleted")
     api.collect()
     running.observe()
 
     assert "deletionTimestamp" not in api.one("deployments")["metadata"]
 
 
-def test_whoever_lost_its_lease_leaves_alone_what_its_successor_has(api: KubeApi) -> None:
+def test_a_runner_that_lost_its_lease_leaves_the_objects_to_its_successor(api: KubeApi) -> None:
     started(api).kill()
 
     assert len(api.objects) == 2
 
 
-def test_a_request_to_make_it_that_is_met_late_is_waited_for(api: KubeApi) -> None:
+def test_a_create_request_that_is_carried_out_late_is_waited_for(api: KubeApi) -> None:
     hasty = runtime(api)
     api.silenced = "POST deployments"
     api.silent.set()
     with pytest.raises(ConnectionError, match="does not answer"):
         hasty.observe()
 
-    with pytest.raises(ConnectionError, match="may yet be met"):
+    with pytest.raises(ConnectionError, match="may still be carried out"):
         hasty.stop()
     api.silent.clear()
-    wait_until(lambda: api.objects, "it was met after all")
+    wait_until(lambda: api.objects, "it was carried out after all")
 
     assert not hasty.stop()
     assert api.objects == {}
 
 
-def test_a_request_to_make_it_is_not_waited_for_longer_than_an_api_works_at_one(api: KubeApi) -> None:
-    patient, hasty = runtime(api), runtime(api, late_s=0.001)
-    api.failure, api.failing = Refused(500, "InternalError", "etcdserver: timeout"), "POST"
-    for each in (patient, hasty):
+def test_a_create_request_is_not_waited_for_longer_than_the_api_works_at_one(api: KubeApi) -> None:
+    usual, hasty = runtime(api), runtime(api, late_s=0.001)
+    api.failure, api.failing = ApiError(500, "InternalError", "etcdserver: timeout"), "POST"
+    for each in (usual, hasty):
         with pytest.raises(ConnectionError, match="etcdserver: timeout"):
             each.observe()
 
-    with pytest.raises(ConnectionError, match="may yet be met"):
-        patient.stop()
+    with pytest.raises(ConnectionError, match="may still be carried out"):
+        usual.stop()
     assert hasty.stop()
 
 
-def test_a_request_to_make_it_that_was_refused_is_not_waited_for(api: KubeApi) -> None:
-    refused = runtime(api, namespace="nowhere")
+def test_a_create_request_that_was_rejected_is_not_waited_for(api: KubeApi) -> None:
+    rejected = runtime(api, namespace="nowhere")
     with pytest.raises(ConnectionError, match="answers 404"):
-        refused.observe()
+        rejected.observe()
 
-    assert refused.stop()
+    assert rejected.stop()
 
 
-# --- what goes wrong
+# --- errors
 
 
 def test_without_an_image_it_says_what_to_set(api: KubeApi) -> None:
@@ -465,15 +465,15 @@ def test_without_an_image_it_says_what_to_set(api: KubeApi) -> None:
 @pytest.mark.parametrize(
     ("failure", "raised", "words"),
     [
-        (Refused(403, "Forbidden", "deployments.apps is forbidden"), PermissionError, "refuses: deployments.apps is"),
-        (Refused(401, "Unauthorized", "Unauthorized"), PermissionError, "refuses: Unauthorized"),
-        (Refused(500, "InternalError", "etcdserver: timeout"), ConnectionError, "answers 500: etcdserver: timeout"),
-        (Refused(503, "ServiceUnavailable", "no leader"), ConnectionError, "answers 503: no leader"),
-        (Refused(429, "TooManyRequests", "slow down"), ConnectionError, "answers 429: slow down"),
+        (ApiError(403, "Forbidden", "deployments.apps is forbidden"), PermissionError, "refuses: deployments.apps is"),
+        (ApiError(401, "Unauthorized", "Unauthorized"), PermissionError, "refuses: Unauthorized"),
+        (ApiError(500, "InternalError", "etcdserver: timeout"), ConnectionError, "answers 500: etcdserver: timeout"),
+        (ApiError(503, "ServiceUnavailable", "no leader"), ConnectionError, "answers 503: no leader"),
+        (ApiError(429, "TooManyRequests", "slow down"), ConnectionError, "answers 429: slow down"),
     ],
 )  # fmt: skip
-def test_what_the_api_refuses_is_told_apart_by_whether_it_may_pass(
-    api: KubeApi, failure: Refused, raised: type[Exception], words: str
+def test_errors_of_the_api_are_distinguished_by_whether_they_may_pass(
+    api: KubeApi, failure: ApiError, raised: type[Exception], words: str
 ) -> None:
     running = started(api)
     api.failure = failure
@@ -550,11 +550,11 @@ def test_a_proxy_that_finds_nothing_at_all_does_not_prove_that_anything_is_gone(
         ("NotFound", {}),
     ],
 )
-def test_what_is_said_of_something_else_does_not_prove_that_it_is_gone(
+def test_an_error_about_another_object_does_not_prove_that_it_is_gone(
     api: KubeApi, reason: str, details: dict[str, str]
 ) -> None:
     running = started(api)
-    api.failure, api.failing = Refused(404, reason, "not found", **details), "GET deployments"
+    api.failure, api.failing = ApiError(404, reason, "not found", **details), "GET deployments"
 
     for act in (running.observe, running.stop):
         with pytest.raises(ConnectionError, match="answers 404: not found"):
@@ -648,7 +648,7 @@ def test_a_deployment_is_deleted_only_when_the_cluster_has_let_go_of_it(
         supervised.ask(status=DELETING)
         wait_until(lambda: [key[0] for key in api.objects] == ["deployments"], "only the finalizer holds it")
         asked = len(api.asked)
-        wait_until(lambda: len(api.asked) > asked + 10, "it looks again and again")
+        wait_until(lambda: len(api.asked) > asked + 10, "it checks again and again")
 
         assert (supervised.row.status, supervised.row.host) == (DELETING, "kubernetes")
 
@@ -667,9 +667,9 @@ def test_an_api_that_is_away_neither_unmakes_what_is_ready_nor_ends_the_wait_for
         api.report(available=1)
         address = supervised.wait_for(READY).address
 
-        api.failure = Refused(503, "ServiceUnavailable", "no leader")
+        api.failure = ApiError(503, "ServiceUnavailable", "no leader")
         assert supervised.wait_for(READY, "503: no leader").address == address
-        api.failure = Refused(403, "Forbidden", "not yours")
+        api.failure = ApiError(403, "Forbidden", "not yours")
         supervised.ask(status=DELETING)
         supervised.wait_for(DELETING, "cannot be stopped yet: PermissionError: Kubernetes refuses: not yours")
         api.failure = None
@@ -678,7 +678,7 @@ def test_an_api_that_is_away_neither_unmakes_what_is_ready_nor_ends_the_wait_for
         assert api.objects == {}
 
 
-def test_a_stopping_worker_leaves_it_serving_and_the_next_one_looks_after_it(
+def test_a_stopping_worker_leaves_it_serving_and_the_next_one_takes_it_over(
     session: Session, context: Context, api: KubeApi
 ) -> None:
     deployment_id = deploy(session, [], image_name="vllm")
@@ -695,7 +695,7 @@ def test_a_stopping_worker_leaves_it_serving_and_the_next_one_looks_after_it(
         assert left.address
         assert first.summary == "version 1 READY: left to the next runtime worker"
     with serving(context, api, deployment_id) as second:
-        wait_until(lambda: second.row.lease_owner, "it is looked after")
+        wait_until(lambda: second.row.lease_owner, "it has a supervisor")
         assert second.row.status is READY
         assert [one["metadata"]["uid"] for one in api.objects.values()] == made
         assert "DELETE deployments" not in api.asked
@@ -715,7 +715,7 @@ def test_it_stays_in_its_namespace_whichever_is_set_by_now(
         first.stopping.set()
         assert first.end().namespace == "before"
     with serving(context, api, deployment_id, kubernetes_namespace="now") as second:
-        wait_until(lambda: second.row.lease_owner, "it is looked after")
+        wait_until(lambda: second.row.lease_owner, "it has a supervisor")
         second.wait_for(READY)
         assert {namespace for _, namespace, _ in api.objects} == {"before"}
 
@@ -727,7 +727,7 @@ def test_it_stays_in_its_namespace_whichever_is_set_by_now(
 
 
 def left_serving(session: Session, context: Context, api: KubeApi) -> Any:
-    """The id of one that serves in the cluster while no worker looks after it."""
+    """The id of one that serves in the cluster without a supervisor."""
     deployment_id = deploy(session, [], image_name="vllm")
     with serving(context, api, deployment_id) as first:
         first.wait_for(PENDING, "waiting for the cluster")
@@ -758,7 +758,7 @@ def test_one_whose_configuration_makes_no_sense_any_more_is_stopped_all_the_same
     assert api.objects == {}
 
 
-def test_a_worker_that_cannot_look_into_the_cluster_does_not_say_that_nothing_is_left_there(
+def test_a_worker_without_the_client_does_not_confirm_that_nothing_is_left_in_the_cluster(
     session: Session, context: Context, api: KubeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment_id = left_serving(session, context, api)
@@ -788,7 +788,7 @@ def test_without_the_client_of_kubernetes_a_new_one_is_an_error_that_says_what_t
 def test_what_the_worker_is_not_permitted_to_make_is_an_error_at_once(
     session: Session, context: Context, api: KubeApi
 ) -> None:
-    api.failure = Refused(403, "Forbidden", "not yours")
+    api.failure = ApiError(403, "Forbidden", "not yours")
     deployment_id = deploy(session, [], image_name="vllm")
     with serving(context, api, deployment_id) as supervised:
         supervised.wait_for(ERROR, "not yours")
@@ -804,7 +804,7 @@ def test_the_cascade_says_what_keeps_it_from_being_stopped(
     deployment_id = deploy(session, [], image_name="vllm")
     with serving(context, api, deployment_id) as supervised:
         supervised.wait_for(PENDING, "waiting for the cluster")
-        api.failure = Refused(403, "Forbidden", "not yours")
+        api.failure = ApiError(403, "Forbidden", "not yours")
 
         KIND.delete(context, supervised.row)
 

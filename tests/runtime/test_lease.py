@@ -1,4 +1,4 @@
-"""Leases of jobs and deployments: who lost one can write nothing any more."""
+"""Leases of jobs and deployments: a runner that lost one can write nothing any more."""
 
 from datetime import timedelta
 from typing import Any
@@ -19,8 +19,8 @@ NOW = clock.now()
 LATER = NOW + timedelta(minutes=5)
 
 
-def held(session: Session, model: type[Any], **values: Any) -> Any:
-    """A row that a runner holds with the fence 7."""
+def leased(session: Session, model: type[Any], **values: Any) -> Any:
+    """A row whose lease a runner holds with the fencing token 7."""
     make = make_job if model is Job else make_deployment
     row = make(session, make_workspace(session))
     lease = {
@@ -37,8 +37,8 @@ def held(session: Session, model: type[Any], **values: Any) -> Any:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_whoever_holds_the_lease_writes_and_renews(session: Session, model: type[Any]) -> None:
-    row = held(session, model)
+def test_the_owner_of_the_lease_writes_and_renews(session: Session, model: type[Any]) -> None:
+    row = leased(session, model)
 
     write(session, model, row.id, 7, updated_by="after")
     write(session, model, row.id, 7, lease_until=LATER)
@@ -53,10 +53,10 @@ def test_whoever_holds_the_lease_writes_and_renews(session: Session, model: type
     [(6, {}), (8, {}), (7, {"lease_owner": None})],
     ids=["an outdated fence", "a fence that nobody has got", "released"],
 )
-def test_whoever_does_not_hold_it_changes_nothing(
+def test_a_runner_without_the_lease_changes_nothing(
     session: Session, model: type[Any], fence: int, values: dict[str, Any]
 ) -> None:
-    row = held(session, model, **values)
+    row = leased(session, model, **values)
 
     with pytest.raises(LeaseLost):
         write(session, model, row.id, fence, updated_by="after")
@@ -68,8 +68,8 @@ def test_whoever_does_not_hold_it_changes_nothing(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_of_a_row_that_is_gone_nobody_holds_the_lease(session: Session, model: type[Any]) -> None:
-    row = held(session, model)
+def test_a_row_that_is_gone_has_no_lease(session: Session, model: type[Any]) -> None:
+    row = leased(session, model)
     session.delete(row)
     session.commit()
 
@@ -78,10 +78,10 @@ def test_of_a_row_that_is_gone_nobody_holds_the_lease(session: Session, model: t
 
 
 @pytest.mark.parametrize(("model", "module"), [(Job, jobs), (Deployment, deployments)])
-def test_a_runner_that_was_given_up_as_lost_cannot_write_when_it_wakes_up(
+def test_a_runner_that_was_marked_lost_cannot_write_when_it_wakes_up(
     session: Session, model: type[Any], module: Any
 ) -> None:
-    row = held(session, model)
+    row = leased(session, model)
 
     assert module.mark_lost(session, now=NOW) == 1
     session.commit()
@@ -96,7 +96,7 @@ def test_a_runner_that_was_given_up_as_lost_cannot_write_when_it_wakes_up(
 def test_a_lost_deployment_that_is_to_be_stopped_is_not_called_lost(
     session: Session, status: DeploymentStatus
 ) -> None:
-    row = held(session, Deployment, status=status)
+    row = leased(session, Deployment, status=status)
 
     assert deployments.mark_lost(session, now=NOW) == 1
     session.commit()

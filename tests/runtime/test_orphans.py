@@ -1,4 +1,4 @@
-"""What is in a cluster although no deployment wants it: the audit names it, and touches nothing."""
+"""Orphans in a cluster: the orphan scan names them and deletes nothing."""
 
 from collections.abc import Iterator
 from threading import Thread
@@ -17,7 +17,7 @@ from app.maintenance import orphan_scan
 from app.models import Deletion, DeletionFailure, Deployment
 from tests.runtime.runs import tuned, wait_until
 from tests.runtime.test_kubernetes import left_serving
-from tests.support.kube_api import KubeApi, Refused
+from tests.support.kube_api import ApiError, KubeApi
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def delete_rows(session: Session) -> None:
     session.commit()
 
 
-def test_what_belongs_to_a_deployment_is_none(context: Context, api: KubeApi, served: UUID) -> None:
+def test_objects_of_a_deployment_are_no_orphans(context: Context, api: KubeApi, served: UUID) -> None:
     assert scan(context, api).startswith("no orphans")
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_what_no_deployment_is_said_to_have_there_is_named_and_left_alone(
+def test_objects_without_a_deployment_are_named_and_left_alone(
     session: Session, context: Context, api: KubeApi, served: UUID, *, is_known: bool
 ) -> None:
     if is_known:
@@ -72,7 +72,7 @@ def test_what_no_deployment_is_said_to_have_there_is_named_and_left_alone(
     assert scan(context, api).startswith("no orphans")
 
 
-def test_what_another_installation_has_in_the_same_cluster_is_none_of_ours(
+def test_objects_of_another_installation_are_no_orphans(
     session: Session, context: Context, api: KubeApi, served: UUID
 ) -> None:
     delete_rows(session)
@@ -83,7 +83,7 @@ def test_what_another_installation_has_in_the_same_cluster_is_none_of_ours(
     assert scan(context, api).startswith("no orphans")
 
 
-def test_what_an_administrator_chose_to_leave_is_none(
+def test_a_retained_server_is_no_orphan(
     session: Session, context: Context, api: KubeApi, served: UUID
 ) -> None:
     delete_rows(session)
@@ -109,20 +109,20 @@ def test_what_an_administrator_chose_to_leave_is_none(
     assert scan(context, api).startswith("no orphans")
 
 
-def test_it_is_looked_for_wherever_deployments_are_whichever_namespace_is_set_by_now(
+def test_the_scan_covers_every_namespace_on_record_whichever_is_set_by_now(
     session: Session, context: Context, api: KubeApi, served: UUID
 ) -> None:
     service = api.one("services")
-    api.objects["services", "default", "ws-stray"] = service | {
-        "metadata": {**service["metadata"], "name": "ws-stray"}
+    api.objects["services", "default", "ws-orphan"] = service | {
+        "metadata": {**service["metadata"], "name": "ws-orphan"}
     }
 
     for runtime in ("kubernetes", "subprocess"):
-        with pytest.raises(orphan_scan.OrphansFound, match=r"default/ws-stray$"):
+        with pytest.raises(orphan_scan.OrphansFound, match=r"default/ws-orphan$"):
             scan(context, api, kubernetes_namespace="other", deployment_runtime=runtime)
 
 
-def test_what_is_made_or_goes_while_it_looks_is_none(
+def test_objects_made_or_removed_during_the_scan_are_no_orphans(
     session: Session, context: Context, api: KubeApi, served: UUID
 ) -> None:
     made = api.one("services")
@@ -133,24 +133,24 @@ def test_what_is_made_or_goes_while_it_looks_is_none(
     api.asked.clear()
     api.silent.set()
     summaries: list[str] = []
-    looking = Thread(target=lambda: summaries.append(scan(context, api)))
-    looking.start()
-    wait_until(lambda: "GET deployments" in api.asked, "it looks")
+    scanning = Thread(target=lambda: summaries.append(scan(context, api)))
+    scanning.start()
+    wait_until(lambda: "GET deployments" in api.asked, "the scan has begun")
 
     session.execute(update(Deployment).values(id=new))
     session.commit()
     api.silent.clear()
 
-    looking.join(30)
+    scanning.join(30)
     assert summaries[0].startswith("no orphans")
 
 
-def test_a_cluster_that_cannot_be_asked_is_told_and_hides_nothing_else(
+def test_a_cluster_that_cannot_be_asked_is_named_and_hides_no_other_orphan(
     context: Context, api: KubeApi, served: UUID
 ) -> None:
     gone = uuid7()
     context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
-    api.failure = Refused(403, "Forbidden", "may not list")
+    api.failure = ApiError(403, "Forbidden", "may not list")
 
     with pytest.raises(orphan_scan.OrphansFound) as found:
         scan(context, api)

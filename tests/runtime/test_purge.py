@@ -1,4 +1,4 @@
-"""Giving up a host that is gone for good, so that what is on record there can be deleted."""
+"""Purging a host that is gone for good, so that its jobs and deployments can be deleted."""
 
 from datetime import timedelta
 from threading import Event
@@ -18,7 +18,7 @@ from app.runtime.sweep import unsupervised
 from tests.factories import make_deployment, make_job, make_workspace
 
 LAPSED: dict[str, Any] = {"host": "gone", "lease_owner": "7@1.00", "fence": 3, "lease_until": clock.now()}
-MARKED: dict[str, Any] = {**LAPSED, "lease_owner": None, "lease_until": None}
+LOST: dict[str, Any] = {**LAPSED, "lease_owner": None, "lease_until": None}
 MODELS = [Job, Deployment]
 
 
@@ -35,9 +35,9 @@ def purge(context: Context, host: str = "gone") -> Result:
     return CliRunner().invoke(runtime, ["purge", host], obj=context)
 
 
-@pytest.mark.parametrize("lease", [LAPSED, MARKED], ids=["lapsed", "marked lost"])
+@pytest.mark.parametrize("lease", [LAPSED, LOST], ids=["lapsed", "marked lost"])
 @pytest.mark.parametrize("before", JobStatus)
-def test_a_job_of_a_host_that_is_given_up_has_ended(
+def test_a_job_of_a_purged_host_has_ended(
     session: Session, context: Context, before: JobStatus, lease: dict[str, Any]
 ) -> None:
     job = put(session, Job, before, lease)
@@ -53,9 +53,9 @@ def test_a_job_of_a_host_that_is_given_up_has_ended(
         assert job.error_details == {"message": f"runner lost: the job was {before} on host 'gone'"}
 
 
-@pytest.mark.parametrize("lease", [LAPSED, MARKED], ids=["lapsed", "marked lost"])
+@pytest.mark.parametrize("lease", [LAPSED, LOST], ids=["lapsed", "marked lost"])
 @pytest.mark.parametrize("before", DeploymentStatus)
-def test_a_deployment_of_a_host_that_is_given_up_waits_for_another_or_is_deleted(
+def test_a_deployment_of_a_purged_host_waits_for_another_or_is_deleted(
     session: Session, context: Context, before: DeploymentStatus, lease: dict[str, Any]
 ) -> None:
     row = put(session, Deployment, before, lease, address="http://127.0.0.1:1")
@@ -76,8 +76,8 @@ def test_a_deployment_of_a_host_that_is_given_up_waits_for_another_or_is_deleted
     )
 
 
-def test_a_job_that_was_to_be_deleted_can_go_then(session: Session, context: Context) -> None:
-    job = put(session, Job, JobStatus.ERROR, MARKED, delete_requested_at=clock.now())
+def test_a_job_that_was_to_be_deleted_can_be_removed_then(session: Session, context: Context) -> None:
+    job = put(session, Job, JobStatus.ERROR, LOST, delete_requested_at=clock.now())
     assert supervisor.supervise(context, job.id, stopping=Event()).endswith("supervised on host 'gone'")
 
     assert purge(context).exit_code == 0
@@ -86,12 +86,12 @@ def test_a_job_that_was_to_be_deleted_can_go_then(session: Session, context: Con
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_host_is_not_given_up_while_a_runner_has_a_lease_there(
+def test_a_host_is_not_purged_while_a_runner_has_a_lease_there(
     session: Session, context: Context, model: type[Any]
 ) -> None:
     status = JobStatus.ACTIVE if model is Job else DeploymentStatus.READY
     leased = put(session, model, status, {**LAPSED, "lease_until": clock.now() + timedelta(minutes=1)})
-    lost = make_job(session, make_workspace(session, "beside"), status=JobStatus.ACTIVE, **MARKED)
+    lost = make_job(session, make_workspace(session, "beside"), status=JobStatus.ACTIVE, **LOST)
     session.commit()
 
     result = purge(context)
@@ -104,7 +104,7 @@ def test_a_host_is_not_given_up_while_a_runner_has_a_lease_there(
     assert leased.status is status
 
 
-def test_what_other_hosts_and_the_cluster_have_is_left_alone(session: Session, context: Context) -> None:
+def test_rows_of_other_hosts_and_of_the_cluster_are_left_alone(session: Session, context: Context) -> None:
     job = put(session, Job, JobStatus.ACTIVE, {**LAPSED, "host": "kubernetes"})
     other = make_deployment(session, make_workspace(session, "beside"), status=DeploymentStatus.READY)
     other.host = "other"
@@ -123,5 +123,5 @@ def test_what_other_hosts_and_the_cluster_have_is_left_alone(session: Session, c
     assert (other.status, other.host) == (DeploymentStatus.READY, "other")
 
 
-def test_where_nothing_runs_there_is_no_host_to_give_up(context: Context) -> None:
+def test_where_nothing_runs_there_is_no_host_to_purge(context: Context) -> None:
     assert purge(context).output == "Error: no job or deployment is on host 'gone'; none is on any\n"

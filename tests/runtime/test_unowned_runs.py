@@ -1,4 +1,4 @@
-"""What a host finds of runs that are no longer its own, when a runtime worker starts there."""
+"""The start of a runtime worker: runs that no row places on its host, and runs without a live supervisor."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def runs() -> Iterator["Runs"]:
 
 
 class Runs:
-    """Runs of which a directory and a process are there."""
+    """Runs that have a directory and a process."""
 
     def __init__(self) -> None:
         self.owned = ExitStack()
@@ -57,15 +57,15 @@ class Runs:
         return process.poll() is not None
 
 
-def test_of_runs_whose_rows_are_gone_nothing_stays_and_those_that_are_here_are_spared(
+def test_runs_without_a_row_are_removed_and_runs_of_this_host_are_spared(
     session: Session, context: Context, runs: Runs
 ) -> None:
     here = Runner.of_this_process(context.settings).host
-    home = make_workspace(session)
+    workspace = make_workspace(session)
     rows = [
-        make_job(session, home, "runs", JobStatus.ACTIVE, host=here, lease_owner="1@boot:1"),
-        make_job(session, home, "skipped", JobStatus.ACTIVE, host=here, lease_owner="1@boot:1"),
-        make_deployment(session, home),
+        make_job(session, workspace, "runs", JobStatus.ACTIVE, host=here, lease_owner="1@boot:1"),
+        make_job(session, workspace, "skipped", JobStatus.ACTIVE, host=here, lease_owner="1@boot:1"),
+        make_deployment(session, workspace),
     ]
     rows[2].host = here
     session.commit()
@@ -82,7 +82,7 @@ def test_of_runs_whose_rows_are_gone_nothing_stays_and_those_that_are_here_are_s
 
 @pytest.mark.parametrize("model", [Job, Deployment])
 @pytest.mark.parametrize("host", [None, "elsewhere"])
-def test_of_a_run_that_is_on_record_as_being_elsewhere_the_processes_go(
+def test_the_processes_of_a_run_that_is_on_record_elsewhere_are_killed(
     session: Session, context: Context, runs: Runs, model: type[Job | Deployment], host: str | None
 ) -> None:
     make = make_job if model is Job else make_deployment
@@ -97,7 +97,7 @@ def test_of_a_run_that_is_on_record_as_being_elsewhere_the_processes_go(
 
 
 @pytest.mark.parametrize("host", ["elsewhere", "..", "a/b", "/tmp"])
-def test_what_other_hosts_have_in_the_same_data_directory_is_left_to_them(
+def test_runs_of_other_hosts_in_the_same_data_directory_are_left_alone(
     context: Context, runs: Runs, host: str
 ) -> None:
     theirs = tuned(context, runtime_host=host)
@@ -110,7 +110,7 @@ def test_what_other_hosts_have_in_the_same_data_directory_is_left_to_them(
     assert remove_unowned_runs(theirs) == [run]
 
 
-def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
+def test_runs_of_another_installation_in_the_same_data_directory_are_left_alone(
     context: Context, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as another:
@@ -121,20 +121,20 @@ def test_what_another_installation_has_in_the_same_data_directory_is_left_to_it(
     assert (runs.is_killed(run), runs.has_directory(run)) == (False, True)
 
 
-def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
+def test_runs_without_a_live_supervisor_end_at_the_start_without_a_thread_for_them(
     session: Session, context: Context, runs: Runs
 ) -> None:
     here = Runner.of_this_process(context.settings)
-    home = make_workspace(session)
+    workspace = make_workspace(session)
     until = clock.now() + timedelta(minutes=1)
     left = {"host": here.host, "lease_owner": dead_runner(context), "lease_until": until}
     alive = {**left, "lease_owner": here.name}
-    lost = make_job(session, home, "lost", JobStatus.ACTIVE, **left)
-    running = make_job(session, home, "running", JobStatus.ACTIVE, **alive)
-    away = make_job(session, home, "away", JobStatus.ACTIVE, **{**left, "host": "elsewhere"})
-    waiting = make_job(session, home, "waiting", JobStatus.PENDING)
+    lost = make_job(session, workspace, "lost", JobStatus.ACTIVE, **left)
+    running = make_job(session, workspace, "running", JobStatus.ACTIVE, **alive)
+    away = make_job(session, workspace, "away", JobStatus.ACTIVE, **{**left, "host": "elsewhere"})
+    waiting = make_job(session, workspace, "waiting", JobStatus.PENDING)
     servers = [
-        make_deployment(session, home, name, status=DeploymentStatus.READY) for name in ("a", "b", "c")
+        make_deployment(session, workspace, name, status=DeploymentStatus.READY) for name in ("a", "b", "c")
     ]
     for server, lease in zip(servers, (left, alive, {**left, "host": "elsewhere"}), strict=True):
         for name, value in lease.items():
@@ -161,14 +161,14 @@ def test_what_nobody_supervises_here_ends_at_the_start_without_a_thread_for_it(
     }
 
 
-def test_one_that_cannot_be_buried_keeps_no_other_from_it(
+def test_a_run_that_cannot_be_reaped_does_not_stop_the_others(
     session: Session, context: Context, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = Runner.of_this_process(context.settings).host
-    home = make_workspace(session)
+    workspace = make_workspace(session)
     names = ("first", "second")
     first, second = [
-        make_job(session, home, name, JobStatus.ACTIVE, host=here, lease_owner=dead_runner(context))
+        make_job(session, workspace, name, JobStatus.ACTIVE, host=here, lease_owner=dead_runner(context))
         for name in names
     ]
     session.commit()

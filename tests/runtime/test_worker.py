@@ -1,4 +1,4 @@
-"""Jobs on a real runtime worker, submitted over HTTP: what the process table says, whatever becomes of the worker."""
+"""Jobs on a real runtime worker, submitted over HTTP, against the process table, also after the worker has died."""
 
 import logging
 import signal
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "waiting_poll_max_seconds": 0.5,
     "runtime_host": "here",
 }
-# A line for each request that a test waits with would bury the logs of the stack.
+# A line for each poll of a test would hide the logs of the stack.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 WORKSPACES = "/apis/entities/v2/workspaces"
@@ -114,7 +114,7 @@ class Jobs:
 
     @staticmethod
     def processes(job_id: UUID) -> list[psutil.Process]:
-        """Whatever carries the mark of the job, as the kernel tells it."""
+        """The processes whose environment names the job, read from the kernel."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -128,7 +128,7 @@ class Jobs:
         return found
 
     def stored(self) -> list[Path]:
-        """The files that hold bytes of the workspace."""
+        """The stored files of the workspace."""
         found = self.stack.blob_root.rglob("*")
         return [path for path in found if path.is_file() and self.workspace_id in path.parts]
 
@@ -137,7 +137,7 @@ class Jobs:
 
 
 def reapers_of(worker: Part) -> list[psutil.Process]:
-    """The keepers below a worker. What jobs start comes and goes meanwhile: who has ended is none."""
+    """The reapers below a worker. Processes of jobs may end meanwhile; they are skipped."""
     found = []
     for process in psutil.Process(worker.process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -177,7 +177,7 @@ def test_a_stubborn_job_is_cancelled_and_deleted_with_all_its_processes(jobs: Jo
     assert jobs.is_nothing_left()
 
 
-def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(
+def test_a_job_that_kills_its_reaper_and_clears_its_environment_does_not_escape(
     jobs: Jobs, new_word: NewWord
 ) -> None:
     token = new_word()
@@ -192,13 +192,13 @@ def test_a_job_that_kills_its_keeper_and_sheds_its_mark_does_not_escape(
 
 
 def kill_with_reapers(worker: Part) -> None:
-    """Kill a worker so that nobody looks after what its jobs have started."""
+    """Kill a worker and its reapers, so that nobody ends the processes of its jobs."""
     worker.process.send_signal(signal.SIGSTOP)
     try:
         for reaper in reapers_of(worker):
             reaper.kill()
     finally:
-        worker.kill()  # Whatever happens: one that only stands still would fail every test after this one.
+        worker.kill()  # In any case: a worker that stays stopped would fail every later test.
 
 
 def test_of_a_worker_that_is_killed_nothing_lives_and_its_deployments_serve_again(
@@ -215,7 +215,7 @@ def test_of_a_worker_that_is_killed_nothing_lives_and_its_deployments_serve_agai
     worker.process.kill()
     worker.process.wait()
 
-    # Without any worker: the kernel tells the keepers that theirs has died.
+    # Without any worker: the kernel signals the reapers that their parent has died.
     jobs.stack.wait_until(lambda: living(word) + living(serving) == [], "nothing of them lives")
     jobs.wait_for("train", "error")
     assert jobs.get("train")["error_details"]["message"] == "runner lost: the job was active on host 'here'"
@@ -244,7 +244,7 @@ def test_what_was_left_on_a_host_is_looked_after_at_the_start_of_its_worker_also
     [worker] = jobs.stack.running("runtime")
     kill_with_reapers(worker)
     left = {*living(word), *living(serving)}
-    assert len(left) >= 4 + 2, "with their keepers nobody ends them"
+    assert len(left) >= 4 + 2, "without their reapers nobody ends them"
 
     jobs.stack.start("runtime")
     jobs.wait_for("train", "error")

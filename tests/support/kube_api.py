@@ -1,4 +1,4 @@
-"""An API server of Kubernetes on loopback: keeps objects as the real one does, and lets a test be the cluster."""
+"""A Kubernetes API server on loopback: it stores objects as a real one does, and a test acts as the cluster."""
 
 import json
 import re
@@ -27,8 +27,8 @@ _NOW = "2026-01-01T00:00:00Z"
 FOREGROUND = "foregroundDeletion"
 
 
-class Refused(Exception):
-    """An answer that is a Status of failure, about the object that `details` name."""
+class ApiError(Exception):
+    """An answer with a Status of failure about the object that `details` names."""
 
     def __init__(self, code: int, reason: str, message: str, **details: str) -> None:
         super().__init__(message)
@@ -46,37 +46,37 @@ class Refused(Exception):
 
 
 class NoSuchPath(Exception):
-    """What is asked for is nothing that this API has; said in plain text."""
+    """The request has a path that this API does not have; the answer is plain text."""
 
 
 @dataclass
 class KubeApi:
-    """Serves while the `with` block runs; what it holds can be changed at any time."""
+    """Serves while the `with` block runs; its objects may be changed at any time."""
 
     namespaces: set[str] = field(default_factory=lambda: {"default"})
     objects: dict[Key, Object] = field(default_factory=dict)
     collecting: bool = True
-    """Whether the garbage collector does its work at once; otherwise `collect` does, when the test says so."""
+    """Whether the garbage collector works at once; otherwise the test calls `collect`."""
     unseen: bool = False
-    """Whether reading finds nothing, as right before somebody else makes it."""
+    """Whether reading finds nothing, as right before another client creates the object."""
     unlisted: bool = False
-    """Whether lists are not found, as if another API were at this URL."""
-    failure: Refused | None = None
-    """What every request is answered with that begins with `failing`."""
+    """Whether lists are not found, as with another API at this URL."""
+    failure: ApiError | None = None
+    """The answer to every request that begins with `failing`."""
     failing: str = ""
     """As in `asked`, such as `GET deployments`; empty means all."""
     raw: tuple[int, bytes] | None = None
-    """Status code and body that are sent instead of any answer, as by a proxy on the way."""
+    """Status code and body that replace every answer, as a proxy would do."""
     silent: threading.Event = field(default_factory=threading.Event)
-    """While set, connections are accepted, and no request that begins with `silenced` is met or answered."""
+    """While set, connections are accepted, but requests that begin with `silenced` are not carried out."""
     silenced: str = ""
     """As in `asked`, such as `POST deployments`; empty means all."""
     asked: list[str] = field(default_factory=list)
     """The requests so far, as `POST deployments`."""
     unwatchable: bool = False
-    """Whether its rules forbid to watch."""
-    forgotten: int = 0
-    """The version before which the history of changes is not kept any more."""
+    """Whether watching is forbidden."""
+    oldest_version: int = 0
+    """The history of changes is kept from this version on."""
     url: str = ""
 
     def __enter__(self) -> Self:
@@ -93,7 +93,7 @@ class KubeApi:
         self.stop()
 
     def stop(self) -> None:
-        """Go away: connections are refused from now on."""
+        """Stop serving: connections are refused from now on."""
         self._leaving.set()
         self._server.shutdown()
         self._server.server_close()
@@ -104,10 +104,10 @@ class KubeApi:
         [found] = [one for (sort, _, _), one in self.objects.items() if sort == resource]
         return found
 
-    # --- what the cluster does
+    # --- the cluster
 
     def report(self, *, available: int, conditions: list[Object] | None = None) -> None:
-        """Let the deployment controller tell how far the only deployment is."""
+        """Act as the deployment controller: report the state of the only deployment."""
         with self._lock:
             deployment = self.one("deployments")
             deployment["status"] = {
@@ -119,7 +119,7 @@ class KubeApi:
             self._touch(deployment)
 
     def start_pod(self, **status: Any) -> Object:
-        """A pod of the only deployment, in the place of those it had, in that status."""
+        """Start a pod of the only deployment with that status; it replaces the former pods."""
         with self._lock:
             deployment = self.one("deployments")
             template = deployment["spec"]["template"]
@@ -130,7 +130,7 @@ class KubeApi:
             return self._keep("pods", namespace, pod | {"status": {"phase": "Pending", **status}})
 
     def collect(self) -> None:
-        """Let the garbage collector take what waits for it: the pods first, then what owned them."""
+        """Act as the garbage collector: remove the pods first, then their owners."""
         with self._lock:
             for key, one in list(self.objects.items()):
                 meta = one["metadata"]
@@ -141,7 +141,7 @@ class KubeApi:
             self._remove_finalized()
 
     def remove(self, resource: str) -> None:
-        """Let somebody delete the only object of that sort, with all that it owns."""
+        """Act as another client: delete the only object of that sort, with its pods."""
         with self._lock:
             one = self.one(resource)
             self._delete(resource, one, "Background")
@@ -149,24 +149,24 @@ class KubeApi:
                 self._drop_pods(one["spec"]["selector"]["matchLabels"])
 
     def drop_namespace(self, namespace: str) -> None:
-        """Let somebody delete a namespace, and so everything in it."""
+        """Act as another client: delete a namespace with everything in it."""
         with self._lock:
             self.namespaces.discard(namespace)
             for key in [key for key in self.objects if key[1] == namespace]:
                 del self.objects[key]
 
     def release(self, finalizer: str) -> None:
-        """Let a controller take its finalizer off all objects."""
+        """Act as a controller: remove its finalizer from all objects."""
         with self._lock:
             for one in self.objects.values():
-                held = one["metadata"].get("finalizers", [])
-                one["metadata"]["finalizers"] = [each for each in held if each != finalizer]
+                present = one["metadata"].get("finalizers", [])
+                one["metadata"]["finalizers"] = [each for each in present if each != finalizer]
             self._remove_finalized()
 
-    # --- what it answers
+    # --- the API
 
     def answer(self, method: str, target: str, body: Object) -> tuple[int, Object]:
-        """Status code and object. Raises Refused, or NoSuchPath."""
+        """Status code and object. Raises ApiError, or NoSuchPath."""
         parts = urlsplit(target)
         at = _PATH.match(parts.path)
         if at is None or at["resource"] not in KINDS:
@@ -182,19 +182,19 @@ class KubeApi:
                 return 200, self._list(resource, namespace, query.get("labelSelector", ""))
             found = self.objects.get((resource, namespace, name))
             if found is None or self.unseen:
-                raise _refused(404, "NotFound", resource, name, "not found")
+                raise _error(404, "NotFound", resource, name, "not found")
             if method == "DELETE":
                 policy = query.get("propagationPolicy") or body.get("propagationPolicy") or "Background"
                 return 200, self._delete(resource, found, policy)
             return 200, found
 
     def watch(self, target: str) -> Iterator[Object]:
-        """What happens to the objects that are meant, after the version that the client knows, as it happens.
+        """The changes of the selected objects after the version that the client names, as they happen.
 
-        Raises Refused.
+        Raises ApiError.
         """
         if self.unwatchable:
-            raise Refused(403, "Forbidden", 'cannot watch resource "deployments"')
+            raise ApiError(403, "Forbidden", 'cannot watch resource "deployments"')
         return self._watch(target)
 
     def _watch(self, target: str) -> Iterator[Object]:
@@ -205,8 +205,8 @@ class KubeApi:
         since, ending = int(query["resourceVersion"][0]), time.monotonic() + int(query["timeoutSeconds"][0])
         name = query["fieldSelector"][0].removeprefix("metadata.name=")
         while time.monotonic() < ending and not self.failure and not self._leaving.wait(0.01):
-            if since < self.forgotten:
-                gone = Refused(410, "Expired", f"too old resource version: {since} ({self.forgotten})")
+            if since < self.oldest_version:
+                gone = ApiError(410, "Expired", f"too old resource version: {since} ({self.oldest_version})")
                 yield {"type": "ERROR", "object": gone.status}
                 return
             with self._lock:
@@ -216,8 +216,8 @@ class KubeApi:
                 if (one["kind"], one["metadata"]["name"]) == (KINDS[at["resource"]][0], name):
                     yield {"type": what, "object": one}
 
-    def hear(self, method: str, target: str) -> str:
-        """Note the request, and wait while silent; the request, as in `asked`."""
+    def receive(self, method: str, target: str) -> str:
+        """Record the request, and wait while silent; the request as in `asked`."""
         at = _PATH.match(urlsplit(target).path)
         request = (
             f"{'WATCH' if 'watch=true' in target.lower() else method} {at['resource'] if at else target}"
@@ -229,15 +229,15 @@ class KubeApi:
 
     def _create(self, resource: str, namespace: str, body: Object) -> Object:
         if namespace not in self.namespaces:
-            raise _refused(404, "NotFound", "namespaces", namespace, "not found")
+            raise _error(404, "NotFound", "namespaces", namespace, "not found")
         name = body["metadata"]["name"]
-        if trouble := next(_mistakes(resource, body), None):
+        if mistake := next(_mistakes(resource, body), None):
             kind = KINDS[resource][0]
-            raise Refused(422, "Invalid", f'{kind}.{GROUPS[resource]} "{name}" is invalid: {trouble}')
+            raise ApiError(422, "Invalid", f'{kind}.{GROUPS[resource]} "{name}" is invalid: {mistake}')
         if present := self.objects.get((resource, namespace, name)):
             deleted = present["metadata"].get("deletionTimestamp")
             why = "object is being deleted: " if deleted else ""
-            raise _refused(409, "AlreadyExists", resource, name, "already exists", why=why)
+            raise _error(409, "AlreadyExists", resource, name, "already exists", why=why)
         return self._keep(resource, namespace, {**body, "status": {}})
 
     def _keep(self, resource: str, namespace: str, one: Object) -> Object:
@@ -257,13 +257,13 @@ class KubeApi:
         self._changes.append((self._version, what, json.loads(json.dumps(one))))
 
     def _list(self, resource: str, namespace: str, selector: str) -> Object:
-        wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
+        labels = dict(part.split("=", 1) for part in selector.split(",") if part)
         kind, version = KINDS[resource]
         items = [
             one
             for (sort, space, _), one in self.objects.items()
             if (sort, space) == (resource, namespace)
-            and wanted.items() <= one["metadata"].get("labels", {}).items()
+            and labels.items() <= one["metadata"].get("labels", {}).items()
         ]
         meta = {"resourceVersion": str(self._version)}
         return {"kind": f"{kind}List", "apiVersion": version, "metadata": meta, "items": items}
@@ -284,7 +284,7 @@ class KubeApi:
             self.collect()
             return dict(answer)
         if is_pending:
-            return one  # the object itself, as long as something holds it
+            return one  # the object itself, while finalizers keep it
         details = {"name": meta["name"], "group": GROUPS[resource], "kind": resource, "uid": meta["uid"]}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
@@ -300,10 +300,10 @@ class KubeApi:
                 del self.objects[key]
 
 
-def _refused(code: int, reason: str, resource: str, name: str, what: str, *, why: str = "") -> Refused:
+def _error(code: int, reason: str, resource: str, name: str, what: str, *, why: str = "") -> ApiError:
     message = f'{why}{_full(resource)} "{name}" {what}'
     group = {"group": GROUPS[resource]} if GROUPS[resource] else {}
-    return Refused(code, reason, message, name=name, **group, kind=resource)
+    return ApiError(code, reason, message, name=name, **group, kind=resource)
 
 
 def _full(resource: str) -> str:
@@ -311,7 +311,7 @@ def _full(resource: str) -> str:
 
 
 def _mistakes(resource: str, body: Object) -> Iterator[str]:
-    """What the validation of the real one would refuse, of what our objects could get wrong."""
+    """The errors that the validation of a real API server would report for our objects."""
     meta = body["metadata"]
     if not _NAME.match(meta["name"]):
         yield f'metadata.name: Invalid value: "{meta["name"]}"'
@@ -337,7 +337,7 @@ def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             sent = json.loads(self.rfile.read(length)) if length else None
-            request = api.hear(self.command, self.path)
+            request = api.receive(self.command, self.path)
             try:
                 if api.failure and request.startswith(api.failing):
                     raise api.failure
@@ -346,8 +346,8 @@ def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
                     return
                 code, answer = api.answer(self.command, self.path, sent or {})
                 sort, body = "application/json", json.dumps(answer).encode()
-            except Refused as refused:
-                sort, code, body = "application/json", refused.code, json.dumps(refused.status).encode()
+            except ApiError as error:
+                sort, code, body = "application/json", error.code, json.dumps(error.status).encode()
             except NoSuchPath:
                 sort, code, body = "text/plain; charset=utf-8", 404, b"404 page not found\n"
             if api.raw:
@@ -360,7 +360,7 @@ def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 self.wfile.write(body)
             except (BrokenPipeError, ConnectionResetError):
-                """The client has given up."""
+                """The client has closed the connection."""
 
         def _stream(self, events: Iterator[Object]) -> None:
             self.send_response(200)
@@ -368,7 +368,7 @@ def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
             self.send_header("Transfer-Encoding", "chunked")
             self.send_header("Connection", "close")
             self.end_headers()
-            with suppress(OSError):  # The client has hung up.
+            with suppress(OSError):  # The client has closed the connection.
                 for event in events:
                     line = json.dumps(event).encode() + b"\n"
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
@@ -381,6 +381,6 @@ def _handler(api: KubeApi) -> type[BaseHTTPRequestHandler]:
             self.do_GET()
 
         def log_message(self, *_: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     return Handler

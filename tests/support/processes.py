@@ -1,6 +1,6 @@
-"""The process table, asked for what a job or a server has started by its command lines: our rows and marks may err.
+"""Finds the processes of jobs and servers by their command lines, independently of rows and environment variables.
 
-Imports what the peer's environment has too: the tests inside it use this as well.
+Imports only packages that the peer's environment has too: tests run there as well.
 """
 
 import os
@@ -18,9 +18,9 @@ NewWord = Callable[[], str]
 
 @pytest.fixture
 def new_word() -> Iterator[NewWord]:
-    """Gives times that nobody else sleeps for: `sleep` with one of them is told from every other process.
+    """Gives durations that no other process sleeps for: they identify the processes of one test.
 
-    Also of a test that fails nothing goes on: it would sleep for centuries.
+    After the test, also a failed one, the processes are killed: they would sleep for centuries.
     """
     words: list[str] = []
 
@@ -35,11 +35,11 @@ def new_word() -> Iterator[NewWord]:
 
 
 def living(word: str) -> list[int]:
-    """Every process with `word` on its command line, whoever started it and whatever it has done to its environment."""
+    """The pids of all processes with `word` on their command line, whatever their parents and environment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            line = path.read_bytes()  # empty for a zombie: of that only the entry is left
+            line = path.read_bytes()  # empty for a zombie
         except OSError:
             continue  # it has ended meanwhile
         if word.encode() in line:
@@ -48,7 +48,7 @@ def living(word: str) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of that number, other than a zombie."""
+    """Whether a process with that pid runs; a zombie does not count."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -57,7 +57,7 @@ def is_alive(pid: int) -> bool:
 
 
 def stubborn(word: str) -> str:
-    """A script that prints "ready" and then goes on whatever it is told, and so does what it has started.
+    """A script that prints "ready" and then ignores all signals that can be ignored, as do its children.
 
     A shell that answers SIGTERM with a line; a child; and a grandchild that has left its group, its session, its
     parent and its environment. `word` comes from `new_word`; at least FEWEST of their command lines have it.
@@ -71,7 +71,7 @@ def stubborn(word: str) -> str:
 
 
 FEWEST = 7
-"""The keeper, the script with its child and that one's, the grandchild with its own, and the script's own pause."""
+"""The reaper, the script with its child and that one's, the grandchild with its own, and the script's own pause."""
 
 
 def stubborn_server(word: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What can serve a deployment: one protocol, and as many implementations as there are places to run a server."""
+"""The contract of a runtime that serves deployments; each backend implements it for one kind of place."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,11 +9,10 @@ from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig
 
 KUBERNETES = "kubernetes"
-"""The host on which everything is that runs in the cluster."""
-
+"""The host name of everything that runs in the cluster."""
 
 _IN_URLS = "/?&=%:@!$'()*+,;~"
-"""What a path with a query may hold as it is, besides letters and digits of ASCII."""
+"""Characters that stay unquoted in a path with a query, besides ASCII letters and digits."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,21 @@ class DeploymentSpec:
     name: str
     version: int
     installation: str = ""
-    """Whose it is, where several installations share a cluster."""
+    """The installation that owns it: several may share a cluster."""
     command: tuple[str, ...] = ()
-    """What to start; `{port}` stands for the port. Empty where an image knows it."""
+    """The command to start; `{port}` stands for the port. Empty if the image defines it."""
     arguments: tuple[str, ...] = ()
-    """What to give to it, also where the image knows what to start."""
+    """Arguments of the command, also of one that the image defines."""
     port: int = 0
-    """Where it shall listen; 0 leaves the choice to the runtime."""
+    """The port to listen on; 0 leaves the choice to the runtime."""
     environment: dict[str, str] = field(default_factory=dict)
     health_path: str = "/health"
-    """Answered with 2xx once it can serve."""
+    """The path that answers 2xx once the server can serve."""
     image: str | None = None
     gpus: int = 0
     user: int | None = None
     group: int | None = None
-    """As whom it runs, where the runtime can choose that."""
+    """The user and group that it runs as, where the runtime can choose them."""
 
     @classmethod
     def of(
@@ -79,32 +78,32 @@ class DeploymentSpec:
 
 
 class InvalidDeploymentSpec(Exception):
-    """A configuration that this runtime cannot serve, whatever is tried; the message names what to change."""
+    """A configuration that this runtime can never serve; the message names the field to change."""
 
 
 @dataclass(frozen=True)
 class ObservedState:
-    """How far a server is: PENDING, READY with its `address`, or ERROR."""
+    """The state of a server: PENDING, READY with its `address`, or ERROR."""
 
     status: DeploymentStatus
     message: str
     address: str | None = None
     required_address: str | None = None
-    """The address that its configuration insists on, while something else has it."""
+    """The address that its configuration requires, while another server has it."""
 
 
 class Runtime(Protocol):
-    """One version of a deployment, as something outside the database runs it.
+    """One version of a deployment, as it runs outside the database.
 
-    Each method returns soon; the supervisor calls again. What cannot be reached for the moment is raised as an
-    OSError, what is forbidden as PermissionError.
+    Each method returns soon; the supervisor calls again. Raises OSError if the place cannot be reached for the
+    moment, and PermissionError if it refuses access.
     """
 
     def observe(self) -> ObservedState:
-        """Bring the server nearer to serving, and tell how far it is. Raises InvalidDeploymentSpec."""
+        """Take the next step towards serving; the state after it. Raises InvalidDeploymentSpec."""
 
     def stop(self) -> bool:
-        """Ask it to end, however often it is called; whether nothing of it is left."""
+        """Ask the server to end; whether nothing of it is left. May be called any number of times."""
 
     def kill(self) -> None:
-        """End it at once, waiting a few seconds at most: somebody else supervises it by now."""
+        """End the server within a few seconds, because another supervisor may have it by now."""

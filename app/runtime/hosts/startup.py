@@ -1,4 +1,4 @@
-"""What is left on a host when a runtime worker starts there: of runs that earlier workers had, and of none."""
+"""The start of a runtime worker: it ends what earlier workers left on its host, and removes unowned runs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,23 +25,23 @@ log = get_logger(__name__)
 
 
 def reap_unsupervised(context: Context) -> None:
-    """Bury the jobs and kill the servers that nobody on this host supervises any more.
+    """End the jobs and kill the servers on this host that have no live supervisor.
 
-    Whoever is rung for the deployments starts them anew. One that fails keeps no other from it; the sweep rings for
-    it. Raises SQLAlchemy's errors if it is not known what was here.
+    The next supervisor of a deployment starts it again. A row that fails does not stop the others; the sweep sends a
+    message for it. Raises SQLAlchemy's errors if the rows of this host cannot be read.
     """
     here = Runner.of_this_process(context.settings).host
     with session_scope(context.sessions) as session:
-        left = {
+        rows = {
             model: session.scalars(select(model.id).where(model.host == here).order_by(model.id)).all()
             for model in (Job, Deployment)
         }
     for model, end in ((Job, supervisor.reap), (Deployment, _kill_server)):
-        for run in left[model]:
+        for run in rows[model]:
             try:
                 end(context, run)
             except Exception:
-                log.exception("runtime.left_remains", run=str(run))
+                log.exception("runtime.reap_failed", run=str(run))
 
 
 def _kill_server(context: Context, deployment_id: UUID) -> None:
@@ -49,15 +49,15 @@ def _kill_server(context: Context, deployment_id: UUID) -> None:
     with session_scope(context.sessions) as session:
         row = session.get(Deployment, deployment_id, with_for_update=True)
         if row and row.host == runner.host and not is_supervised(row, runner, now=clock.now()):
-            _kill(context, deployment_id)
+            _kill_processes(context, deployment_id)
 
 
 def remove_unowned_runs(context: Context) -> list[UUID]:
-    """Kill the processes of runs that are not on record as being here, and remove their directories; their ids.
+    """Kill the processes of runs that no row places on this host, and remove their directories; the ids of these runs.
 
-    An administrator may give them up while their host is away. A row that names this host is left to its supervisor.
-    While a row is there at all its directory stays, too: it may be taken up here again. One that is gone never comes
-    back. Of other hosts and installations nothing is touched. Raises SQLAlchemy's errors.
+    Such runs were skipped or purged while this host was away. A run whose row names this host is left to its
+    supervisor. A run whose row names another host keeps its directory: it may be taken up here again. Runs of other
+    hosts and installations are not touched. Raises SQLAlchemy's errors.
     """
     here = Runner.of_this_process(context.settings).host
     unowned = []
@@ -66,11 +66,11 @@ def remove_unowned_runs(context: Context) -> list[UUID]:
             row = _locked(session, run)
             if row and row.host == here:
                 continue
-            is_killed = _kill(context, run)
+            is_killed = _kill_processes(context, run)
         unowned.append(run)
         if is_killed and row is None:
             WorkDirectory(context.settings, run).discard()
-            log.warning("runtime.stray_removed", run=str(run))
+            log.warning("runtime.unowned_run_removed", run=str(run))
     return unowned
 
 
@@ -78,25 +78,25 @@ def _locked(session: Session, run: UUID) -> Row | None:
     return session.get(Job, run, with_for_update=True) or session.get(Deployment, run, with_for_update=True)
 
 
-def _kill(context: Context, run: UUID) -> bool:
-    """The row, if there is one, is locked meanwhile: it must not be taken up here, and its new processes go."""
+def _kill_processes(context: Context, run: UUID) -> bool:
+    """Whether all are gone. The caller has locked the row, or a claim could start processes that are killed too."""
     is_killed = kill_leaked_processes(run, within_s=context.settings.stop_grace_seconds)
     if not is_killed:
-        log.error("runtime.stray_remains", run=str(run))
+        log.error("runtime.processes_remain", run=str(run))
     return is_killed
 
 
 def hosts_of(settings: Settings) -> list[str]:
-    """The hosts for which a worker of this process can speak: its own, and the cluster that all workers share.
+    """The hosts that a worker in this process serves: its own, and the cluster, which all workers share.
 
-    The cluster whichever runtime is set: what was made there under another setting has to be looked after too.
+    The cluster is included whichever runtime is set: deployments made there before need a supervisor too.
     """
     own = Runner.of_this_process(settings).host
     return [own, KUBERNETES] if has_kubernetes() else [own]
 
 
 def messages_for_hosts(session: Session, hosts: list[str]) -> list[Message]:
-    """Rings for every row of which processes may be alive on these hosts: whoever starts there looks after them."""
+    """Messages for every row that may have live processes on these hosts."""
     return [
         *_messages(session, Job, job_message, hosts),
         *_messages(session, Deployment, deployment_message, hosts),

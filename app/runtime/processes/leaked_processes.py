@@ -1,7 +1,8 @@
-"""What is left of a run whose keeper was killed, and its end.
+"""Finds and kills the processes of a run that its reaper did not end, because the reaper itself was killed.
 
-It is found in two ways: it carries the mark of its run in its environment, or descends from what does; and whatever has
-shed that becomes a child of this process, if this was made the parent of orphans.
+They are found in two ways. A process belongs to a run if the variable `RUN_VARIABLE` in its environment names the run,
+or if it descends from such a process. A process that has cleared its environment and lost its parents becomes a child
+of this process after `adopt_orphans`.
 """
 
 import contextlib
@@ -21,19 +22,18 @@ from app.runtime.processes.reaper import BURST, children, kill_with_group
 log = get_logger(__name__)
 
 RUN_VARIABLE = "WORKSPACES_RUN"
-"""The variable that names the run a process belongs to."""
+"""The environment variable that names the run a process belongs to."""
 
 reapers: "set[subprocess.Popen[bytes]]" = set()
-"""The keepers that this process has started and not seen to end."""
+"""The reapers that this process has started and that have not ended."""
 starting = threading.Lock()
-"""Held while a keeper is a child of this process and not yet among `keepers`, or it would seem to be an orphan."""
+"""Held while a new reaper is a child of this process but not yet in `reapers`, or it would be taken for an orphan."""
 
-_PR_SET_CHILD_SUBREAPER = 36
 _UNKILLABLE_AFTER_S = 10.0
-"""An orphan that lives so long after SIGKILL may be another run's: it is told, and keeps no run from ending."""
+"""An orphan that lives so long after SIGKILL may be another run's: it is logged, and no run waits for it any longer."""
 _BRIEF_S = 0.02
 _EMPTY_SCANS = 3
-"""So often none must be seen: between the end of a parent and its child's becoming ours there is a moment."""
+"""Scans in a row that must find none: an orphan becomes a child of this process a moment after its parent ended."""
 
 _adopts_orphans = threading.Event()
 _first_seen: dict[int, float] = {}
@@ -41,26 +41,26 @@ _reported: set[int] = set()
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of whatever loses its keeper, for as long as it lives.
+    """Make this process the parent of all processes below it that lose theirs, for as long as it lives.
 
-    For a process that starts nothing in sessions of their own but keepers: what else is below it there, also what a
-    library has started and left, is killed.
+    Only for a process that starts nothing but reapers in sessions of their own: any other process below it in another
+    session is killed, also one that a library has started.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    # Elsewhere than on Linux no job is started, so nothing loses its keeper.
+    # Elsewhere than on Linux no job is started, so no process loses its reaper.
     if hasattr(libc, "prctl") and libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
         _adopts_orphans.set()
 
 
 def processes_of(run: UUID) -> list[int]:
-    """The processes on this host that belong to a run, whoever started them and whatever became of its keeper."""
+    """The pids of the processes on this host that belong to a run, whether or not its reaper and worker are alive."""
     return [one.pid for one in _scan(run)]
 
 
 def kill_leaked_processes(run: UUID, *, within_s: float) -> bool:
-    """Kill whatever belongs to a run, and orphans of any run; whether nothing is left.
+    """Kill the processes of a run, and adopted orphans of any run; whether none is left.
 
-    Looks at least once, also if `within_s` is 0.
+    Scans at least once, even if `within_s` is 0.
     """
     deadline = time.monotonic() + within_s
     while True:
@@ -68,7 +68,7 @@ def kill_leaked_processes(run: UUID, *, within_s: float) -> bool:
         for one in living:
             with contextlib.suppress(psutil.Error):
                 one.kill()
-        # In this order: what loses its keeper by that becomes an orphan.
+        # In this order: killing a reaper makes orphans of the processes below it.
         if not _end_orphans() and not living:
             return True
         if time.monotonic() >= deadline:
@@ -84,9 +84,9 @@ def _scan(run: UUID) -> list[psutil.Process]:
             below[one.ppid()].append(one)
             if one.environ().get(RUN_VARIABLE) == run_id and one.status() != psutil.STATUS_ZOMBIE:
                 found.append(one)
-    # A keeper that was stopped has not ended what shed the mark below it.
+    # Descendants that have cleared their environment: a reaper that was stopped has not ended them.
     known = set(found)
-    for one in found:  # which grows meanwhile
+    for one in found:  # the list grows meanwhile
         started = [child for child in below[one.pid] if child not in known and _is_younger(child, one)]
         known.update(started)
         found += started
@@ -94,7 +94,7 @@ def _scan(run: UUID) -> list[psutil.Process]:
 
 
 def _is_younger(child: psutil.Process, parent: psutil.Process) -> bool:
-    # Otherwise its parent was another process, of which the pid was used again.
+    # An older child had another parent, whose pid has been used again.
     try:
         return child.create_time() >= parent.create_time()
     except psutil.Error:
@@ -102,9 +102,9 @@ def _is_younger(child: psutil.Process, parent: psutil.Process) -> bool:
 
 
 def _end_orphans() -> bool:
-    """Kill what has lost its keeper and become ours, with what it has started; whether there was any.
+    """Kill the orphans that this process has adopted, with their descendants; whether there was any.
 
-    One that had ended counts too: it may have been the parent of another that is not ours yet.
+    One that had already ended counts too: its child may become an orphan a moment later.
     """
     if not _adopts_orphans.is_set():
         return False
@@ -125,7 +125,7 @@ def _end_orphans() -> bool:
 
 
 def _is_orphan(pid: int) -> bool:
-    # Nobody can enter a session from outside: what is in ours, we have started.
+    # No process can enter a session from outside: those in the session of this process were started by it.
     try:
         return os.getsid(pid) != os.getsid(0)
     except OSError:
@@ -133,7 +133,7 @@ def _is_orphan(pid: int) -> bool:
 
 
 def _end_orphan(pid: int) -> bool:
-    """Whether there was one that can be ended. Only this process reaps it, so that the pid is still its own."""
+    """Whether there was one that can be killed. Only this process reaps it, so the pid cannot have been used again."""
     kill_with_group(pid)
     with contextlib.suppress(ChildProcessError):
         if os.waitpid(pid, os.WNOHANG) == (0, 0):

@@ -1,12 +1,12 @@
-"""Keeps one command and everything it starts, so that none of it outlives the command or those who asked for it.
+"""The reaper: supervises one command with all its descendants, so that none outlives the command or its runtime worker.
 
-A program of its own, run by path: `reaper.py <parent's pid> <status fd> <grace seconds> <command> …`; on stdin it is
-given the command's environment as a JSON object, so that none of it can change how the keeper itself runs. It adopts
-every descendant of the command, also those that detach themselves. When the command has ended, when it is told
-SIGTERM, or when the process that started it dies, it ends them all: SIGTERM, after the grace SIGKILL, until none is
-left. Then it ends as the command did. SIGUSR1 makes it kill at once.
+A program of its own, run by path: `reaper.py <parent's pid> <status fd> <grace seconds> <command> …`. It reads the
+command's environment from stdin as a JSON object, so that no variable can change how the reaper itself runs. It
+adopts every descendant of the command, including those that detach themselves. When the command has ended, on
+SIGTERM, or when its parent dies, it ends them all: SIGTERM, after the grace SIGKILL, until none is left. Then it ends
+as the command did. On SIGUSR1 it kills at once.
 
-On the status fd it says "ok", or the number of the error that kept the command from starting.
+It writes "ok" to the status fd, or the number of the error that kept the command from starting.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ PR_SET_CHILD_SUBREAPER = 36
 POLL_S = 0.05
 _THREADS = Path("/proc/self/task")
 BURST = 100
-"""Times in a row that children are killed: what goes on forking into sessions of their own is in no group for long."""
+"""Kills in a row: processes that keep forking into sessions of their own stay in no group for long."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
         signal.signal(caught, lambda number, _: requested.append(number))
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
-        return  # it died before it could be watched
+        return  # the parent died before its death could be watched
 
     os.set_inheritable(status_fd, False)  # noqa: FBT003 -- positional only
     try:
@@ -52,18 +52,18 @@ def main() -> None:
         _report(status_fd, str(getattr(error, "errno", errno.EINVAL)))
         return
     _report(status_fd, "ok")
-    # Whoever reads the output waits until all writers are gone; this one never writes.
+    # The reader of the output waits until all writers are gone; the reaper itself never writes.
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
 
     while child.poll() is None and not requested:
         _reap_adopted(child)
-        _rest()
+        _pause()
     _end_all(child, requested, grace_s)
     code = child.returncode
     if code < 0:
-        # As the command died, so that the one who waits for us sees it.
+        # Die by the same signal, so that the runtime worker sees how the command ended.
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _report(status_fd: int, word: str) -> None:
-    with suppress(OSError):  # Nobody listens any more: then the signal that says so is on its way.
+    with suppress(OSError):  # The reader is gone, so the signal of its death is on its way.
         os.write(status_fd, word.encode())
     os.close(status_fd)
 
@@ -83,14 +83,14 @@ def _end_all(child: subprocess.Popen[bytes], requested: list[int], grace_s: floa
     asked: set[psutil.Process] = set()
     while True:
         child.poll()
-        # Zombies too: of one whose other threads go on, only the first has ended.
+        # Zombies too: a process whose first thread has ended looks like one while its other threads run.
         living = me.children(recursive=True)
         if not _reap_adopted(child) and child.returncode is not None:
             return
         is_over = time.monotonic() >= deadline or signal.SIGUSR1 in requested
         if is_over:
             for _ in range(BURST):
-                for pid in children():  # which only this process reaps, so that their pids are still theirs
+                for pid in children():  # only this process reaps them, so no pid can have been used again
                     kill_with_group(pid)
         for one in living:
             if is_over:
@@ -98,8 +98,8 @@ def _end_all(child: subprocess.Popen[bytes], requested: list[int], grace_s: floa
             elif one not in asked:
                 asked.add(one)
                 _send(one, signal.SIGTERM)
-                _send(one, signal.SIGCONT)  # a stopped one could not even hear it
-        _rest()
+                _send(one, signal.SIGCONT)  # a stopped process does not react to SIGTERM
+        _pause()
 
 
 def _send(process: psutil.Process, number: int) -> None:
@@ -108,9 +108,9 @@ def _send(process: psutil.Process, number: int) -> None:
 
 
 def _reap_adopted(child: subprocess.Popen[bytes]) -> bool:
-    """Collect orphans that ended, the command itself is left to `child.poll`; whether there is any child still.
+    """Collect adopted processes that ended, but leave the command to `child.poll`; whether any child is left.
 
-    The kernel's own word: a list of processes, read one by one, misses who forks and ends meanwhile.
+    The kernel answers that at once: a list of processes, read one by one, misses those that fork and end meanwhile.
     """
     while True:
         try:
@@ -124,20 +124,20 @@ def _reap_adopted(child: subprocess.Popen[bytes]) -> bool:
 
 
 def children() -> set[int]:
-    """The children of this process that have not been reaped, at once: no other process is looked at for it."""
+    """The children of this process that have not been reaped, as one snapshot from the kernel where it keeps a list."""
     found = set[int]()
     try:
         for thread in _THREADS.iterdir():
-            with suppress(ProcessLookupError):  # That thread has ended.
+            with suppress(ProcessLookupError):  # the thread has ended
                 found.update(map(int, (thread / "children").read_text().split()))
     except FileNotFoundError:
-        # The kernel keeps no such lists, or that thread has ended: the slow way.
+        # The kernel keeps no such lists, or the thread has ended: the slow way.
         return {one.pid for one in psutil.Process().children()}
     return found
 
 
 def kill_with_group(pid: int) -> None:
-    """Kill a child, and its group at once: one that goes on forking can be faster than a list of its pids."""
+    """Kill a child together with its group: a process that keeps forking can outrun a list of its pids."""
     with suppress(OSError):
         os.kill(pid, signal.SIGKILL)
         group = os.getpgid(pid)
@@ -145,7 +145,7 @@ def kill_with_group(pid: int) -> None:
             os.killpg(group, signal.SIGKILL)
 
 
-def _rest() -> None:
+def _pause() -> None:
     time.sleep(POLL_S)
 
 

@@ -1,4 +1,4 @@
-"""Where on this host the runs of this installation have their directories: what lies elsewhere is not ours to judge."""
+"""The directory that holds the runs of this installation on this host; anything outside it is not ours to judge."""
 
 from pathlib import Path
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from app.runtime.lease import Runner
 from app.services.workspaces import installation
 
 _installations: dict[str, UUID] = {}
-"""By address of their database, as first seen by this process: a database keeps its identity for good."""
+"""The installation by database URL, as first read by this process: a database never changes its identity."""
 
 
 def runs_directory(settings: Settings) -> Path:
@@ -19,13 +19,13 @@ def runs_directory(settings: Settings) -> Path:
     Asks the database once per process. Raises SQLAlchemy's errors.
     """
     host = Runner.of_this_process(settings).host
-    # Short, for what a run makes below it: the path of a socket may have 107 bytes.
+    # Short, because runs may make sockets below it, and the path of a socket has at most 107 bytes.
     ours = _installation(settings).hex[-12:]
     return (settings.data_dir / "runs" / f"{ours}@{quote(host, safe='')}").absolute()
 
 
 def _installation(settings: Settings) -> UUID:
-    # Looked up here, not handed down: whoever has the settings finds a directory, and nobody can find a wrong one.
+    # Read here, not passed in: the settings alone determine the directory, so no caller can name a wrong one.
     if settings.database_url not in _installations:
         engine = connect(settings)
         try:

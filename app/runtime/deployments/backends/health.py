@@ -1,4 +1,4 @@
-"""The health check of a server on this host: one request, and never longer than it may take."""
+"""The health check of a server on this host: one request with one deadline."""
 
 import http.client
 import socket
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def health_problem(host: str, port: int, path: str, *, within_s: float) -> str | None:
-    """Why the server cannot serve yet; None if it answers 2xx. What comes after its headers is not read."""
+    """Why the server cannot serve yet; None if it answers 2xx. The body of the answer is not read."""
     connection = http.client.HTTPConnection(host, port)
-    # The time-out of a connection begins anew with each byte: a server that trickles could hold its supervisor.
-    deadline_socket = DeadlineSocket(within_s)
-    connection.sock = deadline_socket
+    # A plain time-out begins anew with each byte: a server that trickles could block its supervisor.
+    connection_socket = DeadlineSocket(within_s)
+    connection.sock = connection_socket
     try:
-        deadline_socket.connect((host, port))
+        connection_socket.connect((host, port))
         connection.request("GET", path)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
@@ -24,16 +24,16 @@ def health_problem(host: str, port: int, path: str, *, within_s: float) -> str |
 
 
 class DeadlineSocket(socket.socket):
-    """A connection all of whose waits together may take so long."""
+    """A socket with one deadline for the whole exchange."""
 
     def __init__(self, within_s: float) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_STREAM)
-        self._until = time.monotonic() + within_s
+        self._deadline = time.monotonic() + within_s
         self.settimeout(within_s)
 
     def recv_into(self, *args: Any, **options: Any) -> int:
-        """As of any socket. Raises TimeoutError when the time is over."""
-        left_s = self._until - time.monotonic()
+        """As `socket.recv_into`. Raises TimeoutError after the deadline."""
+        left_s = self._deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("timed out")
         self.settimeout(left_s)

@@ -1,4 +1,4 @@
-"""Which implementation serves a deployment."""
+"""The choice of the backend that serves a deployment."""
 
 from app.config import Settings
 from app.runtime.deployments.backends.kubernetes import NO_CLIENT, has_kubernetes
@@ -8,9 +8,9 @@ from app.runtime.deployments.contract import KUBERNETES, DeploymentSpec, Invalid
 def runtime_for(
     settings: Settings, spec: DeploymentSpec, *, host: str | None, namespace: str = ""
 ) -> Runtime:
-    """The runtime of what is, or shall be, on that host, and there in that namespace if it is a cluster.
+    """The runtime for a deployment on `host`, and in `namespace` if that is the cluster.
 
-    Raises InvalidDeploymentSpec if there is none.
+    Raises InvalidDeploymentSpec if the client of the cluster is not installed.
     """
     if host == KUBERNETES:
         if not has_kubernetes():

@@ -2,9 +2,9 @@
 
 from importlib.util import find_spec
 
-NO_CLIENT = "there is no client of Kubernetes here: pip install '.[kubernetes]' in a checkout"
+NO_CLIENT = "the Kubernetes client is not installed here: pip install '.[kubernetes]' in a checkout"
 
 
 def has_kubernetes() -> bool:
-    """Whether the client library of Kubernetes is installed here."""
+    """Whether the Kubernetes client library is installed here."""
     return find_spec("kubernetes") is not None

@@ -18,10 +18,10 @@ from app.runtime.deployments.backends.kubernetes.manifests import Objects
 from app.runtime.deployments.backends.kubernetes.watch import DeploymentWatch
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 
-_LOOK_AGAIN_S = 60
-"""After so long what serves is read anew, although nothing was heard of it: its Service is not watched."""
+_READ_AGAIN_S = 60
+"""A server that is ready is read again after so long, even without a change: its Service is not watched."""
 _LATE_S = 60
-"""For so long an API server may be busy with a request: the default of its `--request-timeout`."""
+"""How long an API server may work at one request: the default of its `--request-timeout`."""
 DEPLOYMENTS, SERVICES = "deployments", "services"
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 
 class KubernetesRuntime:
-    """Brings about one Deployment and one Service, and tells what the cluster says of them.
+    """Creates one Deployment and one Service, and reports their state in the cluster.
 
-    Holds nothing itself: another worker can go on where this one stopped.
+    It keeps no state that matters: another worker can go on where this one stopped.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class KubernetesRuntime:
         self._deadline = time.monotonic() + settings.deployment_start_seconds
 
     def observe(self) -> ObservedState:
-        """As `Runtime.observe`. ERROR when it was not ready within the time that a start may take.
+        """As `Runtime.observe`. ERROR if it was not ready within the time limit of a start.
 
-        What serves is watched, and read again only when something is heard of it.
+        A server that is ready is watched, and read again only after a change.
         """
         if self._ready and self._watch and not self._watch.is_stale:
             return self._ready
@@ -56,13 +56,13 @@ class KubernetesRuntime:
             raise InvalidDeploymentSpec("the configuration names no image: set executor_config.image_name")
         deployment, service = self._find()
         if _is_being_deleted(deployment) or _is_being_deleted(service):
-            return self._pending("what was there before is still being deleted")
+            return self._pending("the former objects are still being deleted")
         if deployment is None:
             body: Any = V1Deployment.from_dict(self._objects.deployment)
-            self._make(self._cluster.apps.create_namespaced_deployment, DEPLOYMENTS, body)
+            self._create(self._cluster.apps.create_namespaced_deployment, DEPLOYMENTS, body)
         if service is None:
             body = V1Service.from_dict(self._objects.service)
-            self._make(self._cluster.core.create_namespaced_service, SERVICES, body)
+            self._create(self._cluster.core.create_namespaced_service, SERVICES, body)
         if deployment is None or service is None:
             return self._pending("created; the cluster has yet to start it")
         if not (deployment.status and deployment.status.available_replicas):
@@ -73,9 +73,9 @@ class KubernetesRuntime:
         return self._ready
 
     def stop(self) -> bool:
-        """As `Runtime.stop`. What has finalizers is left until they are gone, and so are its pods.
+        """As `Runtime.stop`. Waits until all finalizers and all pods are gone.
 
-        In a namespace that does not exist nothing can run: there the API answers as for any other that is empty.
+        In a namespace that does not exist nothing can run: the API answers as for an empty one.
         """
         self._stop_watching()
         deployment, service = self._find()
@@ -87,12 +87,12 @@ class KubernetesRuntime:
             return False
         if time.monotonic() < self._settled_at:
             raise ConnectionError(
-                "nothing is there, but a request to make it that was not answered may yet be met"
+                "nothing is there, but a create request that was not answered may still be carried out"
             )
         return True
 
     def kill(self) -> None:
-        """Only listen no more: what runs in the cluster is the same for whoever supervises it by now."""
+        """Only end the watch: the server in the cluster belongs to the supervisor that has the lease by now."""
         self._stop_watching()
 
     def _start_watching(self, deployment: V1Deployment) -> None:
@@ -103,7 +103,7 @@ class KubernetesRuntime:
             namespace=self._namespace,
             name=self._objects.name,
             since=metadata.resource_version,
-            for_s=_LOOK_AGAIN_S,
+            for_s=_READ_AGAIN_S,
         )
 
     def _stop_watching(self) -> None:
@@ -127,7 +127,7 @@ class KubernetesRuntime:
         )
         return list(found.items)
 
-    def _make(self, call: Callable[..., Any], resource: str, body: Any) -> None:
+    def _create(self, call: Callable[..., Any], resource: str, body: Any) -> None:
         try:
             self._ask(call, "AlreadyExists", resource, body=body)
         except OutcomeUnknown:
@@ -135,17 +135,17 @@ class KubernetesRuntime:
             raise
 
     def _delete(self, call: Callable[..., Any], resource: str) -> None:
-        # Unread: the answer is a Status or the object itself, and the client takes it for one of them only.
+        # The answer stays unparsed: it is a Status or the object itself, and the client expects only one of them.
         options: dict[str, Any] = {"propagation_policy": "Foreground", "_preload_content": False}
         if answer := self._ask(call, "NotFound", resource, name=self._objects.name, **options):
             answer.close()
 
-    def _ask(self, call: Callable[..., T], expected_reason: str, resource: str, **what: Any) -> T | None:
-        """What the API answers; None if it says `refusal` of our object of that sort. Raises as `Cluster.ask`."""
+    def _ask(self, call: Callable[..., T], expected_reason: str, resource: str, **arguments: Any) -> T | None:
+        """The answer of the API; None for `expected_reason` about our object. Raises the errors of `Cluster.ask`."""
         expected = ExpectedApiError(expected_reason, resource, self._objects.name)
-        return self._cluster.ask(call, expected=expected, namespace=self._namespace, **what)
+        return self._cluster.ask(call, expected=expected, namespace=self._namespace, **arguments)
 
-    # --- how far it is
+    # --- the state
 
     def _pending(self, message: str) -> ObservedState:
         now = time.monotonic()
@@ -158,7 +158,7 @@ class KubernetesRuntime:
         return ObservedState(DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}")
 
     def _reasons(self, deployment: V1Deployment) -> Iterator[str]:
-        """Why it does not serve yet, the most telling reason first."""
+        """Why it does not serve yet, the most specific reason first."""
         pods = self._pods()
         for pod in pods:
             yield from _pod_problems(pod)
@@ -183,7 +183,7 @@ def _is_being_deleted(one: V1Deployment | V1Service | None) -> bool:
 
 
 def _pod_problems(pod: V1Pod) -> Iterator[str]:
-    """What keeps a pod from running."""
+    """The reasons why a pod does not run."""
     if pod.status is None:
         return
     for container in pod.status.container_statuses or []:

@@ -1,4 +1,4 @@
-"""How the API of a cluster is asked, and what its refusals mean."""
+"""Calls the API of the cluster, and translates its errors."""
 
 import json
 from collections.abc import Callable
@@ -21,17 +21,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ExpectedApiError:
-    """What the API says of one object, in its own words: `NotFound`, or `AlreadyExists`."""
+    """An error of the API about one object that the caller expects: `NotFound` or `AlreadyExists`."""
 
     reason: str
     resource: str
-    """As in URLs, such as `deployments`."""
+    """The resource as in URLs, such as `deployments`."""
     name: str
 
-    def is_in(self, error: ApiException) -> bool:
-        """Whether `error` says just that.
+    def matches(self, error: ApiException) -> bool:
+        """Whether `error` is this error of this object.
 
-        Its status code alone proves nothing: whatever is in the way, or at a wrong URL, answers 404 as well.
+        The status code alone proves nothing: a proxy, or another server at a wrong URL, answers 404 as well.
         """
         status = _status_in(error)
         details = status.get("details")
@@ -43,63 +43,63 @@ class ExpectedApiError:
 
 
 class OutcomeUnknown(ConnectionError):
-    """Nobody knows whether the API has done what it was asked, or will do so yet."""
+    """The API may have carried out the request, or may still do so."""
 
 
 class Cluster:
-    """The API of the cluster that the settings name. Nothing is asked before it has to be."""
+    """The API of the cluster that the settings name. Connects with the first call."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.kubernetes_api_url
-        # All requests of one look must fit into the lease, or another worker would come between them.
+        # All requests between two renewals must fit into the lease, or another worker could take it meanwhile.
         self._timeout_s = min(_LONGEST_REQUEST_S, settings.runtime_lease_seconds / 10)
 
     @cached_property
     def apps(self) -> AppsV1Api:
-        """Where its Deployments are."""
+        """The API group of Deployments."""
         return AppsV1Api(self._client)
 
     @cached_property
     def core(self) -> CoreV1Api:
-        """Where its Services and Pods are."""
+        """The API group of Services and Pods."""
         return CoreV1Api(self._client)
 
     def ask(
-        self, call: Callable[..., T], *, expected: ExpectedApiError | None = None, **what: Any
+        self, call: Callable[..., T], *, expected: ExpectedApiError | None = None, **arguments: Any
     ) -> T | None:
-        """What the API answers; None for that one refusal, and for no other.
+        """The answer of the API; None for the expected error, and for no other.
 
-        Raises PermissionError, ConnectionError for what may pass (Unheard if it may have been done all the same),
-        InvalidDeploymentSpec for what the API will never accept.
+        Raises PermissionError; ConnectionError for errors that may pass, as OutcomeUnknown if the request may have been
+        carried out all the same; InvalidDeploymentSpec for requests that the API will never accept.
         """
         try:
-            return call(_request_timeout=self._timeout_s, **what)
+            return call(_request_timeout=self._timeout_s, **arguments)
         except ApiException as error:
-            if expected and expected.is_in(error):
+            if expected and expected.matches(error):
                 return None
             raise _error_from(error) from error
         except HTTPError as error:
             raise OutcomeUnknown(f"Kubernetes does not answer ({type(error).__name__})") from error
         except ValueError as error:
-            raise OutcomeUnknown("what answers is not the API of Kubernetes") from error
+            raise OutcomeUnknown("the server that answers is not the Kubernetes API") from error
 
     @cached_property
     def _client(self) -> ApiClient:
         configuration = Configuration(host=self._url or None)
-        configuration.retries = False  # the supervisor comes again anyway
+        configuration.retries = False  # the supervisor calls again anyway
         if not self._url:
             _load_access(configuration)
         return ApiClient(configuration)
 
 
 def message_of(*parts: str | None) -> str:
-    """The cluster's words, as short and clean as a status message has to be."""
+    """A status message from the cluster's own texts, shortened and without characters that cannot be stored."""
     text = ": ".join(part.strip() for part in parts if part)
     return text.replace("\0", "").strip()[:_MESSAGE_CHARS]
 
 
 def _load_access(configuration: Configuration) -> None:
-    """Where the cluster is and by which key: as pods are told, otherwise as the kubeconfig says."""
+    """Configure URL and credentials: those of a pod, otherwise those of the kubeconfig."""
     try:
         config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # has no types
     except config.ConfigException:
@@ -110,7 +110,7 @@ def _load_access(configuration: Configuration) -> None:
 
 
 def _status_in(error: ApiException) -> dict[str, Any]:
-    """The Status that an answer carries; empty if it is of something else than the API."""
+    """The Status object in an answer; empty if the answer is not from the API."""
     try:
         status = json.loads(error.body or "")
     except (ValueError, TypeError):
@@ -119,11 +119,11 @@ def _status_in(error: ApiException) -> dict[str, Any]:
 
 
 def _error_from(error: ApiException) -> Exception:
-    words = message_of(str(_status_in(error).get("message") or error.reason))
+    text = message_of(str(_status_in(error).get("message") or error.reason))
     if error.status in (401, 403):
-        return PermissionError(f"Kubernetes refuses: {words}")
+        return PermissionError(f"Kubernetes refuses: {text}")
     if error.status in (400, 422):
-        return InvalidDeploymentSpec(f"Kubernetes does not accept the configuration: {words}")
+        return InvalidDeploymentSpec(f"Kubernetes does not accept the configuration: {text}")
     if error.status and error.status < 500:
-        return ConnectionError(f"Kubernetes answers {error.status}: {words}")
-    return OutcomeUnknown(f"Kubernetes answers {error.status}: {words}" if error.status else words)
+        return ConnectionError(f"Kubernetes answers {error.status}: {text}")
+    return OutcomeUnknown(f"Kubernetes answers {error.status}: {text}" if error.status else text)

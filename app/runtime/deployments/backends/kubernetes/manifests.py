@@ -1,4 +1,4 @@
-"""What a deployment is in a Kubernetes cluster: its two objects, as one would write them down in YAML."""
+"""The two Kubernetes objects of a deployment, as one would write them in YAML."""
 
 import math
 import re
@@ -12,12 +12,12 @@ _PORT = 8000
 
 
 def name_of(deployment_id: UUID) -> str:
-    """What all objects of one version are called: whoever looks for them finds the same."""
+    """The name of all objects of one version: it follows from the id, so every worker finds the same objects."""
     return f"ws-{deployment_id.hex}"
 
 
 def installation_labels(installation: str) -> dict[str, str]:
-    """The labels by which one installation tells its objects from those of others in the same cluster."""
+    """The labels on the objects of one installation; other installations may share the cluster."""
     return {"app.kubernetes.io/managed-by": "workspaces", "installation": installation}
 
 
@@ -36,7 +36,7 @@ class Objects:
     def deployment(self) -> dict[str, Any]:
         """The server in one pod; the cluster starts it again when it fails."""
         pod = {
-            # It runs what users bring: no key to the cluster in it.
+            # It runs code of users: it must not hold a key to the cluster.
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": math.ceil(self._grace_s),
@@ -69,7 +69,7 @@ class Objects:
     @property
     def _container(self) -> dict[str, Any]:
         spec, port = self._spec, str(self._port)
-        environment = {**spec.environment, "HOST": "0.0.0.0", "PORT": port}  # noqa: S104 -- of its pod
+        environment = {**spec.environment, "HOST": "0.0.0.0", "PORT": port}  # noqa: S104 -- in its own pod
         return {
             "name": "server",
             "image": spec.image,
@@ -84,12 +84,12 @@ class Objects:
                 if number is not None
             },
             "resources": {"limits": {"nvidia.com/gpu": str(spec.gpus)}} if spec.gpus else {},
-            "terminationMessagePolicy": "FallbackToLogsOnError",  # its last words
+            "terminationMessagePolicy": "FallbackToLogsOnError",  # its last output
         }
 
     @property
     def _probes(self) -> dict[str, Any]:
-        """Started anew when three checks in a row fail, but not while it has time to start."""
+        """The cluster restarts the server after three failed checks in a row, but not during the time for its start."""
         check = {"httpGet": {"path": self._spec.health_path, "port": self._port}, "timeoutSeconds": 2}
         during_start = {**check, "periodSeconds": 2, "failureThreshold": math.ceil(self._start_s / 2)}
         return {
@@ -100,5 +100,5 @@ class Objects:
 
 
 def _label(name: str) -> str:
-    """A name as a label may carry it, for people who look into the cluster."""
+    """A name as a label may hold it, for people who look into the cluster."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).strip("._-")

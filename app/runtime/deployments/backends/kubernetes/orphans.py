@@ -1,6 +1,7 @@
-"""What is in the cluster although no deployment wants it: no worker would ever stop it.
+"""Finds servers in the cluster that belong to no deployment: no worker would ever stop them.
 
-A request can be met after its deployment was seen gone, and a restored backup does not know of what was made later.
+The cluster can carry out a create request after its deployment was confirmed as gone, and a restored backup lacks the
+deployments that were made after it.
 """
 
 from collections.abc import Set
@@ -20,12 +21,12 @@ from app.services.workspaces import installation
 
 
 def find_orphans(context: Context, *, retained: Set[UUID]) -> list[str]:
-    """What is this installation's, and of no deployment that is there or was retained for good: `namespace/name`.
+    """Objects of this installation that belong to no deployment, on record or retained: `namespace/name`.
 
-    Looks where deployments are made now, and wherever some are; a cluster that is not in use is not asked. Raises
-    OSError if the cluster cannot be asked.
+    Searches the namespace in the settings and all namespaces on record; a cluster that is not in use is not asked.
+    Raises OSError if the cluster cannot be asked.
     """
-    # Known before or after: what is made or goes meanwhile is no orphan.
+    # On record before or after the search: objects that are made or removed meanwhile are no orphans.
     before = _deployments_there(context)
     namespaces = {one for one in before.values() if one}
     if context.settings.deployment_runtime == KUBERNETES:
@@ -40,7 +41,7 @@ def find_orphans(context: Context, *, retained: Set[UUID]) -> list[str]:
 
 
 def _deployments_there(context: Context) -> dict[UUID, str | None]:
-    """The deployments that are, or may be, in the cluster, and in which namespace."""
+    """The deployments that are, or may be, in the cluster, with their namespace."""
     query = select(Deployment.id, Deployment.namespace).where(Deployment.host == KUBERNETES)
     with session_scope(context.sessions) as session:
         return {row.id: row.namespace for row in session.execute(query)}

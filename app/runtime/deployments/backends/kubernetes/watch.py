@@ -1,4 +1,4 @@
-"""Hearing of changes in a cluster instead of asking for them again and again."""
+"""Watches one Deployment in the cluster, instead of reading it again and again."""
 
 from threading import Event, Thread
 
@@ -11,10 +11,10 @@ log = get_logger(__name__)
 
 
 class DeploymentWatch(Thread):
-    """A doorbell, and nothing more: it rings once, when the Deployment may have changed; whoever hears it reads.
+    """A one-time signal that the Deployment may have changed since the resource version `since`; it carries no data.
 
-    `since` is the resource version that was read. It rings, at the latest, after `for_s` seconds, and when the API
-    ends the watch: because it goes away, has forgotten that version, or does not permit to watch.
+    The signal comes with the first change, after `for_s` seconds at the latest, and when the API ends the watch. The
+    API ends it when it goes down, no longer has that version, or does not permit to watch.
     """
 
     def __init__(self, api: AppsV1Api, *, namespace: str, name: str, since: str, for_s: int) -> None:
@@ -26,11 +26,11 @@ class DeploymentWatch(Thread):
 
     @property
     def is_stale(self) -> bool:
-        """Whether what was read may be out of date."""
+        """Whether the Deployment may have changed, so that it has to be read again."""
         return self._is_stale.is_set()
 
     def close(self) -> None:
-        """Hang up."""
+        """End the watch."""
         self._watch.stop()  # type: ignore[no-untyped-call]  # has no types
 
     def run(self) -> None:
@@ -42,12 +42,12 @@ class DeploymentWatch(Thread):
                 field_selector=f"metadata.name={self._deployment}",
                 resource_version=self._since,
                 timeout_seconds=self._for_s,
-                # The server ends it first; this is for one that has vanished without a word.
+                # The server ends the watch first; this is for a server that has vanished without closing it.
                 _request_timeout=(5, self._for_s + 5),
             )
             next(events, None)
             events.close()
-        except Exception as error:  # noqa: BLE001 -- the boundary of the thread: whoever reads next meets the reason
+        except Exception as error:  # noqa: BLE001 -- the boundary of the thread: the next read fails for the same reason
             log.info("kubernetes.watch_ended", deployment=self._deployment, error=type(error).__name__)
         finally:
             self._is_stale.set()
