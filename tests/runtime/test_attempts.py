@@ -397,18 +397,20 @@ class TestAnExecutionProfile:
             assert run.log == ["hello blue"]
 
     def test_limits_the_time_of_each_step_and_its_end(self, session: Session, context: Context) -> None:
+        # Three seconds of margin for each start, and two steps take longer than the limit of one.
+        profile = self.SHORT.model_copy(update={"time_limit_seconds": 6})
         job_id = submit(
             session,
-            self.on("short", "sleep 0.7", name="first"),
-            self.on("short", "sleep 0.7", name="second"),
+            self.on("short", "sleep 3.1", name="first"),
+            self.on("short", "sleep 3.1", name="second"),
             self.on("short", STUBBORN + "sleep 60", name="third"),
         )
 
         # With the usual grace the end would not come within the time that the test has.
-        with supervised(context, job_id, execution_profiles=(self.SHORT,), stop_grace_seconds=1000) as run:
+        with supervised(context, job_id, execution_profiles=(profile,), stop_grace_seconds=1000) as run:
             job = run.end()
 
-        message = "step 'third' ran longer than 1 s, the time limit of 'subprocess/short'"
+        message = "step 'third' ran longer than 6 s, the time limit of 'subprocess/short'"
         assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": message})
         assert [one["status"] for one in job.steps] == ["completed", "completed", "error"]
         assert is_all_gone(run)

@@ -17,7 +17,7 @@ from uuid import UUID
 import psutil
 
 from app.logs import get_logger
-from app.runtime.processes.reaper import BURST, children, kill_with_group
+from app.runtime.processes.reaper import BURST, PR_SET_CHILD_SUBREAPER, children, kill_with_group
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ def adopt_orphans() -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # Elsewhere than on Linux no job is started, so no process loses its reaper.
-    if hasattr(libc, "prctl") and libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
+    if hasattr(libc, "prctl") and libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0:
         _adopts_orphans.set()
 
 
