@@ -59,7 +59,9 @@ def require_platform_wide(session: Session, actor: Actor) -> None:
         raise Forbidden("Forbidden")
 
 
-def refusal(session: Session, actor: Actor, missing: str, *, workspace: str | None = None) -> DomainError:
+def access_error(
+    session: Session, actor: Actor, missing: str, *, workspace: str | None = None
+) -> DomainError:
     """What to answer when a query with `permitted` found nothing: NotFound, or Forbidden to those without access.
 
     They must not learn which of the two it is. A member of `workspace` is told what the request would need.

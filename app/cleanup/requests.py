@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access import audit
-from app.access.authorize import Actor, is_platform_admin, permitted, refusal
+from app.access.authorize import Actor, access_error, is_platform_admin, permitted
 from app.cleanup import control, ledger, remaining
 from app.config import Settings
 from app.context import Context
@@ -108,7 +108,7 @@ def _already_requested(session: Session, actor: Actor, name: str) -> Deletion:
         .limit(1)
     ).one_or_none()
     if deletion is None:
-        raise refusal(session, actor, f"Workspace '{name}' not found", workspace=name)
+        raise access_error(session, actor, f"Workspace '{name}' not found", workspace=name)
     return deletion
 
 

@@ -193,7 +193,7 @@ def _common_errors(route: Route) -> list[int]:
 
 _COMMON_WORDS = {
     400: "A header, filter or sort is malformed.",
-    401: "Nobody is proved to be calling.",
+    401: "Missing or invalid credentials.",
     403: "You may not do this, or there is no such thing.",
     413: "The body is larger than is accepted.",
     429: "You have written too often just now.",

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app import clock
-from app.access.authorize import Actor, permitted, refusal
+from app.access.authorize import Actor, access_error, permitted
 from app.db import insert_unique, unique_or
 from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
@@ -92,7 +92,7 @@ def find_entity_by_id(session: Session, actor: Actor, entity_id: UUID) -> tuple[
         .where(Entity.id == entity_id, Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
     ).one_or_none()
     if found is None:
-        raise refusal(session, actor, "Entity not found")
+        raise access_error(session, actor, "Entity not found")
     return found[0], found[1]
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.audit import record
-from app.access.authorize import Actor, permitted, refusal
+from app.access.authorize import Actor, access_error, permitted
 from app.access.roles import PLATFORM, PLATFORM_ROLES, ROLES_IN_PLATFORM, Role
 from app.errors import Conflict, LastAdmin, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
@@ -124,7 +124,7 @@ def find_binding(session: Session, actor: Actor, name: str) -> tuple[RoleBinding
         .execution_options(populate_existing=True)
     ).one_or_none()
     if found is None:
-        raise refusal(session, actor, f"Role binding '{name}' not found")
+        raise access_error(session, actor, f"Role binding '{name}' not found")
     return found[0], found[1]
 
 

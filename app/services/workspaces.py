@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.audit import record
-from app.access.authorize import Actor, permitted, refusal
+from app.access.authorize import Actor, access_error, permitted
 from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
 from app.db import insert_unique
@@ -65,7 +65,7 @@ def _permitted(actor: Actor, name: str) -> Select[Workspace]:
 def _only(session: Session, actor: Actor, name: str, query: Select[Workspace]) -> Workspace:
     workspace = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if workspace is None:
-        raise refusal(session, actor, f"Workspace '{name}' not found", workspace=name)
+        raise access_error(session, actor, f"Workspace '{name}' not found", workspace=name)
     return workspace
 
 

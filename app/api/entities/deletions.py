@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 from sqlalchemy import select
 
 from app import clock
-from app.access.authorize import refusal
+from app.access.authorize import access_error
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
 from app.cleanup.report import DeletionReport, report
@@ -201,7 +201,7 @@ def _find(call: RequestContext, deletion_id: str) -> Deletion:
     query = select(Deletion).where(Deletion.id == key, requests.may_follow(call.actor))
     found = call.session.scalars(query).one_or_none()
     if found is None:
-        raise refusal(call.session, call.actor, f"Deletion '{deletion_id}' not found")
+        raise access_error(call.session, call.actor, f"Deletion '{deletion_id}' not found")
     return found
 
 

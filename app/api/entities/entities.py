@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy import Select, Text, func, true
 from sqlalchemy.orm import Session
 
-from app.access.authorize import refusal
+from app.access.authorize import access_error
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
@@ -248,7 +248,7 @@ def get_entity_by_id(call: RequestContext, entity_id: str) -> EntityShown:
     try:
         key = UUID(entity_id)
     except ValueError:
-        raise refusal(call.session, call.actor, "Entity not found") from None
+        raise access_error(call.session, call.actor, "Entity not found") from None
     return _shown(*entities.find_entity_by_id(call.session, call.actor, key))
 
 
