@@ -1,11 +1,11 @@
-"""Column shapes that every table of a workspace shares."""
+"""Column types and mixins shared by the tables."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from app import clock
 
 Id = Annotated[UUID, mapped_column(primary_key=True, default=uuid7)]
-"""Version 7, so that ids sort by age and pages read in the order things were made."""
+"""UUID version 7: ids sort by age, so pages list rows in the order of their creation."""
 
 Time = Annotated[datetime, mapped_column(DateTime(timezone=True))]
 Now = Annotated[datetime, mapped_column(DateTime(timezone=True), default=clock.now)]
@@ -22,7 +22,7 @@ String = Annotated[str, mapped_column(Text)]
 
 
 def state_column(kind: type[StrEnum]) -> Enum:
-    """A text column that holds a member of `kind`, checked by the database too."""
+    """A text column for the members of `kind`, with a CHECK constraint."""
     return Enum(
         kind,
         native_enum=False,
@@ -36,7 +36,7 @@ def state_column(kind: type[StrEnum]) -> Enum:
 class InWorkspace:
     """A row that belongs to a workspace.
 
-    RESTRICT, never CASCADE: the database itself refuses to drop a workspace while anything of it remains.
+    RESTRICT, never CASCADE: the database refuses to delete a workspace while any row below it remains.
     """
 
     id: Mapped[Id]
@@ -44,7 +44,7 @@ class InWorkspace:
 
 
 class Stamped:
-    """Who made the row and who changed it last, and when."""
+    """Who created the row and who changed it last, and when."""
 
     created_at: Mapped[Now]
     created_by: Mapped[str] = mapped_column(Text, default="")
@@ -53,33 +53,18 @@ class Stamped:
 
 
 class Leased:
-    """Lease columns: which worker holds the row, until when, and under which fencing token."""
+    """Lease columns: which worker has the lease of the row, until when, and with which fencing token."""
 
     id: Mapped[Id]
     lease_owner: Mapped[str | None] = mapped_column(Text)
-    """The holder; empty when nobody has the lease."""
+    """The worker that has the lease, or None."""
     lease_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     fence: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
-    """The fencing token: it grows with each claim, and every write of a holder names the one it was given."""
+    """The fencing token: it grows with each claim, and every write of a worker carries the one of its claim."""
 
 
 class Supervised(Leased):
-    """Lease columns of a job or a deployment, whose processes are on one host."""
+    """Lease columns: which runtime worker supervises the row's processes, and on which host."""
 
     host: Mapped[str | None] = mapped_column(Text)
-    """The runtime host on which processes may be alive; empty only when that host has seen that none is."""
-
-
-def tables_of_workspaces(metadata: MetaData) -> list[Table]:
-    """Every table whose rows hang on a workspace, directly or through another table."""
-    reached = {"workspaces"}
-    while True:
-        more = {
-            table.name
-            for table in metadata.tables.values()
-            if table.name not in reached
-            and any(key.column.table.name in reached for key in table.foreign_keys)
-        }
-        if not more:
-            return [metadata.tables[name] for name in sorted(reached - {"workspaces"})]
-        reached |= more
+    """The runtime host on which processes may be alive. Cleared only after that host has seen all of them end."""

@@ -3,7 +3,7 @@
 from app.cleanup.kinds import ORDER
 from app.db import Base
 from app.dispatch import TaskName, cleanup_task
-from app.models.columns import tables_of_workspaces
+from tests.support.tables import tables_of_workspaces
 from workers.celery_app import celery
 
 

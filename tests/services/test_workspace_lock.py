@@ -13,7 +13,6 @@ from app.db import Base
 from app.errors import NotFound
 from app.lifecycle import WorkspaceState
 from app.models import Job, Workspace
-from app.models.columns import tables_of_workspaces
 from app.services.workspaces import readable_workspace, writable_workspace
 from tests.factories import (
     make_binding,
@@ -29,6 +28,7 @@ from tests.factories import (
 )
 from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
+from tests.support.tables import tables_of_workspaces
 
 ANN = trusted("ann@example.com")
 
