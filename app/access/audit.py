@@ -1,4 +1,4 @@
-"""Putting on record who did what. Nothing here, and nothing else, ever changes a record."""
+"""Appending to the audit log. No code changes or removes a record."""
 
 from typing import Any
 from uuid import UUID
@@ -19,10 +19,10 @@ def record(
     subject: str | None = None,
     **detail: Any,
 ) -> None:
-    """Append one line, in the transaction of what it tells of: there is neither one without the other.
+    """Append one record, in the transaction of the recorded action: neither is committed without the other.
 
-    `workspace` are its id and name; `actor` is a name where no request is behind it. Details that are None are
-    left out. Does not commit.
+    `workspace` is the pair of its id and name; `actor` is a name if no request caused the action. Details that
+    are None are left out. Does not commit.
     """
     workspace_id, name = workspace or (None, None)
     origin = (
@@ -36,14 +36,13 @@ def record(
         if isinstance(actor, Actor)
         else {"actor": actor}
     )
-    told = {key: value for key, value in detail.items() if value is not None}
     session.add(
         AuditRecord(
             event=event,
             workspace_id=workspace_id,
             workspace_name=name,
             subject=subject,
-            detail=told,
+            detail={key: value for key, value in detail.items() if value is not None},
             **origin,
         )
     )

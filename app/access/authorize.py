@@ -1,7 +1,7 @@
-"""May they? Decided in the database, in the query that reads the data, so that nothing can change in between.
+"""Authorization: a condition of the query that reads the data, so that no role can change in between.
 
-Roles count while they are not revoked, in the workspace whose id they were granted for: nothing is remembered
-from one query to the next, and a workspace that takes over a name takes over nothing else.
+A role counts while it is not revoked, in the workspace with the id that it was granted for. No decision is cached
+from one query to the next, and a workspace that takes over a name takes over no roles.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from app.models import RoleBinding, Workspace
 
 @dataclass(frozen=True)
 class Actor:
-    """A principal doing one thing: whatever a decision about it, or a record of it, has to know.
+    """A principal with the permission that its request needs, and the facts for the audit log.
 
-    `is_in_scope` is False when its token was not issued for this kind of request.
+    `is_in_scope` is False if the scopes of its token do not cover the request.
     """
 
     principal: Principal
@@ -32,66 +32,67 @@ class Actor:
 
     @property
     def id(self) -> str:
-        """Under which id it goes on record."""
+        """The principal's id, for the audit log and the columns `created_by` and `updated_by`."""
         return self.principal.id
 
 
 def permitted(actor: Actor) -> ColumnElement[bool]:
-    """Whether the actor holds its permission in the `Workspace` of the surrounding query, as a condition of it."""
-    return or_(is_platform_admin(actor), _holds(actor) if actor.is_in_scope else false())
+    """A condition: the actor has its permission in the `Workspace` of the surrounding query."""
+    return or_(is_platform_admin(actor), _has_role(actor) if actor.is_in_scope else false())
 
 
 def is_platform_admin(actor: Actor) -> ColumnElement[bool]:
-    """Whether the actor may do anything anywhere, as a condition of a query."""
+    """A condition: the actor has every permission in every workspace."""
     if actor.principal.is_platform_admin:
         return true()
-    return exists(_held_in_platform(actor, [Role.PLATFORM_ADMIN]))
+    return exists(_platform_bindings(actor, [Role.PLATFORM_ADMIN]))
 
 
 def require_platform_wide(session: Session, actor: Actor) -> None:
-    """Raise Forbidden unless the actor holds its permission, which is about no workspace."""
-    held: ColumnElement[bool] = false()
+    """Raise Forbidden unless the actor has its permission; for permissions that concern no workspace."""
+    is_permitted: ColumnElement[bool] = false()
     if actor.is_in_scope and actor.permission in AUTHENTICATED:
-        held = true()
+        is_permitted = true()
     elif actor.is_in_scope:
-        held = exists(_held_in_platform(actor, roles_permitting(actor.permission)))
-    if not session.scalar(select(or_(is_platform_admin(actor), held))):
+        is_permitted = exists(_platform_bindings(actor, roles_permitting(actor.permission)))
+    if not session.scalar(select(or_(is_platform_admin(actor), is_permitted))):
         raise Forbidden("Forbidden")
 
 
 def access_error(
     session: Session, actor: Actor, missing: str, *, workspace: str | None = None
 ) -> DomainError:
-    """What to answer when a query with `permitted` found nothing: NotFound, or Forbidden to those without access.
+    """The error for a query with `permitted` that found nothing: NotFound for PlatformAdmins, Forbidden for all others.
 
-    They must not learn which of the two it is. A member of `workspace` is told what the request would need.
+    A caller without access must not learn whether the thing exists. The error for a member of `workspace` names
+    the roles that the request needs.
     """
     if session.scalar(select(is_platform_admin(actor))):
         return NotFound(missing)
-    held = _roles_held(session, actor, workspace) if workspace else []
-    if not held:
+    roles = _roles_in(session, actor, workspace) if workspace else []
+    if not roles:
         return Forbidden("Forbidden")
     if not actor.is_in_scope:
         return Forbidden("Forbidden: the scopes of this token do not cover the request.")
     needed = [role for role in roles_permitting(actor.permission) if role is not Role.PLATFORM_ADMIN]
     return Forbidden(
         f"Forbidden: {actor.permission} in workspace '{workspace}' needs {' or '.join(needed) or 'PlatformAdmin'}; "
-        f"you are {', '.join(held)}."
+        f"you are {', '.join(roles)}."
     )
 
 
-def _holds(actor: Actor) -> ColumnElement[bool]:
-    """Whether a role that the actor holds in the `Workspace` of the surrounding query permits what it wants."""
+def _has_role(actor: Actor) -> ColumnElement[bool]:
+    """A condition: a role of the actor in the `Workspace` of the surrounding query includes its permission."""
     binding = aliased(RoleBinding)
     roles = roles_permitting(actor.permission)
     # IN, not a correlated EXISTS: a list over many workspaces then reads the actor's bindings once.
-    granting = select(binding.workspace_id).where(_is_held(binding, actor), binding.role.in_(roles))
-    held = Workspace.id.in_(granting)
-    # Whatever else somebody was granted in `system`, it lets them read there and nothing more.
-    return held if Role.VIEWER in roles else and_(held, Workspace.name != PLATFORM)
+    workspace_ids = select(binding.workspace_id).where(_is_active(binding, actor), binding.role.in_(roles))
+    has_role = Workspace.id.in_(workspace_ids)
+    # In `system`, a role other than those of the platform permits reading at most.
+    return has_role if Role.VIEWER in roles else and_(has_role, Workspace.name != PLATFORM)
 
 
-def _held_in_platform(actor: Actor, roles: list[Role]) -> Select[object]:
+def _platform_bindings(actor: Actor, roles: list[Role]) -> Select[object]:
     binding, platform = aliased(RoleBinding), aliased(Workspace)
     return (
         select(binding.id)
@@ -99,20 +100,20 @@ def _held_in_platform(actor: Actor, roles: list[Role]) -> Select[object]:
         .where(
             platform.name == PLATFORM,
             platform.state == WorkspaceState.ACTIVE,
-            _is_held(binding, actor),
+            _is_active(binding, actor),
             binding.role.in_(roles),
         )
     )
 
 
-def _roles_held(session: Session, actor: Actor, workspace: str) -> list[str]:
+def _roles_in(session: Session, actor: Actor, workspace: str) -> list[str]:
     query = (
         select(RoleBinding.role)
         .join(Workspace, Workspace.id == RoleBinding.workspace_id)
         .where(
             Workspace.name == workspace,
             Workspace.state == WorkspaceState.ACTIVE,
-            _is_held(RoleBinding, actor),
+            _is_active(RoleBinding, actor),
         )
         .distinct()
         .order_by(RoleBinding.role)
@@ -120,5 +121,5 @@ def _roles_held(session: Session, actor: Actor, workspace: str) -> list[str]:
     return list(session.scalars(query))
 
 
-def _is_held(binding: type[RoleBinding], actor: Actor) -> ColumnElement[bool]:
+def _is_active(binding: type[RoleBinding], actor: Actor) -> ColumnElement[bool]:
     return and_(binding.revoked_at.is_(None), binding.principal.in_(actor.principal.identities))

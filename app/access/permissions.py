@@ -1,4 +1,4 @@
-"""What can be permitted, and which role permits it: the whole table. Each route names one permission."""
+"""The table of permissions, and the roles that include each. Each route names one permission."""
 
 from enum import StrEnum
 
@@ -61,23 +61,23 @@ TABLE: dict[Role, frozenset[Permission]] = {
     Role.WORKSPACE_CREATOR: frozenset({P.WORKSPACES_CREATE}),
     Role.PLATFORM_ADMIN: frozenset(Permission),
 }
-"""What each role permits in the workspace where it is held; PlatformAdmin everywhere."""
+"""The permissions of each role, in the workspace of its binding; PlatformAdmin's apply in every workspace."""
 
 OPEN = frozenset({P.PUBLIC, P.METRICS_READ})
-"""Asked of nobody in particular: nobody has to say who they are. /metrics looks for itself who asks."""
+"""Permissions that need no authentication. The handler of /metrics checks its callers itself."""
 
 AUTHENTICATED = frozenset({P.PROFILES_READ, P.DELETIONS_READ, P.DELETIONS_RESTORE})
-"""Held by every authenticated caller; of deletions, for those that the caller asked for."""
+"""Permissions of every authenticated caller; those on deletions cover only the caller's own."""
 
 PLATFORM_WIDE = frozenset(
     {P.WORKSPACES_CREATE, P.AUDIT_READ, P.CLEANUP_READ, P.CLEANUP_CONTROL, P.DELETIONS_OPERATE}
 )
-"""Decided by the roles held in `system`."""
+"""Permissions that come from roles in `system`."""
 
 WITHOUT_WORKSPACE = AUTHENTICATED | PLATFORM_WIDE
-"""About no workspace, and so decided before the handler runs; all others beside the data that they are about."""
+"""Permissions that concern no workspace: they are checked before the handler runs, all others in its queries."""
 
 
 def roles_permitting(permission: Permission) -> list[Role]:
-    """The roles that permit it, weakest first."""
+    """The roles that include the permission, weakest first."""
     return [role for role in Role if permission in TABLE[role]]

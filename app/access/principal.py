@@ -1,29 +1,29 @@
-"""Who is calling, as far as the request can tell; what they may do is decided beside the data."""
+"""The caller of a request. Its permissions are decided in the database, by `authorize`."""
 
 from dataclasses import dataclass
 
 EVERYBODY = "*"
-"""The identity that every authenticated caller shares; a role bound to it is everybody's."""
+"""The identity shared by every authenticated caller: a role bound to it belongs to everybody."""
 
 SERVICE_PREFIX = "service:"
-"""How the ids of the platform's own services begin. Only the gateway can vouch for one, never a token."""
+"""Prefix of the ids of the platform's own services. Only the gateway can authenticate one; a token cannot."""
 
 MAX_EMAIL_CHARS = 320
-"""Of the longest identity that somebody can have; ids and groups are shorter."""
+"""The longest possible identity; ids and groups are shorter."""
 
 
 def is_name(text: str, longest: int) -> bool:
-    """Whether somebody can have such an id, email or group: printable, and not a look-alike by white space."""
+    """Whether the text is a valid id, email or group: printable, without white space at either end."""
     return 0 < len(text) <= longest and text.isprintable() and text == text.strip()
 
 
 @dataclass(frozen=True)
 class Principal:
-    """An authenticated caller; `id` is empty for nobody in particular, when authentication is off.
+    """An authenticated caller; `id` may be empty while authentication is off.
 
-    Roles are looked up by all of `identities`. `scopes` narrow what a token may be used for, None not at all.
-    `is_platform_admin` means that no binding has to say so: authentication is off, or the settings or the
-    gateway vouch for it. `service` is the one that acts in this principal's name, if one does.
+    Roles are looked up by all of `identities`. `scopes` restrict the use of a token; None means no restriction.
+    `is_platform_admin` needs no role binding: it comes from the settings, from the gateway, or from authentication
+    being off. `service` is the service that acts on behalf of this principal; empty without one.
     """
 
     id: str = ""
@@ -35,15 +35,15 @@ class Principal:
 
     @property
     def identities(self) -> frozenset[str]:
-        """Every name under which a role may have been bound to this caller."""
+        """Every name to which a role of this caller may be bound."""
         return (self.groups | {self.id, self.email, EVERYBODY}) - {""}
 
     def has_scope_for(self, area: str, action: str) -> bool:
-        """Whether its token, if it is limited at all, was issued for this `action` ("read" or "write")."""
-        wanted = {f"{area}:{action}", f"platform:{action}"}
-        return self.scopes is None or not self.scopes.isdisjoint(wanted)
+        """Whether the scopes, if there are any, include this `action` ("read" or "write") in the area."""
+        sufficient = {f"{area}:{action}", f"platform:{action}"}
+        return self.scopes is None or not self.scopes.isdisjoint(sufficient)
 
     @property
     def is_service(self) -> bool:
-        """One of the platform's own services."""
+        """Whether the caller is one of the platform's own services."""
         return self.id.startswith(SERVICE_PREFIX)

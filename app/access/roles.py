@@ -1,24 +1,24 @@
-"""The roles a principal can hold, and in which workspaces they mean something."""
+"""The roles of principals, and the workspaces in which they can be granted."""
 
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What somebody may be in a workspace, weakest first; what each permits is in `permissions`."""
+    """The roles in a workspace, weakest first; `permissions.TABLE` has the permissions of each."""
 
     VIEWER = "Viewer"  #: Reads everything in the workspace, its members included.
-    JOB_RUNNER = "JobRunner"  #: Reports on jobs; given to what runs them, not to people.
-    EDITOR = "Editor"  #: As Viewer; makes, changes and deletes what is in the workspace.
-    ADMIN = "Admin"  #: As Editor; manages the members, and changes and deletes the workspace itself.
-    WORKSPACE_CREATOR = "WorkspaceCreator"  #: Makes workspaces. Means something in `system` alone.
-    PLATFORM_ADMIN = "PlatformAdmin"  #: Everything, in every workspace. Means something in `system` alone.
+    JOB_RUNNER = "JobRunner"  #: Reports on jobs; for the programs that run them, not for people.
+    EDITOR = "Editor"  #: As Viewer; also creates, changes and deletes the contents of the workspace.
+    ADMIN = "Admin"  #: As Editor; also manages the members, and changes and deletes the workspace.
+    WORKSPACE_CREATOR = "WorkspaceCreator"  #: Creates workspaces. Only in `system`.
+    PLATFORM_ADMIN = "PlatformAdmin"  #: Has every permission in every workspace. Only in `system`.
 
 
 PLATFORM = "system"
-"""The built-in workspace whose bindings speak of the platform as a whole; only PlatformAdmins write to it."""
+"""The built-in workspace whose role bindings concern the whole platform; only PlatformAdmins write to it."""
 
 PLATFORM_ROLES = frozenset({Role.WORKSPACE_CREATOR, Role.PLATFORM_ADMIN})
-"""Roles about the platform as a whole: they can only be held in `system`."""
+"""Roles that concern the whole platform: they can be granted only in `system`."""
 
 ROLES_IN_PLATFORM = PLATFORM_ROLES | {Role.VIEWER}
-"""The only roles that count in `system`: an Editor or Admin there would write to what is the platform's."""
+"""The only roles in `system`: an Editor or Admin there could write to the platform's own resources."""

@@ -1,4 +1,4 @@
-"""Bearer tokens: what a JWT proves. Parsing and cryptography are PyJWT's; whom to believe is decided here."""
+"""Bearer tokens (JWTs). PyJWT does parsing and cryptography; this module chooses issuer, key and required claims."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from app.config import Settings
 from app.errors import Unauthorized
 
 MAX_CHARS = 16 * 1024
-"""Of a longer token nothing is parsed."""
+"""A longer token is refused before parsing."""
 
 Claims = dict[str, Any]
 
-_WHY: dict[type[jwt.PyJWTError], str] = {
+_REASONS: dict[type[jwt.PyJWTError], str] = {
     jwt.ExpiredSignatureError: "it has expired",
     jwt.ImmatureSignatureError: "it is not valid yet",
-    jwt.InvalidIssuedAtError: "its time of issue makes no sense",
+    jwt.InvalidIssuedAtError: "its time of issue is invalid",
     jwt.InvalidAudienceError: "it is for another audience",
     jwt.InvalidSignatureError: "its signature is wrong",
     jwt.InvalidAlgorithmError: "its algorithm is not that of its key",
@@ -24,7 +24,7 @@ _WHY: dict[type[jwt.PyJWTError], str] = {
 
 
 class Tokens:
-    """Verifies tokens; one per process, because it remembers the issuers' keys."""
+    """Verifies tokens. One per process, because it caches the keys of the issuers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -32,13 +32,13 @@ class Tokens:
         if settings.oidc_issuer:
             main = Issuer(settings.oidc_issuer, settings, jwks_uri=settings.oidc_jwks_uri)
             others = [Issuer(url, settings) for url in settings.oidc_additional_issuers]
-            # The main one last: it may be named among the others, too, and only it has a place for its keys.
+            # The main issuer last: if it is also among the others, the one with `jwks_uri` replaces that one.
             self.issuers = {issuer.url: issuer for issuer in (*others, main)}
 
     def claims(self, token: str) -> Claims:
-        """What the token says, if it can be believed.
+        """The claims of a valid token.
 
-        Raises Unauthorized saying why it cannot, never quoting it; Busy when its issuer's keys cannot be had.
+        Raises Unauthorized with the reason, never quoting the token; Busy while the issuer's keys cannot be fetched.
         """
         if not self.issuers and not self._settings.allow_unsigned_jwt:
             raise Unauthorized("Bearer token authentication not configured")
@@ -52,7 +52,7 @@ class Tokens:
         except jwt.MissingRequiredClaimError as error:
             raise _invalid(f"it has no claim '{error.claim}'") from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            raise _invalid(_WHY.get(type(error), "it is malformed")) from None  # type: ignore[arg-type]  # of any class
+            raise _invalid(_REASONS.get(type(error), "it is malformed")) from None  # type: ignore[arg-type]  # any class
 
     def _unsigned(self, token: str) -> Claims:
         if not self._settings.allow_unsigned_jwt:
@@ -70,9 +70,9 @@ class Tokens:
         claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
         issuer = self.issuers.get(claimed) if isinstance(claimed, str) else None
         if issuer is None:
-            raise _invalid("its issuer is not one of ours")
+            raise _invalid("its issuer is not trusted")
         kid = header.get("kid")
-        # By its issuer alone: what one of them has signed says nothing in the name of another.
+        # Only the issuer's own keys: a key of one issuer must not sign tokens of another.
         key = issuer.key(kid) if isinstance(kid, str) else None
         if key is None:
             raise _invalid("its signing key is unknown")
@@ -85,11 +85,11 @@ class Tokens:
             key,
             algorithms=ALGORITHMS,
             leeway=self._settings.token_leeway_seconds,
-            options={"require": required, **options},  # type: ignore[arg-type]  # put together from parts
+            options={"require": required, **options},  # type: ignore[arg-type]  # a merged dict is no TypedDict
             **expected,  # type: ignore[arg-type]  # as above
         )
         return claims
 
 
-def _invalid(why: str) -> Unauthorized:
-    return Unauthorized(f"Invalid or expired token: {why}")
+def _invalid(reason: str) -> Unauthorized:
+    return Unauthorized(f"Invalid or expired token: {reason}")

@@ -76,8 +76,8 @@ def test_w6_the_peer_lets_an_editor_delete_the_workspace_and_no_viewer_list_its_
         assert client.put(st_1, json={"description": "x"}, headers=member).status_code == 403
         assert client.get(f"{st_1}/members", headers=member).status_code == 200
 
-    refusal = client.delete(st_1, headers=announced("Editor")).json["detail"]
-    assert refusal == "Forbidden: workspaces:delete in workspace 'st-1' needs Admin; you are Editor."
+    error = client.delete(st_1, headers=announced("Editor")).json["detail"]
+    assert error == "Forbidden: workspaces:delete in workspace 'st-1' needs Admin; you are Editor."
     assert client.get(st_1, headers=ALICE).status_code == 200
 
 

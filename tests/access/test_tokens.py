@@ -162,18 +162,18 @@ BAD_CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
     "endless": ({"exp": None}, "it has no claim 'exp'"),
     "without a time of issue": ({"iat": None}, "it has no claim 'iat'"),
     "with an end that is no time": ({"exp": "tomorrow"}, "it is malformed"),
-    "of another issuer": ({"iss": "https://evil.example"}, "its issuer is not one of ours"),
-    "of no issuer": ({"iss": None}, "its issuer is not one of ours"),
+    "of another issuer": ({"iss": "https://evil.example"}, "its issuer is not trusted"),
+    "of no issuer": ({"iss": None}, "its issuer is not trusted"),
     "for another audience": ({"aud": "somebody-else"}, "it is for another audience"),
     "for no audience": ({"aud": None}, "it has no claim 'aud'"),
     "for others among them": ({"aud": ["a", "b"]}, "it is for another audience"),
     "of nobody": ({"sub": None}, "it has no claim 'sub'"),
-    "of an empty name": ({"sub": ""}, "its subject is not one that a user can have"),
-    "of a service": ({"sub": "service:entities"}, "its subject is not one that a user can have"),
-    "of a name with a newline": ({"sub": "ann\n"}, "its subject is not one that a user can have"),
-    "of everybody": ({"sub": "*"}, "its subject is not one that a user can have"),
-    "of a name written backwards": ({"sub": "a\u202eb"}, "its subject is not one that a user can have"),
-    "of an endless name": ({"sub": "a" * 257}, "its subject is not one that a user can have"),
+    "of an empty name": ({"sub": ""}, "its subject is not a valid user id"),
+    "of a service": ({"sub": "service:entities"}, "its subject is not a valid user id"),
+    "of a name with a newline": ({"sub": "ann\n"}, "its subject is not a valid user id"),
+    "of everybody": ({"sub": "*"}, "its subject is not a valid user id"),
+    "of a name written backwards": ({"sub": "a\u202eb"}, "its subject is not a valid user id"),
+    "of an endless name": ({"sub": "a" * 257}, "its subject is not a valid user id"),
 }
 
 
@@ -222,7 +222,7 @@ def test_an_email_that_nobody_has_verified_is_no_subject_either(
     assert asked(client, issuer.token())[0] == 200
     assert asked(client, issuer.token(email_verified=False)) == (
         401,
-        f"{INVALID}its subject is an email that nobody has verified",
+        f"{INVALID}its subject is an unverified email",
     )
 
 
@@ -496,7 +496,7 @@ class TestUnsigned:
             ({"iat": None}, "it has no claim 'iat'"),
             ({"nbf": now + 3600}, "it is not valid yet"),
             ({"sub": None}, "it has no claim 'sub'"),
-            ({"sub": "service:x"}, "its subject is not one that a user can have"),
+            ({"sub": "service:x"}, "its subject is not a valid user id"),
         ],
     )
     def test_are_held_to_their_claims(self, get: Get, claims: dict[str, Any], why: str) -> None:
