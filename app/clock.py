@@ -1,4 +1,4 @@
-"""The one source of the present time, and its written form."""
+"""The current time, and the format of times in answers."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -7,15 +7,15 @@ from pydantic import Field, PlainSerializer
 
 
 def now() -> datetime:
-    """The present, aware, in UTC."""
+    """The current time in UTC, timezone-aware."""
     return datetime.now(UTC)
 
 
-def _written(value: datetime) -> str:
+def _format(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 Timestamp = Annotated[
-    datetime, PlainSerializer(_written, return_type=str), Field(json_schema_extra={"format": "date-time"})
+    datetime, PlainSerializer(_format, return_type=str), Field(json_schema_extra={"format": "date-time"})
 ]
-"""A time as clients read it: UTC, ISO 8601 with microseconds and `Z`."""
+"""A time in answers: UTC, ISO 8601 with microseconds and `Z`."""

@@ -1,4 +1,4 @@
-"""Engine, declarative base, and the unit of work."""
+"""The engine, the declarative base and the unit of work."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ _NAMING = {
 
 
 class Base(DeclarativeBase):
-    """All tables. Constraint names are fixed, because errors are told apart by them."""
+    """Base of all tables. Constraint names are fixed, so that migrations can refer to them."""
 
     metadata = MetaData(naming_convention=_NAMING)
 
 
 def connect(settings: Settings) -> Engine:
-    """An engine whose connections are checked before use and whose statements cannot hang for ever."""
+    """An engine that checks its connections before use and limits the duration of statements."""
     timeout_ms = int(settings.statement_timeout_seconds * 1000)
     return create_engine(
         settings.database_url,
@@ -38,12 +38,12 @@ def connect(settings: Settings) -> Engine:
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
-        # What users write must not reach the log by way of an error's text.
+        # Users' data must not reach the log through the text of an error.
         hide_parameters=True,
         json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
         connect_args={
             "connect_timeout": 3,
-            # A worker that was paused or cut off must not keep its locks: the server ends such transactions.
+            # A paused or disconnected worker must not keep its locks: the server ends idle transactions.
             "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}"
             f" -c idle_in_transaction_session_timeout={timeout_ms * 6}",
         },
@@ -51,7 +51,7 @@ def connect(settings: Settings) -> Engine:
 
 
 def sessions_of(engine: Engine) -> Sessions:
-    """The factory that `session_scope` and every door draw their sessions from."""
+    """The session factory of one engine, for `session_scope`."""
     return sessionmaker(engine, expire_on_commit=False)
 
 
@@ -62,9 +62,9 @@ def after_commit(session: Session, action: Callable[[], Any]) -> None:
 
 @contextmanager
 def session_scope(sessions: Sessions) -> Iterator[Session]:
-    """One transaction: commits when the block ends, rolls back when it raises, then runs the `after_commit` hooks.
+    """One transaction: commits at the end of the block, rolls back if it raises; runs `after_commit` actions last.
 
-    SQLAlchemy's own event of that name also fires on savepoints, hence ours.
+    SQLAlchemy's own `after_commit` event is not used, because it also fires for savepoints.
     """
     with sessions() as session:
         with session.begin():
@@ -75,9 +75,9 @@ def session_scope(sessions: Sessions) -> Iterator[Session]:
 
 @contextmanager
 def unique_or(session: Session, taken: Exception) -> Iterator[None]:
-    """Write what the block changes now, and raise `taken` if a unique index refuses it.
+    """Flush the changes of the block, and raise `taken` if they violate a unique index.
 
-    A savepoint, so that the surrounding transaction stays usable.
+    A savepoint keeps the surrounding transaction usable.
     """
     try:
         with session.begin_nested():
@@ -89,6 +89,6 @@ def unique_or(session: Session, taken: Exception) -> Iterator[None]:
 
 
 def insert_unique(session: Session, row: Base, *, taken: Exception) -> None:
-    """Insert `row` now. Raises `taken` if a unique index refuses it."""
+    """Insert `row` immediately. Raises `taken` if it violates a unique index."""
     with unique_or(session, taken):
         session.add(row)

@@ -1,25 +1,26 @@
-"""What can be refused, and with which HTTP status.
+"""The expected errors, with the HTTP status of each.
 
 DomainError
-├── BadRequest 400        a filter, sort or path that makes no sense
-├── Unauthorized 401      nobody is proved to be calling
-├── Forbidden 403         not yours to do
-├── NotFound 404          not there, or not yours to know
-├── TooSlow 408           the client has stopped sending
-├── Conflict 409          the state forbids it
+├── BadRequest 400           invalid filter, sort or path
+├── Unauthorized 401         missing or invalid credentials
+├── Forbidden 403            the caller lacks the permission
+├── NotFound 404             the resource does not exist
+├── TooSlow 408              the client stopped sending
+├── Conflict 409             the current state forbids it
 │   ├── NameTaken
 │   ├── Protected
 │   ├── LastAdmin
 │   └── WrongState
-├── TooLarge 413          more bytes than are accepted
-├── Unprocessable 422     well-formed, but it refers to something that does not exist
-├── TooManyRequests 429   the same caller has written too often just now
-└── Busy 503              try again: a lock or a dependency did not answer in time
+├── TooLarge 413             the body exceeds the limit
+├── RangeNotSatisfiable 416  the range lies outside the file
+├── Unprocessable 422        well-formed, but it refers to something that does not exist
+├── TooManyRequests 429      the caller exceeded its rate limit
+└── Busy 503                 a lock or a dependency did not answer in time; try again
 """
 
 
 class DomainError(Exception):
-    """A rule of the product was broken; the message names the thing and the remedy."""
+    """An expected error, answered with `status`; the message names the thing and the remedy."""
 
     status = 500
 
@@ -29,59 +30,59 @@ class DomainError(Exception):
 
 
 class BadRequest(DomainError):
-    """The request makes no sense as it is."""
+    """The request is invalid."""
 
     status = 400
 
 
 class Unauthorized(DomainError):
-    """The request does not prove who is calling."""
+    """Missing or invalid credentials."""
 
     status = 401
 
 
 class Forbidden(DomainError):
-    """The caller may not do this."""
+    """The caller lacks the permission."""
 
     status = 403
 
 
 class NotFound(DomainError):
-    """There is no such thing, or the caller may not know of it."""
+    """The resource does not exist."""
 
     status = 404
 
 
 class Conflict(DomainError):
-    """The present state forbids it; the same request can never succeed unchanged."""
+    """The current state forbids it; repeating the request does not help."""
 
     status = 409
 
 
 class NameTaken(Conflict):
-    """Something of that name exists already."""
+    """The name is in use."""
 
 
 class Protected(Conflict):
-    """The workspace must not be deleted."""
+    """The workspace is protected from deletion."""
 
 
 class LastAdmin(Conflict):
-    """Nobody would administer the workspace any more."""
+    """The workspace would be left without an administrator."""
 
 
 class WrongState(Conflict):
-    """The thing is in a state in which this cannot be done."""
+    """The current state of the resource does not allow this."""
 
 
 class TooSlow(DomainError):
-    """The client has stopped sending."""
+    """The client stopped sending the body."""
 
     status = 408
 
 
 class TooLarge(DomainError):
-    """The body has more bytes than are accepted."""
+    """The body exceeds the limit."""
 
     status = 413
 
@@ -93,7 +94,7 @@ class Unprocessable(DomainError):
 
 
 class RangeNotSatisfiable(DomainError):
-    """The bytes asked for lie outside the file, which has `size` of them and is known by `etag`."""
+    """The requested range lies outside the file."""
 
     status = 416
 
@@ -103,7 +104,7 @@ class RangeNotSatisfiable(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """The caller has written more often than is allowed; `retry_after_seconds` later it may again."""
+    """The caller exceeded its rate limit; it may try again after `Retry-After` seconds."""
 
     status = 429
 

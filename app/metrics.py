@@ -1,6 +1,6 @@
-"""Metrics of the cascade, read from the database when Prometheus asks.
+"""Metrics of the cascade, read from the database at each scrape.
 
-The truth is in the tables, so no process has to count, and several API processes tell the same.
+The database is the truth: no process keeps counts, and every API process answers the same.
 """
 
 from datetime import datetime
@@ -14,7 +14,7 @@ from app.models import CleanupControl, Deletion, Workspace
 
 
 def exposition(session: Session, *, now: datetime) -> bytes:
-    """All metrics in Prometheus' text format."""
+    """All metrics in the text format of Prometheus."""
     registry = CollectorRegistry()
     workspaces = Gauge("workspaces", "Workspaces by state.", ["state"], registry=registry)
     deletions = Gauge("workspaces_deletions", "Deletions by state.", ["state"], registry=registry)

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """The roles in a workspace, weakest first; `permissions.TABLE` has the permissions of each."""
+    """The roles in a workspace, weakest first."""
 
     VIEWER = "Viewer"  #: Reads everything in the workspace, its members included.
     JOB_RUNNER = "JobRunner"  #: Reports on jobs; for the programs that run them, not for people.

@@ -1,4 +1,4 @@
-"""Who did what: the audit log."""
+"""The audit log: who did what."""
 
 from enum import StrEnum
 from uuid import UUID
@@ -11,7 +11,7 @@ from app.models.columns import Id, Json, Now, String
 
 
 class AuditEvent(StrEnum):
-    """What is put on record about workspaces, members and deletions."""
+    """The recorded actions on workspaces, members and deletions."""
 
     WORKSPACE_CREATED = "workspace.created"
     WORKSPACE_UPDATED = "workspace.updated"
@@ -29,9 +29,9 @@ class AuditEvent(StrEnum):
 
 
 class AuditRecord(Base):
-    """One thing that somebody did. The database refuses to change or remove it.
+    """One recorded action. The database refuses to change or remove it.
 
-    No foreign keys: it outlives what it is about.
+    It has no foreign keys, because it outlives the rows it is about.
     """
 
     __tablename__ = "audit_records"
@@ -48,13 +48,13 @@ class AuditRecord(Base):
     actor: Mapped[String]
     """The principal's id, or `breaker`."""
     email: Mapped[str] = mapped_column(Text, default="")
-    """The principal's, as the token or the gateway told it: some ids mean nothing to a person."""
+    """The principal's email, from the token or the gateway: some ids mean nothing to a person."""
     service: Mapped[str] = mapped_column(Text, default="")
-    """The service that acted in the principal's name, if one did."""
+    """The service that acted on behalf of the principal; empty without one."""
     address: Mapped[str] = mapped_column(Text, default="")
     request_id: Mapped[str] = mapped_column(Text, default="")
     workspace_id: Mapped[UUID | None]
     workspace_name: Mapped[str | None] = mapped_column(Text)
     subject: Mapped[str | None] = mapped_column(Text)
-    """Whom or what it was done to within the workspace: a member, a deletion, a resource that was given up."""
+    """The object of the action within the workspace: a member, a deletion or a skipped resource."""
     detail: Mapped[Json]

@@ -1,6 +1,6 @@
 """The record of a deletion: ledger row, failures, history, and the switch that pauses destruction.
 
-None of these refers to `workspaces`: they outlive it.
+These tables have no foreign key to `workspaces`, because they outlive its rows.
 """
 
 from datetime import datetime
@@ -23,7 +23,7 @@ class Deletion(Leased, Base):
 
     __tablename__ = "deletions"
     __table_args__ = (
-        # One living deletion per workspace; the database says so, not a check before the insert.
+        # At most one unfinished deletion per workspace: enforced by the index, not by a check before the insert.
         Index(
             "uq_deletions_living",
             "workspace_id",
@@ -43,24 +43,24 @@ class Deletion(Leased, Base):
     requested_by: Mapped[str] = mapped_column(Text, default="")
     requested_at: Mapped[Now]
     purge_after: Mapped[Now]
-    """Destruction does not begin before this: the grace period."""
+    """End of the grace period; destruction begins no earlier."""
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """First claim. From here on nothing can be restored."""
+    """Time of the first claim. From then on the workspace cannot be restored."""
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     phase: Mapped[str | None] = mapped_column(Text)
-    """Name of the kind being cleaned."""
+    """The kind that is being cleaned."""
     phase_started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     cursor: Mapped[UUID | None]
-    """Last resource id visited in the present pass."""
+    """Id of the last resource visited in the current pass."""
     has_progressed: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Something went since the last back-off."""
+    """Whether anything was removed since the last back-off."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    """Passes without progress in this round."""
+    """Attempts without progress in this round."""
     polls: Mapped[int] = mapped_column(Integer, default=0)
-    """Times in a row that everything left was only waiting."""
+    """Consecutive passes in which every remaining resource was pending."""
     round: Mapped[int] = mapped_column(Integer, default=0)
-    """Scheduled re-attempts made so far."""
+    """Number of scheduled re-attempts so far."""
     next_run_at: Mapped[Now]
     last_enqueued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When the sweep last enqueued a message for it."""
@@ -68,12 +68,12 @@ class Deletion(Leased, Base):
     reason: Mapped[str | None] = mapped_column(Text)
 
     created_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
-    """What the workspace held when DELETE was answered, per kind."""
+    """Number of resources per kind when DELETE was answered."""
     deleted_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
 
 
 class DeletionFailure(Base):
-    """Why one resource is still there; kept until it goes, or for good once an administrator skips it."""
+    """Why one resource remains. Kept until it is removed; kept for good once an administrator has skipped it."""
 
     __tablename__ = "deletion_failures"
 
@@ -92,7 +92,7 @@ class DeletionFailure(Base):
 
 
 class DeletionEvent(Base):
-    """One line of a deletion's history. Append-only."""
+    """One event in the history of a deletion. Append-only."""
 
     __tablename__ = "deletion_events"
     __table_args__ = (Index("ix_deletion_events_deletion_id_id", "deletion_id", "id"),)
@@ -106,7 +106,7 @@ class DeletionEvent(Base):
 
 
 class CleanupControl(Base):
-    """The one row that pauses destruction, and the sweep's sign of life."""
+    """The single row that pauses destruction and records when the sweep last ran."""
 
     __tablename__ = "cleanup_control"
 
@@ -116,5 +116,5 @@ class CleanupControl(Base):
     paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)
     resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """The breaker counts only requests younger than this, or a resume would pause again at once."""
+    """The breaker counts only later requests; otherwise it would pause again right after a resume."""
     last_sweep_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

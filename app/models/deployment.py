@@ -1,4 +1,4 @@
-"""Deployments: long-lived servers, and the versioned configurations they are made from."""
+"""Deployments (long-lived servers) and their configurations, both versioned."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ class DeploymentConfig(InWorkspace, Stamped, Base):
 
 
 class Deployment(InWorkspace, Stamped, Supervised, Base):
-    """One version of a deployment. Its row goes only after the runtime has reported DELETED."""
+    """One version of a deployment. The row is removed only after the runtime has reported DELETED."""
 
     __tablename__ = "deployments"
     __table_args__ = (
@@ -54,8 +54,8 @@ class Deployment(InWorkspace, Stamped, Supervised, Base):
     )
     """Newest last, at most 100: `{timestamp, status, status_message}`."""
     model_provider_id: Mapped[str | None] = mapped_column(Text)
-    """`workspace/name` of the provider that serves it, as its controller reported."""
+    """`workspace/name` of the model provider, as reported by its controller."""
     address: Mapped[str | None] = mapped_column(Text)
-    """Where it serves, as a URL, while it is READY."""
+    """URL of the server while the deployment is READY."""
     namespace: Mapped[str | None] = mapped_column(Text)
-    """Where in the cluster it is, or may be; empty while nothing of it is there."""
+    """The Kubernetes namespace in which its objects may exist; None while none can."""

@@ -10,12 +10,12 @@ from app.models.columns import InWorkspace, Json, Stamped, String
 
 
 class Entity(InWorkspace, Stamped, Base):
-    """A document of some type. A child hangs on a parent of the same workspace."""
+    """A document of some type. A child and its parent are in the same workspace."""
 
     __tablename__ = "entities"
     __table_args__ = (
         UniqueConstraint("workspace_id", "id", name="uq_entities_workspace_id_id"),
-        # Both columns: a parent in another workspace is impossible, so no deletion can reach over the border.
+        # Both columns: a parent in another workspace is impossible, so no deletion can reach another workspace.
         ForeignKeyConstraint(
             ["workspace_id", "parent_id"], ["entities.workspace_id", "entities.id"], name="fk_entities_parent"
         ),

@@ -11,7 +11,7 @@ from app.models.columns import InWorkspace, Json, Stamped, String
 
 
 class Fileset(InWorkspace, Stamped, Base):
-    """A fileset. Its bytes lie under the ids of workspace and fileset, so that no successor can inherit them."""
+    """A fileset. Its bytes are stored under the ids of workspace and fileset; no successor of a name inherits them."""
 
     __tablename__ = "filesets"
     __table_args__ = (
@@ -24,5 +24,5 @@ class Fileset(InWorkspace, Stamped, Base):
     project: Mapped[str] = mapped_column(Text, default="")
     purpose: Mapped[str] = mapped_column(Text, default="generic")
     details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSONB(none_as_null=True))
-    """The contract's `metadata`, a name that the declarative base keeps for itself."""
+    """`metadata` in the API; that name is reserved by the declarative base."""
     custom_fields: Mapped[Json]

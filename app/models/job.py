@@ -1,4 +1,4 @@
-"""Jobs: work that the runtime carries out."""
+"""Jobs and their logs."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from app.models.columns import InWorkspace, Json, Now, Stamped, String, Supervis
 
 
 class Job(InWorkspace, Stamped, Supervised, Base):
-    """A job. Its row goes only after the runtime has seen it end."""
+    """A job. The row is removed only after the runtime has seen all its processes end."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -35,30 +35,30 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     spec: Mapped[Json]
     platform_spec: Mapped[Json]
     fileset: Mapped[String]
-    """Name of the fileset in the same workspace that keeps the job's results."""
+    """Name of the fileset for the job's results, in the same workspace."""
     status: Mapped[JobStatus] = mapped_column(state_column(JobStatus), default=JobStatus.CREATED)
     status_details: Mapped[Json]
     error_details: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     ownership: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     custom_fields: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     delete_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """Set by DELETE on a job that still had to be stopped; the runtime removes the row once it has ended."""
+    """Set by DELETE while the job still has to be stopped; the runtime removes the row after the job has ended."""
     steps: Mapped[list[dict[str, Any]]] = mapped_column(
         JSONB, default=list, server_default=text("'[]'::jsonb")
     )
-    """The steps whose turn has come, in order, of this attempt: `{id, name, status, status_details, error_details,
-    created_at, updated_at}`, and whatever tasks have reported."""
+    """The steps of this attempt that have begun, in order: `{id, name, status, status_details, error_details,
+    created_at, updated_at, tasks}`."""
     results: Mapped[list[dict[str, Any]]] = mapped_column(
         JSONB, default=list, server_default=text("'[]'::jsonb")
     )
-    """What it has produced: `{name, artifact_url, artifact_storage_type, created_at, updated_at}`, one per name.
-    An artifact in the job's own workspace is `/fileset#path`, without the name that the workspace has for now."""
+    """The results, one per name: `{name, artifact_url, artifact_storage_type, created_at, updated_at}`.
+    The URL of an artifact in the job's own workspace is `/fileset#path`: a workspace's name can change."""
 
 
 class JobLog(InWorkspace, Base):
-    """One line of a job's log. Its id, made in the order of the lines, is also the cursor of those who read on.
+    """One line of a job's log. Ids ascend in the order of the lines, so that an id is the cursor of a page.
 
-    No foreign key to the job: a log can be long, and goes in chunks before or after it.
+    There is no foreign key to the job, because a log can be long and is removed in chunks, before or after the job.
     """
 
     __tablename__ = "job_logs"

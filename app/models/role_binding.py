@@ -1,4 +1,4 @@
-"""Who has which role in a workspace."""
+"""Role bindings: who has which role in a workspace."""
 
 import hashlib
 from datetime import datetime
@@ -12,14 +12,14 @@ from app.models.columns import InWorkspace, Now, String
 
 
 def binding_name(workspace_id: UUID, principal: str, role: str) -> str:
-    """The name under which this grant can be addressed, the same whenever it is made again."""
-    # The workspace's id, not its name: a restored workspace and a successor of its name must not share names.
+    """The name of the binding for this grant; the same when the role is granted again."""
+    # The workspace's id, not its name: the bindings of a restored workspace and of a successor must not share names.
     digest = hashlib.sha256(f"{principal}:{workspace_id}:{role}".encode()).hexdigest()
     return f"rb-{digest[:24]}"
 
 
 class RoleBinding(InWorkspace, Base):
-    """One role of one principal in one workspace; powerless once revoked, or when the workspace is not ACTIVE."""
+    """One role of one principal in one workspace. Without effect once revoked, or while the workspace is not ACTIVE."""
 
     __tablename__ = "role_bindings"
     __table_args__ = (
@@ -35,4 +35,4 @@ class RoleBinding(InWorkspace, Base):
     granted_at: Mapped[Now]
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     revoked_by_deletion: Mapped[UUID | None]
-    """The deletion that revoked it, so that a restore gives back exactly what the DELETE took."""
+    """The deletion that revoked it; a restore grants exactly those bindings again."""

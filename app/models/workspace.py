@@ -1,4 +1,4 @@
-"""The workspace row: the boundary everything else hangs on."""
+"""Workspaces: the boundary of every other resource."""
 
 from sqlalchemy import Boolean, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -11,15 +11,15 @@ BUILT_IN = {
     "default": "General-purpose workspace (all users have write access)",
     "system": "Platform-provided resources (read-only for users)",
 }
-"""Workspaces that exist from the first start and can never be deleted, with their descriptions."""
+"""The built-in workspaces and their descriptions. They exist from the first start and cannot be deleted."""
 
 
 class Workspace(Base):
-    """A workspace; it is visible, and can be written to, only while ACTIVE."""
+    """A workspace. It can be read and written only while ACTIVE."""
 
     __tablename__ = "workspaces"
     __table_args__ = (
-        # Partial: the name is free the moment a deletion starts, and the successor is another row.
+        # Partial: a name is free as soon as a deletion starts; its successor is another row.
         Index("uq_workspaces_name_active", "name", unique=True, postgresql_where=text("state = 'ACTIVE'")),
     )
 
