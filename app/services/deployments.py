@@ -1,4 +1,4 @@
-"""Deployments: versions of long-lived servers, each made from a version of a configuration."""
+"""Deployments: versions of long-lived servers, each created from a version of a configuration."""
 
 from datetime import datetime
 from typing import Any
@@ -9,18 +9,18 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.authorize import Actor
-from app.db import insert_unique
-from app.errors import NameTaken, NotFound, WrongState
+from app.errors import WrongState
 from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
 from app.models import Deployment, Workspace
 from app.services.deployment_configs import config_to_use
 from app.services.projects import require_project
+from app.services.versions import insert_first_version, lock_versions
 from app.services.workspaces import writable_workspace
 
 HISTORY_LIMIT = 100
-"""Entries of a status history: months of a healthy life, and still one small row for one that flaps."""
+"""Entries kept in a status history: months for a healthy deployment, and a small row for a flapping one."""
 
-_REMOVED_AT_ONCE = 200  # Bounds the transaction; the next sweep removes the rest.
+_REMOVED_PER_SWEEP = 200  # Bounds the transaction; the next sweep removes the rest.
 
 _ENDING = (DeploymentStatus.DELETING, DeploymentStatus.DELETED)
 
@@ -35,22 +35,18 @@ def create_deployment(
     config_version: int | None,
     project: str | None,
 ) -> Deployment:
-    """Make version 1 of a deployment, CREATED, for the runtime to take up.
+    """Create version 1 of a deployment, in status CREATED, for the runtime to start.
 
-    Without `config_version` the newest version of the configuration is meant.
-    Raises BadRequest for a configuration that does not exist, Unprocessable for such a project,
-    NameTaken while any version of `name` exists.
+    Without `config_version` it uses the newest version of the configuration.
+    Raises BadRequest for a missing configuration, Unprocessable for a missing project, NameTaken while any
+    version of `name` exists.
     """
-    home = writable_workspace(session, actor, workspace)
+    workspace_row = writable_workspace(session, actor, workspace)
     if project is not None:
-        require_project(session, home, project)
-    used = config_to_use(session, home, config, config_version)
-    taken = NameTaken(f"Deployment with workspace '{workspace}' and name '{name}' already exists")
-    # The unique index guards version 1 alone, and that one may have been removed from under its successors.
-    if versions_of(session, home.id, name):
-        raise taken
+        require_project(session, workspace_row, project)
+    used = config_to_use(session, workspace_row, config, config_version)
     deployment = Deployment(
-        workspace_id=home.id,
+        workspace_id=workspace_row.id,
         name=name,
         entity_version=1,
         project=project,
@@ -60,28 +56,28 @@ def create_deployment(
         created_by=actor.id,
         updated_by=actor.id,
     )
-    insert_unique(session, deployment, taken=taken)
+    insert_first_version(session, deployment, workspace_row)
     return deployment
 
 
 def create_version(
     session: Session, actor: Actor, workspace: str, name: str, *, config: str, config_version: int | None
 ) -> Deployment:
-    """Make the next version of a deployment, PENDING until the runtime can put it in place of the last one.
+    """Create the next version of a deployment, PENDING until the runtime can replace the last one by it.
 
-    Raises NotFound without a version before it, WrongState while the deployment is being deleted,
-    BadRequest for a configuration that does not exist.
+    Raises NotFound if there is no earlier version, WrongState while the deployment is being deleted,
+    BadRequest for a missing configuration.
     """
-    home = writable_workspace(session, actor, workspace)
-    used = config_to_use(session, home, config, config_version)
-    latest = _version(session, home, name, None)
+    workspace_row = writable_workspace(session, actor, workspace)
+    used = config_to_use(session, workspace_row, config, config_version)
+    latest = lock_versions(session, Deployment, workspace_row, name)[-1]
     if latest.status in _ENDING:
         raise WrongState(
             f"Deployment '{workspace}/{name}' is {latest.status}. "
-            "Delete it again once it is DELETED, then create it anew."
+            "Delete it again once it is DELETED, then create it again."
         )
     deployment = Deployment(
-        workspace_id=home.id,
+        workspace_id=workspace_row.id,
         name=name,
         entity_version=latest.entity_version + 1,
         project=latest.project,
@@ -92,36 +88,25 @@ def create_version(
         updated_by=actor.id,
     )
     session.add(deployment)
-    session.flush()  # The caller shows the row and rings with its id.
+    session.flush()  # The caller reads id and times, and publishes a message with the id.
     return deployment
-
-
-def versions_of(session: Session, workspace_id: UUID, name: str) -> list[Deployment]:
-    """Every version of a deployment, oldest first."""
-    query = select(Deployment).where(Deployment.workspace_id == workspace_id, Deployment.name == name)
-    query = query.order_by(Deployment.entity_version)
-    # Whoever locked the rows after reading them must see what they are now.
-    return list(session.scalars(query.execution_options(populate_existing=True)))
 
 
 def delete_deployment(
     session: Session, actor: Actor, workspace: str, name: str, *, version: int | None = None
 ) -> list[Deployment] | None:
-    """Ask for the end of a deployment, or of one version of it; those that the runtime now has to stop.
+    """Request the deletion of a deployment, or of one version of it; returns the rows that the runtime has to stop.
 
-    None when every version was DELETED before: nothing of them runs, and the rows are gone now.
-    Raises NotFound.
+    None if all of them were DELETED before: nothing of them runs, and the rows are removed now. Raises NotFound.
     """
-    home = writable_workspace(session, actor, workspace)
-    doomed = _locked_versions(session, home, name)
-    if version is not None:
-        doomed = [_version(session, home, name, version)]
-    if all(is_gone(one) for one in doomed):
-        session.execute(delete(Deployment).where(Deployment.id.in_([one.id for one in doomed])))
+    workspace_row = writable_workspace(session, actor, workspace)
+    rows = lock_versions(session, Deployment, workspace_row, name, version)
+    if all(is_gone(row) for row in rows):
+        session.execute(delete(Deployment).where(Deployment.id.in_([row.id for row in rows])))
         return None
-    for one in doomed:
-        _towards_deleted(session, one)
-    return [one for one in doomed if one.status is DeploymentStatus.DELETING]
+    for row in rows:
+        _request_deletion(session, row)
+    return [row for row in rows if row.status is DeploymentStatus.DELETING]
 
 
 def report_status(
@@ -135,14 +120,14 @@ def report_status(
     message: str,
     model_provider_id: str | None,
 ) -> Deployment:
-    """Record what became of a deployment, of its newest version unless one is named.
+    """Set the reported status of a deployment, of the newest version unless `version` names another.
 
-    Raises NotFound, and WrongState as `move` does.
+    Raises NotFound, and WrongState as `move` does and for a deployment that the runtime supervises.
     """
-    home = writable_workspace(session, actor, workspace)
-    deployment = _version(session, home, name, version)
+    workspace_row = writable_workspace(session, actor, workspace)
+    deployment = lock_versions(session, Deployment, workspace_row, name, version)[-1]
     if deployment.host is not None:
-        # Else a report of DELETED would let the row go while its server lives.
+        # A report of DELETED would remove the row while its server is running.
         raise WrongState(
             f"Deployment '{workspace}/{name}' version {deployment.entity_version} is supervised by the runtime on "
             f"'{deployment.host}', which reports its status itself."
@@ -155,7 +140,10 @@ def report_status(
 
 
 def replace_older(session: Session, deployment: Deployment, *which: ColumnElement[bool]) -> list[Deployment]:
-    """Ask for the end of the versions before this one that it takes the place of; those asked. Does not ring."""
+    """Request the deletion of the older versions that meet the conditions `which`; returns them.
+
+    Publishes no message.
+    """
     query = (
         select(Deployment)
         .where(
@@ -166,18 +154,18 @@ def replace_older(session: Session, deployment: Deployment, *which: ColumnElemen
             *which,
         )
         .order_by(Deployment.entity_version)
-        .with_for_update(skip_locked=True)  # one that is just being changed is asked at the next renewal
+        .with_for_update(skip_locked=True)  # a row that is locked now follows at the next renewal
     )
     older = list(session.scalars(query.execution_options(populate_existing=True)))
     for one in older:
-        _towards_deleted(session, one, f"Replaced by version {deployment.entity_version}")
+        _request_deletion(session, one, f"Replaced by version {deployment.entity_version}")
     return older
 
 
 def remove_gone(session: Session, *, until: datetime) -> int:
-    """Remove the versions that have been DELETED since `until` or longer, as a repeated DELETE does; how many.
+    """Remove the versions that have been DELETED since `until` or earlier; returns their number.
 
-    Not in a workspace that is being deleted: there the cascade removes and counts them. Does not commit.
+    Skips workspaces that are being deleted: there the cascade removes and counts the rows. Does not commit.
     """
     due = (
         select(Deployment.id)
@@ -189,7 +177,7 @@ def remove_gone(session: Session, *, until: datetime) -> int:
             Workspace.state == WorkspaceState.ACTIVE,
         )
         .order_by(Deployment.updated_at)
-        .limit(_REMOVED_AT_ONCE)
+        .limit(_REMOVED_PER_SWEEP)
         .with_for_update(of=Deployment, skip_locked=True)  # two sweeps share the work
     )
     ids = session.scalars(due).all()
@@ -198,31 +186,31 @@ def remove_gone(session: Session, *, until: datetime) -> int:
 
 
 def is_gone(deployment: Deployment) -> bool:
-    """Whether nothing of it runs, as its host has seen."""
+    """Whether it is DELETED and its host has seen that nothing of it runs."""
     return deployment.status is DeploymentStatus.DELETED and deployment.host is None
 
 
 def request_stop(session: Session, deployment_id: UUID) -> Deployment | None:
-    """Move a deployment towards DELETED in a workspace of any state; the row as it is now, None if it is gone.
+    """Request the deletion of a deployment in a workspace of any state; returns its row, or None if there is none.
 
-    Idempotent. Does not commit, and does not ring.
+    Idempotent. Does not commit and publishes no message.
     """
     deployment = session.get(Deployment, deployment_id, with_for_update=True, populate_existing=True)
     if deployment is None:
         return None
-    _towards_deleted(session, deployment)
+    _request_deletion(session, deployment)
     return deployment
 
 
 def move(session: Session, deployment: Deployment, to: DeploymentStatus, message: str) -> None:
-    """Change the status, as `DEPLOYMENT_MOVES` allows, and remember it in the history.
+    """Change the status, as `DEPLOYMENT_MOVES` allows, and append it to the history.
 
-    The present status again only changes the message. Raises WrongState for any other move, and when the
-    row has moved since it was read.
+    Repeating the current status changes only the message. Raises WrongState for any other move, and if the status
+    has changed since the row was read.
     """
     before = deployment.status
     if to is not before and to not in DEPLOYMENT_MOVES[before]:
-        raise WrongState(_why_not(before, to))
+        raise WrongState(_explain_refusal(before, to))
     changed = session.execute(
         update(Deployment)
         .where(Deployment.id == deployment.id, Deployment.status == before)
@@ -238,38 +226,17 @@ def move(session: Session, deployment: Deployment, to: DeploymentStatus, message
         raise WrongState(f"Deployment '{deployment.name}' changed meanwhile. Read its status and try again.")
 
 
-def _locked_versions(session: Session, home: Workspace, name: str) -> list[Deployment]:
-    query = select(Deployment.id).where(Deployment.workspace_id == home.id, Deployment.name == name)
-    # The oldest row first: whoever adds or removes versions of this name meets there, and then reads again
-    # what another may have added meanwhile.
-    session.execute(query.order_by(Deployment.entity_version).with_for_update())
-    found = versions_of(session, home.id, name)
-    if not found:
-        raise NotFound(f"Deployment '{home.name}/{name}' not found")
-    return found
-
-
-def _version(session: Session, home: Workspace, name: str, version: int | None) -> Deployment:
-    found = _locked_versions(session, home, name)
-    if version is None:
-        return found[-1]
-    for deployment in found:
-        if deployment.entity_version == version:
-            return deployment
-    raise NotFound(f"Deployment '{home.name}/{name}' version '{version}' not found")
-
-
-def _towards_deleted(
-    session: Session, deployment: Deployment, why: str = "Deployment deletion requested"
+def _request_deletion(
+    session: Session, deployment: Deployment, message: str = "Deployment deletion requested"
 ) -> None:
     if deployment.status not in _ENDING:
-        move(session, deployment, DeploymentStatus.DELETING, why)
+        move(session, deployment, DeploymentStatus.DELETING, message)
     if deployment.status is DeploymentStatus.DELETING and deployment.host is None:
-        # Nothing of it runs anywhere, so nobody has to confirm, and nobody must be waited for.
+        # Nothing of it runs on any host, so no runtime worker has to confirm its end.
         move(session, deployment, DeploymentStatus.DELETED, "Deployment deleted")
 
 
-def _why_not(before: DeploymentStatus, to: DeploymentStatus) -> str:
+def _explain_refusal(before: DeploymentStatus, to: DeploymentStatus) -> str:
     if before is DeploymentStatus.DELETING:
         return "Deployment is marked for deletion (DELETING). Only transition to DELETED is allowed."
     if before is DeploymentStatus.DELETED:
@@ -282,7 +249,7 @@ def _new_status(status: DeploymentStatus, message: str) -> dict[str, Any]:
 
 
 def _extended(history: list[dict[str, Any]], status: DeploymentStatus, message: str) -> list[dict[str, Any]]:
-    """The history with one more entry; neighbours of one status are one stay, told by its last message."""
+    """The history with one more entry; consecutive entries of one status are merged and keep the last message."""
     entry = {"timestamp": clock.now().isoformat(), "status": status.value, "status_message": message}
     if history and history[-1]["status"] == status:
         return [*history[:-1], {**entry, "timestamp": history[-1]["timestamp"]}]

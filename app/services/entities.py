@@ -1,8 +1,5 @@
 """Generic entities: typed, versioned documents in trees."""
 
-import re
-import secrets
-import string
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +14,12 @@ from app.db import insert_unique, unique_or
 from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
 from app.models import Entity, Workspace
+from app.services.names import generated_name
 from app.services.projects import require_project
 from app.services.workspaces import readable_workspace, writable_workspace
 
 ATTEMPTS = 3
-"""Tries at what only a coincidence can spoil: a made-up name, or a subtree that somebody just added to."""
+"""Attempts at an operation that a rare race can spoil: using a generated name, or deleting a growing subtree."""
 
 
 def create_entity(
@@ -35,20 +33,20 @@ def create_entity(
     project: str | None,
     data: dict[str, Any],
 ) -> Entity:
-    """Make version 1 of an entity; without a `name` it gets one made from its type.
+    """Create version 1 of an entity; without a `name`, one is generated from its type.
 
-    Names are unique among the entities of a type that have the same parent, or none.
+    A name is unique among the entities of its type with the same parent, or with none.
     Raises NameTaken, and Unprocessable if parent or project are not in the workspace.
     """
-    home = writable_workspace(session, actor, workspace)
+    workspace_row = writable_workspace(session, actor, workspace)
     if project is not None:
-        require_project(session, home, project)
+        require_project(session, workspace_row, project)
     if parent is not None:
-        _require_parent(session, home, parent)
+        _require_parent(session, workspace_row, parent)
     for attempt in range(1, ATTEMPTS + 1):
-        chosen = name or _name_after(entity_type)
+        chosen = name or generated_name(entity_type, fallback="entity", random_characters=5)
         entity = Entity(
-            workspace_id=home.id,
+            workspace_id=workspace_row.id,
             entity_type=entity_type,
             name=chosen,
             parent_id=parent,
@@ -73,18 +71,18 @@ def create_entity(
 def find_entity(
     session: Session, actor: Actor, workspace: str, entity_type: str, name: str, *, parent: UUID | None
 ) -> Entity:
-    """The child of that parent, or without one the root, of that type and name. Raises NotFound."""
-    home = readable_workspace(session, actor, workspace)
-    entity = session.scalars(_addressed(home, entity_type, name, parent)).one_or_none()
+    """The entity of that type and name below that parent; without `parent`, the one at the root. Raises NotFound."""
+    workspace_row = readable_workspace(session, actor, workspace)
+    entity = session.scalars(_entity_query(workspace_row, entity_type, name, parent)).one_or_none()
     if entity is None:
         raise NotFound("Entity not found")
     return entity
 
 
 def find_entity_by_id(session: Session, actor: Actor, entity_id: UUID) -> tuple[Entity, str]:
-    """The entity and the name of its workspace, whichever ACTIVE one it is in.
+    """The entity and the name of its workspace, which may be any ACTIVE one.
 
-    Raises Forbidden, or NotFound to those who may see every workspace.
+    Raises Forbidden, or NotFound for a PlatformAdmin.
     """
     found = session.execute(
         select(Entity, Workspace.name)
@@ -109,15 +107,17 @@ def update_entity(
     data: dict[str, Any],
     expected_db_version: int | None,
 ) -> Entity:
-    """Replace the data of an entity, and its name and project where given; its version grows by one.
+    """Replace the data of an entity, and its name and project if given; its version grows by one.
 
-    Raises NotFound, Conflict if `expected_db_version` is not the present one, NameTaken,
+    Raises NotFound, Conflict if `expected_db_version` is not the current version, NameTaken,
     and Unprocessable for a missing project.
     """
-    home = writable_workspace(session, actor, workspace)
+    workspace_row = writable_workspace(session, actor, workspace)
     if project is not None:
-        require_project(session, home, project)
-    entity = _held(session, home, entity_type, name, parent=parent, expected_db_version=expected_db_version)
+        require_project(session, workspace_row, project)
+    entity = _lock_entity(
+        session, workspace_row, entity_type, name, parent=parent, expected_db_version=expected_db_version
+    )
     with unique_or(session, NameTaken("A conflicting entity already exists.")):
         entity.name = new_name or entity.name
         entity.project = project or entity.project
@@ -138,18 +138,20 @@ def delete_entity(
     parent: UUID | None,
     expected_db_version: int | None,
 ) -> None:
-    """Delete an entity and all that hangs on it.
+    """Delete an entity and all its descendants.
 
-    Raises NotFound, and Conflict if `expected_db_version` is not the present one.
+    Raises NotFound, and Conflict if `expected_db_version` is not the current version.
     """
-    home = writable_workspace(session, actor, workspace)
-    entity = _held(session, home, entity_type, name, parent=parent, expected_db_version=expected_db_version)
+    workspace_row = writable_workspace(session, actor, workspace)
+    entity = _lock_entity(
+        session, workspace_row, entity_type, name, parent=parent, expected_db_version=expected_db_version
+    )
     for _ in range(ATTEMPTS):
         try:
             with session.begin_nested():
                 session.execute(_delete_tree(entity))
         except IntegrityError as error:
-            # A child was added below while the statement waited for its parent; the next one sees it.
+            # A child was added while the statement waited for its parent; the next statement sees it.
             if not isinstance(error.orig, ForeignKeyViolation):
                 raise
         else:
@@ -162,55 +164,48 @@ def _delete_tree(root: Entity) -> Delete:
     child = aliased(Entity)
     below = select(child.id).join(tree, child.parent_id == tree.c.id)
     tree = tree.union_all(below.where(child.workspace_id == root.workspace_id))
-    # One statement: the foreign key to the parent is looked at when all of them are gone.
+    # One statement: the foreign key to the parent is checked after all rows are deleted.
     return delete(Entity).where(Entity.id.in_(select(tree.c.id))).execution_options(synchronize_session=False)
 
 
-def _held(
+def _lock_entity(
     session: Session,
-    home: Workspace,
+    workspace: Workspace,
     entity_type: str,
     name: str,
     *,
     parent: UUID | None,
     expected_db_version: int | None,
 ) -> Entity:
-    # Two writers with the same expectation must not both find it met.
-    query = _addressed(home, entity_type, name, parent).with_for_update(key_share=True)
+    # Locked: two writers that expect the same version must not both find it.
+    query = _entity_query(workspace, entity_type, name, parent).with_for_update(key_share=True)
     entity = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if entity is None:
-        raise NotFound(f"Entity '{name}' of type '{entity_type}' not found in workspace '{home.name}'")
+        raise NotFound(f"Entity '{name}' of type '{entity_type}' not found in workspace '{workspace.name}'")
     if expected_db_version not in (None, entity.db_version):
         raise Conflict(
-            f"Entity '{name}' of type '{entity_type}' in workspace '{home.name}' was modified by another "
+            f"Entity '{name}' of type '{entity_type}' in workspace '{workspace.name}' was modified by another "
             f"request. Expected version {expected_db_version}, but current version is {entity.db_version}. "
             "Please refetch and retry."
         )
     return entity
 
 
-def _addressed(home: Workspace, entity_type: str, name: str, parent: UUID | None) -> Select[Entity]:
+def _entity_query(workspace: Workspace, entity_type: str, name: str, parent: UUID | None) -> Select[Entity]:
     return select(Entity).where(
-        Entity.workspace_id == home.id,
+        Entity.workspace_id == workspace.id,
         Entity.entity_type == entity_type,
         Entity.name == name,
         Entity.parent_id == parent,
     )
 
 
-def _require_parent(session: Session, home: Workspace, parent: UUID) -> None:
-    # The lock of the foreign key, taken early: once seen, the parent stays until our child has been added.
+def _require_parent(session: Session, workspace: Workspace, parent: UUID) -> None:
+    # The lock of the foreign key, taken early: the parent found here remains until our child has been inserted.
     query = (
         select(Entity.id)
-        .where(Entity.workspace_id == home.id, Entity.id == parent)
+        .where(Entity.workspace_id == workspace.id, Entity.id == parent)
         .with_for_update(read=True, key_share=True)
     )
     if session.scalar(query) is None:
         raise Unprocessable(f"Parent entity '{parent}' not found or not in accessible workspaces")
-
-
-def _name_after(entity_type: str) -> str:
-    """`<type>-<5 random characters>`, with whatever no name may contain replaced or left out."""
-    stem = re.sub(r"[^a-z0-9]+", "-", entity_type.lower()).lstrip("-0123456789")[:50].rstrip("-") or "entity"
-    letters = string.ascii_lowercase + string.digits
-    return f"{stem}-{''.join(secrets.choice(letters) for _ in range(5))}"

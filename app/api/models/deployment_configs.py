@@ -21,6 +21,7 @@ from app.http.route import RequestContext, Routes
 from app.models import DeploymentConfig, Workspace
 from app.services import deployment_configs
 from app.services.listing import rows_in
+from app.services.versions import versions_of
 from app.services.workspaces import readable_workspace
 
 routes = Routes("deployment-configs")
@@ -123,7 +124,7 @@ def delete_config(call: RequestContext, workspace: str, name: str) -> None:
 def list_config_versions(call: RequestContext, workspace: str, name: str) -> ConfigVersions:
     """List the versions of a configuration, oldest first; none if there is no such configuration."""
     home = readable_workspace(call.session, call.actor, workspace)
-    found = deployment_configs.config_versions(call.session, home.id, name)
+    found = versions_of(call.session, DeploymentConfig, home.id, name)
     return ConfigVersions([_shown(config, workspace) for config in found])
 
 
@@ -162,7 +163,7 @@ def delete_config_version(call: RequestContext, workspace: str, name: str, versi
 
 def _versions(call: RequestContext, workspace: str, name: str) -> list[DeploymentConfig]:
     home = readable_workspace(call.session, call.actor, workspace)
-    found = deployment_configs.config_versions(call.session, home.id, name)
+    found = versions_of(call.session, DeploymentConfig, home.id, name)
     if not found:
         raise NotFound(f"Deployment config '{workspace}/{name}' not found")
     return found

@@ -28,6 +28,7 @@ from app.lifecycle import DeploymentStatus
 from app.models import Deployment, Workspace
 from app.services import deployments
 from app.services.listing import rows_in
+from app.services.versions import versions_of
 from app.services.workspaces import readable_workspace
 
 routes = Routes("deployments")
@@ -164,7 +165,7 @@ def delete_deployment(call: RequestContext, workspace: str, name: str) -> Respon
 def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> DeploymentVersions:
     """List the versions of a deployment, oldest first; none if there is no such deployment."""
     home = readable_workspace(call.session, call.actor, workspace)
-    found = deployments.versions_of(call.session, home.id, name)
+    found = versions_of(call.session, Deployment, home.id, name)
     return DeploymentVersions([_shown(deployment, workspace) for deployment in found])
 
 
@@ -249,7 +250,7 @@ def _delete(call: RequestContext, workspace: str, name: str, version: int | None
 
 def _versions(call: RequestContext, workspace: str, name: str) -> list[Deployment]:
     home = readable_workspace(call.session, call.actor, workspace)
-    found = deployments.versions_of(call.session, home.id, name)
+    found = versions_of(call.session, Deployment, home.id, name)
     if not found:
         raise NotFound(f"Deployment '{workspace}/{name}' not found")
     return found

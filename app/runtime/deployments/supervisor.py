@@ -22,7 +22,7 @@ from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, 
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.rows import lock_lapsed, release, take_lease_away
-from app.services.deployment_configs import insists_on
+from app.services.deployment_configs import requires_port
 from app.services.deployments import move, replace_older
 
 log = get_logger(__name__)
@@ -219,7 +219,7 @@ def _replace(session: Session, context: Context, row: Deployment, observed: Obse
         older = replace_older(session, row)
     elif observed.required_address:
         port = urlsplit(observed.required_address).port
-        in_its_way = or_(Deployment.address == observed.required_address, insists_on(port))
+        in_its_way = or_(Deployment.address == observed.required_address, requires_port(port))
         older = replace_older(session, row, Deployment.host == row.host, in_its_way)
     else:
         return
