@@ -1,4 +1,4 @@
-"""Filesets: making them, holding them still while files change, and deleting them with all their bytes."""
+"""Filesets: creating them, locking them while files change, and deleting them with all their bytes."""
 
 from typing import Any, Literal
 from uuid import UUID
@@ -18,12 +18,12 @@ from app.storage.blob_store import BlobStore, BytesRemain
 log = get_logger(__name__)
 
 _PURGE_S = 20
-"""How long one DELETE removes files: no longer than most clients, and proxies on the way, wait for an answer."""
+"""Time budget of one DELETE for removing files: most clients and proxies wait longer for an answer."""
 _PURGE_LOCKED_S = 5
-"""The same while locks are held: what was published since it was emptied, unless somebody went on and on."""
+"""Time budget while locks are held: usually only the files published since `empty_fileset` remain."""
 
 SERVICE_SOURCE = "service_source"
-"""Custom field by which a service marks a fileset as its own: others read it and do not change it."""
+"""Custom field that marks a fileset as owned by a service; only services can change its files."""
 
 
 def create_fileset(
@@ -38,7 +38,7 @@ def create_fileset(
     details: dict[str, Any] | None = None,
     custom_fields: dict[str, Any] | None = None,
 ) -> Fileset:
-    """Make a fileset in a workspace that `writable_workspace` gave out. Raises NameTaken."""
+    """Create a fileset in a workspace locked by `writable_workspace`. Raises NameTaken."""
     fileset = Fileset(
         workspace_id=workspace.id,
         name=name,
@@ -57,7 +57,7 @@ def create_fileset(
 def find_fileset(
     session: Session, workspace: Workspace, name: str, *, lock: Literal["share", "update"] | None = None
 ) -> Fileset:
-    """The fileset of that name; with `lock` it cannot change (share), or only we can change it (update).
+    """The fileset of that name, locked against changes by others ("update") or by anybody ("share").
 
     Raises NotFound.
     """
@@ -71,21 +71,21 @@ def find_fileset(
 
 
 def writable_fileset(session: Session, actor: Actor, workspace: str, name: str) -> Fileset:
-    """The fileset whose files are about to change.
+    """The fileset, locked for a change of its files.
 
-    Until the transaction ends, neither it nor its workspace can be deleted: what is stored meanwhile is
-    stored before the purge, which will find it. Raises NotFound, and Forbidden for a service's fileset.
+    Neither it nor its workspace can be deleted until the transaction ends, so that a later purge finds every file
+    stored meanwhile. Raises NotFound, and Forbidden for a service's fileset.
     """
     fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="share")
-    _refuse_immutable(actor, fileset)
+    _require_mutable(actor, fileset)
     return fileset
 
 
 def empty_fileset(context: Context, actor: Actor, *, workspace: str, name: str) -> UUID:
-    """Delete the bytes of a fileset, before `delete_fileset` makes sure of it; which fileset that was.
+    """Delete the files of a fileset before `delete_fileset` deletes the rest under locks; returns its id.
 
-    Outside a transaction: a slow store must not hold the locks that a DELETE of the workspace waits for.
-    Raises as `delete_fileset` does.
+    The files are deleted outside a transaction: a slow store must not hold the locks that a DELETE of the workspace
+    waits for. Raises as `delete_fileset` does.
     """
     with session_scope(context.sessions) as session:
         fileset = writable_fileset(session, actor, workspace, name)
@@ -102,48 +102,47 @@ def delete_fileset(
     name: str,
     emptied: UUID | None = None,
 ) -> Fileset:
-    """Delete a fileset, and what bytes it has, in the caller's transaction.
+    """Delete a fileset and its files in the caller's transaction.
 
-    Raises NotFound when another fileset has the name by now than the one that was `emptied` before.
-    If the store fails or takes long, the row stays and Busy is raised: then the same request continues where
-    this ended.
+    Raises NotFound if the name now belongs to another fileset than the one `emptied` before. Raises Busy if the
+    store fails or is slow: the row stays, and repeating the request continues.
     """
-    # FOR UPDATE: an upload waiting for its place must find the fileset gone, not store into the void.
+    # FOR UPDATE: an upload that waits for the row must find it deleted, and not store a file without a fileset.
     fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="update")
     if emptied not in (None, fileset.id):
         raise NotFound(f"Fileset '{name}' not found in workspace '{workspace}': it was deleted meanwhile")
-    _refuse_immutable(actor, fileset)
+    _require_mutable(actor, fileset)
     _purge(store, fileset, f"{workspace}/{name}", within_s=_PURGE_LOCKED_S)
     session.delete(fileset)
     return fileset
 
 
-def _purge(store: BlobStore, fileset: Fileset, shown: str, *, within_s: float) -> None:
+def _purge(store: BlobStore, fileset: Fileset, label: str, *, within_s: float) -> None:
     try:
         unfinished = store.purge_fileset(fileset.workspace_id, fileset.id, within_s=within_s)
     except (OSError, BytesRemain) as error:
         log.warning("fileset.purge_failed", fileset_id=str(fileset.id), exc_info=error)
         raise Busy(
-            f"Fileset '{shown}' was not deleted, because its storage failed ({type(error).__name__}). "
+            f"Fileset '{label}' was not deleted, because its storage failed ({type(error).__name__}). "
             "Some of its files may be gone; repeat the request to finish."
         ) from error
     if unfinished:
         raise Busy(
-            f"Fileset '{shown}' is not deleted yet: {unfinished.removed} of its files went, and there are more. "
-            "Repeat the request to go on."
+            f"Fileset '{label}' is not deleted yet: {unfinished.removed} of its files have been removed, and more "
+            "remain. Repeat the request to continue."
         )
 
 
 def permitted_fields(
     actor: Actor, given: dict[str, Any], *, before: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The custom fields that result when `actor` replaces `before` by `given`: only services mark as theirs."""
+    """The custom fields after `actor` replaces `before` by `given`: only services can change SERVICE_SOURCE."""
     if actor.principal.is_service:
         return given
     own = {key: value for key, value in (before or {}).items() if key == SERVICE_SOURCE}
     return {key: value for key, value in given.items() if key != SERVICE_SOURCE} | own
 
 
-def _refuse_immutable(actor: Actor, fileset: Fileset) -> None:
+def _require_mutable(actor: Actor, fileset: Fileset) -> None:
     if SERVICE_SOURCE in fileset.custom_fields and not actor.principal.is_service:
         raise Forbidden("Access denied: This fileset's files are immutable")

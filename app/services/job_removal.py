@@ -1,4 +1,4 @@
-"""Removing a job that has ended, with its bytes, its log and its fileset."""
+"""Removal of an ended job with its files, its log and its fileset."""
 
 from uuid import UUID
 
@@ -13,25 +13,24 @@ from app.services.jobs import has_ended
 from app.services.workspaces import lock_active_workspace
 
 _PURGE_S = 10
-"""How long bytes are removed at a time: not so long that the sweep rings, and another does the same."""
-
+"""Time budget for removing files: shorter than the sweep's requeue interval, so that no second worker starts on it."""
 
 _PURGE_LOCKED_S = 5
-"""The same while locks are held, of what was uploaded since."""
+"""Time budget while locks are held, for files uploaded since."""
 
 
 def remove_ended(context: Context, job_id: UUID) -> bool:
-    """Remove a job that has ended and was to be deleted, with its bytes, its log and its fileset; whether it did.
+    """Remove an ended job whose deletion was requested, with its files, log and fileset; whether it was removed.
 
-    Not if there are more bytes than can be removed in a few seconds: then it goes on with the next ring. Nor in
-    a workspace that is being deleted: there the cascade does it. Idempotent; opens its own
-    transactions. Raises OSError or BytesRemain when the store fails: the job stays for another attempt.
+    False if more files remain than the time budget allows: the next message continues. False in a workspace that is
+    being deleted: there the cascade removes jobs. Idempotent; opens its own transactions. Raises OSError or
+    BytesRemain if the store fails: the job remains for another attempt.
     """
     with session_scope(context.sessions) as session:
         job = _removable(session, job_id)
         if job is None:
             return False
-        # The sweep rings for the longest untouched first: a job whose bytes resist goes behind the others.
+        # The sweep enqueues the least recently updated job first: a job whose files resist moves behind the others.
         job.updated_at = clock.now()
         fileset = _fileset_of(session, job)
     # Outside a transaction: a slow store must not hold the lock that a DELETE of the workspace waits for.
@@ -45,7 +44,7 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
             return False
         fileset = _fileset_of(session, job)
         if fileset:
-            # Once more, now that no upload can come: an empty fileset takes no time.
+            # Once more, now that the lock keeps uploads out: an empty fileset takes no time.
             purge = context.store.purge_fileset
             if purge(fileset.workspace_id, fileset.id, within_s=_PURGE_LOCKED_S):
                 return False
@@ -58,20 +57,20 @@ def _removable(session: Session, job_id: UUID) -> Job | None:
     found = session.get(Job, job_id)
     if found is None or not lock_active_workspace(session, found.workspace_id):
         return None
-    # Locked after the workspace, in the order that everybody takes.
+    # Locked after the workspace: every transaction locks in this order.
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     is_due = job is not None and has_ended(job) and job.delete_requested_at is not None
     return job if is_due else None
 
 
 def _fileset_of(session: Session, job: Job) -> Fileset | None:
-    # FOR UPDATE: an upload waiting for its place must find the fileset gone, not store into the void.
+    # FOR UPDATE: an upload that waits for the row must find it deleted, and not store a file without a fileset.
     query = select(Fileset).where(Fileset.workspace_id == job.workspace_id, Fileset.name == job.fileset)
     return session.scalars(query.with_for_update()).one_or_none()
 
 
 def remove_chunk(context: Context, job_id: UUID) -> int:
-    """Remove some lines of the log of a job, of all its attempts; how many. Commits."""
+    """Remove one chunk of the log of a job, of all its attempts; returns the number of lines. Commits."""
     page = select(JobLog.id).where(JobLog.job_id == job_id).limit(context.settings.chunk_size)
     with session_scope(context.sessions) as session:
         removed = session.execute(

@@ -1,4 +1,4 @@
-"""The results of a job, as its row keeps them: names, and where in which fileset they are."""
+"""The results of a job, as stored in its row: a name and the URL of an artifact in a fileset each."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,14 @@ from app import clock
 from app.models import Job
 
 FOLDER = "results"
-"""Where in the fileset of a job is what its steps have left."""
+"""The folder in a job's fileset for the files that its steps have produced."""
 
 
 def note(job: Job, artifacts: Mapping[str, str]) -> None:
-    """Note results by their names, each with its `workspace/fileset#path`; those of other names stay.
+    """Add results, or replace those of the same names; `artifacts` maps names to `workspace/fileset#path`.
 
-    What is in the job's own workspace is kept as `/fileset#path`: that workspace may get another name by a restore,
-    and its old one may be another's by then.
+    The URL of an artifact in the job's own workspace is stored as `/fileset#path`: a restore can rename that
+    workspace, and its old name can then belong to another.
     """
     now = clock.now().isoformat()
     results = {result["name"]: result for result in job.results}
@@ -29,10 +29,10 @@ def note(job: Job, artifacts: Mapping[str, str]) -> None:
 
 
 def kept(url: str, workspace: str) -> str:
-    """An artifact as a job of that workspace keeps it; `shown` is the way back."""
+    """The URL of an artifact as a job of that workspace stores it; `shown` is the inverse."""
     return url.removeprefix(workspace) if url.startswith(f"{workspace}/") else url
 
 
 def shown(url: str, workspace: str) -> str:
-    """An artifact with the name that the job's workspace has now."""
+    """The URL of an artifact with the current name of the job's workspace."""
     return f"{workspace}{url}" if url.startswith("/") else url

@@ -1,4 +1,4 @@
-"""The steps of a job's attempt, and the tasks of a step: entries of `Job.steps`, made when their turn comes."""
+"""The steps of a job's attempt, and their tasks: entries of `Job.steps`, added when a step begins."""
 
 from typing import Any
 from uuid import UUID, uuid5
@@ -11,13 +11,13 @@ from app.models import Job
 Entry = dict[str, Any]
 
 TASK = "main"
-"""The task of each step that its process is; others are whatever is reported under another name."""
+"""The task that stands for the process of a step; reports can add tasks under other names."""
 
-_MOST_TASKS = 1000  # They are part of the job's row.
+_MAX_TASKS = 1000  # They are part of the job's row.
 
 
 def first_steps(job: Job) -> list[Entry]:
-    """The steps whose turn has come. Before anything has run that is the first one, in the job's own status."""
+    """The steps that have begun. Before the first step begins, that step in the status of the job."""
     if job.steps or not job.platform_spec["steps"]:
         return job.steps
     times = {"created_at": job.created_at.isoformat(), "updated_at": job.updated_at.isoformat()}
@@ -25,18 +25,18 @@ def first_steps(job: Job) -> list[Entry]:
 
 
 def spec_of(job: Job, name: str) -> dict[str, Any]:
-    """What the job's owner wrote about the step of that name."""
+    """The specification of the step of that name."""
     spec: dict[str, Any] = next(step for step in job.platform_spec["steps"] if step["name"] == name)
     return spec
 
 
 def profile_of(executor: dict[str, Any]) -> str:
-    """The name of the execution profile that a step wants."""
+    """The name of a step's execution profile."""
     return f"{executor['provider']}/{executor.get('profile', 'default')}"
 
 
 def command_of(executor: dict[str, Any]) -> list[str]:
-    """What the process of a step is started with; of a container that is its entry point with its command."""
+    """The command line of a step's process; for a container, its entry point and its command."""
     if "container" not in executor:
         return list(executor["command"])
     container = executor["container"]
@@ -44,11 +44,11 @@ def command_of(executor: dict[str, Any]) -> list[str]:
 
 
 def find_step(job: Job, name: str) -> Entry:
-    """The step of that name. Raises NotFound, also while its turn has not come."""
+    """The step of that name. Raises NotFound, also before the step has begun."""
     for entry in first_steps(job):
         if entry["name"] == name:
             return entry
-    raise NotFound(f"Step '{name}' of job '{job.name}' not found; a step appears when its turn has come.")
+    raise NotFound(f"Step '{name}' of job '{job.name}' not found; a step appears once it has begun.")
 
 
 def find_task(job: Job, step: str, name: str) -> Entry:
@@ -61,7 +61,7 @@ def find_task(job: Job, step: str, name: str) -> Entry:
 
 
 def begin_step(job: Job, name: str) -> None:
-    """Enter a step whose turn has come, with the task that its process is."""
+    """Add a step that begins, with the task of its process."""
     entry = _entry(job, name)
     entry["tasks"] = [_task(job, entry, TASK)]
     job.steps = [*(step for step in job.steps if step["name"] != name), entry]
@@ -70,7 +70,7 @@ def begin_step(job: Job, name: str) -> None:
 def settle_step(
     job: Job, name: str, status: JobStatus, *, error_details: dict[str, Any] | None = None
 ) -> None:
-    """What the runtime has seen of the process of a step, whatever others have reported about it."""
+    """Set the status that the runtime has seen of a step's process; it overrides reports by others."""
 
     def settle(step: Entry) -> Entry:
         tasks = [
@@ -83,16 +83,16 @@ def settle_step(
 
 
 def settle_last_step(job: Job, status: JobStatus, *, error_details: dict[str, Any] | None = None) -> None:
-    """As `settle_step`, for whichever step has begun last and not ended; nothing if there is none."""
+    """As `settle_step`, for the last step, unless it has ended; nothing if no step has begun."""
     if job.steps and job.steps[-1]["status"] not in JOB_TERMINAL:
         settle_step(job, job.steps[-1]["name"], status, error_details=error_details)
 
 
 def report_step(job: Job, name: str, status: JobStatus, **details: dict[str, Any] | None) -> Entry:
-    """What somebody else tells about a step; details that are None stay as they are.
+    """Set the reported status of a step; details that are None stay unchanged.
 
-    The job's own status follows its processes, not what is told. Raises NotFound, and WrongState for a move that
-    `JOB_MOVES` does not have.
+    The job's own status follows its processes, not reports. Raises NotFound, and WrongState for a move that is not
+    in `JOB_MOVES`.
     """
     entry = find_step(job, name)
     before = JobStatus(entry["status"])
@@ -101,25 +101,25 @@ def report_step(job: Job, name: str, status: JobStatus, **details: dict[str, Any
             f"Cannot move step '{name}' of job '{job.name}' from '{before}' to '{status}'. "
             "Refresh the job status and try again."
         )
-    told = {key: value for key, value in details.items() if value is not None}
-    changed = _changed(entry, status=status, **told)
+    given = {key: value for key, value in details.items() if value is not None}
+    changed = _changed(entry, status=status, **given)
     job.steps = [changed if step["name"] == name else step for step in first_steps(job)]
     return changed
 
 
 def report_task(
-    job: Job, step: str, name: str, *, status: JobStatus, status_details: dict[str, Any] | None, **told: Any
+    job: Job, step: str, name: str, *, status: JobStatus, status_details: dict[str, Any] | None, **more: Any
 ) -> Entry:
-    """What somebody tells about a task, made if it is new. Its status details are also merged into the job's.
+    """Set the reported status of a task, which is added if it is new. Its status details are merged into the job's.
 
-    Raises NotFound for a step whose turn has not come, and WrongState for too many tasks.
+    Raises NotFound for a step that has not begun, and WrongState for too many tasks.
     """
     entry = find_step(job, step)
     tasks: list[Entry] = entry.get("tasks", [])
-    if len(tasks) >= _MOST_TASKS and name not in [task["name"] for task in tasks]:
-        raise WrongState(f"Step '{step}' of job '{job.name}' has {_MOST_TASKS} tasks, the most there can be.")
+    if len(tasks) >= _MAX_TASKS and name not in [task["name"] for task in tasks]:
+        raise WrongState(f"Step '{step}' of job '{job.name}' already has {_MAX_TASKS} tasks, the maximum.")
     before = next((task for task in tasks if task["name"] == name), None) or _task(job, entry, name)
-    details = {key: value for key, value in told.items() if value is not None}
+    details = {key: value for key, value in more.items() if value is not None}
     task = _changed(
         before, status=status, status_details=status_details or before["status_details"], **details
     )
@@ -131,7 +131,7 @@ def report_task(
 
 
 def step_id(attempt_id: UUID, name: str) -> UUID:
-    """The same step of the same attempt has the same id, from before it has begun."""
+    """The id of a step in an attempt; known before the step begins."""
     return uuid5(attempt_id, name)
 
 

@@ -1,4 +1,4 @@
-"""What a list under a workspace is a list of."""
+"""The rows of a list: of one workspace, or of every workspace that the caller can read."""
 
 from typing import TypeVar
 
@@ -12,15 +12,15 @@ from app.models.columns import InWorkspace
 from app.services.workspaces import readable_workspace
 
 EVERYWHERE = "-"
-"""Reserved: in the path of a list it stands for all workspaces. No workspace can have this name."""
+"""Reserved name: in the path of a list it means all workspaces."""
 
 M = TypeVar("M", bound=InWorkspace)
 
 
 def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> Select[M, str]:
-    """The rows of one workspace, or for `-` of every one in which the actor holds its permission.
+    """A query of the rows in one workspace, or for `-` in every workspace where the actor has its permission.
 
-    Each comes with the name of its workspace. Raises as `readable_workspace` does.
+    Each row comes with the name of its workspace. Raises as `readable_workspace` does.
     """
     rows = (
         select(model, Workspace.name)

@@ -1,4 +1,4 @@
-"""Members: who holds which roles in a workspace. The one writer of role bindings while it is ACTIVE."""
+"""Members: who has which roles in a workspace. The only writer of role bindings while a workspace is ACTIVE."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from app.services.workspaces import readable_workspace, writable_workspace
 
 @dataclass(frozen=True)
 class Member:
-    """A principal with at least one active role; `roles` in the order they were granted."""
+    """A principal with at least one active role; `roles` in the order of the grants."""
 
     principal: str
     roles: list[Role]
@@ -30,11 +30,11 @@ class Member:
 
 
 def list_members(session: Session, actor: Actor, workspace: str) -> list[Member]:
-    """Everybody with an active role, who was given one last first."""
-    home = readable_workspace(session, actor, workspace)
+    """Every principal with an active role, the most recent grant first."""
+    workspace_row = readable_workspace(session, actor, workspace)
     bindings = session.scalars(
         select(RoleBinding)
-        .where(RoleBinding.workspace_id == home.id, RoleBinding.revoked_at.is_(None))
+        .where(RoleBinding.workspace_id == workspace_row.id, RoleBinding.revoked_at.is_(None))
         .order_by(RoleBinding.granted_at.desc(), RoleBinding.id.desc())
     )
     by_principal: dict[str, list[RoleBinding]] = {}
@@ -46,76 +46,77 @@ def list_members(session: Session, actor: Actor, workspace: str) -> list[Member]
 def add_member(
     session: Session, actor: Actor, workspace: str, principal: str, roles: Sequence[Role]
 ) -> Member:
-    """Grant `roles` on top of those the principal has; a role already held stays as it was granted.
+    """Grant `roles` in addition to those of the principal; an active binding stays unchanged.
 
-    Raises Unprocessable for a role that the workspace cannot give.
+    Raises Unprocessable for a role that cannot be granted in this workspace.
     """
-    home = _changing_members(session, actor, workspace)
-    _refuse_misplaced(home, roles)
-    bindings = _bindings(session, home, principal)
+    workspace_row = _lock_members(session, actor, workspace)
+    _require_grantable(workspace_row, roles)
+    bindings = _bindings(session, workspace_row, principal)
     for role in roles:
-        _grant(session, actor, home, bindings, principal=principal, role=role)
+        _grant(session, actor, workspace_row, bindings, principal=principal, role=role)
     return _member(bindings.values())
 
 
 def replace_roles(
     session: Session, actor: Actor, workspace: str, principal: str, roles: Sequence[Role]
 ) -> Member:
-    """Make `roles` the only ones that the principal holds, whoever it was before.
+    """Make `roles` the only roles of the principal, who need not be a member yet.
 
-    Raises LastAdmin if nobody would administer the workspace any more.
+    Raises LastAdmin if the workspace would be left without an administrator.
     """
-    home = _changing_members(session, actor, workspace)
-    _refuse_misplaced(home, roles)
-    bindings = _bindings(session, home, principal)
+    workspace_row = _lock_members(session, actor, workspace)
+    _require_grantable(workspace_row, roles)
+    bindings = _bindings(session, workspace_row, principal)
     for binding in bindings.values():
         if binding.role not in roles:
-            _revoke(session, actor, home, binding)
+            _revoke(session, actor, workspace_row, binding)
     for role in roles:
-        _grant(session, actor, home, bindings, principal=principal, role=role)
+        _grant(session, actor, workspace_row, bindings, principal=principal, role=role)
     return _member(bindings.values())
 
 
 def remove_member(session: Session, actor: Actor, workspace: str, principal: str) -> None:
     """Revoke every role of the principal.
 
-    Raises NotFound for somebody who has none, LastAdmin if nobody would administer the workspace any more.
+    Raises NotFound if it has none, LastAdmin if the workspace would be left without an administrator.
     """
-    home = _changing_members(session, actor, workspace)
-    active = [b for b in _bindings(session, home, principal).values() if b.revoked_at is None]
+    workspace_row = _lock_members(session, actor, workspace)
+    active = [b for b in _bindings(session, workspace_row, principal).values() if b.revoked_at is None]
     if not active:
         raise NotFound(f"Member '{principal}' not found in workspace '{workspace}'")
-    if _is_last_admin(session, home, principal):
+    if _is_last_admin(session, workspace_row, principal):
+        admin = _admin_role(workspace_row)
         raise LastAdmin(
-            f"Cannot remove member '{principal}'. This is the last {_keeper(home)} for workspace '{workspace}'. "
-            f"Add another {_keeper(home)} before removing this member."
+            f"Cannot remove member '{principal}'. This is the last {admin} for workspace '{workspace}'. "
+            f"Add another {admin} before removing this member."
         )
     for binding in active:
-        _take_away(session, actor, home, binding)
+        _mark_revoked(session, actor, workspace_row, binding)
 
 
 def grant_binding(session: Session, actor: Actor, workspace: str, principal: str, role: Role) -> RoleBinding:
-    """Grant one role, again if it was revoked.
+    """Grant one role, also if it was revoked before.
 
-    Raises Conflict if the principal holds it, Unprocessable if there is no such workspace to hold it in.
+    Raises Conflict if the principal has it, Unprocessable if there is no such workspace.
     """
     try:
-        home = _changing_members(session, actor, workspace)
+        workspace_row = _lock_members(session, actor, workspace)
     except NotFound:
         raise Unprocessable(
             f"Workspace '{workspace}' does not exist. Please create the workspace first."
         ) from None
-    _refuse_misplaced(home, [role])
-    bindings = _bindings(session, home, principal)
+    _require_grantable(workspace_row, [role])
+    bindings = _bindings(session, workspace_row, principal)
     if role in bindings and bindings[role].revoked_at is None:
         raise Conflict("Active role binding already exists for this principal/workspace/role combination")
-    return _grant(session, actor, home, bindings, principal=principal, role=role)
+    return _grant(session, actor, workspace_row, bindings, principal=principal, role=role)
 
 
 def find_binding(session: Session, actor: Actor, name: str) -> tuple[RoleBinding, str]:
-    """The binding of that name, revoked ones too, and its workspace's name; in any ACTIVE workspace.
+    """The binding of that name, active or revoked, and the name of its workspace, which may be any ACTIVE one.
 
-    Raises Forbidden, or NotFound to those who may see every workspace.
+    Raises Forbidden, or NotFound for a PlatformAdmin.
     """
     found = session.execute(
         select(RoleBinding, Workspace.name)
@@ -131,43 +132,46 @@ def find_binding(session: Session, actor: Actor, name: str) -> tuple[RoleBinding
 def revoke_binding(session: Session, actor: Actor, name: str) -> None:
     """Revoke one role.
 
-    Raises NotFound, Conflict if it is revoked already, LastAdmin if nobody would administer the workspace.
+    Raises NotFound, Conflict if it is revoked already, LastAdmin if the workspace would be left without an
+    administrator.
     """
     _, workspace = find_binding(session, actor, name)
-    home = _changing_members(session, actor, workspace)
-    # Again, now that nothing can change any more: the first reading only told whom to wait for.
+    workspace_row = _lock_members(session, actor, workspace)
+    # Read again under the lock: the first query only found the workspace to lock.
     binding, _ = find_binding(session, actor, name)
     if binding.revoked_at is not None:
         raise Conflict("Role binding is already revoked")
-    _revoke(session, actor, home, binding)
+    _revoke(session, actor, workspace_row, binding)
 
 
-def _refuse_misplaced(home: Workspace, roles: Sequence[Role]) -> None:
-    """Raise Unprocessable for a role that means nothing in this workspace."""
+def _require_grantable(workspace: Workspace, roles: Sequence[Role]) -> None:
+    """Raise Unprocessable for a role that cannot be granted in this workspace."""
     for role in roles:
-        if role in PLATFORM_ROLES and home.name != PLATFORM:
+        if role in PLATFORM_ROLES and workspace.name != PLATFORM:
             raise Unprocessable(f"Role '{role}' can only be granted in workspace '{PLATFORM}'")
-        if role not in ROLES_IN_PLATFORM and home.name == PLATFORM:
+        if role not in ROLES_IN_PLATFORM and workspace.name == PLATFORM:
             raise Unprocessable(
-                f"Role '{role}' means nothing in workspace '{PLATFORM}', which only platform administrators change; "
-                f"grant {', '.join(sorted(ROLES_IN_PLATFORM))}."
+                f"Role '{role}' cannot be granted in workspace '{PLATFORM}', which only platform administrators "
+                f"change; grant {', '.join(sorted(ROLES_IN_PLATFORM))}."
             )
 
 
-def _changing_members(session: Session, actor: Actor, workspace: str) -> Workspace:
-    """The workspace, behind the gate, with no other change of its members under way until we commit."""
-    home = writable_workspace(session, actor, workspace)
-    # Two Admins removing each other would each see the other one remain. Not a lock on the row of the
-    # workspace: that one would wait for every creator that holds the gate, and they for us.
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"members:{home.id}", 0))))
-    return home
+def _lock_members(session: Session, actor: Actor, workspace: str) -> Workspace:
+    """The workspace as `writable_workspace` returns it, with its members locked until the transaction ends."""
+    workspace_row = writable_workspace(session, actor, workspace)
+    # Otherwise two Admins who remove each other would each see the other remain. Not a lock on the workspace's row:
+    # that one would wait for every creator that shares it, and they for us.
+    session.execute(
+        select(func.pg_advisory_xact_lock(func.hashtextextended(f"members:{workspace_row.id}", 0)))
+    )
+    return workspace_row
 
 
-def _bindings(session: Session, home: Workspace, principal: str) -> dict[str, RoleBinding]:
-    """All bindings the principal ever had, by role, as they were granted."""
+def _bindings(session: Session, workspace: Workspace, principal: str) -> dict[str, RoleBinding]:
+    """All bindings of the principal by role, active and revoked, in the order of the grants."""
     found = session.scalars(
         select(RoleBinding)
-        .where(RoleBinding.workspace_id == home.id, RoleBinding.principal == principal)
+        .where(RoleBinding.workspace_id == workspace.id, RoleBinding.principal == principal)
         .order_by(RoleBinding.granted_at, RoleBinding.id)
         .execution_options(populate_existing=True)
     )
@@ -177,7 +181,7 @@ def _bindings(session: Session, home: Workspace, principal: str) -> dict[str, Ro
 def _grant(
     session: Session,
     actor: Actor,
-    home: Workspace,
+    workspace: Workspace,
     bindings: dict[str, RoleBinding],
     *,
     principal: str,
@@ -186,8 +190,8 @@ def _grant(
     binding = bindings.get(role)
     if binding is None:
         binding = RoleBinding(
-            workspace_id=home.id,
-            name=binding_name(home.id, principal, role),
+            workspace_id=workspace.id,
+            name=binding_name(workspace.id, principal, role),
             principal=principal,
             role=role,
         )
@@ -198,53 +202,53 @@ def _grant(
     binding.revoked_by_deletion = None
     binding.granted_at = clock.now()
     binding.granted_by = actor.id or "system"
-    session.flush()  # gives a new binding its id, by which roles granted at the same instant are ordered
+    session.flush()  # gives a new binding its id, which orders roles granted at the same instant
     bindings[role] = binding
     record(
         session,
         actor,
         AuditEvent.MEMBER_GRANTED,
-        workspace=(home.id, home.name),
+        workspace=(workspace.id, workspace.name),
         subject=principal,
         role=role,
     )
     return binding
 
 
-def _revoke(session: Session, actor: Actor, home: Workspace, binding: RoleBinding) -> None:
+def _revoke(session: Session, actor: Actor, workspace: Workspace, binding: RoleBinding) -> None:
     if binding.revoked_at is not None:
         return
-    if binding.role == _keeper(home) and _is_last_admin(session, home, binding.principal):
+    if binding.role == _admin_role(workspace) and _is_last_admin(session, workspace, binding.principal):
         raise LastAdmin(
             f"Cannot remove {binding.role} role from '{binding.principal}'. "
-            f"This is the last {binding.role} for workspace '{home.name}'. "
+            f"This is the last {binding.role} for workspace '{workspace.name}'. "
             f"Add another {binding.role} before removing this one."
         )
-    _take_away(session, actor, home, binding)
+    _mark_revoked(session, actor, workspace, binding)
 
 
-def _take_away(session: Session, actor: Actor, home: Workspace, binding: RoleBinding) -> None:
+def _mark_revoked(session: Session, actor: Actor, workspace: Workspace, binding: RoleBinding) -> None:
     binding.revoked_at = clock.now()
     record(
         session,
         actor,
         AuditEvent.MEMBER_REVOKED,
-        workspace=(home.id, home.name),
+        workspace=(workspace.id, workspace.name),
         subject=binding.principal,
         role=binding.role,
     )
 
 
-def _keeper(home: Workspace) -> Role:
-    """The role without which nobody could give out roles in this workspace any more."""
-    return Role.PLATFORM_ADMIN if home.name == PLATFORM else Role.ADMIN
+def _admin_role(workspace: Workspace) -> Role:
+    """The role that can grant roles in this workspace."""
+    return Role.PLATFORM_ADMIN if workspace.name == PLATFORM else Role.ADMIN
 
 
-def _is_last_admin(session: Session, home: Workspace, principal: str) -> bool:
+def _is_last_admin(session: Session, workspace: Workspace, principal: str) -> bool:
     admins = session.scalars(
         select(RoleBinding.principal).where(
-            RoleBinding.workspace_id == home.id,
-            RoleBinding.role == _keeper(home),
+            RoleBinding.workspace_id == workspace.id,
+            RoleBinding.role == _admin_role(workspace),
             RoleBinding.revoked_at.is_(None),
         )
     )

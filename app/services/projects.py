@@ -1,4 +1,4 @@
-"""Projects: what else knows them by name, and must not be left pointing at nothing."""
+"""Projects, and the references to them in other rows, which are names."""
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -9,40 +9,37 @@ from app.models import Deployment, DeploymentConfig, Entity, Fileset, Job, Proje
 from app.services.workspaces import writable_workspace
 
 
-def find_project(session: Session, home: Workspace, name: str) -> Project:
+def find_project(session: Session, workspace: Workspace, name: str) -> Project:
     """The project of that name. Raises NotFound."""
-    query = select(Project).where(Project.workspace_id == home.id, Project.name == name)
+    query = select(Project).where(Project.workspace_id == workspace.id, Project.name == name)
     project = session.scalars(query).one_or_none()
     if project is None:
-        raise NotFound(f"Project '{name}' not found in workspace '{home.name}'")
+        raise NotFound(f"Project '{name}' not found in workspace '{workspace.name}'")
     return project
 
 
-def require_project(session: Session, home: Workspace, name: str) -> None:
-    """Make sure that the project exists, and goes on existing until the transaction ends.
+def require_project(session: Session, workspace: Workspace, name: str) -> None:
+    """Lock the project against deletion until the transaction ends.
 
-    Raises Unprocessable, because a body refers to it.
+    Raises Unprocessable if it does not exist, because the body of a request refers to it.
     """
-    # KEY SHARE: a delete waits for us and then clears our reference too, but an update need not wait.
+    # KEY SHARE: a deletion waits and then also clears our reference; an update does not wait.
     query = (
         select(Project.id)
-        .where(Project.workspace_id == home.id, Project.name == name)
+        .where(Project.workspace_id == workspace.id, Project.name == name)
         .with_for_update(read=True, key_share=True)
     )
     if session.scalar(query) is None:
         raise Unprocessable(
-            f"Project '{name}' does not exist in workspace '{home.name}'. Please create the project first."
+            f"Project '{name}' does not exist in workspace '{workspace.name}'. Please create the project first."
         )
 
 
 def delete_project(session: Session, actor: Actor, workspace: str, name: str) -> None:
-    """Delete a project, and clear the reference of everything in the workspace that was part of it.
-
-    What was part of it stays. Raises NotFound.
-    """
-    home = writable_workspace(session, actor, workspace)
-    session.delete(find_project(session, home, name))
-    session.flush()  # waits for those who hold the project, before we look for what refers to it
+    """Delete a project and clear the references to it; the rows that referred to it stay. Raises NotFound."""
+    workspace_row = writable_workspace(session, actor, workspace)
+    session.delete(find_project(session, workspace_row, name))
+    session.flush()  # waits for transactions that lock the project, before the references are searched
     for clearing in (
         update(Entity).values(project=None, db_version=Entity.db_version + 1),
         update(Job).values(project=None),
@@ -51,4 +48,4 @@ def delete_project(session: Session, actor: Actor, workspace: str, name: str) ->
         update(Fileset).values(project=""),
     ):
         columns = clearing.table.c
-        session.execute(clearing.where(columns.workspace_id == home.id, columns.project == name))
+        session.execute(clearing.where(columns.workspace_id == workspace_row.id, columns.project == name))

@@ -1,4 +1,4 @@
-"""Workspaces: making them, and the one gate through which everything below them is reached."""
+"""Workspaces: creating them, and the checks and locks for every access to what is in them."""
 
 from typing import Any
 from uuid import UUID
@@ -24,45 +24,44 @@ OPEN_TO_EVERYBODY = (
     (PLATFORM, Role.VIEWER),
     (PLATFORM, Role.WORKSPACE_CREATOR),
 )
-"""What every authenticated caller may do from the first start, in which built-in workspace."""
+"""The roles of every authenticated caller in the built-in workspaces, granted at the first start."""
 
 
 def readable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
-    """The ACTIVE workspace of that name, in which `actor` holds its permission.
+    """The ACTIVE workspace of that name, if `actor` has its permission there.
 
-    Raises Forbidden if there is none, or NotFound to those who may see every workspace; also while it is being
-    deleted.
+    Otherwise, and while the workspace is being deleted, raises Forbidden, or NotFound for a PlatformAdmin.
     """
-    return _only(session, actor, name, _permitted(actor, name))
+    return _one(session, actor, name, _permitted(actor, name))
 
 
 def writable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
-    """The ACTIVE workspace of that name, held so until the transaction ends.
+    """The ACTIVE workspace of that name, locked against deletion until the transaction ends.
 
-    Every insert or change below a workspace goes through here. Raises as `readable_workspace` does.
+    Every insert and change below a workspace goes through this function. Raises as `readable_workspace` does.
     """
     # FOR SHARE, not the key share lock of the foreign key: that one lets a DELETE change the state under our
-    # open transaction, and our row would be left in a workspace nobody can see.
-    return _only(session, actor, name, _permitted(actor, name).with_for_update(read=True))
+    # open transaction, and our row would be left in a workspace that nobody can read.
+    return _one(session, actor, name, _permitted(actor, name).with_for_update(read=True))
 
 
 def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
-    """The ACTIVE workspace of that name, for a change of its own row.
+    """The ACTIVE workspace of that name, locked for a change of its own row.
 
     Raises as `readable_workspace` does.
     """
-    # Not FOR SHARE: two that share the row and then both want to change it would wait for each other.
-    return _only(session, actor, name, _permitted(actor, name).with_for_update(key_share=True))
+    # Not FOR SHARE: two transactions that share the lock and then both update the row would deadlock.
+    return _one(session, actor, name, _permitted(actor, name).with_for_update(key_share=True))
 
 
 def _permitted(actor: Actor, name: str) -> Select[Workspace]:
-    # State, role and row in one statement: no DELETE, revoke or successor can come between them.
+    # State, role and row in one statement: no deletion, revocation or successor can come between them.
     return select(Workspace).where(
         Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
     )
 
 
-def _only(session: Session, actor: Actor, name: str, query: Select[Workspace]) -> Workspace:
+def _one(session: Session, actor: Actor, name: str, query: Select[Workspace]) -> Workspace:
     workspace = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if workspace is None:
         raise access_error(session, actor, f"Workspace '{name}' not found", workspace=name)
@@ -72,9 +71,9 @@ def _only(session: Session, actor: Actor, name: str, query: Select[Workspace]) -
 def create_workspace(
     session: Session, actor: Actor, name: str, *, description: str | None, with_admin: bool
 ) -> Workspace:
-    """Make an ACTIVE workspace; `with_admin` makes the actor its Admin.
+    """Create an ACTIVE workspace; `with_admin` grants Admin to the actor.
 
-    Raises NameTaken while another ACTIVE one has the name; one that is being deleted does not hold it.
+    Raises NameTaken while another ACTIVE workspace has the name; a workspace that is being deleted has freed it.
     """
     workspace = Workspace(name=name, description=description, created_by=actor.id, updated_by=actor.id)
     insert_unique(session, workspace, taken=NameTaken(f"Workspace '{name}' already exists"))
@@ -107,9 +106,9 @@ def update_workspace(session: Session, actor: Actor, name: str, *, description: 
 def move_workspace(
     session: Session, move: WorkspaceMove, *which: ColumnElement[bool], **values: Any
 ) -> Workspace | None:
-    """Change the state of the workspace that `which` describes, and `values` with it: the only writer of its state.
+    """Change the state of the workspace that meets the conditions `which`, and set `values`: the only writer of states.
 
-    The row as it is now, or as it was if the move removes it; None if there is none in a state the move leads from.
+    Returns the row after the change, or as it was if the move deletes it; None if no such workspace has the move.
     """
     guard = Workspace.state.in_(move.value.before), *which
     after = move.value.after
@@ -124,18 +123,18 @@ def move_workspace(
 
 
 def installation(session: Session) -> UUID:
-    """What tells this installation from every other: the id of its workspace `system`, which nobody can delete."""
-    ours = select(Workspace.id).where(Workspace.name == "system", Workspace.state == WorkspaceState.ACTIVE)
-    return session.scalars(ours).one()
+    """The id of this installation: that of its workspace `system`, which cannot be deleted."""
+    query = select(Workspace.id).where(Workspace.name == PLATFORM, Workspace.state == WorkspaceState.ACTIVE)
+    return session.scalars(query).one()
 
 
 def seed(session: Session) -> list[str]:
-    """Make sure that the built-in workspaces exist, with their first members; names of those that had to be made.
+    """Create the missing built-in workspaces and their first role bindings; returns the names of those created.
 
-    What an operator has revoked since does not come back.
+    A role that an operator has revoked is not granted again.
     """
     session.execute(upsert(CleanupControl).values(id=1, paused=False).on_conflict_do_nothing())
-    made = []
+    created = []
     for name, description in BUILT_IN.items():
         added = session.scalar(
             upsert(Workspace)
@@ -147,17 +146,15 @@ def seed(session: Session) -> list[str]:
             )
             .returning(Workspace.id)
         )
-        made += [name] if added else []
-    for workspace, role in OPEN_TO_EVERYBODY:
-        home = select(Workspace.id).where(
-            Workspace.name == workspace, Workspace.state == WorkspaceState.ACTIVE
-        )
-        _bind(session, session.scalars(home).one(), EVERYBODY, role, granted_by="system")
-    return made
+        created += [name] if added else []
+    for name, role in OPEN_TO_EVERYBODY:
+        query = select(Workspace.id).where(Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE)
+        _bind(session, session.scalars(query).one(), EVERYBODY, role, granted_by="system")
+    return created
 
 
 def _bind(session: Session, workspace_id: UUID, principal: str, role: Role, *, granted_by: str) -> None:
-    """Grant a role for the first time. One that was revoked stays so, because its row stays."""
+    """Grant a role unless a binding for it exists; a revoked binding stays revoked."""
     session.execute(
         upsert(RoleBinding)
         .values(
@@ -172,10 +169,10 @@ def _bind(session: Session, workspace_id: UUID, principal: str, role: Role, *, g
 
 
 def lock_active_workspace(session: Session, workspace_id: UUID) -> bool:
-    """Whether that workspace is ACTIVE; if it is, it is held so until the transaction ends.
+    """Whether that workspace is ACTIVE; if so, it is locked against deletion until the transaction ends.
 
-    Taken before the lock of any row below the workspace, in the order in which requests take them.
+    Called before any row below the workspace is locked: requests take the locks in the same order.
     """
     query = select(Workspace.id).where(Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE)
-    # FOR SHARE, as writable_workspace takes it: a DELETE of the workspace must not come between look and write.
+    # FOR SHARE, as in writable_workspace: no deletion of the workspace can come between this check and a write.
     return session.scalar(query.with_for_update(read=True)) is not None

@@ -31,27 +31,27 @@ class World:
 
 def make_world(session: Session, store: BlobStore, name: str) -> World:
     """Build it, under names that `name` keeps apart from other worlds."""
-    home = factories.make_workspace(session, name)
+    workspace = factories.make_workspace(session, name)
     train = factories.make_job(
-        session, home, "train", JobStatus.ACTIVE, platform_spec={"steps": [{"name": "main"}]}
+        session, workspace, "train", JobStatus.ACTIVE, platform_spec={"steps": [{"name": "main"}]}
     )
     _with_a_step_and_a_result(train, name)
     factories.make_job(
-        session, home, "ended", JobStatus.COMPLETED, platform_spec={"steps": [{"name": "main"}]}
+        session, workspace, "ended", JobStatus.COMPLETED, platform_spec={"steps": [{"name": "main"}]}
     )
-    factories.make_config(session, home, "small")
-    factories.make_config(session, home, "unused")
-    factories.make_deployment(session, home, "chat", DeploymentStatus.READY)
-    factories.make_fileset(session, home, "data", store=store, files={"a.txt": b"bytes"})
-    entity = factories.make_entity(session, home, "thing")
-    factories.make_project(session, home, "alpha")
-    binding = factories.make_binding(session, home, f"member-of-{name}")
-    factories.make_binding(session, home, f"admin-of-{name}", "Admin")
+    factories.make_config(session, workspace, "small")
+    factories.make_config(session, workspace, "unused")
+    factories.make_deployment(session, workspace, "chat", DeploymentStatus.READY)
+    factories.make_fileset(session, workspace, "data", store=store, files={"a.txt": b"bytes"})
+    entity = factories.make_entity(session, workspace, "thing")
+    factories.make_project(session, workspace, "alpha")
+    binding = factories.make_binding(session, workspace, f"member-of-{name}")
+    factories.make_binding(session, workspace, f"admin-of-{name}", "Admin")
     failed = _deletion(session, f"{name}-failed", DeletionState.FAILED)
     pending = _deletion(session, f"{name}-pending", DeletionState.DELETING)
     session.commit()
     return World(
-        workspace=home,
+        workspace=workspace,
         failed=failed,
         pending=pending,
         stuck=session.scalars(

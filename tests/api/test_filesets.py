@@ -262,7 +262,7 @@ def test_a_fileset_with_too_many_files_for_one_request_goes_on_with_the_next(
 
     assert answers[-1].status_code == 200
     assert len(answers) > 3
-    assert "1 of its files went" in answers[0].json["detail"]
+    assert "1 of its files have been removed" in answers[0].json["detail"]
     assert context.store.size(workspace.id) == 0
 
 

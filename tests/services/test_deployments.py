@@ -27,10 +27,10 @@ ANN = trusted("ann")
 def test_a_deployment_makes_exactly_the_published_moves(
     session: Session, before: DeploymentStatus, after: DeploymentStatus
 ) -> None:
-    home = make_workspace(session)
+    workspace = make_workspace(session)
     moved, other = (
-        make_deployment(session, home, "moved", before),
-        make_deployment(session, home, "other", before),
+        make_deployment(session, workspace, "moved", before),
+        make_deployment(session, workspace, "other", before),
     )
     is_legal = after in DEPLOYMENT_MOVES[before] or after is before
 
@@ -66,8 +66,8 @@ def test_the_history_merges_neighbours_and_keeps_the_newest_hundred(session: Ses
 def test_a_deployment_of_a_workspace_that_is_being_deleted_waits_for_its_host_if_it_has_one(
     session: Session, before: DeploymentStatus, host: str | None, after: DeploymentStatus
 ) -> None:
-    home = make_workspace(session, state=WorkspaceState.DELETING)
-    deployment = make_deployment(session, home, status=before, host=host)
+    workspace = make_workspace(session, state=WorkspaceState.DELETING)
+    deployment = make_deployment(session, workspace, status=before, host=host)
 
     first = deployments.request_stop(session, deployment.id).status
     second = deployments.request_stop(session, deployment.id).status
@@ -77,9 +77,9 @@ def test_a_deployment_of_a_workspace_that_is_being_deleted_waits_for_its_host_if
 
 
 def test_what_has_been_deleted_for_long_is_removed_and_nothing_else(session: Session) -> None:
-    home = make_workspace(session)
+    workspace = make_workspace(session)
     ages = {"old": 31, "fresh": 29, "held": 31, "serving": 31}
-    rows = {name: make_deployment(session, home, name, DeploymentStatus.DELETED) for name in ages}
+    rows = {name: make_deployment(session, workspace, name, DeploymentStatus.DELETED) for name in ages}
     doomed = make_deployment(
         session, make_workspace(session, "doomed", state=WorkspaceState.DELETING), "doomed"
     )
@@ -130,9 +130,9 @@ def test_a_config_cannot_be_deleted_under_a_deployment_that_is_being_created(
 def test_versions_created_at_the_same_time_are_numbered_one_after_another(
     session: Session, context: Context
 ) -> None:
-    home = make_workspace(session)
-    make_config(session, home)
-    make_deployment(session, home)
+    workspace = make_workspace(session)
+    make_config(session, workspace)
+    make_deployment(session, workspace)
     session.commit()
 
     def create(_: int) -> int:

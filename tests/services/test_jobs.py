@@ -19,8 +19,11 @@ ANN = trusted("ann")
 def test_a_job_makes_exactly_the_moves_that_lead_from_its_status(
     session: Session, before: JobStatus, move: JobMove
 ) -> None:
-    home = make_workspace(session)
-    job, neighbour = make_job(session, home, "moved", before), make_job(session, home, "other", before)
+    workspace = make_workspace(session)
+    job, neighbour = (
+        make_job(session, workspace, "moved", before),
+        make_job(session, workspace, "other", before),
+    )
     leads_from_it = before in move.value.before
 
     if leads_from_it:
@@ -80,9 +83,9 @@ def test_a_job_that_moved_since_it_was_read_is_not_moved_again(session: Session)
 def test_a_job_of_a_workspace_that_is_being_deleted_is_moved_towards_its_end(
     session: Session, before: JobStatus
 ) -> None:
-    home = make_workspace(session, state=WorkspaceState.DELETING)
-    runs = make_job(session, home, "runs", before, host="somewhere")
-    waits = make_job(session, home, "waits", before)
+    workspace = make_workspace(session, state=WorkspaceState.DELETING)
+    runs = make_job(session, workspace, "runs", before, host="somewhere")
+    waits = make_job(session, workspace, "waits", before)
 
     for job in (runs, waits, runs, waits):
         jobs.request_stop(session, job.id)
@@ -121,8 +124,11 @@ def test_a_job_in_any_state_can_fail_with_the_step_that_ran(session: Session, be
 
 @pytest.mark.parametrize("before", JobStatus)
 def test_a_job_runs_again_from_exactly_the_statuses_that_end_it(session: Session, before: JobStatus) -> None:
-    home = make_workspace(session)
-    job, neighbour = make_job(session, home, "train", before), make_job(session, home, "other", before)
+    workspace = make_workspace(session)
+    job, neighbour = (
+        make_job(session, workspace, "train", before),
+        make_job(session, workspace, "other", before),
+    )
     attempt_id = job.attempt_id
 
     if before in JobMove.RERUN.value.before:

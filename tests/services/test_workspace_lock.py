@@ -39,8 +39,8 @@ CHILDREN: dict[str, Make] = {
     "entities": make_entity,
     "filesets": make_fileset,
     "jobs": make_job,
-    "job_logs": lambda session, home: make_job_log(
-        session, Job(id=uuid7(), workspace_id=home.id, attempt_id=uuid7())
+    "job_logs": lambda session, workspace: make_job_log(
+        session, Job(id=uuid7(), workspace_id=workspace.id, attempt_id=uuid7())
     ),
     "deployment_configs": make_config,
     "deployments": make_deployment,
@@ -87,10 +87,10 @@ def close(engine: Engine, workspace_id: UUID) -> None:
 def race(creators: Engine, engine: Engine, workspace: Workspace, make: Make) -> bool:
     """A creator passes the gate, a DELETE comes, the creator goes on. Whether the DELETE had to wait for it."""
     with Session(creators) as creator:
-        home = writable_workspace(creator, ANN, "ml-team")
+        workspace_row = writable_workspace(creator, ANN, "ml-team")
         with meanwhile(lambda: close(engine, workspace.id)) as closing:
             waited = has_to_wait(engine, closing)
-            make(creator, home)
+            make(creator, workspace_row)
             creator.commit()
         closing.result()
     return waited
