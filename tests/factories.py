@@ -1,4 +1,4 @@
-"""Rows in any state, made without the doors."""
+"""Rows in any state, inserted without the services."""
 
 from typing import Any, TypeVar
 from uuid import UUID
@@ -124,7 +124,7 @@ def make_binding(
 
 
 def fill(session: Session, store: BlobStore, workspace: Workspace, *, number: int = 2) -> dict[str, int]:
-    """Put `number` of every kind into a workspace; what it then holds."""
+    """Insert `number` rows of every kind into a workspace; returns the number of rows per table."""
     for i in range(number):
         make_job_log(session, make_job(session, workspace, f"job-{i}"))
         make_config(session, workspace, f"config-{i}")
@@ -148,7 +148,7 @@ def fill(session: Session, store: BlobStore, workspace: Workspace, *, number: in
 
 
 def rows_of(session: Session, workspace_id: UUID) -> dict[str, int]:
-    """How many rows each table still holds of a workspace."""
+    """The number of rows of a workspace per table; tables without any are left out."""
     session.rollback()  # a fresh snapshot: others have committed meanwhile
     counts = {}
     for mapper in Base.registry.mappers:

@@ -1,4 +1,4 @@
-"""The migrations lead to what the models say, from an empty database and from every older one."""
+"""The migrations lead to the schema of the models, from an empty database and from every older one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def differences(engine: Engine) -> list[object]:
     return found
 
 
-def test_the_newest_version_is_what_the_models_say(url: str) -> None:
+def test_the_newest_version_is_the_schema_of_the_models(url: str) -> None:
     command.upgrade(configured(url), "head")
 
     engine = create_engine(url)
@@ -51,7 +51,7 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
     command.upgrade(configured(url), "0001")
     engine = create_engine(url)
     with engine.begin() as connection:
-        home = connection.execute(
+        workspace_id = connection.execute(
             text(
                 "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
                 "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now()) RETURNING id"
@@ -60,10 +60,10 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
         connection.execute(
             text(
                 "INSERT INTO jobs (id, workspace_id, name, attempt_id, source, fileset, status, created_at, "
-                "created_by, updated_at, updated_by) VALUES (gen_random_uuid(), :home, 'train', "
+                "created_by, updated_at, updated_by) VALUES (gen_random_uuid(), :workspace_id, 'train', "
                 "gen_random_uuid(), 'tests', 'f', 'pending', now(), '', now(), '')"
             ),
-            {"home": home},
+            {"workspace_id": workspace_id},
         )
 
     command.upgrade(configured(url), "head")
@@ -77,7 +77,7 @@ def test_the_namespace_of_what_serves_in_a_cluster_is_read_from_its_address(url:
     command.upgrade(configured(url), "0003")
     engine = create_engine(url)
     with engine.begin() as connection:
-        home = connection.execute(
+        workspace_id = connection.execute(
             text(
                 "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
                 "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now()) RETURNING id"
@@ -88,10 +88,10 @@ def test_the_namespace_of_what_serves_in_a_cluster_is_read_from_its_address(url:
                 text(
                     "INSERT INTO deployments (id, workspace_id, name, entity_version, config, config_version, "
                     "status, status_message, host, address, created_at, created_by, updated_at, updated_by) "
-                    "VALUES (gen_random_uuid(), :home, :host, 1, 'small', 1, 'READY', '', :host, :address, "
-                    "now(), '', now(), '')"
+                    "VALUES (gen_random_uuid(), :workspace_id, :host, 1, 'small', 1, 'READY', '', :host, "
+                    ":address, now(), '', now(), '')"
                 ),
-                {"home": home, "host": host, "address": address},
+                {"workspace_id": workspace_id, "host": host, "address": address},
             )
 
     command.upgrade(configured(url), "head")

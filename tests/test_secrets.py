@@ -1,4 +1,4 @@
-"""What is secret is in no log, whether a request succeeds, is refused, or breaks something."""
+"""Secrets are in no log, whether a request succeeds, is refused, or fails."""
 
 import io
 import os
@@ -111,7 +111,7 @@ def test_a_store_that_fails(
 
 @pytest.fixture(params=["check", "type", "trigger"])
 def broken_table(request: pytest.FixtureRequest, database: Engine) -> Iterator[str]:
-    """Inserts into `projects` fail in a way that PostgreSQL reports with the row, or the value, in its words."""
+    """Inserts into `projects` fail with an error in which PostgreSQL quotes the row or the value."""
     changes = {
         "check": ("ADD CONSTRAINT ck_broken CHECK (description = 'fine')", "DROP CONSTRAINT ck_broken"),
         "type": (
@@ -140,7 +140,7 @@ def test_a_row_that_the_database_refuses(client: FlaskClient, broken_table: str,
     assert SECRET not in log.getvalue()
 
 
-def test_a_failure_of_the_database_still_says_what_failed(
+def test_a_failure_of_the_database_is_still_logged_with_its_cause(
     client: FlaskClient, database: Engine, log: io.StringIO
 ) -> None:
     with database.begin() as connection:
@@ -158,7 +158,7 @@ def test_a_failure_of_the_database_still_says_what_failed(
 
 
 def test_an_error_of_the_database_does_not_quote_the_parameters(context: Context) -> None:
-    """Also where it is shown by others than our log: on a terminal, in Flower."""
+    """Other programs than our log show it, too: a terminal, Flower."""
     with context.sessions() as session, pytest.raises(DBAPIError) as caught:
         session.execute(text("SELECT CAST(:value AS text), 1 / 0"), {"value": f"{SECRET}parameter"})
 
@@ -202,7 +202,7 @@ ROOT = Path(__file__).parent.parent
     ids=lambda command: command[1],
 )
 @pytest.mark.parametrize("scheme", ["postgresql+psycopg", "mysql"])
-def test_a_program_whose_servers_are_away_does_not_tell_their_passwords(
+def test_a_program_whose_servers_are_away_does_not_print_their_passwords(
     command: list[str], scheme: str
 ) -> None:
     ended = subprocess.run(

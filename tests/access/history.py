@@ -1,8 +1,8 @@
-"""What clients did and were answered, and whether all of it can be true.
+"""A history of requests and answers, and the check that it is consistent.
 
-A role is held from some moment within the request that granted it to some moment within the request that took
-it away. So an answered request is lawful only if it overlaps a time in which its sender may have held a role,
-and it has to succeed if the sender held one during the whole of it.
+A role takes effect at some time during the request that grants it and ends at some time during the request that
+revokes it. So a request may succeed only if it overlaps a time in which its sender may have had a role, and it must
+succeed if the sender had one from before it began until it ended.
 """
 
 import threading
@@ -15,7 +15,7 @@ from math import inf
 from uuid import UUID
 
 BEYOND_GUESTS = frozenset({"steal", "destroy"})
-"""What guests try although no role of theirs permits it."""
+"""Actions that guests try although none of their roles permits them."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass
 class Hold:
-    """A role of somebody in one life of a name: asked for, granted, asked to be taken away, taken away."""
+    """A role of a principal in one life of a name: the begin and end of the grant and of the revocation."""
 
     asked: float
     granted: float = inf
@@ -75,13 +75,13 @@ class History:
                 hold.leaving, hold.gone = min(hold.leaving, request.start), min(hold.gone, request.end)
 
     def ended(self, life: UUID, request: Request) -> None:
-        """DELETE was answered: everybody lost what they had."""
+        """DELETE was answered: every role in that life has ended."""
         for holder, who in list(self.holds):
             if holder == life:
                 self.taken(life, who, request)
 
     def unlawful(self) -> list[str]:
-        """Requests that succeeded although their sender held no role in the life of the name that they reached."""
+        """Requests that succeeded although their sender had no role in the workspace that they reached."""
         return [
             str(one)
             for one in self.requests
@@ -93,7 +93,7 @@ class History:
         ]
 
     def refused_wrongly(self) -> list[str]:
-        """Requests that were refused although their sender held a role from before they began until they ended."""
+        """Requests that were refused although their sender had a role from before they began until they ended."""
         by_name: dict[tuple[str, str], list[Hold]] = defaultdict(list)
         lives = {one.life: one.name for one in self.requests if one.what == "create" and one.has_succeeded}
         for (life, who), holds in self.holds.items():

@@ -38,7 +38,7 @@ def lines(client: FlaskClient, **query: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def send(client: FlaskClient) -> Callable[..., Any]:
-    """Send a request that has to succeed; what it put on record, and what it answered."""
+    """Send a request that has to succeed; returns its audit records and its answer."""
 
     def do(method: str, path: str, body: Any = None, by: dict[str, str] = ANN) -> tuple[list[Any], Any]:
         before = len(lines(client))
@@ -84,7 +84,7 @@ def test_the_life_of_a_workspace_is_on_record(send: Callable[..., Any]) -> None:
     ]
 
 
-def test_what_a_service_does_in_the_name_of_a_user_tells_of_both(client: FlaskClient) -> None:
+def test_the_record_of_an_action_on_behalf_of_a_user_names_user_and_service(client: FlaskClient) -> None:
     delegated = announced("service:jobs") | {
         "X-NMP-Principal-On-Behalf-Of": "ann@example.com",
         "X-NMP-Principal-On-Behalf-Of-Email": "ann@mail.example.com",
@@ -92,10 +92,10 @@ def test_what_a_service_does_in_the_name_of_a_user_tells_of_both(client: FlaskCl
 
     assert client.post(W, json={"name": "ml-team"}, headers=delegated).status_code == 201
 
-    told = lines(client, **{"filter[service]": "service:jobs"})
-    assert [one["event"] for one in told] == ["workspace.created", "member.granted"]
-    assert {(one["actor"], one["email"]) for one in told} == {("ann@example.com", "ann@mail.example.com")}
-    assert lines(client, **{"filter[email]": "ann@mail.example.com"}) == told
+    found = lines(client, **{"filter[service]": "service:jobs"})
+    assert [one["event"] for one in found] == ["workspace.created", "member.granted"]
+    assert {(one["actor"], one["email"]) for one in found} == {("ann@example.com", "ann@mail.example.com")}
+    assert lines(client, **{"filter[email]": "ann@mail.example.com"}) == found
 
 
 def test_every_change_of_a_members_roles_is_a_line(send: Callable[..., Any]) -> None:
@@ -195,9 +195,9 @@ def test_the_log_outlives_the_workspace(client: FlaskClient, context: Context, s
 
     session.rollback()
     assert session.scalars(select(Workspace.id).where(Workspace.id == UUID(made["id"]))).all() == []
-    told = lines(client, **{"filter[workspace_id]": made["id"]})
-    assert [one["event"] for one in told] == ["workspace.created", "member.granted", "deletion.requested"]
-    assert {one["workspace_name"] for one in told} == {"ml-team"}
+    found = lines(client, **{"filter[workspace_id]": made["id"]})
+    assert [one["event"] for one in found] == ["workspace.created", "member.granted", "deletion.requested"]
+    assert {one["workspace_name"] for one in found} == {"ml-team"}
 
 
 @pytest.mark.parametrize(

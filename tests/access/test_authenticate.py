@@ -1,4 +1,4 @@
-"""The gateway's word, and how far it goes."""
+"""The identity headers of a gateway: when they are trusted, and for what."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def principal(settings: Settings, headers: dict[str, str]) -> Principal:
     return Authenticator(settings).principal(headers.get)
 
 
-def test_the_gateway_says_who_is_calling(settings: Settings) -> None:
+def test_the_gateway_names_the_caller(settings: Settings) -> None:
     ann = principal(settings, announced("ann", email="ann@example.com", groups=["crew", " deck "]))
 
     assert ann == Principal("ann", "ann@example.com", frozenset({"crew", "deck"}))
@@ -123,7 +123,7 @@ def test_the_operator_is_known_by_the_email_and_by_nothing_else(settings: Settin
     assert not principal(nameless, announced("x")).is_platform_admin
 
 
-def test_the_scopes_that_the_gateway_tells_narrow_its_word(client: FlaskClient) -> None:
+def test_the_scopes_from_the_gateway_restrict_the_caller(client: FlaskClient) -> None:
     client.post(W, json={"name": "anns"}, headers=announced("ann"))
     reading = announced("ann", scopes="entities:read")
 

@@ -1,4 +1,4 @@
-"""What clients learn before they log in."""
+"""The discovery document, which clients read before they log in."""
 
 from dataclasses import replace
 
@@ -28,9 +28,9 @@ def test_it_names_the_issuer_and_its_endpoints(context: Context) -> None:
         settings = context.settings.model_copy(
             update={"oidc_issuer": issuer.url, "oidc_client_id": AUDIENCE, "oidc_scope_prefix": "api://"}
         )
-        told = client_of(context, settings).get(DISCOVERY).json
+        document = client_of(context, settings).get(DISCOVERY).json
 
-    assert told == {
+    assert document == {
         "auth_enabled": True,
         "oidc": {
             "issuer": issuer.url,

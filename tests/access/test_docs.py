@@ -1,4 +1,4 @@
-"""docs/access.md says what the table of roles says."""
+"""docs/access.md has the same table of roles as the code."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_the_table_in_the_docs_is_the_table_in_the_code() -> None:
         line.split("|")[1:-1] for line in PAGE.splitlines() if re.match(r"\| *(\||`\w+:\w+`)", line)
     ]
     roles = [Role(cell.strip()) for cell in head[1:]]
-    told = {
+    documented = {
         (Permission(permission), role)
         for permissions, *cells in rows
         for permission in re.findall("`(.*?)`", permissions)
@@ -27,15 +27,15 @@ def test_the_table_in_the_docs_is_the_table_in_the_code() -> None:
 
     tabled = set(Permission) - AUTHENTICATED - OPEN
     assert set(roles) == set(Role)
-    assert told == {(permission, role) for role in Role for permission in TABLE[role] & tabled}, (
+    assert documented == {(permission, role) for role in Role for permission in TABLE[role] & tabled}, (
         "docs/access.md and app/access/permissions.py differ: mend the one that is wrong"
     )
 
 
-def test_the_proxy_in_the_readme_lets_no_header_through_that_counts_as_its_own_word() -> None:
-    """A client that could add one header to the gateway's would be whoever it likes."""
+def test_the_proxy_in_the_readme_sets_every_header_that_is_trusted_from_a_gateway() -> None:
+    """A client that could add one header to the gateway's could take any identity."""
     [block] = re.findall(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    said = dict(re.findall(r"proxy_set_header (X-\S+) (.+?);", block))
+    set_headers = dict(re.findall(r"proxy_set_header (X-\S+) (.+?);", block))
     read: set[str] = set()
 
     def header(name: str, default: str) -> str:
@@ -49,6 +49,6 @@ def test_the_proxy_in_the_readme_lets_no_header_through_that_counts_as_its_own_w
     Authenticator(settings).principal(lambda name, default: "" if "Behalf" in name else header(name, default))
 
     assert {name for name in read if name.startswith("X-NMP-")} >= {"X-NMP-Scopes", "X-NMP-Principal-Groups"}
-    assert read <= said.keys(), (
-        "the README's nginx must set, or empty, each header that the gateway is believed"
+    assert read <= set_headers.keys(), (
+        "the README's nginx must set, or empty, each header that is trusted from a gateway"
     )

@@ -1,4 +1,4 @@
-"""Many clients at once, while workspaces are deleted, and made anew under the same names by others."""
+"""Many clients at once, while workspaces are deleted and created again under the same names by others."""
 
 import random
 import threading
@@ -38,7 +38,7 @@ class Play:
         self.app, self.seed = app, seed
         self.history = History()
         self.is_over = threading.Event()
-        self.marks = count()
+        self.numbers = count()
         self.requests_of_guests = 0
         self.moved = threading.Condition()
 
@@ -82,20 +82,20 @@ class Play:
 
     def _let_pass(self, requests: int) -> None:
         with self.moved:
-            wanted = self.requests_of_guests + requests
-            assert self.moved.wait_for(lambda: self.requests_of_guests >= wanted, timeout=60)
+            expected = self.requests_of_guests + requests
+            assert self.moved.wait_for(lambda: self.requests_of_guests >= expected, timeout=60)
 
     def visit(self, guest: str) -> None:
         """Read and write wherever it comes, until the play is over."""
         client, dice = self.app.test_client(), random.Random(f"{self.seed} {guest}")
         while not self.is_over.is_set():
-            name, mark = dice.choice(NAMES), f"m{next(self.marks)}"
+            name, new = dice.choice(NAMES), f"m{next(self.numbers)}"
             what, method, path, body = dice.choice(
                 [
                     ("read", "GET", f"{W}/{name}", None),
-                    (f"project {mark}", "POST", f"{W}/{name}/projects", {"name": mark}),
-                    (f"entity {mark}", "POST", f"{W}/{name}/entities/t", {"name": mark, "data": {}}),
-                    (f"fileset {mark}", "POST", f"/apis/files/v2/workspaces/{name}/filesets", {"name": mark}),
+                    (f"project {new}", "POST", f"{W}/{name}/projects", {"name": new}),
+                    (f"entity {new}", "POST", f"{W}/{name}/entities/t", {"name": new, "data": {}}),
+                    (f"fileset {new}", "POST", f"/apis/files/v2/workspaces/{name}/filesets", {"name": new}),
                     ("steal", "POST", f"{W}/{name}/members", {"principal": guest, "roles": ["Admin"]}),
                     ("destroy", "DELETE", f"{W}/{name}", None),
                 ]
@@ -120,20 +120,20 @@ def play(app: Flask, session: Session, request: pytest.FixtureRequest) -> Play:
         play.is_over.set()
         for one in owners + guests:
             one.result()
-    _tell_lives(session, play.history)
+    _find_lives(session, play.history)
     return play
 
 
-def _tell_lives(session: Session, history: History) -> None:
-    """In which life of its name a write ended up is told by the row that it left."""
+def _find_lives(session: Session, history: History) -> None:
+    """Set the life of each write from the workspace id of the row that it created."""
     session.rollback()
     for model, kind in ((Project, "project"), (Entity, "entity"), (Fileset, "fileset")):
-        homes = dict(session.execute(select(model.name, model.workspace_id)).all())
+        workspace_ids = dict(session.execute(select(model.name, model.workspace_id)).all())
         for request in history.requests:
             if request.what.startswith(f"{kind} "):
-                request.life = homes.pop(request.what.split()[1], None)
+                request.life = workspace_ids.pop(request.what.split()[1], None)
                 assert (request.life is not None) == request.has_succeeded, request
-        assert not homes, "a row that nobody was told about"
+        assert not workspace_ids, "these rows come from no request that succeeded"
 
 
 def test_no_answer_contradicts_what_was_granted_revoked_and_deleted(play: Play) -> None:

@@ -1,4 +1,4 @@
-"""Issuers that answer late, wrongly or not at all, and what we still know of their keys."""
+"""Issuers that answer late, wrongly or not at all, and the cached keys meanwhile."""
 
 import json
 import threading
@@ -22,7 +22,7 @@ COOLDOWN_S, LIFETIME_S = 10, 300
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that the tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -44,7 +44,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def meet(settings: Settings, clock: Clock) -> Callable[..., Issuer]:
-    """Get to know the issuer that a server is."""
+    """Make an `Issuer` for a server."""
     settings = settings.model_copy(
         update={"jwks_cache_seconds": LIFETIME_S, "jwks_cooldown_seconds": COOLDOWN_S}
     )
@@ -120,7 +120,7 @@ def test_an_issuer_that_withdraws_every_key_is_believed(
 def test_keys_of_an_issuer_that_is_away_stay_good_for_a_day(
     meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
 ) -> None:
-    """No longer: who keeps us from hearing that a key was withdrawn must not make it last for ever."""
+    """No longer: an attacker who blocks the issuer must not keep a withdrawn key valid for ever."""
     issuer = meet(server)
     assert issuer.key("rsa-1")
 
@@ -138,10 +138,10 @@ def test_unknown_keys_cost_the_issuer_one_request_per_cooldown(
 ) -> None:
     issuer = meet(server)
 
-    for moment in range(3):
+    for cooldown in range(3):
         for number in range(20):
-            assert issuer.key(f"no-{moment}-{number}") is None
-        assert server.hits["/keys"] == moment + 1
+            assert issuer.key(f"no-{cooldown}-{number}") is None
+        assert server.hits["/keys"] == cooldown + 1
         clock.now += COOLDOWN_S
 
 
@@ -252,7 +252,7 @@ def test_an_issuer_is_not_followed_elsewhere(meet: Callable[..., Issuer], server
 
 
 @pytest.mark.parametrize("uri", ["http://keys.example/", "ftp://127.0.0.1/", "", None, 7, "http://[", "//x"])
-def test_keys_are_fetched_only_from_where_nobody_can_change_them(
+def test_keys_are_fetched_only_over_https_or_from_this_host(
     meet: Callable[..., Issuer], server: LocalIssuer, uri: Any
 ) -> None:
     server.document_overrides = {"jwks_uri": uri}
@@ -274,7 +274,7 @@ def test_keys_are_not_read_from_files(
 def test_nobody_with_a_known_key_waits_for_a_silent_issuer(
     meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
 ) -> None:
-    """One caller at a time asks it; all others go on with what is known."""
+    """One thread at a time fetches; all others use the cached keys."""
     issuer = meet(server)
     assert issuer.key("rsa-1")
     asked_before = server.hits.total()

@@ -1,4 +1,4 @@
-"""Lists show what their reader may see and nothing else, and count only that."""
+"""Lists show and count only the rows that their reader can read."""
 
 import pytest
 from flask.testing import FlaskClient

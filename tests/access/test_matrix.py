@@ -1,4 +1,4 @@
-"""Every route, asked by everybody: the whole of who may do what, written down a second time.
+"""Every route, requested by every kind of caller: the table of permissions, written a second time.
 
 Each row says who is let in. A new route has no row and fails here: decide who may call it, then add the row.
 """

@@ -1,4 +1,4 @@
-"""What goes wrong in the product whose API this is, tried on ours; each name says what the peer does."""
+"""Defects of the product whose API this is, tried on ours; the name of each test describes the defect."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -166,7 +166,7 @@ class TestW22:
         assert add(client, st_1, "", "Viewer") == 422
         assert add(client, st_1, "  ", "Viewer") == 422
 
-    def test_the_answer_tells_the_roles_that_are_held(self, client: FlaskClient, st_1: str) -> None:
+    def test_the_answer_has_the_current_roles(self, client: FlaskClient, st_1: str) -> None:
         first = client.post(f"{st_1}/members", json={"principal": "eve", "roles": ["Viewer"]}, headers=ALICE)
 
         second = client.post(f"{st_1}/members", json={"principal": "eve", "roles": ["Editor"]}, headers=ALICE)

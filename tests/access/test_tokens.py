@@ -1,4 +1,4 @@
-"""Tokens of a real issuer, good ones and every kind of bad one: none of the bad ones gets in, and each says why."""
+"""Tokens of a real issuer, valid and invalid: no invalid token is accepted, and each answer names the reason."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ Get = Callable[[str], tuple[int, str]]
 
 @pytest.fixture
 def get(client: FlaskClient) -> Get:
-    """Ask for the list of workspaces with a token; status, and the detail of a refusal."""
+    """Request the list of workspaces with a token; returns the status, and the detail of an error."""
     return lambda token: asked(client, token)
 
 
@@ -227,7 +227,7 @@ def test_an_email_that_nobody_has_verified_is_no_subject_either(
 
 
 class TestAlgorithms:
-    """The header says how to verify; it must not decide how much."""
+    """A token's header chooses the algorithm, but only among the accepted ones."""
 
     @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE"])
     @pytest.mark.parametrize("signature", ["", "c2lnbmVk"])
@@ -339,8 +339,8 @@ class TestKeys:
     def test_unknown_keys_do_not_make_us_hammer_the_issuer(
         self, context: Context, issuer: LocalIssuer
     ) -> None:
-        patient = context.settings.model_copy(update={"jwks_cooldown_seconds": 600})
-        client = create_app(replace(context, settings=patient)).test_client()
+        slow = context.settings.model_copy(update={"jwks_cooldown_seconds": 600})
+        client = create_app(replace(context, settings=slow)).test_client()
 
         for number in range(50):
             assert asked(client, issuer.token(headers={"kid": f"no-{number}"}))[0] == 401
@@ -466,7 +466,7 @@ class TestScopes:
 
         assert answer.status_code == 200
 
-    def test_in_the_syntax_of_permissions_are_a_mistake_that_is_told(
+    def test_in_the_syntax_of_permissions_are_answered_with_the_mistake(
         self, get: Get, issuer: LocalIssuer
     ) -> None:
         status, why = get(issuer.token(scope="workspaces.read"))

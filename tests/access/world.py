@@ -1,4 +1,4 @@
-"""A workspace with one of everything, for whoever knocks at its doors."""
+"""A workspace with one of everything, for requests to every route."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,7 @@ from tests import factories
 
 @dataclass(frozen=True)
 class World:
-    """What a request can be about: values for the parameters of every route."""
+    """The objects of requests: values for the parameters of every route."""
 
     workspace: Workspace
     failed: Deletion
@@ -30,7 +30,7 @@ class World:
 
 
 def make_world(session: Session, store: BlobStore, name: str) -> World:
-    """Build it, under names that `name` keeps apart from other worlds."""
+    """Create it; `name` distinguishes its names from those of other worlds."""
     workspace = factories.make_workspace(session, name)
     train = factories.make_job(
         session, workspace, "train", JobStatus.ACTIVE, platform_spec={"steps": [{"name": "main"}]}
@@ -88,7 +88,7 @@ def _with_a_step_and_a_result(job: Job, workspace: str) -> None:
 
 
 def _deletion(session: Session, name: str, state: DeletionState) -> Deletion:
-    """A deletion that somebody else asked for."""
+    """A deletion requested by another user."""
     doomed = factories.make_workspace(session, name, state=state.value)
     now = clock.now()
     has_failed = state is DeletionState.FAILED
@@ -121,7 +121,7 @@ def _deletion(session: Session, name: str, state: DeletionState) -> Deletion:
 
 
 def everything(session: Session) -> str:
-    """A digest of every row there is: equal before and after whatever changed nothing."""
+    """A digest of every row in the database: equal before and after a request that changed nothing."""
     session.rollback()
     digests = " || ".join(
         f"(SELECT md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) FROM {table.name} t)"

@@ -1,4 +1,4 @@
-"""Every move of a deployment, its history, and what holds its configuration."""
+"""Every move of a deployment, its history, and the lock on its configuration."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -54,9 +54,9 @@ def test_the_history_merges_neighbours_and_keeps_the_newest_hundred(session: Ses
         deployments.move(session, deployment, DeploymentStatus.READY, f"up {round_}")
         deployments.move(session, deployment, DeploymentStatus.LOST, f"down {round_}")
 
-    told = [(entry["status"], entry["status_message"]) for entry in deployment.status_history]
-    assert len(told) == deployments.HISTORY_LIMIT
-    assert told[-2:] == [("READY", "up 59"), ("LOST", "down 59")]
+    history = [(entry["status"], entry["status_message"]) for entry in deployment.status_history]
+    assert len(history) == deployments.HISTORY_LIMIT
+    assert history[-2:] == [("READY", "up 59"), ("LOST", "down 59")]
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_a_deployment_of_a_workspace_that_is_being_deleted_waits_for_its_host_if
 
 def test_what_has_been_deleted_for_long_is_removed_and_nothing_else(session: Session) -> None:
     workspace = make_workspace(session)
-    ages = {"old": 31, "fresh": 29, "held": 31, "serving": 31}
+    ages = {"old": 31, "fresh": 29, "on-host": 31, "serving": 31}
     rows = {name: make_deployment(session, workspace, name, DeploymentStatus.DELETED) for name in ages}
     doomed = make_deployment(
         session, make_workspace(session, "doomed", state=WorkspaceState.DELETING), "doomed"
     )
-    rows["held"].host = "here"  # which has not seen yet that nothing of it is left
+    rows["on-host"].host = "here"  # which has not confirmed yet that nothing of it is left
     rows["serving"].status, doomed.status = DeploymentStatus.READY, DeploymentStatus.DELETED
     for name, age in ages.items():
         rows[name].updated_at = clock.now() - timedelta(seconds=age)
@@ -93,10 +93,10 @@ def test_what_has_been_deleted_for_long_is_removed_and_nothing_else(session: Ses
     assert deployments.remove_gone(session, until=clock.now() - timedelta(seconds=30)) == 1
 
     left = session.scalars(select(Deployment.name).order_by(Deployment.name)).all()
-    assert left == ["doomed", "fresh", "held", "serving"]
+    assert left == ["doomed", "fresh", "on-host", "serving"]
 
 
-def test_stopping_a_deployment_that_is_gone_says_so(session: Session) -> None:
+def test_stopping_a_deployment_that_does_not_exist_returns_none(session: Session) -> None:
     deployment = make_deployment(session, make_workspace(session))
     session.delete(deployment)
     session.flush()  # the row must be gone before it is asked for

@@ -1,4 +1,4 @@
-"""Entities and projects under concurrency: what one request may do to what another is making."""
+"""Entities and projects under concurrency: requests that meet."""
 
 import pytest
 from sqlalchemy import Engine, select
@@ -92,7 +92,7 @@ def test_of_two_updates_of_the_same_version_one_is_refused(database: Engine, ses
 
 
 @pytest.mark.usefixtures("workspace")
-def test_a_project_waits_for_who_is_joining_it_and_then_lets_them_go(
+def test_the_deletion_of_a_project_waits_for_a_new_reference_and_then_clears_it(
     database: Engine, session: Session
 ) -> None:
     def delete_project() -> None:
@@ -109,7 +109,7 @@ def test_a_project_waits_for_who_is_joining_it_and_then_lets_them_go(
     assert session.scalars(select(Entity).where(Entity.name == "late")).one().project is None
 
 
-def test_nobody_joins_a_project_that_is_being_deleted(
+def test_a_project_that_is_being_deleted_gets_no_new_reference(
     database: Engine, session: Session, workspace: Workspace
 ) -> None:
     def join() -> None:

@@ -1,4 +1,4 @@
-"""Filesets under concurrency: what an upload and a deletion may do to each other."""
+"""Filesets under concurrency: uploads and deletions that meet."""
 
 import threading
 from uuid import uuid4
@@ -35,7 +35,7 @@ def delete(context: Context, store: BlobStore | None = None) -> None:
 
 
 def wait_until_blocked(session: Session) -> None:
-    """Return as soon as another connection waits for a row that this session holds."""
+    """Return as soon as another connection waits for a row that this session has locked."""
     query = text(
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -53,8 +53,8 @@ def errors() -> list[Exception]:
 def started(act: object, errors: list[Exception]) -> threading.Thread:
     def run() -> None:
         try:
-            act()  # type: ignore[operator] # tests hand over what can be called
-        except Exception as error:  # noqa: BLE001 -- the test looks at whatever it was
+            act()  # type: ignore[operator] # tests pass callables only
+        except Exception as error:  # noqa: BLE001 -- the test asserts on any error
             errors.append(error)
 
     thread = threading.Thread(target=run)
@@ -75,7 +75,7 @@ def test_a_created_fileset_belongs_to_its_maker(session: Session) -> None:
 
 
 @pytest.mark.usefixtures("fileset")
-def test_a_namesake_made_after_the_bytes_went_is_not_deleted_in_the_place_of_the_one_that_was_asked_for(
+def test_a_fileset_created_under_the_name_of_the_emptied_one_is_not_deleted(
     context: Context, session: Session
 ) -> None:
     with session_scope(context.sessions) as other, pytest.raises(NotFound, match="deleted meanwhile"):
@@ -86,7 +86,7 @@ def test_a_namesake_made_after_the_bytes_went_is_not_deleted_in_the_place_of_the
     assert session.scalars(select(Fileset.name)).all() == ["data"]
 
 
-def test_a_deletion_waits_for_an_upload_that_is_being_published_and_takes_it_along(
+def test_a_deletion_waits_for_an_upload_that_is_being_published_and_removes_it(
     context: Context, fileset: Fileset, errors: list[Exception]
 ) -> None:
     staged = context.store.stage(fileset.workspace_id, fileset.id, "late", [b"late"])

@@ -1,4 +1,4 @@
-"""Every move of a job, and stopping it whatever became of its workspace."""
+"""Every move of a job, and stopping it in a workspace of any state."""
 
 import pytest
 from sqlalchemy import update
@@ -93,13 +93,13 @@ def test_a_job_of_a_workspace_that_is_being_deleted_is_moved_towards_its_end(
     session.refresh(runs)
     session.refresh(waits)
     assert runs.status is (before if before in JOB_TERMINAL else JobStatus.CANCELLING)
-    # Nobody has it, so nobody has to confirm, and nobody is waited for.
+    # No host has it, so no runtime worker has to confirm its end.
     ended = {JobStatus.CANCELLING: JobStatus.CANCELLING}.get(before, JobStatus.CANCELLED)
     assert waits.status is (before if before in JOB_TERMINAL else ended)
     assert (jobs.has_ended(runs), jobs.has_ended(waits)) == (False, waits.status in JOB_TERMINAL)
 
 
-def test_stopping_a_job_that_is_gone_says_so(session: Session) -> None:
+def test_stopping_a_job_that_does_not_exist_returns_none(session: Session) -> None:
     job = make_job(session, make_workspace(session))
     session.delete(job)
     session.flush()  # the row must be gone before it is asked for

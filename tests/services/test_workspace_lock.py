@@ -1,4 +1,4 @@
-"""The gate every creator passes: whoever is through it makes a DELETE wait, whoever comes later finds it shut."""
+"""The lock of every creator on its workspace: a DELETE waits for it, and later creators find no ACTIVE workspace."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -77,7 +77,7 @@ def without_the_lock(database_url: str) -> Iterator[Engine]:
 
 
 def close(engine: Engine, workspace_id: UUID) -> None:
-    """What makes a DELETE take effect."""
+    """Change the state as a DELETE does."""
     with Session(engine) as session, session.begin():
         session.execute(
             update(Workspace).where(Workspace.id == workspace_id).values(state=WorkspaceState.DELETING)
@@ -85,7 +85,7 @@ def close(engine: Engine, workspace_id: UUID) -> None:
 
 
 def race(creators: Engine, engine: Engine, workspace: Workspace, make: Make) -> bool:
-    """A creator passes the gate, a DELETE comes, the creator goes on. Whether the DELETE had to wait for it."""
+    """A creator locks the workspace, a DELETE comes, the creator goes on. Whether the DELETE had to wait for it."""
     with Session(creators) as creator:
         workspace_row = writable_workspace(creator, ANN, "ml-team")
         with meanwhile(lambda: close(engine, workspace.id)) as closing:
@@ -112,9 +112,9 @@ def test_a_delete_waits_for_an_open_creator(
 
     assert rows_of(session, workspace.id) == {table: 1}
     with Session(database) as later:
-        for gate in (writable_workspace, readable_workspace):
+        for find in (writable_workspace, readable_workspace):
             with pytest.raises(NotFound):
-                gate(later, ANN, "ml-team")
+                find(later, ANN, "ml-team")
 
 
 @every_child
@@ -125,7 +125,7 @@ def test_without_the_lock_a_row_appears_in_a_workspace_that_is_being_deleted(
     workspace: Workspace,
     table: str,
 ) -> None:
-    """The foreign key alone does not close the gate: the test above can tell the difference."""
+    """The foreign key alone does not keep the creator out, so the test above proves the lock."""
     assert not race(without_the_lock, database, workspace, CHILDREN[table])
 
     assert rows_of(session, workspace.id) == {table: 1}
@@ -133,7 +133,7 @@ def test_without_the_lock_a_row_appears_in_a_workspace_that_is_being_deleted(
     assert session.scalar(state) == WorkspaceState.DELETING
 
 
-def test_a_creator_that_comes_during_a_delete_waits_and_finds_the_gate_shut(
+def test_a_creator_that_comes_during_a_delete_waits_and_is_refused(
     database: Engine, session: Session, workspace: Workspace
 ) -> None:
     def create() -> None:
@@ -153,7 +153,7 @@ def test_a_creator_that_comes_during_a_delete_waits_and_finds_the_gate_shut(
     assert rows_of(session, workspace.id) == {}
 
 
-def test_a_delete_that_is_called_off_lets_the_creator_through(
+def test_a_creator_that_waited_for_a_delete_succeeds_if_the_delete_is_rolled_back(
     database: Engine, session: Session, workspace: Workspace
 ) -> None:
     def create() -> None:

@@ -1,4 +1,4 @@
-"""Workspaces: built-ins, and changes that meet."""
+"""Workspaces: the built-in ones, and concurrent changes."""
 
 import pytest
 from sqlalchemy import Engine, select
