@@ -11,10 +11,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app import clock, create_app
+from app.config.profiles import ExecutionProfile
 from app.context import Context
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, Workspace
-from app.profiles import ExecutionProfile
 from app.services.job_removal import remove_ended
 from tests.factories import make_fileset, make_job, make_project, make_workspace
 from tests.support.hasty_store import HastyStore

@@ -14,12 +14,12 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app import clock
+from app.config.profiles import ExecutionProfile
 from app.context import Context
 from app.db import connect, sessions_of
 from app.lease import LeaseLost
 from app.lifecycle import JobStatus
 from app.models import Job
-from app.profiles import ExecutionProfile
 from app.runtime.jobs.attempt import STOPPED
 from app.runtime.jobs.log import LogWriter
 from app.runtime.leased_row import LeasedRow

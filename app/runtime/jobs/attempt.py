@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.config.profiles import ExecutionProfile
 from app.context import Context
 from app.lease import LeaseLost
 from app.lifecycle import JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job
-from app.profiles import ExecutionProfile
 from app.runtime.jobs import results
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader, LogWriter

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from app.profiles import USUAL, ExecutionProfile, distinct
+from app.config.profiles import USUAL, ExecutionProfile, distinct
 
 _CAN_END_PROCESSES = sys.platform == "linux"
 """prctl and /proc see to it that nothing a job has started outlives it; no other system has both."""
