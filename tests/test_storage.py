@@ -10,7 +10,8 @@ import fsspec
 import pytest
 
 from app import clock
-from app.storage.blob_store import BlobStore, BytesRemain, Staged, StoredFile
+from app.storage.blob_store import BlobStore, ReceivedUpload, StoredFile
+from app.storage.purge import BytesRemain
 from tests.support.s3 import BUCKET, S3Server, s3fs_uses, serving_s3
 
 OURS, NEIGHBOUR = uuid4(), uuid4()
@@ -40,7 +41,9 @@ def disk(tmp_path: Path) -> BlobStore:
     return BlobStore.open(tmp_path.as_uri())
 
 
-def stage(store: BlobStore, content: bytes = b"x", *, workspace: UUID = OURS, path: str = "a") -> Staged:
+def stage(
+    store: BlobStore, content: bytes = b"x", *, workspace: UUID = OURS, path: str = "a"
+) -> ReceivedUpload:
     return store.stage(workspace, FILESET, path, [content])
 
 
@@ -53,7 +56,7 @@ def put(
 def test_an_upload_that_was_on_its_way_when_its_fileset_was_purged_can_never_be_published(
     store: BlobStore, url: str, s3: S3Server
 ) -> None:
-    """Whoever was asleep meanwhile has lost the lock that says that the fileset is there, and does not know it."""
+    """A process that was paused meanwhile has lost its lock on the fileset without noticing."""
     late = stage(store, b"late")
 
     store.purge_fileset(OURS, FILESET)
@@ -69,7 +72,7 @@ def content(store: BlobStore, path: str) -> bytes:
 
 
 def everything(url: str, s3: S3Server) -> list[str]:
-    """All files, directories and drafts, for tests that nothing stays behind."""
+    """All files, directories and staged uploads, for tests that nothing stays behind."""
     if url.startswith("s3://"):
         return s3.keys(url.removeprefix(f"s3://{BUCKET}/"))
     filesystem, root = fsspec.core.url_to_fs(url)
@@ -106,7 +109,7 @@ def test_a_new_upload_replaces_the_old_one_at_once(store: BlobStore) -> None:
     assert content(store, "a") == b"new"
     try:
         downloaded = b"".join(reading)
-    except OSError:  # In a bucket the old version is gone; a download that ends is one that is seen to.
+    except OSError:  # In a bucket the old version is gone; a download that breaks off is noticed.
         downloaded = b"old and longer"
     assert downloaded == b"old and longer", "a download must not mix two versions"
 
@@ -186,12 +189,12 @@ def test_uploads_and_removals_beside_each_other_all_succeed(disk: BlobStore) -> 
     assert failures == []
 
 
-def test_only_uploads_that_nobody_touches_are_collected(store: BlobStore) -> None:
+def test_only_abandoned_uploads_are_collected(store: BlobStore) -> None:
     abandoned = stage(store, path="late")
     put(store, "kept")
 
-    assert store.collect_staging(clock.now() - timedelta(hours=1)) == 0
-    assert store.collect_staging(clock.now() + timedelta(hours=1)) == 1
+    assert store.collect_staged_uploads(clock.now() - timedelta(hours=1)) == 0
+    assert store.collect_staged_uploads(clock.now() + timedelta(hours=1)) == 1
 
     with pytest.raises(FileNotFoundError):
         store.publish(abandoned)
@@ -289,7 +292,7 @@ def test_purging_a_fileset_leaves_nothing_of_it_and_all_of_its_neighbours(
     assert len(store.files(OURS, OTHER)) == len(store.files(NEIGHBOUR, FILESET)) == 1
 
 
-def test_a_purge_gives_way_when_its_time_is_over_and_the_next_goes_on_from_there(
+def test_a_purge_yields_at_its_deadline_and_the_next_continues_from_there(
     store: BlobStore, url: str, s3: S3Server
 ) -> None:
     for path in ("a", "b/c", "b/d", "e/f/g"):
@@ -297,8 +300,8 @@ def test_a_purge_gives_way_when_its_time_is_over_and_the_next_goes_on_from_there
     stage(store, path="late")
 
     left = [len(paths(store))]
-    while unfinished := store.purge_fileset(OURS, FILESET, within_s=0):
-        assert unfinished.removed > 0
+    while partial := store.purge_fileset(OURS, FILESET, within_s=0):
+        assert partial.removed > 0
         left.append(len(paths(store)))
 
     assert left[-1] == 0

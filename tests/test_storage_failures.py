@@ -14,7 +14,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from app import clock
-from app.storage.blob_store import BlobStore, BytesRemain
+from app.storage.blob_store import BlobStore
+from app.storage.purge import BytesRemain
 
 OURS, FILESET = uuid4(), uuid4()
 
@@ -150,7 +151,7 @@ def test_failures_keep_their_class_and_name_no_path_of_the_server(
 
 
 def test_a_process_finds_the_faulty_store_on_its_path_and_meets_its_faults(tmp_path: Path) -> None:
-    """The fault tests rest on this: workers are told only a URL and a PYTHONPATH."""
+    """The fault tests depend on this: workers get only a URL and a PYTHONPATH."""
     store = BlobStore.open(tmp_path.as_uri())
     put(store, "a")
     (tmp_path / "faults.json").write_text(json.dumps({str(FILESET): "503"}))
@@ -178,11 +179,11 @@ def test_an_upload_that_cannot_be_collected_keeps_no_other_from_it(
 ) -> None:
     for number in range(3):
         shaky.stage(OURS, FILESET, f"f{number}", [b"x"])
-    drafts = [path for path in (tmp_path / "staging").rglob("*") if path.is_file()]
-    refusing.failures[f"rm {drafts[1].name}"] = PermissionError(errno.EPERM, "no", str(drafts[1]))
+    staged = [path for path in (tmp_path / "staging").rglob("*") if path.is_file()]
+    refusing.failures[f"rm {staged[1].name}"] = PermissionError(errno.EPERM, "no", str(staged[1]))
 
     with pytest.raises(PermissionError) as raised:
-        shaky.collect_staging(clock.now() + timedelta(hours=1))
+        shaky.collect_staged_uploads(clock.now() + timedelta(hours=1))
 
     assert str(tmp_path) not in str(raised.value)
-    assert [path for path in drafts if path.exists()] == [drafts[1]]
+    assert [path for path in staged if path.exists()] == [staged[1]]

@@ -18,7 +18,8 @@ import pytest
 from app import clock
 from app.cleanup.kinds.base import classify, explain
 from app.lifecycle import FailureClass
-from app.storage.blob_store import BlobStore, BytesRemain
+from app.storage.blob_store import BlobStore
+from app.storage.purge import BytesRemain
 from app.storage.tree import StoreMisconfigured
 from tests.support.figures import Flat
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
@@ -83,7 +84,7 @@ def test_the_bytes_of_every_version_are_deleted(s3: S3Server, workspace: UUID) -
 
 
 @pytest.mark.parametrize("name", ["dir/", "a//b", "./c", "../d", "a", "a/b/", "e /\u00fc+%41?&#", "/"])
-def test_keys_that_no_door_of_ours_lets_in_are_deleted_all_the_same(
+def test_keys_that_no_route_accepts_are_deleted_all_the_same(
     s3: S3Server, store: BlobStore, workspace: UUID, name: str
 ) -> None:
     put(store, workspace, "a/b")
@@ -114,7 +115,7 @@ def test_more_than_a_page_of_files_is_listed_and_deleted(
 def test_a_purge_ends_an_upload_of_which_nothing_has_been_stored_yet(
     s3: S3Server, store: BlobStore, workspace: UUID
 ) -> None:
-    """Otherwise it would begin in a fileset that is gone, where only the audit looks for it."""
+    """Otherwise it would begin in a deleted fileset, where only the orphan scan finds it."""
 
     def overtaken() -> Iterator[bytes]:
         yield b"x"
@@ -141,7 +142,7 @@ def test_a_file_takes_three_requests_that_write_however_small_it_is(
 def test_parts_have_one_size_and_are_large_enough_for_what_was_announced(
     s3: S3Server, store: BlobStore, workspace: UUID, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.storage.objectdraft._MAX_PARTS", 3)
+    monkeypatch.setattr("app.storage.staged_object._MAX_PARTS", 3)
     content = os.urandom(32_000_000)
 
     store.publish(store.stage(workspace, FILESET, "a", [content], at_most=len(content)))
@@ -153,7 +154,7 @@ def test_parts_have_one_size_and_are_large_enough_for_what_was_announced(
 def test_a_file_that_did_not_say_that_it_is_very_large_is_refused(
     s3: S3Server, store: BlobStore, workspace: UUID, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.storage.objectdraft._MAX_PARTS", 1)
+    monkeypatch.setattr("app.storage.staged_object._MAX_PARTS", 1)
 
     with pytest.raises(OSError, match="announced") as raised:
         store.stage(workspace, FILESET, "a", [b"x" * 9_000_000])
@@ -184,10 +185,10 @@ def test_an_upload_that_cannot_be_collected_keeps_no_other_from_it(
     proxy.choose = lambda method, target: FORBIDDEN if method == "DELETE" and "held" in target else None
 
     with pytest.raises(PermissionError):
-        shaky.collect_staging(clock.now() + timedelta(hours=1))
+        shaky.collect_staged_uploads(clock.now() + timedelta(hours=1))
 
     proxy.fail(None)
-    assert shaky.collect_staging(clock.now() + timedelta(hours=1)) == 1
+    assert shaky.collect_staged_uploads(clock.now() + timedelta(hours=1)) == 1
 
 
 def test_an_upload_whose_process_was_killed_is_deleted_with_its_fileset(
@@ -237,11 +238,11 @@ def act(store: BlobStore, workspace: UUID, name: str) -> Any:
             return store.remove(workspace, FILESET, "a")
         case "purge":
             return store.purge_fileset(workspace, FILESET)
-        case "audit":
+        case "scan":
             return store.workspace_ids()
 
 
-ACTS = ["upload", "download", "list", "remove", "purge", "audit"]
+ACTS = ["upload", "download", "list", "remove", "purge", "scan"]
 FAULTS = {
     "revoked": (FORBIDDEN, FailureClass.PERMANENT),
     "denied": (Fault(403, "AccessDenied", "Access Denied"), FailureClass.PERMANENT),
@@ -273,10 +274,10 @@ def test_a_failure_tells_whether_it_may_go_away_and_names_no_secret(
         act(shaky, workspace, name)
 
     assert classify(raised.value) is expected
-    told = explain(raised.value)
-    assert not any(secret in told for secret in ("secret", proxy.endpoint, BUCKET + "/"))
-    if failure.code and failure.status < 500 and name in ("purge", "audit"):  # a HEAD has no body to say why
-        assert failure.code in told
+    message = explain(raised.value)
+    assert not any(secret in message for secret in ("secret", proxy.endpoint, BUCKET + "/"))
+    if failure.code and failure.status < 500 and name in ("purge", "scan"):  # a HEAD has no body to say why
+        assert failure.code in message
 
 
 def test_a_store_that_cannot_be_reached_is_a_transient_failure(workspace: UUID) -> None:
@@ -318,14 +319,14 @@ def test_a_key_that_refuses_within_a_batch_is_no_success_and_protects_no_other(
 ) -> None:
     for path in ("a", "held", "z"):
         put(shaky, workspace, path)
-    refusal = (
+    answer = (
         f"<DeleteResult><Error><Key>{key(workspace, 'held')}</Key><Code>AccessDenied</Code>"
         "<Message>Object is locked</Message></Error></DeleteResult>"
     )
 
     def refuse(body: bytes) -> bytes:
         s3.client.put_object(Bucket=BUCKET, Key=key(workspace, "held"), Body=b"x")
-        return refusal.encode()
+        return answer.encode()
 
     proxy.fail(Fault(rewrite=refuse), only="?delete")
     with pytest.raises(PermissionError, match=rf"AccessDenied: Object is locked \({FILESET}/held\)"):

@@ -31,7 +31,7 @@ def scan_for_orphans(context: Context, *, now: datetime) -> str:
     limit = now - timedelta(days=context.settings.staged_upload_days)
     collected, troubles = 0, []
     try:
-        collected = context.store.collect_staging(limit)
+        collected = context.store.collect_staged_uploads(limit)
     except OSError as error:  # must not hide what else there is
         troubles.append(f"an abandoned upload could not be collected: {explain(error)}")
     stored = set(context.store.workspace_ids())

@@ -13,7 +13,8 @@ from app.errors import Busy, Forbidden, NameTaken, NotFound
 from app.logs import get_logger
 from app.models import Fileset, Workspace
 from app.services.workspaces import writable_workspace
-from app.storage.blob_store import BlobStore, BytesRemain
+from app.storage.blob_store import BlobStore
+from app.storage.purge import BytesRemain
 
 log = get_logger(__name__)
 

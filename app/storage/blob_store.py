@@ -1,6 +1,6 @@
 """The blob store: the bytes of filesets, under the ids of their workspace and fileset.
 
-A key of its tree is <workspace id>/<fileset id>/<path>.
+The keys of its tree are <workspace id>/<fileset id>/<path>.
 """
 
 import re
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from math import inf
-from time import monotonic
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -18,15 +17,12 @@ from uuid import UUID
 import fsspec
 
 from app.storage.filetree import FileTree
+from app.storage.purge import BytesRemain, PartialPurge, below_workspace, carry_out, purge
 from app.storage.reading import Reading
-from app.storage.tree import Draft, Removed, Tree
+from app.storage.tree import StagedUpload, Tree
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class BytesRemain(Exception):
-    """Bytes are left where none may be."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +34,25 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Staged:
-    """An upload that has arrived whole and is not visible yet."""
+class ReceivedUpload:
+    """An upload that has arrived completely and is not published yet."""
 
-    draft: Draft
+    staged: StagedUpload
     path: str
     size: int
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """A purge whose time was over: `removed` files, drafts and directories went, and more may be left."""
-
-    removed: int
 
 
 def _naming_relative_paths(
     method: Callable[Concatenate["BlobStore", P], R],
 ) -> Callable[Concatenate["BlobStore", P], R]:
-    """Let OSErrors out of `method` name paths below the workspace: users and operators read them."""
+    """Cut the paths in OSErrors of `method` to the part below the workspace: users and operators read them."""
 
     @wraps(method)
     def guarded(self: "BlobStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(self, *args, **kwargs)
         except OSError as error:
-            # Changed in place: whoever decides between retry and giving up goes by the class.
+            # Changed in place: callers decide by the class whether to retry.
             error.args = tuple(self.relative(value) for value in error.args)
             if error.filename is not None:  # Even None, once set, would change how the error reads.
                 error.filename = self.relative(error.filename)
@@ -75,10 +64,10 @@ def _naming_relative_paths(
 
 
 class BlobStore:
-    """Bytes by workspace, fileset and path: on a disk, in a bucket, or on whatever else fsspec knows.
+    """Bytes by workspace, fileset and path: on a disk, in a bucket, or on any other filesystem of fsspec.
 
-    Paths are trusted here: the door has refused those that are absolute or climb out. Failures of the store
-    pass through as the OSErrors they are; the paths they name start below the workspace.
+    Paths are trusted here: `checked_path` has refused absolute ones and those with `..`. Failures of the store
+    are raised as OSErrors; the paths in their messages start below the workspace.
     """
 
     def __init__(self, filesystem: Any, root: str, *, kind: Callable[[Any, str], Tree] = FileTree) -> None:
@@ -90,23 +79,23 @@ class BlobStore:
     def open(cls, url: str) -> Self:
         """The store at an fsspec URL such as `file:///var/lib/workspaces/blobs` or `s3://bucket/prefix`.
 
-        Contacts nothing. Raises ImportError, which says what to install, where the URL needs what is missing,
-        and ValueError for an S3 URL with credentials: s3fs would take them for a part of the bucket's name.
+        Opens no connection. Raises ImportError, which names the package to install, if the URL needs one,
+        and ValueError for an S3 URL with credentials, which s3fs would treat as a part of the bucket's name.
         """
         if url.startswith(("s3://", "s3a://")) and "@" in urlsplit(url).netloc:
             raise ValueError(
-                "Credentials do not belong into WORKSPACES_STORAGE_URL; set AWS_ACCESS_KEY_ID and others"
+                "WORKSPACES_STORAGE_URL must not contain credentials; set AWS_ACCESS_KEY_ID and the like instead"
             )
-        # No listings cache: what another process wrote must be seen, or a purge would leave it behind.
+        # No cache of listings: a purge must see the files that other processes wrote.
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
         if "s3" not in filesystem.protocol:
             return cls(filesystem, root)
-        from app.storage.objecttree import ObjectTree  # noqa: PLC0415 -- what it needs is an extra
+        from app.storage.objecttree import ObjectTree  # noqa: PLC0415 -- s3fs is an extra
 
         return cls(filesystem, root, kind=ObjectTree)
 
     def relative(self, value: Any) -> Any:
-        """`value`, if it is text, with every path in it cut to what lies below its workspace."""
+        """`value`; if it is text, every path in it is cut to the part below its workspace."""
         return self._hidden.sub("", value) if isinstance(value, str) else value
 
     @_naming_relative_paths
@@ -118,48 +107,47 @@ class BlobStore:
         chunks: Iterable[bytes],
         *,
         at_most: int | None = None,
-    ) -> Staged:
-        """Receive an upload, in constant memory. Nothing of it stays when `chunks` or the store fails.
+    ) -> ReceivedUpload:
+        """Receive an upload in constant memory. Nothing of it stays if `chunks` or the store fails.
 
-        A purge of the fileset ends it from now on. `at_most` is how many bytes will come, as far as that is known;
-        without it a store may refuse very large files with EFBIG. Raises FileNotFoundError when it was purged or
-        collected meanwhile, as `publish` does.
+        A purge of the fileset ends the upload. `at_most` is the maximum number of bytes, if it is known; without it
+        a store may refuse very large files with EFBIG. Raises FileNotFoundError, as `publish` does, if the upload
+        was purged or collected meanwhile.
         """
         fileset = _key(workspace_id, fileset_id)
-        draft = self._tree.draft(f"{fileset}/{path}", within=fileset, size=at_most)
+        staged = self._tree.stage(f"{fileset}/{path}", within=fileset, size=at_most)
         size = 0
         try:
             for chunk in chunks:
-                draft.write(chunk)
+                staged.write(chunk)
                 size += len(chunk)
-            draft.finish()
+            staged.finish()
         except BaseException:
-            draft.discard()
+            staged.discard()
             raise
-        return Staged(draft, path, size)
+        return ReceivedUpload(staged, path, size)
 
     @_naming_relative_paths
-    def publish(self, staged: Staged) -> StoredFile:
-        """Put an upload in its place at once, instead of whatever file was there.
+    def publish(self, upload: ReceivedUpload) -> StoredFile:
+        """Make an upload visible atomically; it replaces an older file at its path.
 
         Raises IsADirectoryError or NotADirectoryError where a file and a directory would share a path,
-        FileNotFoundError when the upload was collected meanwhile.
+        FileNotFoundError if the upload was purged or collected meanwhile.
         """
-        staged.draft.publish()
-        return StoredFile(staged.path, staged.size)
+        upload.staged.publish()
+        return StoredFile(upload.path, upload.size)
 
-    def discard(self, staged: Staged) -> None:
-        """Drop an upload that was not published; no harm if it was. What it fails to drop is collected later."""
-        staged.draft.discard()
+    def discard(self, upload: ReceivedUpload) -> None:
+        """Remove an upload unless it was published. Never fails: the orphan scan collects what is left."""
+        upload.staged.discard()
 
     @_naming_relative_paths
-    @_naming_relative_paths
-    def collect_staging(self, older_than: datetime) -> int:
-        """Remove the uploads that nobody has written to since then; how many.
+    def collect_staged_uploads(self, older_than: datetime) -> int:
+        """Remove the uploads that were last written before `older_than`; returns their number.
 
-        One that cannot be removed keeps no other from it; the first error is raised at the end.
+        An upload that cannot be removed does not stop the others; the first error is raised at the end.
         """
-        steps = list(self._tree.collect_drafts(older_than))
+        steps = list(self._tree.collect_staged_uploads(older_than))
         for failure in (step for step in steps if isinstance(step, OSError)):
             raise failure
         return len(steps)
@@ -169,7 +157,7 @@ class BlobStore:
         return list(self.each_file(workspace_id, fileset_id, path))
 
     def each_file(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> Iterator[StoredFile]:
-        """The same one by one, for filesets with very many. Raises when it comes to what cannot be listed."""
+        """The same files one by one, for very large filesets. Raises when it reaches a directory it cannot list."""
         found = self._each_file(workspace_id, fileset_id, path)
         while file := self._next_of(found):
             yield file
@@ -199,7 +187,7 @@ class BlobStore:
 
     @_naming_relative_paths
     def remove(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
-        """Delete one file, and the directories that are empty without it. Raises FileNotFoundError."""
+        """Delete one file and the directories that it leaves empty. Raises FileNotFoundError."""
         file = self.stat(workspace_id, fileset_id, path)
         self._tree.remove_file(_key(workspace_id, fileset_id, path))
         return file
@@ -207,86 +195,53 @@ class BlobStore:
     @_naming_relative_paths
     def purge_fileset(
         self, workspace_id: UUID, fileset_id: UUID, *, within_s: float = inf
-    ) -> Unfinished | None:
-        """Delete all bytes of a fileset and see that none is left; success, which is None, if there were none.
+    ) -> PartialPurge | None:
+        """Delete all bytes of a fileset and verify that none is left. None is success, also if there were none.
 
-        Gives way `within_s` seconds after the first deletion. Unfinished is progress: it is certain that
-        something went, and the next call goes on from there.
-        A file that refuses does not protect those after it: its error is raised at the end, or when the time is
-        over and nothing went. Raises BytesRemain when the store reported success and was wrong.
+        Stops `within_s` seconds after the first deletion. A PartialPurge is progress: something was removed for
+        certain, and the next call continues from there.
+        A file that cannot be deleted does not stop the purge of the others; its error is raised at the end, or at
+        the deadline if nothing was removed. Raises BytesRemain if the store reported a success that was none.
         """
-        return self._purge(_key(workspace_id, fileset_id), within_s)
+        return purge(self._tree, _key(workspace_id, fileset_id), within_s)
 
     @_naming_relative_paths
     def purge_workspace(self, workspace_id: UUID, *, keep: Set[UUID] = frozenset()) -> None:
-        """Remove what is left when all filesets of a workspace are purged: uploads on their way, directories.
+        """Remove the staged uploads and empty directories of a workspace after all its filesets were purged.
 
-        The filesets in `keep` are not touched, nor uploads to them: the store may well refuse. Raises BytesRemain
-        if any other has bytes: nobody purged them, so something is wrong that a person must see.
+        The filesets in `keep` and uploads to them are not touched: the store may refuse to delete them. Raises
+        BytesRemain if any other fileset has bytes: none of them was purged, and an operator has to look into it.
         """
         workspace = str(workspace_id)
         kept = {_key(workspace_id, fileset_id) for fileset_id in keep}
-        # Uploads first: whichever was about to be published finds nothing to publish after this.
-        for fileset in self._tree.drafted(workspace) - kept:
-            self._carry_out(self._tree.remove_drafts(fileset))
-        if self._tree.drafted(workspace) - kept:
+        # Uploads first, so that none of them can be published afterwards.
+        for fileset in self._tree.with_staged_uploads(workspace) - kept:
+            carry_out(self._tree, self._tree.remove_staged_uploads(fileset))
+        if self._tree.with_staged_uploads(workspace) - kept:
             raise BytesRemain("an upload is still there after it was removed")
         for each in self._tree.children(workspace):
             if each.key in kept:
                 continue
             if each.is_file or next(self._tree.files(each.key), None):
-                raise BytesRemain(f"{_below_workspace(each.key)} holds bytes of a fileset that is unknown")
-            self._purge(each.key)
+                raise BytesRemain(f"{below_workspace(each.key)} holds bytes of a fileset that is unknown")
+            purge(self._tree, each.key)
         self._tree.prune(workspace)
 
     @_naming_relative_paths
     def size(self, workspace_id: UUID) -> int:
-        """Bytes in all filesets of a workspace."""
+        """The number of bytes in all filesets of a workspace."""
         return sum(file.size for file in self._tree.files(str(workspace_id)))
 
     @_naming_relative_paths
     def workspace_ids(self) -> set[UUID]:
-        """The workspaces that have anything here, be it an empty directory."""
+        """The workspaces that have any entry in the store, an empty directory included."""
         ids = set()
         for top in self._tree.tops():
             with suppress(ValueError):  # `lost+found` and the like.
                 ids.add(UUID(top))
         return ids
 
-    def _purge(self, top: str, within_s: float = inf) -> Unfinished | None:
-        if unfinished := self._carry_out(self._tree.remove_all(top), within_s):
-            return unfinished
-        if left := self._tree.remains(top):
-            raise BytesRemain(f"{_below_workspace(left)} is still there after it was deleted")
-        return None
-
-    def _carry_out(self, steps: Iterator[Removed | OSError], within_s: float = inf) -> Unfinished | None:
-        """Take all `steps`, then raise the first error among them; or as many as there is time for."""
-        removed, first, failure, until = 0, None, None, inf
-        for step in steps:
-            # Not from the start: where listing takes all the time there would never be progress.
-            until = min(until, monotonic() + within_s)
-            if isinstance(step, OSError):
-                failure = failure or step
-            else:
-                removed, first = removed + 1, first or step
-            if monotonic() >= until:
-                break
-        else:
-            if failure:
-                raise failure
-            return None
-        if failure and not removed:
-            raise failure
-        if self._tree.is_there(first):  # A store that lies would have us begin again for ever.
-            raise BytesRemain("what was deleted first is still there")
-        return Unfinished(removed)
-
 
 def _key(workspace_id: UUID, fileset_id: UUID, path: str = "") -> str:
     fileset = f"{workspace_id}/{fileset_id}"
     return f"{fileset}/{path}" if path else fileset
-
-
-def _below_workspace(key: str) -> str:
-    return key.partition("/")[2]

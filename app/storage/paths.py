@@ -1,15 +1,15 @@
-"""What a file of a fileset may be called, whoever puts it there."""
+"""Valid paths of files in a fileset, for every way to store one."""
 
 import unicodedata
 
 from app.errors import BadRequest
 
-_MAX_PATH_BYTES = 1024  # What S3 allows a key, and no filesystem has less.
-_MAX_COMPONENT_BYTES = 255  # What filesystems allow a name.
+_MAX_PATH_BYTES = 1024  # The limit of S3 for a key; no filesystem has a lower one.
+_MAX_COMPONENT_BYTES = 255  # The limit of filesystems for a name.
 
 
 def checked_path(path: str) -> str:
-    """`path`, if it can name a file below the fileset and nothing else, in every store. Raises BadRequest."""
+    """`path`, if it names a file inside the fileset in every kind of store. Raises BadRequest otherwise."""
     components = path.split("/")
     if ".." in components:
         raise BadRequest(f"Path '{path}' resolves outside of the storage root. Remove '..' from it.")
@@ -18,9 +18,9 @@ def checked_path(path: str) -> str:
             f"Path '{path}' has an empty component or '.': write 'directory/file', without them."
         )
     if "?versionId=" in path:
-        # A bucket's driver would take the rest for a version, and the path for that of another file.
-        raise BadRequest("The path contains '?versionId=', which no path may; choose another name.")
-    # U+FFFD is what the server makes of bytes that are not UTF-8.
+        # s3fs would read the rest as a version and the start as the path of another file.
+        raise BadRequest("The path must not contain '?versionId='; choose another name.")
+    # The server replaces bytes that are not UTF-8 by U+FFFD.
     if any(unicodedata.category(sign) in ("Cc", "Cs") or sign == "\ufffd" for sign in path):
         raise BadRequest("The path contains control characters or is not UTF-8; remove them.")
     if (

@@ -7,14 +7,14 @@ from typing import Any
 class Reading(Iterator[bytes]):
     """The bytes of a stored file, in chunks.
 
-    Held open from the start, so that an upload that replaces the file meanwhile cannot mix into it: then they
-    are those of the file as it was, or end in an OSError.
+    The file is open from the start, so an upload that replaces it meanwhile cannot mix into the bytes: they are
+    those of the old file, or end in an OSError.
     """
 
     def __init__(self, file: Any, chunk_bytes: int, etag: str = "") -> None:
         self._file, self._chunk_bytes = file, chunk_bytes
         self.etag = etag
-        """What no other content of the path has, as far as the store can tell; empty if it cannot."""
+        """A token that differs for every content of the path; empty if the store offers none."""
         self._fetched = b""
         self.size: int = file.size
         self._left = self.size
@@ -25,9 +25,9 @@ class Reading(Iterator[bytes]):
         self._left = min(self.size, stop) - start
 
     def begin(self) -> None:
-        """Fetch the first chunk now, so that a store that fails does so before anything is answered.
+        """Fetch the first chunk now, so that a failing store is noticed before the response starts.
 
-        Lets go of the file when that fails.
+        Closes the file if that fails.
         """
         try:
             self._fetched = self._fetch()
@@ -43,7 +43,7 @@ class Reading(Iterator[bytes]):
         return chunk
 
     def close(self) -> None:
-        """Let go of the file; also when not everything was read."""
+        """Close the file, also if it was not read to its end."""
         self._left, self._fetched = 0, b""
         self._file.close()
 

@@ -1,4 +1,4 @@
-"""What goes wrong with an object store, in the words of the operating system."""
+"""Errors of an object store, translated to the exceptions of the operating system."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,17 +22,17 @@ from s3fs.utils import FileExpired
 from app.storage.tree import StoreMisconfigured
 
 _MISCONFIGURED = {"NoSuchBucket", "InvalidBucketName", "AuthorizationHeaderMalformed", "PermanentRedirect"}
-"""Codes of S3 for which s3fs has milder words; a missing bucket must never look like one that is empty."""
+"""S3 codes that s3fs translates to a milder exception; a missing bucket must never look like an empty one."""
 
 _REVOKED = {"InvalidToken", "ExpiredToken", "TokenRefreshRequired", "ObjectLocked"}
-"""Codes that say in other words than s3fs knows that whoever asks may not."""
+"""S3 codes for missing permission that s3fs does not know."""
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Let only OSErrors out, and let their class tell whether another attempt may help.
+    """Raise only OSErrors, whose class shows whether another attempt may help.
 
-    PermissionError and StoreMisconfigured will not go away by themselves. No text holds a secret.
+    PermissionError and StoreMisconfigured are permanent. No message contains a secret.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def plain_errors() -> Iterator[None]:
         raise StoreMisconfigured(f"the object store cannot be used ({error})") from error
     except FileExpired as error:
         raise OSError("the file was replaced while it was read") from error
-    except OSError as error:  # After those of botocore, some of which are OSErrors that name the endpoint.
+    except OSError as error:  # Last: some errors of botocore are OSErrors that name the endpoint.
         if not isinstance(error.__cause__, ClientError):
             raise
         raise _plain(error, error.__cause__) from error
@@ -70,10 +70,10 @@ def _plain(error: OSError, answer: ClientError) -> OSError:
     return plain
 
 
-def refusal(path: str, failure: dict[str, Any]) -> OSError:
-    """An entry of the errors of `delete_objects`, as if the path had been deleted by itself."""
-    told = {"Error": {"Code": failure.get("Code", ""), "Message": failure.get("Message", "")}}
-    answer = ClientError(told, "DeleteObjects")
+def deletion_error(path: str, failure: dict[str, Any]) -> OSError:
+    """The exception for one entry in the errors of `delete_objects`, as if the path had been deleted by itself."""
+    body = {"Error": {"Code": failure.get("Code", ""), "Message": failure.get("Message", "")}}
+    answer = ClientError(body, "DeleteObjects")
     error = _plain(translate_boto_error(answer), answer)
     error.args = (f"{error} ({path})",)
     return error

@@ -49,7 +49,7 @@ def stored(client: FlaskClient) -> list[str]:
 
 def staged(context: Context) -> list[str]:
     if context.settings.storage_url:
-        return [upload["Key"] for upload in context.store._tree._uploads("")]
+        return [upload["Key"] for upload in context.store._tree._bucket.uploads("")]
     return [
         path.name for path in (context.settings.data_dir / "blobs" / "staging").rglob("*") if path.is_file()
     ]
@@ -259,7 +259,7 @@ def test_an_upload_that_outlives_its_fileset_is_told_so_however_much_is_still_to
 
 def test_an_upload_that_was_collected_can_be_sent_again(client: FlaskClient, context: Context) -> None:
     def collection() -> Iterator[None]:
-        context.store.collect_staging(clock.now() + timedelta(hours=1))
+        context.store.collect_staged_uploads(clock.now() + timedelta(hours=1))
         yield
 
     assert upload(client, collection(), content=b"x" * 9_000_000) == 503

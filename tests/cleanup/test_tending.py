@@ -154,7 +154,7 @@ def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, co
     def refuse(_):
         raise PermissionError("held")
 
-    monkeypatch.setattr(context.store, "collect_staging", refuse)
+    monkeypatch.setattr(context.store, "collect_staged_uploads", refuse)
 
     with pytest.raises(
         orphan_scan.OrphansFound, match=f"could not be collected: PermissionError: held; .*{gone}"

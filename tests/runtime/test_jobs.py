@@ -24,7 +24,7 @@ from app.runtime.lease import Runner
 from app.runtime.processes.workdir import WorkDirectory
 from app.runtime.sweep import unsupervised
 from app.services import job_removal
-from app.storage.blob_store import Unfinished
+from app.storage.purge import PartialPurge
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.runtime.runs import dead_runner, tuned
 from tests.support.publisher import RecordingPublisher
@@ -218,7 +218,7 @@ def test_an_upload_that_comes_between_the_purge_and_the_end_of_the_row_goes_too(
     session.commit()
     workspace_id, fileset_id, purge = job.workspace_id, own.id, context.store.purge_fileset
 
-    def upload_after_the_first(*place: UUID, within_s: float) -> Unfinished | None:
+    def upload_after_the_first(*place: UUID, within_s: float) -> PartialPurge | None:
         unfinished = purge(*place, within_s=within_s)
         if purged.call_count == 1:
             context.store.publish(context.store.stage(*place, "late.txt", [b"bytes"]))

@@ -12,7 +12,7 @@ from app.context import Context
 from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Workspace
 from app.runtime.processes.leaked_processes import processes_of
-from app.storage.blob_store import Staged
+from app.storage.blob_store import ReceivedUpload
 from tests.runtime.runs import Run, is_all_gone, step, submit, supervised, wait_until
 
 
@@ -170,7 +170,7 @@ def test_a_result_that_was_on_its_way_when_the_workspace_was_deleted_is_not_publ
     job_id = submit(session, step("truncate -s 3M $WORKSPACES_RESULTS_DIR/one"))
     staged = context.store.stage
 
-    def delete_meanwhile(*place: Any, at_most: int) -> Staged:
+    def delete_meanwhile(*place: Any, at_most: int) -> ReceivedUpload:
         assert at_most == 3 * 1024 * 1024, "or a bucket rejects very large results"
         on_its_way = staged(*place, at_most=at_most)
         session.execute(update(Workspace).values(state=WorkspaceState.DELETING))

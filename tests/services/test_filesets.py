@@ -14,7 +14,8 @@ from app.lifecycle import WorkspaceState
 from app.models import Fileset, Workspace
 from app.services import filesets
 from app.services.workspaces import writable_workspace
-from app.storage.blob_store import BlobStore, BytesRemain
+from app.storage.blob_store import BlobStore
+from app.storage.purge import BytesRemain
 from tests.factories import make_fileset, make_workspace
 from tests.support.actors import trusted
 

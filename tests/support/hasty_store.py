@@ -5,25 +5,25 @@ from typing import Any
 from uuid import UUID
 
 from app.context import Context
-from app.storage.blob_store import Unfinished
+from app.storage.purge import PartialPurge
 
 
 @dataclass(frozen=True)
 class HastyStore:
-    """The real store, in a hurry."""
+    """The real store, with no time left at each purge."""
 
     real: Any
 
     @classmethod
     def in_place_of_that_of(cls, context: Context) -> None:
-        """From now on the store of `context` gives way after each deletion."""
+        """From now on the store of `context` yields after each deletion."""
         object.__setattr__(context, "store", cls(context.store))
 
-    def purge_fileset(self, workspace_id: UUID, fileset_id: UUID, *, within_s: float) -> Unfinished | None:
-        """As if the time were over at once."""
+    def purge_fileset(self, workspace_id: UUID, fileset_id: UUID, *, within_s: float) -> PartialPurge | None:
+        """Purge as if the deadline had come."""
         assert within_s > 0
-        unfinished: Unfinished | None = self.real.purge_fileset(workspace_id, fileset_id, within_s=0)
-        return unfinished
+        partial: PartialPurge | None = self.real.purge_fileset(workspace_id, fileset_id, within_s=0)
+        return partial
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)

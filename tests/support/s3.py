@@ -22,7 +22,7 @@ BUCKET = "blobs"
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where the server is, and a client that is not the one of the product."""
+    """The address of the server, and a client other than the product's."""
 
     endpoint: str
 
@@ -38,7 +38,7 @@ class S3Server:
         )
 
     def keys(self, prefix: str = "") -> list[str]:
-        """Everything that takes up space below `prefix`: objects, old versions, and uploads on their way."""
+        """Everything that takes up space below `prefix`: objects, old versions, and unfinished uploads."""
         client, found = self.client, []
         for page in client.get_paginator("list_object_versions").paginate(Bucket=BUCKET, Prefix=prefix):
             found += [each["Key"] for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))]
@@ -51,7 +51,7 @@ class S3Server:
 
 
 def environment(endpoint: str) -> dict[str, str]:
-    """What tells a process of the product where S3 is and who it is there."""
+    """The environment variables that give a process of the product the endpoint and credentials of S3."""
     return {
         "AWS_ENDPOINT_URL_S3": endpoint,
         "AWS_ACCESS_KEY_ID": "key",

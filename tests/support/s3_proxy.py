@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that stumbles on demand."""
+"""A proxy in front of an S3 server that fails on demand."""
 
 import http.client
 import threading
@@ -16,21 +16,21 @@ _UPSTREAM_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Fault:
-    """What becomes of a request: not forwarded and answered so, or held up, or its answer cut or changed."""
+    """The fate of a request: answered without forwarding, delayed, or its answer truncated or changed."""
 
     status: int = 0
     code: str = ""
     message: str = "as the test wants it"
     answer: str = ""
-    """The whole body of the answer, instead of one that tells `code` and `message`."""
+    """The whole body of the answer, instead of one made of `code` and `message`."""
     delay_s: float = 0
     truncate: bool = False
     rewrite: Callable[[bytes], bytes] | None = None
 
     @property
     def body(self) -> bytes:
-        told = f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
-        return (self.answer or told).encode()
+        body = f"<Error><Code>{self.code}</Code><Message>{self.message}</Message></Error>"
+        return (self.answer or body).encode()
 
 
 FORBIDDEN = Fault(403, "InvalidAccessKeyId", "The Access Key Id you provided does not exist in our records.")
@@ -44,7 +44,7 @@ Choice = Callable[[str, str], Fault | None]
 
 @dataclass
 class Proxy:
-    """Forwards every request, but for what `choose` says of it."""
+    """Forwards every request, unless `choose` returns a fault for it."""
 
     endpoint: str
     choose: Choice = lambda method, target: None
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 -- the names that http.server calls
 
     def handle(self) -> None:
-        with suppress(OSError):  # Whoever asked has gone.
+        with suppress(OSError):  # The client has gone.
             super().handle()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- its name in http.server

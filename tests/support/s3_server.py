@@ -1,4 +1,4 @@
-"""A server that speaks S3: moto's, and what it has to be corrected in to answer as S3 does. Run as a program."""
+"""A server that speaks S3: moto's, with corrections to answer as S3 does. Run as a program."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from moto.server import main
 
 
 def only_if_there(act: Callable[..., Any]) -> Any:
-    """Answer 404 for an upload that was aborted; moto stumbles over it and answers 500."""
+    """Answer 404 for an upload that was aborted; moto answers 500."""
 
     @wraps(act)
     def checked(backend: S3Backend, bucket_name: str, multipart_id: str, *args: Any, **kwargs: Any) -> Any:

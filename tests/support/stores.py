@@ -1,4 +1,4 @@
-"""Where a stack keeps its bytes, and what lies there, seen without the product: on a disk or in a bucket."""
+"""The stores of stacks, on a disk or in a bucket, and their content as seen without the product."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ STORES = ("disk", "bucket")
 
 @dataclass(frozen=True)
 class Store:
-    """The settings with which a stack uses it, and everything in it: also drafts, old versions, empty directories."""
+    """The settings of a store, and all its entries: also staged uploads, old versions, empty directories."""
 
     url: str
     paths: Callable[[], list[str]]

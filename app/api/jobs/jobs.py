@@ -23,7 +23,7 @@ from app.services import jobs
 from app.services.job_removal import remove_ended
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace, writable_workspace
-from app.storage.blob_store import BytesRemain
+from app.storage.purge import BytesRemain
 
 log = get_logger(__name__)
 

@@ -1,0 +1,104 @@
+"""Requests to one S3 bucket: names, pages, and multipart uploads."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from s3fs import S3FileSystem
+
+from app.storage.s3_errors import plain_errors
+
+Upload = dict[str, Any]
+"""A multipart upload as S3 describes it; `Key` and `UploadId` identify it."""
+
+_CLIENT = {"connect_timeout": 5, "read_timeout": 10, "max_pool_connections": 32}
+_ATTEMPTS = 2
+"""Attempts per request. Both must fail within the 30 s after which PostgreSQL ends an idle transaction."""
+
+
+class Bucket:
+    """The objects of one bucket whose names start with one prefix. A key is a name without that prefix."""
+
+    def __init__(self, filesystem: S3FileSystem, root: str) -> None:
+        bucket, _, prefix = root.partition("/")
+        self.filesystem, self._bucket = filesystem, bucket
+        self._base = f"{prefix}/files/" if prefix else "files/"
+        # The operator's settings for s3fs take precedence. It connects on first use, not before.
+        retries = {"total_max_attempts": 1, "mode": "standard"}  # s3fs does its own retries.
+        filesystem.config_kwargs = {**_CLIENT, "retries": retries, **filesystem.config_kwargs}
+        filesystem.retries = _ATTEMPTS
+
+    def path(self, key: str) -> str:
+        """The path of a key in s3fs."""
+        return f"{self._bucket}/{self._base}{key}"
+
+    def name(self, key: str) -> str:
+        """The object name of a key."""
+        return self._base + key
+
+    def key(self, name: str) -> str:
+        """The key of an object name."""
+        return name.removeprefix(self._base)
+
+    def prefix(self, top: str) -> str:
+        """The start of the names of all objects below `top`."""
+        return f"{self._base}{top}/" if top else self._base
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send one request. Raises only OSErrors; see `plain_errors`."""
+        with plain_errors():
+            # Parameters that the operator sets for every request, such as the encryption.
+            usual = self.filesystem.s3_additional_kwargs
+            answer: dict[str, Any] = self.filesystem.call_s3(method, usual, Bucket=self._bucket, **parameters)
+        return answer
+
+    def pages(self, method: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """All pages of a list request."""
+        while True:
+            page = self.call(method, **parameters)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            parameters |= {name.removeprefix("Next"): page[name] for name in page if name.startswith("Next")}
+
+    # --- multipart uploads --------------------------------------------------------------------------------
+
+    def begin_upload(self, key: str) -> Upload:
+        """Begin a multipart upload."""
+        return identity(self.call("create_multipart_upload", Key=self.name(key)))
+
+    def send_part(self, upload: Upload, number: int, content: bytes) -> dict[str, Any]:
+        """Store a part; returns its entry for `complete`. Raises FileNotFoundError if the upload was aborted."""
+        answer = self.call("upload_part", **upload, PartNumber=number, Body=content)
+        kept = {name: answer[name] for name in answer if name == "ETag" or name.startswith("Checksum")}
+        return {"PartNumber": number, **kept}
+
+    def complete(self, upload: Upload, parts: list[dict[str, Any]]) -> None:
+        """Make the object from its parts. Raises FileNotFoundError if the upload was aborted."""
+        self.call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+
+    def abort(self, upload: Upload) -> None:
+        """End an upload and remove its parts; no error if it is complete or aborted already."""
+        with suppress(FileNotFoundError):
+            self.call("abort_multipart_upload", **identity(upload))
+
+    def uploads(self, top: str) -> Iterator[Upload]:
+        """The multipart uploads below `top` that are neither complete nor aborted."""
+        prefix = self.prefix(top)
+        for page in self.pages("list_multipart_uploads", Prefix=prefix):
+            # Some stores ignore the prefix.
+            yield from (each for each in page.get("Uploads", []) if each["Key"].startswith(prefix))
+
+    def last_written(self, upload: Upload) -> datetime:
+        """The time of the newest part, or that of the start if there is none."""
+        parts = (
+            part for page in self.pages("list_parts", **identity(upload)) for part in page.get("Parts", [])
+        )
+        latest: datetime = max((part["LastModified"] for part in parts), default=upload["Initiated"])
+        return latest
+
+
+def identity(upload: Upload) -> Upload:
+    """The two fields that identify an upload in requests."""
+    return {"Key": upload["Key"], "UploadId": upload["UploadId"]}
