@@ -145,6 +145,24 @@ def test_every_setting_is_in_the_readme_with_its_default_and_nothing_else_is() -
         )
 
 
+def test_every_setting_has_one_text_in_the_code_the_documents_and_the_example_file() -> None:
+    documents = "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    rows = dict(re.findall(r"^\| `(WORKSPACES_\w+)` \| .*? \| (.+) \|$", documents, re.M))
+    comments = {
+        name: re.sub(r"\n# ", " ", comment)
+        for comment, name in re.findall(
+            r"^# (.+(?:\n# .+)*)\n#(WORKSPACES_\w+)=", (ROOT / ".env.example").read_text(), re.M
+        )
+    }
+
+    for name in sorted(NAMES):
+        field = Settings.model_fields[name.removeprefix("WORKSPACES_").lower()]
+        text = " ".join((field.description or "").split())
+        assert text, f"{name} needs a text below its field in Settings"
+        assert rows[name] == text, f"{name}: its row is not the text of its field"
+        assert comments[name] == text.replace("`", ""), f"{name}: its comment in .env.example is another text"
+
+
 def test_every_setting_is_used() -> None:
     code = "".join(
         path.read_text()
@@ -165,7 +183,7 @@ def test_every_setting_is_used() -> None:
 def test_deployment_files_name_only_settings_that_exist() -> None:
     for file in ("Procfile", "docker-compose.yml", "Dockerfile"):
         named = set(re.findall(r"WORKSPACES_[A-Z_]+", (ROOT / file).read_text()))
-        assert named <= NAMES, f"{file} sets what no code reads"
+        assert named <= NAMES, f"{file} sets a variable that no code reads"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Execution profiles: what the steps of jobs may name as their executor, as the operator has set it up."""
+"""Execution profiles: the executors that the operator offers to the steps of jobs."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,14 +8,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 def _environment(variables: dict[str, str]) -> dict[str, str]:
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"'{name}' is no name of a variable, or its value has a NUL")
+            raise ValueError(f"'{name}' is not a valid variable name, or its value contains NUL")
     return variables
 
 
 class ExecutionProfile(BaseModel):
-    """How a step that names `provider/profile` is executed: as a process beside the runtime worker.
+    """The executor of steps that name `provider/profile`; it runs them as processes beside the runtime worker.
 
-    `cpu` is for steps written for containers: their entry point with their command, without their image.
+    `cpu` is for steps written for containers: it runs their entry point and command without their image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,36 +23,36 @@ class ExecutionProfile(BaseModel):
     provider: Literal["subprocess", "cpu"]
     profile: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "default"
     time_limit_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    """A step that runs longer, pauses not counted, is stopped and ends its job as `error`; 0 is no limit."""
+    """Time limit of a step, without pauses; a step over the limit ends its job as `error`. 0 is no limit."""
     stop_grace_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Between SIGTERM and SIGKILL, instead of the setting of that name."""
+    """Time between SIGTERM and SIGKILL; replaces the setting of the same name."""
     environment: Annotated[dict[str, str], AfterValidator(_environment)] = {}
-    """Variables of each step, unless the step has its own of that name."""
+    """Environment variables of each step; the step's own variables take precedence."""
 
     @property
     def name(self) -> str:
-        """As people write it."""
+        """The profile as users write it."""
         return f"{self.provider}/{self.profile}"
 
     @property
-    def shown(self) -> dict[str, Any]:
-        """What users are told of it; of variables the names, for a value may be a secret of the operator's."""
-        told: dict[str, Any] = {}
+    def public_fields(self) -> dict[str, Any]:
+        """The public part. Of variables it has only the names: their values may be secrets of the operator."""
+        fields: dict[str, Any] = {}
         if self.time_limit_seconds:
-            told["time_limit_seconds"] = self.time_limit_seconds
+            fields["time_limit_seconds"] = self.time_limit_seconds
         if self.stop_grace_seconds is not None:
-            told["stop_grace_seconds"] = self.stop_grace_seconds
+            fields["stop_grace_seconds"] = self.stop_grace_seconds
         if self.environment:
-            told["environment"] = sorted(self.environment)
-        return told
+            fields["environment"] = sorted(self.environment)
+        return fields
 
 
 USUAL = (ExecutionProfile(provider="subprocess"), ExecutionProfile(provider="cpu"))
-"""Those there are where the operator has named none."""
+"""The profiles if the operator has configured none."""
 
 
 def distinct(profiles: tuple[ExecutionProfile, ...]) -> tuple[ExecutionProfile, ...]:
-    """The same profiles. Raises ValueError when two have one name."""
+    """The same profiles. Raises ValueError if two have the same name."""
     names = [profile.name for profile in profiles]
     for name in names:
         if names.count(name) > 1:

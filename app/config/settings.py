@@ -1,4 +1,4 @@
-"""Settings from the environment, prefix `WORKSPACES_`; a bad value refuses to start."""
+"""Settings from environment variables with the prefix `WORKSPACES_`; a wrong value refuses to start."""
 
 import os
 import re
@@ -36,14 +36,14 @@ DurationOrZero = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False
 def _rate(text: str) -> str:
     if text and not re.fullmatch(r"[1-9][0-9]{0,5}/(second|minute|hour|day)", text):
         raise ValueError(
-            "a rate is a number below a million per second, minute, hour or day, such as 100/minute; "
-            "leave it empty for no limit"
+            "must be a number below a million per second, minute, hour or day, such as 100/minute, "
+            "or empty for no limit"
         )
     return text
 
 
 def is_protected(url: str) -> bool:
-    """Whether nobody on the way can change what `url` answers: https, or http that stays on this machine."""
+    """Whether no network attacker can change the response of `url`: https, or http on this machine."""
     parts = urlsplit(url)
     if parts.scheme == "http":
         return parts.hostname in {"127.0.0.1", "::1", "localhost"}
@@ -51,7 +51,7 @@ def is_protected(url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address of `host` can be reached from this machine only."""
+    """Whether every address of `host` is a loopback address."""
     try:
         found = {ip_address(str(address[0])) for *_, address in getaddrinfo(host, None)}
     except (OSError, ValueError):
@@ -64,7 +64,7 @@ def is_loopback(host: str) -> bool:
 
 def _protected(url: str) -> str:
     if url and not is_protected(url):
-        raise ValueError("keys of issuers are fetched over https; http only from 127.0.0.1, ::1 or localhost")
+        raise ValueError("must start with https://; http:// is allowed only for 127.0.0.1, ::1 and localhost")
     return url
 
 
@@ -75,151 +75,215 @@ ClaimName = Annotated[str, Field(min_length=1)]
 def _secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if text and not (len(text) >= 16 and text.isascii() and text.isprintable() and text == text.strip()):
-        raise ValueError("needs at least 16 characters, all of them printable ASCII as a header can carry")
+        raise ValueError(
+            "needs at least 16 characters, all of them printable ASCII, because it is sent in a header"
+        )
     return value
 
 
 class Settings(BaseSettings):
-    """Every knob of the product. Durations are in seconds, sizes in bytes unless the name says otherwise."""
+    """All settings. Durations are in seconds and sizes in bytes, unless the name says otherwise.
 
-    # Without its input: an error that quoted the settings would quote their passwords.
+    The text of each is also its comment in `.env.example` and its row in the documentation.
+    """
+
+    # Errors must not quote their input, which may contain passwords.
     model_config = SettingsConfigDict(
-        env_prefix="WORKSPACES_", frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="WORKSPACES_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
-    # URLs may hold a password, so they are left out of `repr(settings)`.
+    # URLs may contain a password, so `repr(settings)` omits them.
     database_url: str = Field("postgresql+psycopg://app@127.0.0.1:5432/workspaces", repr=False)
+    """SQLAlchemy URL of PostgreSQL (the tests run on 18); must start with `postgresql+psycopg://`."""
     broker_url: str = Field("redis://127.0.0.1:6379/0", repr=False)
+    """URL of the Redis or Valkey that carries the messages. Its content may be lost at any time."""
     data_dir: Path = Path(".data")
+    """Directory for all data kept in files; a relative path starts at the working directory."""
     storage_url: str = Field("", repr=False)
-    """Any fsspec URL; empty means the directory `blobs` in `data_dir`."""
+    """fsspec URL of the store for the bytes of filesets; empty means the directory `blobs` in the data directory.
+    """
 
     log_format: Literal["console", "json"] = "console"
+    """`console` for people, `json` for machines."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     metrics_token: SecretStr = SecretStr("")
-    """Bearer token that may read /metrics from another host; without it only loopback may."""
+    """Bearer token that may read `/metrics` from other hosts; without it only loopback may."""
 
     # --- access
     auth_enabled: bool = False
-    """Ask everybody who they are, and let roles decide; without it every caller is an administrator."""
+    """Authenticate every caller and check roles; otherwise every caller is an administrator."""
     allow_open_access: bool = False
-    """Listen beyond loopback although authentication is off: whoever reaches the server is an administrator."""
+    """Allow a server without authentication to listen beyond loopback, where every client is an administrator.
+    Otherwise such a server refuses to start."""
     allow_unsigned_jwt: bool = False
-    """Believe tokens that nobody has signed; for local use, so a server beyond loopback refuses to start."""
+    """Accept unsigned tokens, for local use only: a server that listens beyond loopback refuses to start."""
     admin_email: str = ""
-    """Whoever proves this email is a PlatformAdmin."""
+    """A caller with this verified email is a PlatformAdmin."""
     gateway_secret: Annotated[SecretStr, AfterValidator(_secret)] = SecretStr("")
-    """By which the gateway proves that its identity headers are its own; without it they prove nothing."""
+    """Shared secret with which the gateway authenticates its `X-NMP-` identity headers; at least 16 characters.
+    Without it these headers are not trusted."""
     oidc_issuer: IssuerUrl = ""
-    """Whose tokens are believed, as in their claim `iss`; clients are told to log in there."""
+    """URL of the trusted issuer, as in the claim `iss` of its tokens; clients log in there. Needs a client id or an
+    audience."""
     oidc_additional_issuers: tuple[Annotated[IssuerUrl, Field(min_length=1)], ...] = ()
+    """JSON list of further trusted issuers. Each of them can issue tokens for any identity."""
     oidc_client_id: str = ""
-    """As which the command line logs in; also the audience, unless that is set."""
+    """OIDC client id used by the CLI; also the expected audience unless `WORKSPACES_OIDC_AUDIENCE` is set."""
     oidc_audience: str = ""
+    """Expected audience of signed tokens; empty means the client id."""
     oidc_jwks_uri: IssuerUrl = ""
-    """Where the keys of `oidc_issuer` are; empty means where its discovery document says."""
+    """URL of the issuer's keys; empty means the one in its discovery document."""
     oidc_subject_claim: ClaimName = "sub"
+    """Token claim with the caller's id."""
     oidc_email_claim: ClaimName = "email"
+    """Token claim with the caller's email."""
     oidc_groups_claim: ClaimName = "groups"
+    """Token claim with the caller's groups."""
     oidc_scope_prefix: str = ""
-    """What the issuer puts before our scopes, and clients have to ask for."""
+    """Prefix that the issuer puts before our scopes, such as `api://workspaces`; clients request scopes with it."""
     oidc_default_scopes: str = "openid profile email"
+    """Scopes that the CLI requests when it logs in."""
     token_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30
-    """By how much the clocks of issuers may differ from ours."""
+    """Allowed difference between the clocks of the issuers and ours."""
     jwks_cache_seconds: Annotated[float, Field(gt=0, le=86400)] = 300
-    """How long a key that an issuer has withdrawn may still be believed; a day at most."""
+    """How long an issuer's keys are cached, one day at most: a withdrawn key is accepted for that long, or for a
+    day while the issuer does not answer."""
     jwks_cooldown_seconds: Duration = 10
-    """An issuer is not asked again sooner than this, whatever tokens arrive and whether or not it answered."""
+    """Minimum time between two requests for an issuer's keys, whether or not it answered; a new key may be refused
+    for that long."""
 
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
-    """Reverse proxies in front: as many entries of `X-Forwarded-For` are believed, from the last one on."""
+    """Number of reverse proxies in front of the API: this many entries of `X-Forwarded-For` are trusted, counted
+    from the last. Without it the audit log shows a proxy's address for all clients behind it."""
 
     database_pool_size: PositiveInt = 9
+    """Database connections of each process; one more than the threads of a web process."""
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    """Time limit of a database statement; after it the database cancels the statement and the API answers 503."""
     delete_lock_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    """How long a DELETE waits for writes in progress in its workspace before it answers 503."""
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
-    """Largest JSON body accepted; file uploads have a limit of their own."""
+    """Maximum size of a JSON body."""
     max_json_depth: Annotated[int, Field(ge=1, le=150)] = 64
-    """Levels of nesting of a JSON body."""
+    """Maximum nesting of a JSON body, at most 150."""
     max_upload_bytes: Annotated[int, Field(ge=0)] = 0
-    """Largest body of an upload; 0 is no limit."""
+    """Maximum size of an upload's body, including the lines of a form; 0 for no limit."""
     upload_idle_seconds: Duration = 10
-    """An upload of which nothing arrives for so long is refused with 408."""
+    """An upload that receives no bytes for this long is refused with 408."""
     write_rate_limit: Annotated[str, AfterValidator(_rate)] = ""
-    """How often one caller may write, such as `100/minute`; empty is no limit."""
+    """Maximum rate of writes per caller as `number/second`, `/minute`, `/hour` or `/day`, such as `100/minute`;
+    empty for no limit. Counted in Redis; while Redis does not answer, no write is refused."""
 
     runtime_host: str = ""
-    """Name of the host of a runtime worker, the same after each restart; empty means the system's host name."""
+    """Host name of a runtime worker, the same after each restart and different on each host; empty means the
+    system's host name."""
     subprocess_provider: Literal["auto", "on", "off"] = "auto"
-    """Whether jobs and deployments may start processes beside the worker, as its user: whoever may submit them can
-    then do what that user can. `auto` is on where HOST is loopback, and only this machine's people can be callers."""
+    """Whether jobs and deployments may start processes beside the runtime worker, as its user: `on`, `off` or
+    `auto`. `auto` allows it where `HOST` is loopback and either authentication is off, or
+    `WORKSPACES_ALLOW_UNSIGNED_JWT` is true without trusted proxies. `on` trusts every Editor with that host and
+    with all secrets that its user can read."""
     execution_profiles: Annotated[
         tuple[ExecutionProfile, ...], Field(repr=False), AfterValidator(distinct)
     ] = ()
-    """What the steps of jobs may name as their executor; none named means `subprocess/default` and `cpu/default`."""
+    """JSON list of the executors that steps of jobs may name; empty means `subprocess/default` and `cpu/default`.
+    Each has a `provider` (`subprocess`, or `cpu` for steps written for containers) and may have a `profile` (its
+    name), a `time_limit_seconds` per step, a `stop_grace_seconds` and an `environment`, such as `[{"provider":
+    "subprocess", "profile": "short", "time_limit_seconds": 600, "environment": {"TZ": "UTC"}}]`."""
     runtime_lease_seconds: Duration = 30
-    """How long a silent supervisor keeps its job or deployment before it counts as lost."""
+    """How long a supervisor that does not renew its lease keeps its job or deployment before it counts as lost."""
     runtime_poll_seconds: Duration = 0.5
-    """How often a supervisor looks what was asked of its job or deployment."""
+    """How often a supervisor reads the requested state of its job or deployment."""
     stop_grace_seconds: Duration = 10
-    """Between SIGTERM and SIGKILL for the processes of a job or deployment."""
+    """Time between SIGTERM and SIGKILL for the processes of a job or deployment."""
     job_time_limit_seconds: DurationOrZero = 0
-    """A job that runs longer is stopped and ends as `error`; 0 is no limit."""
+    """Time limit of a job, without its pauses; a job over the limit is stopped and ends as `error`. 0 for no limit.
+    """
     job_log_limit_bytes: PositiveInt = 64 * 1024 * 1024
-    """Of what a job prints; the rest is dropped, and its log says so."""
+    """Maximum size of a job's log; further output is dropped, and the log says so."""
     deployment_runtime: Literal["subprocess", "kubernetes", "none"] = "subprocess"
-    """What serves deployments; `none`, or `subprocess` where no process may be started, refuses to make any."""
+    """Runtime of deployments: `subprocess`, `kubernetes`, or `none`, which refuses to create any; `subprocess`
+    refuses too where processes are not allowed. A change applies to new deployments; existing ones run on until
+    they are deleted, in a cluster while the extra `kubernetes` is installed."""
     kubernetes_namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "default"
-    """Where deployments are made in the cluster; it has to exist."""
+    """Namespace for deployments in a Kubernetes cluster (extra `kubernetes`); it must exist. The `runtime` worker
+    needs rights there to get, create and delete `deployments` and `services`, to watch `deployments` (without that
+    right it polls) and to list `pods`; the orphan scan lists `deployments` and `services`. A change applies to new
+    deployments; existing ones are stopped where they were created."""
     kubernetes_api_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
-    """An API to which nobody has to log in, as of `kubectl proxy`; empty is the cluster around, or the kubeconfig."""
+    """URL of a Kubernetes API that needs no login, such as that of `kubectl proxy`; empty means the cluster of the
+    worker's pod, or else its kubeconfig. Delete all deployments of a cluster before you set another: they are
+    searched only in the configured one."""
     deployment_start_seconds: Duration = 300
-    """A deployment whose health check has not succeeded after this long is an ERROR."""
+    """Time in which the health check of a new deployment must succeed; after it the deployment is an ERROR."""
     deleted_deployment_seconds: DurationOrZero = 30
-    """How long a deployment is shown as DELETED before the sweep removes it; clients wait for it to be not found."""
+    """How long a deployment is shown as DELETED before it is removed and its name is free."""
 
     deletion_grace: DurationOrZero = 0
-    """Seconds between DELETE and the first destruction, in which the deletion can be restored."""
+    """Seconds between DELETE and the first destruction; until then the deletion can be restored."""
     burst_deletions: Annotated[int, Field(ge=0)] = 1000
-    """More deletions than this within `burst_window_seconds` pause destruction; 0 switches the breaker off."""
+    """More deletions than this within `WORKSPACES_BURST_WINDOW_SECONDS` pause destruction; 0 disables the breaker.
+    """
     burst_window_seconds: Duration = 600
+    """Time window of the breaker."""
 
     slice_seconds: Duration = 20
+    """How long a slice works before it yields to other deletions."""
     lease_seconds: Duration = 60
+    """How long a worker that does not renew its lease keeps its deletion before another worker may take it over."""
     item_timeout_seconds: Duration = 10
+    """Time limit for one resource; after it the attempt counts as a transient failure."""
     page_size: PositiveInt = 100
-    """Resources read at a time in a pass."""
+    """Number of resources that a pass reads at a time."""
     chunk_size: PositiveInt = 1000
-    """Rows deleted in one transaction by the kinds that are only rows."""
+    """Number of rows deleted in one transaction, for resources that are only rows."""
     dependency_down_after: PositiveInt = 5
-    """Transient failures in a row after which the pass ends: whatever is behind them is down."""
+    """Number of transient failures in a row that end a pass, because their dependency is down."""
 
     max_attempts: PositiveInt = 8
+    """Number of attempts without progress after which a deletion is FAILED."""
     backoff_base_seconds: Duration = 2
+    """First upper limit of the random wait after an attempt without progress; it doubles with each one."""
     backoff_cap_seconds: Duration = 120
+    """Highest upper limit of that wait."""
     waiting_poll_min_seconds: Duration = 2
+    """First wait before a pending resource is checked again; it doubles with each check."""
     waiting_poll_max_seconds: Duration = 15
+    """Longest wait between two such checks."""
     waiting_limit_seconds: Duration = 900
+    """A resource that takes longer than this to stop counts as a transient failure."""
     reattempt_delays_seconds: tuple[Duration, ...] = (600, 3600, 21600, 86400)
-    """Wait before each scheduled re-attempt of a FAILED deletion; the last one repeats."""
+    """JSON list of the waits before the scheduled re-attempts of a FAILED deletion; the last one repeats."""
     reattempt_rounds: Annotated[int, Field(ge=0)] = 7
+    """Number of scheduled re-attempts before only an operator can continue; 0 for none."""
 
     sweep_seconds: Duration = 10
+    """Time between two sweeps."""
     requeue_after_seconds: Duration = 15
-    """A due deletion that the sweep rang for is rung for again only after this long."""
+    """Minimum time before the sweep enqueues the same deletion, job or deployment again."""
     orphan_scan_seconds: Duration = 86400
+    """Time between two orphan scans."""
     staged_upload_days: Annotated[float, Field(gt=0, le=3650)] = 1
-    """Age at which an abandoned upload is collected by the audit."""
+    """Age in days at which the orphan scan collects an unfinished upload."""
 
     visibility_timeout_seconds: PositiveInt = 600
+    """Time after which Redis delivers an unacknowledged message again."""
     task_soft_limit_seconds: Duration = 45
+    """A task that takes longer is interrupted."""
     task_hard_limit_seconds: Duration = 55
+    """A task that takes longer is killed; must be less than the lease."""
     worker_soft_shutdown_seconds: Duration = 20
+    """How long a stopping worker waits for its tasks before it returns them to the queue."""
     publish_timeout_seconds: Duration = 0.5
+    """How long the background publisher waits for Redis before it drops a message; the sweep enqueues it again."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
-        # A slice may start its last item just before its end, and must still hold the lease after it.
+        # A slice may start its last item just before its end, and must still have the lease after that item.
         if self.slice_seconds + self.item_timeout_seconds >= self.task_soft_limit_seconds:
             raise ValueError(
                 "slice_seconds + item_timeout_seconds must be less than task_soft_limit_seconds: "
@@ -228,7 +292,7 @@ class Settings(BaseSettings):
         if not self.task_soft_limit_seconds < self.task_hard_limit_seconds < self.lease_seconds:
             raise ValueError(
                 "task_soft_limit_seconds < task_hard_limit_seconds < lease_seconds must hold: "
-                "a task has to be dead before its lease is given to another worker"
+                "a task has to be dead before another worker may take its lease"
             )
         longest_countdown = max(self.backoff_cap_seconds, self.waiting_poll_max_seconds)
         if self.visibility_timeout_seconds <= self.task_hard_limit_seconds + longest_countdown:
@@ -245,7 +309,9 @@ class Settings(BaseSettings):
         if self.subprocess_provider == "on" and not _CAN_END_PROCESSES:
             raise ValueError("subprocess_provider cannot be on: what ends the processes of a job needs Linux")
         if self.runtime_host == "kubernetes":
-            raise ValueError("runtime_host cannot be kubernetes: so is called what is in the cluster")
+            raise ValueError(
+                "runtime_host cannot be kubernetes: this name stands for deployments in a cluster"
+            )
         if self.write_rate_limit and not self.broker_url.startswith(("redis://", "rediss://")):
             raise ValueError(
                 "write_rate_limit is counted in Redis: broker_url must start with redis:// or rediss://"
@@ -253,7 +319,7 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _say_whose_tokens(self) -> Self:
+    def _need_a_trusted_issuer(self) -> Self:
         proofs = (self.oidc_issuer, self.gateway_secret.get_secret_value(), self.allow_unsigned_jwt)
         if self.auth_enabled and not any(proofs):
             raise ValueError(
@@ -261,17 +327,17 @@ class Settings(BaseSettings):
                 "set one of them"
             )
         if self.oidc_additional_issuers and not self.oidc_issuer:
-            raise ValueError("oidc_additional_issuers need an oidc_issuer that they are additional to")
+            raise ValueError("oidc_additional_issuers needs an oidc_issuer")
         if self.oidc_issuer and not self.audience:
             raise ValueError(
                 "oidc_issuer needs an oidc_client_id or oidc_audience: "
-                "tokens that the issuer made for others must not be believed"
+                "tokens that the issuer made for other audiences must not be accepted"
             )
         return self
 
     @property
     def audience(self) -> str:
-        """Whom a signed token has to be for."""
+        """The expected audience of signed tokens."""
         return self.oidc_audience or self.oidc_client_id
 
     @property
@@ -280,31 +346,31 @@ class Settings(BaseSettings):
         if not _CAN_END_PROCESSES:
             return False
         if self.subprocess_provider == "auto":
-            # Proved identities mean users from elsewhere, by way of a proxy: they are not to be trusted with this host.
+            # With authentication the callers may be remote users behind a proxy, who must not run code on this host.
             is_for_locals = not self.auth_enabled or (self.allow_unsigned_jwt and not self.trusted_proxies)
             return is_for_locals and is_loopback(os.environ.get("HOST") or "127.0.0.1")
         return self.subprocess_provider == "on"
 
     @property
     def profiles(self) -> dict[str, ExecutionProfile]:
-        """The execution profiles there are, by name; none where no process may be started."""
+        """The execution profiles by name; none where processes are not allowed."""
         return {one.name: one for one in self.execution_profiles or USUAL} if self.runs_processes else {}
 
     @property
     def backend(self) -> Literal["subprocess", "kubernetes", "none"]:
-        """What serves deployments here."""
+        """The runtime of deployments in this process."""
         if self.deployment_runtime == "subprocess" and not self.runs_processes:
             return "none"
         return self.deployment_runtime
 
     @property
     def blob_url(self) -> str:
-        """Where filesets keep their bytes, as an fsspec URL."""
-        # Not as_uri: what that escapes fsspec would take for the name of another directory.
+        """The fsspec URL of the store for the bytes of filesets."""
+        # Not `as_uri`: fsspec takes escaped characters literally, as the name of another directory.
         return self.storage_url or f"file://{(self.data_dir / 'blobs').absolute()}"
 
     def reattempt_delay(self, finished_rounds: int) -> timedelta | None:
-        """Wait before the next scheduled re-attempt, or None when all rounds are used up."""
+        """The wait before the next scheduled re-attempt, or None after the last round."""
         if finished_rounds >= self.reattempt_rounds:
             return None
         delays = self.reattempt_delays_seconds
@@ -323,7 +389,7 @@ _OF_CLUSTERS = re.compile(
 def load_settings() -> Settings:
     """The settings of this process, read once.
 
-    Exits with status 2 and one line naming the variable when a value is wrong or nothing reads the variable.
+    Exits with status 2 and one line that names the variable, if its value is wrong or nothing reads it.
     """
     try:
         settings = Settings()

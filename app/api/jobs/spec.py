@@ -134,6 +134,6 @@ class Profile(BaseModel):
 def profiles(settings: Settings) -> list[Profile]:
     """The execution profiles there are."""
     return [
-        Profile(provider=one.provider, profile=one.profile, backend="subprocess", config=one.shown)
+        Profile(provider=one.provider, profile=one.profile, backend="subprocess", config=one.public_fields)
         for one in settings.profiles.values()
     ]

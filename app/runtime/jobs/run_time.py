@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.config import Settings
-from app.profiles import ExecutionProfile
+from app.config.profiles import ExecutionProfile
 
 
 class RunTime:
