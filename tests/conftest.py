@@ -1,4 +1,4 @@
-"""Real PostgreSQL for every test that needs a database; fakes only for clock, bell and blobs."""
+"""Real PostgreSQL for every test that needs a database; fakes only for clock, publisher and blobs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,8 +37,10 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def publisher() -> RecordingPublisher:
-    return RecordingPublisher()
+def publisher() -> Iterator[RecordingPublisher]:
+    publisher = RecordingPublisher()
+    yield publisher
+    assert not publisher.too_early, "published inside a transaction: use notify_after_commit"
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
-"""The bell: what it sends, and that nobody waits for it."""
+"""The publisher: the messages it sends, that no caller waits for it, and that none is sent inside a transaction."""
 
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
@@ -13,8 +14,11 @@ from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 
 from app.config import Settings
-from app.dispatch import BackgroundPublisher, cleanup_message
+from app.context import Context
+from app.db import session_scope
+from app.dispatch import BackgroundPublisher, cleanup_message, notify_after_commit
 from tests.support.deadlines import DEADLINE_S
+from tests.support.publisher import RecordingPublisher
 
 DELETION = UUID("01a20aef-a8b0-7202-a731-b66b5e2bb8e2")
 
@@ -35,7 +39,7 @@ def broker(monkeypatch) -> Iterator[redis.Redis]:
     thread.join()
 
 
-def dispatcher_at(port: int) -> BackgroundPublisher:
+def publisher_at(port: int) -> BackgroundPublisher:
     return BackgroundPublisher(
         Settings(broker_url=f"redis://127.0.0.1:{port}/0", publish_timeout_seconds=0.3)
     )
@@ -50,8 +54,8 @@ def queued(broker: redis.Redis, queue: str) -> dict:
     raise AssertionError(f"nothing arrived in queue {queue}")
 
 
-def test_a_ring_carries_only_readable_facts(broker):
-    dispatcher_at(broker.connection_pool.connection_kwargs["port"]).publish(
+def test_a_message_carries_only_readable_facts(broker):
+    publisher_at(broker.connection_pool.connection_kwargs["port"]).publish(
         cleanup_message(DELETION, "ml-team", "filesets", attempt=3)
     )
 
@@ -65,30 +69,67 @@ def test_a_ring_carries_only_readable_facts(broker):
 
 def test_the_end_of_a_deletion_has_a_task_of_its_own(broker):
     port = broker.connection_pool.connection_kwargs["port"]
-    dispatcher_at(port).publish(cleanup_message(DELETION, "ml-team", None))
+    publisher_at(port).publish(cleanup_message(DELETION, "ml-team", None))
 
     assert queued(broker, "cleanup")["headers"]["task"] == "workspace.cleanup.finalize"
 
 
-def test_a_ring_is_not_waited_for_while_the_broker_hangs():
+def test_no_caller_waits_while_the_broker_hangs():
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        dispatcher = dispatcher_at(deaf.getsockname()[1])
+        publisher = publisher_at(deaf.getsockname()[1])
 
         for _ in range(20):
-            dispatcher.publish(cleanup_message(DELETION, "ml-team", "jobs"))
+            publisher.publish(cleanup_message(DELETION, "ml-team", "jobs"))
         connection, _ = deaf.accept()
 
         # All twenty were taken while the first had not even been answered.
         connection.close()
 
 
-def test_a_lost_ring_is_logged_and_the_next_one_arrives(broker, capsys):
+def test_a_lost_message_is_logged_and_the_next_one_arrives(broker, capsys):
     port = broker.connection_pool.connection_kwargs["port"]
     with socket.create_server(("127.0.0.1", 0)) as gone:
         dead_port = gone.getsockname()[1]
-    dispatcher = dispatcher_at(dead_port)
+    publisher = publisher_at(dead_port)
 
-    dispatcher.publish(cleanup_message(DELETION, "ml-team", "jobs"))
-    dispatcher_at(port).publish(cleanup_message(DELETION, "ml-team", "jobs"))
+    publisher.publish(cleanup_message(DELETION, "ml-team", "jobs"))
+    publisher_at(port).publish(cleanup_message(DELETION, "ml-team", "jobs"))
 
     assert queued(broker, "cleanup")["headers"]["task"] == "workspace.cleanup.jobs"
+
+
+def test_a_message_is_published_after_the_commit(context: Context, publisher: RecordingPublisher) -> None:
+    message = cleanup_message(DELETION, "ml-team", "jobs")
+
+    with session_scope(context.sessions) as session:
+        notify_after_commit(session, publisher, message)
+        assert publisher.published == []
+
+    assert publisher.published == [message]
+
+
+def test_a_message_of_a_transaction_that_rolls_back_is_never_published(
+    context: Context, publisher: RecordingPublisher
+) -> None:
+    with suppress(ZeroDivisionError), session_scope(context.sessions) as session:
+        notify_after_commit(session, publisher, cleanup_message(DELETION, "ml-team", "jobs"))
+        raise ZeroDivisionError
+
+    assert publisher.published == []
+
+
+def test_the_recording_publisher_of_all_tests_refuses_a_message_inside_a_transaction(
+    context: Context,
+) -> None:
+    publisher = RecordingPublisher()
+    message = cleanup_message(DELETION, "ml-team", "jobs")
+
+    with session_scope(context.sessions):
+        with pytest.raises(AssertionError, match="notify_after_commit"):
+            publisher.publish(message)
+        with pytest.raises(AssertionError), session_scope(context.sessions) as inner:
+            notify_after_commit(inner, publisher, message)  # The outer transaction is still open.
+    publisher.publish(message)
+
+    assert publisher.too_early == [message, message]
+    assert publisher.published == [message]
