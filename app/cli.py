@@ -1,4 +1,4 @@
-"""The command line, noun then verb; every command calls what the other doors call, and needs no broker."""
+"""The command line, noun then verb. Its commands call the same functions as the API and need no broker."""
 
 import json
 import os
@@ -108,13 +108,13 @@ def openapi() -> None:
 
 @main.group()
 def cleanup() -> None:
-    """Deletions and what keeps them going."""
+    """Deletions of workspaces."""
 
 
 @cleanup.command()
 @with_context
 def run(context: Context) -> None:
-    """Work on everything that is due, in this process, until nothing is."""
+    """Clean up everything that is due, in this process, until nothing is left."""
     owner = f"cli@{socket.gethostname()}/{os.getpid()}"
     while not isinstance(outcome := run_slice(context, owner=owner), Idle):
         match outcome:
@@ -130,7 +130,7 @@ def run(context: Context) -> None:
 @cleanup.command()
 @with_context
 def sweep(context: Context) -> None:
-    """Reopen and ring for what is due."""
+    """Reopen failed deletions that are due, and enqueue all that are due."""
     click.echo(str(maintenance.sweep(context, now=clock.now())))
 
 
@@ -142,7 +142,7 @@ def store() -> None:
 @store.command()
 @with_context
 def scan(context: Context) -> None:
-    """Look for what deleted workspaces and deployments left behind; exit 1 if there is anything."""
+    """Search for orphans of deleted workspaces and deployments; exit with 1 if there are any."""
     try:
         click.echo(orphan_scan.scan_for_orphans(context, now=clock.now()))
     except orphan_scan.OrphansFound as found:
@@ -158,7 +158,7 @@ def runtime() -> None:
 @click.argument("name")
 @with_context
 def purge(context: Context, name: str) -> None:
-    """Give up what ran on host NAME, which is gone for good and cannot say that nothing of it is left."""
+    """Give up the jobs and deployments of host NAME, which is gone for good and cannot confirm that they ended."""
     try:
         with session_scope(context.sessions) as session:
             purged = purge_host(session, name, now=clock.now())

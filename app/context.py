@@ -1,4 +1,4 @@
-"""What every process of the product holds: settings, database, blob store, and the bell."""
+"""The dependencies of every process: settings, database, blob store and publisher."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +11,7 @@ from app.storage.blob_store import BlobStore
 
 @dataclass(frozen=True)
 class Context:
-    """Built once per process by its door; passed down, never imported."""
+    """Built once by the entry point of a process, and passed down as an argument."""
 
     settings: Settings
     sessions: Sessions
@@ -20,7 +20,7 @@ class Context:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Prepare the connections that `settings` name; nothing is contacted yet."""
+        """Prepare the connections that `settings` name; none is opened yet."""
         return cls(
             settings=settings,
             sessions=sessions_of(connect(settings)),

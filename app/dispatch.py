@@ -1,6 +1,7 @@
-"""The only sender of Celery messages: a bell that never makes its caller wait.
+"""The only sender of Celery messages. Sending never makes its caller wait.
 
-A message carries no state. If it is lost, the sweep rings again; if it is doubled, the claim refuses the second.
+A message carries no state. If it is lost, the sweep enqueues it again; if it is delivered twice, the second
+delivery cannot claim the row.
 """
 
 import os
@@ -25,11 +26,12 @@ log = get_logger(__name__)
 CLEANUP_QUEUE = "cleanup"
 RUNTIME_QUEUE = "runtime"
 
-_WAITING_LIMIT = 10_000  # Messages held while the broker is away; beyond that the sweep is the better memory.
+_BUFFER_SIZE = 10_000
+"""Messages kept while the broker is away; the sweep enqueues again what is dropped beyond that."""
 
 
 class TaskName(StrEnum):
-    """Names that operators read in Flower, besides `cleanup_task(kind)`."""
+    """Task names that operators read in Flower, besides `cleanup_task(kind)`."""
 
     FINALIZE = "workspace.cleanup.finalize"
     SWEEP = "workspace.maintenance.sweep"
@@ -39,13 +41,13 @@ class TaskName(StrEnum):
 
 
 def cleanup_task(phase: str | None) -> str:
-    """Name of the task that cleans `phase`; None is the end, when only the workspace row is left."""
+    """Name of the task that cleans `phase`; None is the last step, when only the workspace row is left."""
     return f"workspace.cleanup.{phase}" if phase else TaskName.FINALIZE
 
 
 @dataclass(frozen=True)
 class Message:
-    """One ring: a task's name and the readable facts that Flower shows."""
+    """A task's name, its queue and the readable arguments that Flower shows."""
 
     task: str
     queue: str
@@ -53,8 +55,8 @@ class Message:
 
 
 def cleanup_message(deletion_id: UUID, workspace: str, phase: str | None, *, attempt: int = 0) -> Message:
-    """Ring for a slice of a deletion. `phase` is what the operator reads; the slice finds out for itself."""
-    # In the order of interest: Flower's column is narrow.
+    """The message for a slice of a deletion. `phase` is for operators only; the slice reads the row."""
+    # The most interesting facts come first, because Flower's column is narrow.
     facts = {
         "workspace": workspace,
         "attempt": attempt,
@@ -65,7 +67,7 @@ def cleanup_message(deletion_id: UUID, workspace: str, phase: str | None, *, att
 
 
 def job_message(job_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
-    """Ring for the runtime to look at a job; for `host`, if processes of it may be alive there."""
+    """The message that asks a runtime worker to examine a job: that of `host` if processes may live there."""
     facts = {"job": name, "job_id": str(job_id), "workspace_id": str(workspace_id)}
     return Message(TaskName.JOB_RUN, runtime_queue(host), facts)
 
@@ -73,7 +75,7 @@ def job_message(job_id: UUID, workspace_id: UUID, name: str, host: str | None = 
 def deployment_message(
     deployment_id: UUID, workspace_id: UUID, name: str, host: str | None = None
 ) -> Message:
-    """Ring for the runtime to look at a deployment; for `host`, if processes of it may be alive there."""
+    """The message that asks a runtime worker to examine a deployment: that of `host` if processes may live there."""
     facts = {
         "deployment": name,
         "deployment_id": str(deployment_id),
@@ -83,46 +85,46 @@ def deployment_message(
 
 
 def runtime_queue(host: str | None) -> str:
-    """Where the runtime workers of one host listen, who alone can see its processes; without a host, all of them."""
+    """The queue of the runtime workers of one host, which alone see its processes; without a host, of all workers."""
     return f"{RUNTIME_QUEUE}.{host}" if host else RUNTIME_QUEUE
 
 
 def readable(facts: dict[str, Any]) -> str:
-    """How Flower's args column shows the facts of a task."""
+    """The facts of a task as Flower's args column shows them."""
     return " ".join(f"{name}={value}" for name, value in facts.items())
 
 
 class TaskPublisher(Protocol):
-    """Whatever can ring: the dispatcher, or a test's list."""
+    """Sends messages: BackgroundPublisher, or a recorder in tests."""
 
     def publish(self, message: Message) -> None:
-        """Send `message` soon, or lose it. Returns at once and never raises."""
+        """Enqueue `message` for sending. Returns at once and never raises; the message may be lost."""
 
 
 def notify_after_commit(session: Session, publisher: TaskPublisher, message: Message) -> None:
-    """Ring once the surrounding `session_scope` has committed; never if it rolls back."""
+    """Publish `message` after the surrounding `session_scope` has committed; never if it rolls back."""
     after_commit(session, partial(publisher.publish, message))
 
 
 class BackgroundPublisher:
-    """Rings through one background thread per process, so that no request ever waits for Redis."""
+    """Publishes messages from one background thread per process, so that no request waits for Redis."""
 
     def __init__(self, settings: Settings) -> None:
         self._celery = publisher(settings)
-        self._waiting: queue.Queue[Message] = queue.Queue(_WAITING_LIMIT)
+        self._buffer: queue.Queue[Message] = queue.Queue(_BUFFER_SIZE)
         self._lock = threading.Lock()
         self._pid = 0
 
     def publish(self, message: Message) -> None:
-        """Send `message` soon, or lose it. Returns at once and never raises."""
+        """Enqueue `message` for sending. Returns at once and never raises; the message may be lost."""
         self._start_thread()
         try:
-            self._waiting.put_nowait(message)
+            self._buffer.put_nowait(message)
         except queue.Full:
             log.warning("message.dropped", task=message.task, **message.facts)
 
     def _start_thread(self) -> None:
-        # Threads do not survive a fork: a server's worker starts its own on its first ring.
+        # Threads do not survive a fork, so each process starts its own at its first message.
         with self._lock:
             if self._pid != os.getpid():
                 self._pid = os.getpid()
@@ -130,18 +132,18 @@ class BackgroundPublisher:
 
     def _publish_for_ever(self) -> None:
         while True:
-            message = self._waiting.get()
+            message = self._buffer.get()
             try:
                 send(self._celery, message)
             except OperationalError as error:
                 log.warning("message.lost", task=message.task, error=type(error).__name__, **message.facts)
             except Exception:
-                # The boundary of the thread: one bad ring must not silence the bell.
+                # The thread must survive: one message that fails must not stop the others.
                 log.exception("message.failed", task=message.task, **message.facts)
 
 
 def send(celery: Celery, message: Message) -> None:
-    """Publish now. Raises kombu's OperationalError when the broker does not answer within its time-out."""
+    """Publish now. Raises kombu's OperationalError if the broker does not answer within its timeout."""
     celery.send_task(
         message.task,
         kwargs=message.facts,
@@ -152,10 +154,10 @@ def send(celery: Celery, message: Message) -> None:
 
 
 def transport_options(settings: Settings, *, socket_timeout_seconds: float) -> dict[str, Any]:
-    """Redis settings that every process must share, or they would not see each other's messages."""
+    """The Redis settings that all processes must share in order to see each other's messages."""
     return {
         "visibility_timeout": settings.visibility_timeout_seconds,
-        # The default looks for abandoned messages only every hundred seconds.
+        # By default Celery checks for abandoned messages only every hundred seconds.
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_connect_timeout": socket_timeout_seconds,
@@ -167,7 +169,7 @@ def transport_options(settings: Settings, *, socket_timeout_seconds: float) -> d
 
 
 def publisher(settings: Settings) -> Celery:
-    """A Celery app that can only send, and gives up within a fraction of a second."""
+    """A Celery application that only sends, and that fails within a fraction of a second."""
     celery = Celery("workspaces", broker=settings.broker_url, set_as_current=False)
     celery.conf.update(
         broker_transport_options=transport_options(

@@ -15,7 +15,7 @@ from app.config import Settings
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send our events and those of every library to standard error in one format."""
+    """Write our events and those of all libraries to standard error in one format."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -49,7 +49,7 @@ def configure_logs(settings: Settings) -> None:
 
 
 def _traceback(exc_info: ExcInfo) -> str:
-    """What Python would print, oldest cause first, but of what users sent only what names a place."""
+    """The traceback as Python prints it, oldest cause first, without the values that users sent."""
     error: BaseException | None = exc_info[1]
     lines: list[str] = []
     while error is not None:
@@ -60,18 +60,18 @@ def _traceback(exc_info: ExcInfo) -> str:
 
 
 def without_values(error: BaseException) -> str:
-    """The message of `error`, unless it quotes what was to be stored: that may be somebody's secret."""
+    """The message of `error` without any values that were to be stored: they may be a user's secrets."""
     if isinstance(error, ValidationError):
         places = {".".join(map(str, one["loc"])) for one in error.errors(include_input=False)}
         return f"{error.title}: {', '.join(sorted(places))}"
     refused = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(refused, psycopg.Error) and refused.sqlstate:
-        # PostgreSQL puts whole rows into the detail, and of class 22, data exceptions, values into the message.
-        said = None if refused.sqlstate.startswith("22") else refused.diag.message_primary
-        return f"{refused.sqlstate} {said or type(refused).__name__}"
+        # PostgreSQL puts whole rows into the detail; in class 22, data exceptions, it puts values into the message.
+        message = None if refused.sqlstate.startswith("22") else refused.diag.message_primary
+        return f"{refused.sqlstate} {message or type(refused).__name__}"
     return str(error)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """The logger of a module; call it with the module's `__name__`."""
+    """The logger of a module, whose `__name__` is the argument."""
     return cast("FilteringBoundLogger", structlog.get_logger(name))

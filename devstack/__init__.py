@@ -1,8 +1,8 @@
-"""What `make up` and the tests run on: real servers out of wheels, and a supervisor for the Procfile.
+"""The stack of `make up` and the tests: real servers from wheels, and a supervisor for the Procfile.
 
 Production never imports this package.
 """
 
 
 class DevstackError(Exception):
-    """Something the person at the terminal can mend; the message is the whole story."""
+    """An error that the user at the terminal can correct; the message says how."""

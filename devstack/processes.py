@@ -29,13 +29,13 @@ class Command:
     user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     orphan_signal: signal.Signals = signal.SIGKILL
-    """What it gets when we die. Asked politely, a Celery worker whose broker dies with us hangs for ever."""
+    """The signal it gets if this process dies. After SIGTERM a Celery worker without a broker hangs for ever."""
 
     def spawn(self, output: int | IO[bytes]) -> "subprocess.Popen[bytes]":
-        """Start the program in a session of its own, its standard output and error going to `output`.
+        """Start the program in its own session, with standard output and error redirected to `output`.
 
-        On Linux the program gets its orphan signal when we die, however we die. That is tied to the calling
-        thread: call this from one that lives as long as the child, in practice the main thread.
+        On Linux the program gets its orphan signal if this process dies for any reason. The kernel ties that to the
+        calling thread, which has to live as long as the child: in practice the main thread.
         """
         parent = os.getpid()
 
@@ -43,7 +43,7 @@ class Command:
             if hasattr(_LIBC, "prctl"):
                 _LIBC.prctl(PR_SET_PDEATHSIG, int(self.orphan_signal))
             if os.getppid() != parent:
-                os._exit(1)  # the parent died before prctl could tell us
+                os._exit(1)  # the parent died before prctl took effect
 
         owner = pwd.getpwnam(self.user) if self.user else None
         return subprocess.Popen(
@@ -52,26 +52,26 @@ class Command:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=self.env,
-            # Another user may not be able to look into our working directory.
+            # Another user may not be able to enter the present working directory.
             cwd="/" if owner else None,
             user=owner.pw_uid if owner else None,
             group=owner.pw_gid if owner else None,
             extra_groups=[] if owner else None,
-            # A terminal's Ctrl-C must reach only the supervisor: to Celery a second SIGINT is a cold stop.
+            # A terminal's Ctrl-C must reach only the supervisor, because Celery takes a second SIGINT for a cold stop.
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 -- prctl has no Popen argument; it takes no lock
         )
 
 
 def kill_group(process: "subprocess.Popen[bytes]") -> None:
-    """Kill what is left of the child's session and reap the child."""
+    """Kill the rest of the child's session and reap the child."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def end(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals, *, grace_s: float) -> None:
-    """Ask the child to end; kill its whole group when it has not within `grace_s`."""
+    """Send the stop signal; kill the whole group if the child has not ended within `grace_s`."""
     if process.poll() is None:
         process.send_signal(stop_signal)
         with suppress(subprocess.TimeoutExpired):
@@ -82,7 +82,7 @@ def end(process: "subprocess.Popen[bytes]", stop_signal: signal.Signals, *, grac
 def port_is_free(port: int) -> bool:
     """Whether a server could listen on this port of the loopback interface."""
     with socket.socket() as probe:
-        # As servers do: connections of an earlier one that linger in TIME_WAIT are no hindrance.
+        # As servers do: connections in TIME_WAIT of an earlier server do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -92,9 +92,9 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody uses at the moment.
+    """A port of the loopback interface that is free at the moment.
 
-    Chosen by lot, so that two who ask at the same time hardly get the same.
+    The choice is random, so that two processes that ask at the same time rarely get the same port.
     """
     while True:
         if port_is_free(port := secrets.choice(PORTS)):

@@ -1,6 +1,6 @@
-"""A real PostgreSQL out of a wheel, and a real Valkey or Redis, on the loopback interface.
+"""A real PostgreSQL from a wheel, and a real Valkey or Redis, on the loopback interface.
 
-They trust whoever can connect, as the whole development stack does.
+They accept every local connection without a password.
 """
 
 import os
@@ -63,7 +63,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Do what `command` needs done once for a data directory."""
+        """Prepare the data directory for `command`, once."""
 
     def start(self, *, timeout_s: float = 30.0) -> str:
         """Start the server and return its URL once it answers.
@@ -74,7 +74,7 @@ class EmbeddedServer(ABC):
         log = self.data_dir / f"{self.name}.log"
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            # Again when it ended: a killed PostgreSQL's children need a moment to let go of its memory.
+            # Restart it if it ended: the children of a killed PostgreSQL take a moment to release its shared memory.
             if self._process is None or self._process.poll() is not None:
                 with log.open("ab") as output:
                     self._process = self.command.spawn(output)
@@ -86,13 +86,13 @@ class EmbeddedServer(ABC):
         raise DevstackError(f"{self.name} does not start; its log ends with:\n{tail}")
 
     def stop(self) -> None:
-        """End the server in order; its data stays."""
+        """Stop the server gracefully; its data stays."""
         if self._process:
             end(self._process, self.command.stop_signal, grace_s=STOP_GRACE_S)
             self._process = None
 
     def kill(self) -> None:
-        """Kill the server without warning; what it had confirmed stays."""
+        """Kill the server without warning; the data it had confirmed stays."""
         if self._process:
             kill_group(self._process)
             self._process = None
@@ -137,21 +137,21 @@ class EmbeddedPostgres(EmbeddedServer):
             ),
             env={"TZ": "UTC"},
             user=self.home.user,
-            stop_signal=signal.SIGINT,  # "fast": SIGTERM would wait for every client to leave
+            stop_signal=signal.SIGINT,  # a "fast" shutdown: SIGTERM would wait for all clients to disconnect
             orphan_signal=signal.SIGINT,
         )
 
     def prepare(self) -> None:
-        """Create the cluster if there is none. A half-made one is never mistaken for it."""
+        """Create the cluster if there is none. An incomplete one is never used."""
         if self.home.cluster.exists():
             return
-        draft = self.home.cluster.with_suffix(".draft")
-        shutil.rmtree(draft, ignore_errors=True)
+        unfinished = self.home.cluster.with_suffix(".draft")
+        shutil.rmtree(unfinished, ignore_errors=True)
         initdb = Command(
             (
-                *(self.home.binary("initdb"), "-D", str(draft), "-U", "app"),
+                *(self.home.binary("initdb"), "-D", str(unfinished), "-U", "app"),
                 *("-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
-                # Case is folded in every script, and text sorts by code point, whatever the machine has installed.
+                # Case folding covers every script and text sorts by code point, independent of the machine's locales.
                 *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             ),
             env={"TZ": "UTC"},
@@ -161,7 +161,7 @@ class EmbeddedPostgres(EmbeddedServer):
         output, _ = process.communicate()
         if process.returncode:
             raise DevstackError(f"initdb failed: {output.decode(errors='replace').strip()}")
-        draft.rename(self.home.cluster)
+        unfinished.rename(self.home.cluster)
 
     def answers(self) -> bool:
         """Whether a connection is accepted now."""
@@ -218,18 +218,18 @@ class EmbeddedValkey(EmbeddedServer):
         self.command = Command(argv, orphan_signal=signal.SIGTERM)
 
     def prepare(self) -> None:
-        """Nothing: Valkey creates its files itself."""
+        """Nothing to do: Valkey creates its files itself."""
 
     def answers(self) -> bool:
         """Whether a ping is answered now."""
         return broker_answers(self.url)
 
     def pause(self) -> None:
-        """Make the server hang: connections stay open, nothing is answered."""
+        """Make the server hang: connections stay open, but no request is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Let a paused server continue."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:

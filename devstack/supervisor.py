@@ -1,4 +1,4 @@
-"""Runs the parts of a stack together: one labelled log, restarts with back-off, nothing left at the end."""
+"""Runs the parts of a stack together: one labelled log, restarts with back-off, and no process left at the end."""
 
 import os
 import selectors
@@ -15,61 +15,61 @@ from devstack import DevstackError
 from devstack.processes import Command, kill_group
 
 TICK_S = 0.1
-LOOK_S = 0.25  # whom we ask whether it is ready, logs the question
+POLL_S = 0.25  # servers log each request for their readiness
 
 
 class StackStopped(Exception):
-    """Somebody asked the stack to stop."""
+    """The stack was asked to stop."""
 
 
 class Stage(IntEnum):
-    """Order in which parts end: nobody brings new work, then nobody works, then the servers go."""
+    """The order in which parts end: first those that accept new work, then the workers, then the servers."""
 
-    DOORS = 1
+    ENTRY = 1
     WORKERS = 2
     SERVERS = 3
 
 
-# Seconds each stage has before it is killed; together less than the ten that stopping may take.
-GRACE_S = {Stage.DOORS: 2.0, Stage.WORKERS: 5.5, Stage.SERVERS: 1.5}
+# Seconds before each stage is killed; their sum is less than the ten seconds in which the stack has to stop.
+GRACE_S = {Stage.ENTRY: 2.0, Stage.WORKERS: 5.5, Stage.SERVERS: 1.5}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One program of the stack, under the name that its lines have in the log."""
+    """One program of the stack; its name labels its lines in the log."""
 
     name: str
     command: Command
-    stage: Stage = Stage.DOORS
+    stage: Stage = Stage.ENTRY
     ready_words: str = ""
-    """In the line by which it says that it is at work; empty if it says nothing of the kind."""
+    """Text of the line that a ready program prints; empty if it prints none."""
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """How long a fallen part stays down, and when to give it up."""
+    """The delay before a crashed part is restarted, and the number of crashes after which the stack gives up."""
 
     first_s: float = 2.0
     longest_s: float = 30.0
     attempts: int = 5
     steady_after_s: float = 60.0
-    """A part that ran for this long had been well: its earlier falls are forgotten."""
+    """A part that ran for this long was healthy: its earlier crashes no longer count."""
 
-    def delay_s(self, falls: int) -> float:
-        """Wait before the restart that follows this many falls in a row: 2, 4, 8, 16, 30, 30 … seconds."""
-        return float(min(self.longest_s, self.first_s * 2 ** (falls - 1)))
+    def delay_s(self, crashes: int) -> float:
+        """The delay after this many crashes in a row: 2, 4, 8, 16, 30, 30 … seconds."""
+        return float(min(self.longest_s, self.first_s * 2 ** (crashes - 1)))
 
 
 @dataclass(eq=False)
 class _Run:
-    """The present process of a part, or the time at which it gets the next one."""
+    """The present process of a part, or the time of its next start."""
 
     part: Part
     ends_by_itself: bool = False
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
     restart_at: float = 0.0
-    falls: int = 0
+    crashes: int = 0
     unfinished_line: bytes = b""
     last_line: str = ""
     is_at_work: bool = False
@@ -82,25 +82,25 @@ class _Run:
 class Supervisor:
     """Owns the processes of a stack; they belong to the thread that calls its methods.
 
-    Set `stopping`, which is safe in a signal handler, to make whatever it is doing raise StackStopped.
+    Setting `stopping`, which is safe in a signal handler, makes the running method raise StackStopped.
     """
 
-    def __init__(self, log: TextIO, *, restarts: RestartPolicy | None = None) -> None:
+    def __init__(self, stream: TextIO, *, restarts: RestartPolicy | None = None) -> None:
         self.stopping = False
-        self._log = log
+        self._stream = stream
         self._restarts = restarts or RestartPolicy()
         self._runs: list[_Run] = []
         self._outputs = selectors.DefaultSelector()
-        self._last_said_at = 0.0
+        self._last_line_at = 0.0
 
     def start(self, part: Part) -> None:
-        """Start a part, which is restarted from now on whenever it ends."""
+        """Start a part; from now on it is restarted whenever it ends."""
         run = _Run(part)
         self._runs.append(run)
         self._spawn(run)
 
     def run_to_end(self, part: Part) -> None:
-        """Run a part that ends by itself. Raises DevstackError when it does not end well."""
+        """Run a part that ends by itself. Raises DevstackError if its exit status is not 0."""
         run = _Run(part, ends_by_itself=True)
         self._runs.append(run)
         process = self._spawn(run)
@@ -115,8 +115,8 @@ class Supervisor:
         while not condition():
             if time.monotonic() > deadline:
                 raise DevstackError(f"{complaint} ({timeout_s:g} s).")
-            next_look = time.monotonic() + LOOK_S
-            while time.monotonic() < next_look:
+            next_poll = time.monotonic() + POLL_S
+            while time.monotonic() < next_poll:
                 self.tick()
 
     @property
@@ -127,16 +127,16 @@ class Supervisor:
     def wait_for_silence(self, *, silence_s: float, timeout_s: float) -> None:
         """Keep the stack running until no part has said anything for so long, or for `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < min(deadline, self._last_said_at + silence_s):
+        while time.monotonic() < min(deadline, self._last_line_at + silence_s):
             self.tick()
 
     def run(self) -> None:
-        """Keep the stack running; returns only by StackStopped, or DevstackError when a part is given up."""
+        """Keep the stack running until it raises StackStopped, or DevstackError after too many crashes of a part."""
         while True:
             self.tick()
 
     def tick(self) -> None:
-        """Relay what the parts say within a tenth of a second; restart those that fell and have waited."""
+        """Relay the parts' output for a tenth of a second; restart crashed parts whose delay is over."""
         if self.stopping:
             raise StackStopped
         self._relay(TICK_S)
@@ -144,7 +144,7 @@ class Supervisor:
             if run.process is None and time.monotonic() >= run.restart_at:
                 self._spawn(run)
             elif run.process and not run.ends_by_itself and not run.is_alive:
-                self._pick_up(run, run.process)
+                self._plan_restart(run, run.process)
 
     def stop(self) -> None:
         """End every part, stage by stage, in less than ten seconds; kill those that do not end."""
@@ -156,15 +156,15 @@ class Supervisor:
             while (
                 any(process.poll() is None for process in processes.values()) and time.monotonic() < deadline
             ):
-                self._relay(TICK_S)  # a full pipe would keep them from ending
+                self._relay(TICK_S)  # a full pipe would prevent them from ending
             for process in processes.values():
                 kill_group(process)
         self._drain()
 
-    def say(self, text: str, *, name: str = "stack") -> None:
+    def log(self, text: str, *, name: str = "stack") -> None:
         """Write a line to the log."""
-        self._log.write(f"{name:<8} | {text}\n")
-        self._log.flush()
+        self._stream.write(f"{name:<8} | {text}\n")
+        self._stream.flush()
 
     def _spawn(self, run: _Run) -> "subprocess.Popen[bytes]":
         read_end, write_end = os.pipe()
@@ -174,28 +174,28 @@ class Supervisor:
         run.started_at = time.monotonic()
         return run.process
 
-    def _pick_up(self, run: _Run, process: "subprocess.Popen[bytes]") -> None:
-        """Clear away a part that fell, and plan its restart or give it up."""
+    def _plan_restart(self, run: _Run, process: "subprocess.Popen[bytes]") -> None:
+        """Reap a crashed part and set the time of its restart. Raises DevstackError after too many crashes."""
         kill_group(process)
         self._drain()
         was_steady = time.monotonic() - run.started_at >= self._restarts.steady_after_s
-        run.falls = 1 if was_steady else run.falls + 1
+        run.crashes = 1 if was_steady else run.crashes + 1
         run.process = None
-        if run.falls >= self._restarts.attempts:
+        if run.crashes >= self._restarts.attempts:
             ending = f"{_ending(process)}: {run.last_line}"
             raise DevstackError(
-                f"{run.part.name} failed {run.falls} times in a row; the last time it {ending}"
+                f"{run.part.name} failed {run.crashes} times in a row; the last time it {ending}"
             )
-        delay_s = self._restarts.delay_s(run.falls)
+        delay_s = self._restarts.delay_s(run.crashes)
         run.restart_at = time.monotonic() + delay_s
-        self.say(f"{run.part.name} {_ending(process)}; starting it again in {delay_s:g} s")
+        self.log(f"{run.part.name} {_ending(process)}; starting it again in {delay_s:g} s")
 
     def _drain(self) -> None:
         while self._relay(0):
             pass
 
     def _relay(self, timeout_s: float) -> bool:
-        """Write the lines that arrive within the time to the log; whether anything arrived."""
+        """Write the lines that arrive within the timeout to the log. Returns whether any arrived."""
         ready = self._outputs.select(timeout_s)
         for key, _ in ready:
             run: _Run = key.data
@@ -208,13 +208,13 @@ class Supervisor:
             for line in lines:
                 run.last_line = line.decode(errors="replace").rstrip()
                 run.is_at_work |= run.part.ready_words in run.last_line
-                self._last_said_at = time.monotonic()
-                self.say(run.last_line, name=run.part.name)
+                self._last_line_at = time.monotonic()
+                self.log(run.last_line, name=run.part.name)
         return bool(ready)
 
 
 def _ending(process: "subprocess.Popen[bytes]") -> str:
-    """How an ended process ended, in words."""
+    """A description of how a process ended."""
     if process.returncode < 0:
         return f"was killed by {signal.Signals(-process.returncode).name}"
     return f"ended with status {process.returncode}"

@@ -1,4 +1,4 @@
-"""Where the server agrees to listen, and that the real one keeps to it."""
+"""Where the server agrees to listen, and that the real server complies."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.server.exposure import Address, refusal
+from app.server.exposure import Address, exposure_error
 from devstack.processes import Command, free_port, kill_group
 from devstack.procfile import read_procfile
 from tests.support.deadlines import DEADLINE_S
@@ -45,12 +45,12 @@ EXPOSED: list[Address] = [
 
 @pytest.mark.parametrize("address", LOCAL, ids=str)
 def test_this_machine_alone_may_reach_an_open_server(address: Address) -> None:
-    assert refusal(OPEN, [address]) is None
+    assert exposure_error(OPEN, [address]) is None
 
 
 @pytest.mark.parametrize("address", EXPOSED, ids=str)
 def test_an_open_server_is_not_exposed(address: Address) -> None:
-    reason = refusal(OPEN, [("127.0.0.1", 80), address]) or ""
+    reason = exposure_error(OPEN, [("127.0.0.1", 80), address]) or ""
 
     assert "WORKSPACES_AUTH_ENABLED" in reason
     assert "WORKSPACES_ALLOW_OPEN_ACCESS=true" in reason
@@ -67,16 +67,16 @@ def test_an_open_server_is_not_exposed(address: Address) -> None:
         ({"allow_open_access": True, "allow_unsigned_jwt": True}, "WORKSPACES_ALLOW_UNSIGNED_JWT"),
     ],
 )
-def test_an_exposed_server_needs_authentication_or_a_word_and_never_takes_unsigned_tokens(
+def test_an_exposed_server_needs_authentication_or_consent_and_never_takes_unsigned_tokens(
     changed: dict[str, bool], named: str | None
 ) -> None:
-    reason = refusal(OPEN.model_copy(update=changed), [("0.0.0.0", 80)])
+    reason = exposure_error(OPEN.model_copy(update=changed), [("0.0.0.0", 80)])
 
     assert named in reason if reason and named else reason is named, reason
 
 
 def test_unsigned_tokens_are_for_this_machine() -> None:
-    assert refusal(OPEN.model_copy(update={"allow_unsigned_jwt": True}), LOCAL) is None
+    assert exposure_error(OPEN.model_copy(update={"allow_unsigned_jwt": True}), LOCAL) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_unsigned_tokens_are_for_this_machine() -> None:
     [
         ("127.0.0.1", {}, True),
         ("0.0.0.0", {}, False),
-        # Behind a proxy on this host everybody would be local, and an Editor of `default` at least.
+        # Behind a proxy on this host every user would seem local, and be at least an Editor of `default`.
         ("127.0.0.1", {"auth_enabled": True}, False),
         ("127.0.0.1", {"auth_enabled": True, "allow_unsigned_jwt": True}, True),
         ("127.0.0.1", {"auth_enabled": True, "allow_unsigned_jwt": True, "trusted_proxies": 1}, False),
@@ -116,19 +116,19 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Web:
-    """The Procfile's web command, as a process."""
+    """A process of the Procfile's web command."""
 
     def __init__(self, log: Path, **variables: str) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._log = log
+        self._log_file = log
         command = Command(("/bin/sh", "-c", LINE), env=environment(PORT=str(port), **variables))
         with log.open("wb") as output:
             self.process = command.spawn(output)
 
     @property
-    def said(self) -> str:
-        return self._log.read_text()
+    def log(self) -> str:
+        return self._log_file.read_text()
 
     def answers(self) -> bool:
         """Whether it answers before it ends."""
@@ -170,9 +170,9 @@ def test_the_real_server_refuses_to_be_exposed(tmp_path: Path, variables: dict[s
         assert not server.answers()
 
         assert server.process.wait(DEADLINE_S) == 2
-        [line] = [line for line in server.said.splitlines() if "WORKSPACES_" in line]
+        [line] = [line for line in server.log.splitlines() if "WORKSPACES_" in line]
         assert "127.0.0.1" in line
-        assert "Listening at" not in server.said
+        assert "Listening at" not in server.log
 
 
 def test_the_real_server_refuses_an_exposed_socket_that_it_inherits() -> None:
@@ -199,23 +199,23 @@ def test_the_real_server_refuses_an_exposed_socket_that_it_inherits() -> None:
 )
 def test_the_real_server_answers_where_it_may(tmp_path: Path, variables: dict[str, str]) -> None:
     with web(tmp_path, **variables) as server:
-        assert server.answers(), server.said
+        assert server.answers(), server.log
 
 
 def test_a_token_of_100_kb_reaches_the_application(tmp_path: Path) -> None:
     with web(tmp_path, HOST="127.0.0.1") as server:
-        assert server.answers(), server.said
+        assert server.answers(), server.log
 
         answer = httpx.get(f"{server.url}/nowhere", headers={"Authorization": "Bearer " + "a" * 102_400})
 
-        # The application's own refusal, not the server's.
+        # The error is the application's, not the server's.
         assert answer.json()["detail"]
         assert answer.headers["Content-Type"] == "application/json"
 
 
 def test_a_client_whose_upload_was_not_read_loses_no_other_request(tmp_path: Path) -> None:
     with web(tmp_path, HOST="127.0.0.1") as server, httpx.Client(base_url=server.url) as client:
-        assert server.answers(), server.said
+        assert server.answers(), server.log
 
         refused = client.put("/nowhere", content=b"x" * 2_000_000)
 

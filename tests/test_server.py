@@ -1,4 +1,4 @@
-"""Slow clients, as a real gunicorn meets them over real sockets."""
+"""Slow clients of a real gunicorn, over real sockets."""
 
 import socket
 import time
@@ -17,20 +17,20 @@ from tests.support.stack import Stack
 
 FILESETS = "/apis/files/v2/workspaces/default/filesets"
 THREADS, TRANSFERS = 8, 6  # of the Procfile; a quarter is kept free
-PATIENCE_S = 1.0
+TIME_BUDGET_S = 1.0
 HUNG_UP = b"hung up"
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The web server alone, with less patience than it has for others."""
+    """The web server alone, with a short time budget."""
     directory = tmp_path_factory.mktemp("stack")
-    hurry = directory / "plug-in"
-    hurry.mkdir()
-    (hurry / "sitecustomize.py").write_text(
-        f"import app.server.worker\napp.server.worker._PATIENCE_S, app.server.worker._BYTES_PER_S = {PATIENCE_S}, 1e6\n"
+    plug_in = directory / "plug-in"
+    plug_in.mkdir()
+    (plug_in / "sitecustomize.py").write_text(
+        f"from app.server import worker\nworker._TIME_BUDGET_S, worker._BYTES_PER_S = {TIME_BUDGET_S}, 1e6\n"
     )
-    with Stack(directory / "product", parts=("web",), plug_ins=[hurry]) as stack:
+    with Stack(directory / "product", parts=("web",), plug_ins=[plug_in]) as stack:
         assert stack.client.post(FILESETS, json={"name": "data"}).status_code == 200
         assert stack.client.put(f"{FILESETS}/data/-/large", content=bytes(50_000_000)).status_code == 200
         yield stack
@@ -43,7 +43,7 @@ def connections() -> Iterator[ExitStack]:
 
 
 def connect(stack: Stack, connections: ExitStack, *sent: str) -> socket.socket:
-    """A connection over which those lines were sent, and then nothing."""
+    """A connection over which these lines were sent, and nothing else."""
     address = urlsplit(stack.api_url)
     connection = socket.create_connection((address.hostname, address.port), timeout=30)
     connections.enter_context(connection)
@@ -52,7 +52,7 @@ def connect(stack: Stack, connections: ExitStack, *sent: str) -> socket.socket:
 
 
 def download(stack: Stack, connections: ExitStack) -> socket.socket:
-    """A download of which only the beginning is taken."""
+    """A download of which the client reads only the start."""
     connection = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: x", "")
     assert connection.recv(15) == b"HTTP/1.1 200 OK"
     return connection
@@ -73,7 +73,7 @@ def test_transfers_leave_threads_to_all_other_requests(stack: Stack, connections
     )
 
 
-def test_a_download_that_nobody_takes_is_given_up(stack: Stack, connections: ExitStack) -> None:
+def test_a_download_that_its_client_does_not_read_is_aborted(stack: Stack, connections: ExitStack) -> None:
     for _ in range(TRANSFERS):
         download(stack, connections)
 
@@ -81,7 +81,7 @@ def test_a_download_that_nobody_takes_is_given_up(stack: Stack, connections: Exi
         return stack.client.head(f"{FILESETS}/data/-/large").is_success
 
     assert not is_free()
-    stack.wait_until(is_free, "the server has given up")
+    stack.wait_until(is_free, "the server has aborted the downloads")
 
 
 @pytest.mark.parametrize(
@@ -106,28 +106,28 @@ def test_a_download_that_nobody_takes_is_given_up(stack: Stack, connections: Exi
     ],
     ids=["headers", "JSON", "file"],
 )
-def test_who_sends_little_by_little_keeps_no_thread(
+def test_a_client_that_sends_slowly_keeps_no_thread(
     stack: Stack, connections: ExitStack, request_: list[str], answer: bytes
 ) -> None:
     connection = connect(stack, connections, *request_)
-    connection.settimeout(PATIENCE_S / 5)
-    told = b""
+    connection.settimeout(TIME_BUDGET_S / 5)
+    received = b""
     deadline = time.monotonic() + DEADLINE_S
 
-    while not told:  # Never still for long enough to be noticed by that alone.
+    while not received:  # Never idle long enough for the idle timeout alone.
         assert time.monotonic() < deadline
         try:
             connection.sendall(b" ")
-            told = connection.recv(12) or HUNG_UP
+            received = connection.recv(12) or HUNG_UP
         except TimeoutError:
             continue
         except OSError:
-            told = HUNG_UP
+            received = HUNG_UP
 
-    assert told == answer
+    assert received == answer
 
 
-def test_who_does_not_hang_up_keeps_nobody_waiting(
+def test_a_client_that_does_not_close_keeps_no_other_waiting(
     stack: Stack, connections: ExitStack, within: Within
 ) -> None:
     """gunicorn waits 2 s for each, in the thread that accepts connections."""
@@ -148,7 +148,7 @@ def test_who_does_not_hang_up_keeps_nobody_waiting(
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, socket.socket]]:
-    monkeypatch.setattr(worker, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(worker, "_TIME_BUDGET_S", 0.2)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         paced = MinimumRateSocket(ours)
@@ -156,15 +156,15 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, s
         yield paced, theirs
 
 
-def test_bytes_earn_patience_and_so_does_the_next_request(
+def test_bytes_extend_the_time_budget_and_the_next_request_renews_it(
     ends: tuple[MinimumRateSocket, socket.socket],
 ) -> None:
     paced, theirs = ends
-    paced._patience_s = -1
+    paced._budget_s = -1
     theirs.sendall(b"x" * worker._BYTES_PER_S * 2)
     assert paced.recv(worker._BYTES_PER_S * 2)
 
-    paced._patience_s = -1
+    paced._budget_s = -1
     theirs.sendall(b"x")
     with pytest.raises(TimeoutError):
         paced.recv(1)
@@ -185,7 +185,7 @@ def test_what_is_not_taken_in_time_is_not_sent_for_ever(
 
 
 def passing(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """From now on whatever is done seems to take so long."""
+    """From now on every operation seems to take this many seconds."""
     clock = count(0, seconds)
     monkeypatch.setattr(worker, "monotonic", lambda: next(clock))
 
@@ -209,12 +209,12 @@ def test_a_wait_that_an_upload_is_allowed_is_not_cut_short(
         paced.recv(1)
 
 
-def test_who_takes_an_answer_too_slowly_uses_up_patience_for_all_of_it(
+def test_a_client_that_reads_slowly_uses_up_one_budget_for_the_whole_response(
     ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paced, _ = ends
-    monkeypatch.setattr(worker, "_LEAST_S", 0.05)
-    monkeypatch.setattr(worker, "_PATIENCE_S", 30.0)
+    monkeypatch.setattr(worker, "_MIN_RESPONSE_S", 0.05)
+    monkeypatch.setattr(worker, "_TIME_BUDGET_S", 30.0)
     monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
     paced.setblocking(True)
     passing(monkeypatch, 20)

@@ -1,4 +1,4 @@
-"""What the blob store does when the filesystem below it fails."""
+"""The blob store on a filesystem that fails."""
 
 import errno
 import json

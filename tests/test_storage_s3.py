@@ -1,4 +1,4 @@
-"""What is special about a bucket: versions, uploads in parts, and a server that fails in its own words."""
+"""The blob store in a bucket: versions, uploads in parts, and errors of S3."""
 
 import errno
 import os
@@ -66,7 +66,7 @@ def key(workspace: UUID, path: str = "") -> str:
     return f"blobs/files/{workspace}/{FILESET}/{path}"
 
 
-# --- What lies in a bucket
+# --- Objects and uploads
 
 
 def test_the_bytes_of_every_version_are_deleted(s3: S3Server, workspace: UUID) -> None:
@@ -167,7 +167,7 @@ def test_a_file_that_is_said_to_be_too_large_for_any_upload_takes_no_memory(
     s3: S3Server, store: BlobStore, workspace: UUID
 ) -> None:
     def chunks() -> Iterator[bytes]:
-        pytest.fail("not a byte of it is wanted")
+        pytest.fail("no byte of it may be requested")
         yield b""
 
     with pytest.raises(OSError, match="618 GiB") as raised:
@@ -180,9 +180,9 @@ def test_a_file_that_is_said_to_be_too_large_for_any_upload_takes_no_memory(
 def test_an_upload_that_cannot_be_collected_keeps_no_other_from_it(
     proxy: Proxy, shaky: BlobStore, workspace: UUID
 ) -> None:
-    for path in ("a", "held", "z"):
+    for path in ("a", "locked", "z"):
         shaky.stage(workspace, FILESET, path, [b"x" * 9_000_000])
-    proxy.choose = lambda method, target: FORBIDDEN if method == "DELETE" and "held" in target else None
+    proxy.choose = lambda method, target: FORBIDDEN if method == "DELETE" and "locked" in target else None
 
     with pytest.raises(PermissionError):
         shaky.collect_staged_uploads(clock.now() + timedelta(hours=1))
@@ -265,12 +265,12 @@ def test_a_failure_tells_whether_it_may_go_away_and_names_no_secret(
     put(shaky, workspace, "a")
     failure, expected = FAULTS[fault]
     if (fault, name) == ("truncated", "remove"):
-        return  # what it asks is answered without a body
+        return  # its answer has no body
     if fault == "session over" and name in ("download", "remove"):
         return  # they begin with a HEAD, whose answers carry no code
     proxy.fail(failure)
 
-    with pytest.raises(OSError) as raised:  # noqa: PT011 -- which one is what is asked
+    with pytest.raises(OSError) as raised:  # noqa: PT011 -- the class is the subject
         act(shaky, workspace, name)
 
     assert classify(raised.value) is expected
@@ -317,22 +317,22 @@ def test_without_credentials_the_reason_is_readable(s3: S3Server, workspace: UUI
 def test_a_key_that_refuses_within_a_batch_is_no_success_and_protects_no_other(
     s3: S3Server, proxy: Proxy, shaky: BlobStore, workspace: UUID
 ) -> None:
-    for path in ("a", "held", "z"):
+    for path in ("a", "locked", "z"):
         put(shaky, workspace, path)
     answer = (
-        f"<DeleteResult><Error><Key>{key(workspace, 'held')}</Key><Code>AccessDenied</Code>"
+        f"<DeleteResult><Error><Key>{key(workspace, 'locked')}</Key><Code>AccessDenied</Code>"
         "<Message>Object is locked</Message></Error></DeleteResult>"
     )
 
     def refuse(body: bytes) -> bytes:
-        s3.client.put_object(Bucket=BUCKET, Key=key(workspace, "held"), Body=b"x")
+        s3.client.put_object(Bucket=BUCKET, Key=key(workspace, "locked"), Body=b"x")
         return answer.encode()
 
     proxy.fail(Fault(rewrite=refuse), only="?delete")
-    with pytest.raises(PermissionError, match=rf"AccessDenied: Object is locked \({FILESET}/held\)"):
+    with pytest.raises(PermissionError, match=rf"AccessDenied: Object is locked \({FILESET}/locked\)"):
         shaky.purge_fileset(workspace, FILESET)
 
-    assert s3.keys(key(workspace)) == [key(workspace, "held")]
+    assert s3.keys(key(workspace)) == [key(workspace, "locked")]
 
 
 def test_what_a_bucket_only_says_that_it_deleted_is_no_progress(

@@ -1,1 +1,1 @@
-"""The Celery side: tasks are thin doors to `app`, which never imports this package."""
+"""The Celery workers. A task only calls a function of `app`, which never imports this package."""

@@ -13,11 +13,11 @@ from app.logs import configure_logs
 from workers.log_filter import log_rounds_at_debug
 from workers.schedule import beat_schedule
 
-_WORKER_SOCKET_TIMEOUT_SECONDS = 15  # must exceed the one second for which a worker polls
+_WORKER_SOCKET_TIMEOUT_SECONDS = 15  # must exceed the one second of a worker's poll
 
 
 def configure(settings: Settings) -> Celery:
-    """A Celery app with every setting that the promises of the cascade rest on."""
+    """A Celery application with the settings that the guarantees of the cascade depend on."""
     app = Celery("workspaces", broker=settings.broker_url)
     app.conf.update(
         broker_transport_options=transport_options(
@@ -27,11 +27,11 @@ def configure(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         imports=("workers.cleanup_tasks", "workers.runtime_tasks"),
         task_default_queue=CLEANUP_QUEUE,
-        # A message is acknowledged when its work is done, and given back when its process dies.
+        # A message is acknowledged after its work, and delivered again if its process dies.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_retry_on_worker_lost=True,
-        # What failed is in the database; the same message again would not help.
+        # A failure is recorded in the database; another delivery of the message would not help.
         task_acks_on_failure=True,
         task_acks_on_timeout=True,
         task_soft_time_limit=settings.task_soft_limit_seconds,
@@ -47,7 +47,7 @@ def configure(settings: Settings) -> Celery:
         worker_max_memory_per_child=300_000,
         worker_soft_shutdown_timeout=settings.worker_soft_shutdown_seconds,
         worker_enable_soft_shutdown_on_idle=False,
-        # The task finishes by itself; killed, it would run twice at once.
+        # The task ends by itself; cancelled, it could run twice at the same time.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_send_task_events=True,
         task_send_sent_event=True,

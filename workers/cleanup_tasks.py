@@ -1,4 +1,4 @@
-"""The cleanup queue: what operators read in Flower."""
+"""The tasks of the cleanup queue, with the results that operators read in Flower."""
 
 import os
 import socket
@@ -22,17 +22,17 @@ _DATABASE_AWAY_SECONDS = 3.0
 
 
 class NotYet(Exception):
-    """Why a slice will be tried again; Flower shows it beside RETRY."""
+    """The reason why a slice is retried; Flower shows it beside RETRY."""
 
 
 class CleanupFailed(Exception):
-    """Why a workspace is FAILED; Flower shows it beside FAILURE."""
+    """The reason why a workspace is FAILED; Flower shows it beside FAILURE."""
 
 
 def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int = 0) -> str:
     """Run one slice and translate its outcome: SUCCESS, RETRY with its reason, or FAILURE.
 
-    A stale phase does no harm: the slice looks for itself what is to do.
+    A stale `phase` is harmless: the slice reads the present one from the row.
     """
     owner = f"{socket.gethostname()}/{os.getpid()}/{task.request.id}"
     facts: dict[str, Any] = {
@@ -44,7 +44,7 @@ def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int
     try:
         outcome = run_slice(context(), UUID(deletion_id), owner=owner)
     except OperationalError as error:
-        # Nothing could be written down; the row is as it was, and the lease lapses by itself.
+        # Nothing could be recorded: the row is unchanged, and its lease expires by itself.
         away = NotYet(f"{workspace}: the database is away ({type(error.orig).__name__})")
         raise _again(task, facts, attempt, away, _DATABASE_AWAY_SECONDS) from None
     match outcome:
@@ -62,7 +62,7 @@ def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int
 
 def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdown: float) -> Exception:
     facts = {**facts, "attempt": attempt}
-    # `argsrepr` once more: Celery drops it on a retry, and the row in Flower would turn into raw ids.
+    # Celery drops `argsrepr` on a retry, and Flower would show raw ids instead.
     retry: Exception = task.retry(
         kwargs=facts,
         exc=why,
@@ -74,18 +74,18 @@ def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdo
 
 
 for _phase in [*(kind.name for kind in ORDER), None]:
-    # Retries are counted in the ledger; Celery's own limit only has to be out of the way.
+    # The ledger counts retries; Celery's own limit must never be reached.
     celery.task(clean, name=cleanup_task(_phase), bind=True, max_retries=10_000)
 
 
 @celery.task(name=TaskName.SWEEP.value, max_retries=0)
 def sweep() -> str:
-    """Ring for what is due and reopen what may be tried again."""
+    """Reopen what may be tried again, and enqueue what is due."""
     swept = maintenance.sweep(context(), now=clock.now())
     return NOTHING_TO_DO if swept.found_nothing else str(swept)
 
 
 @celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0)
 def scan_for_orphans() -> str:
-    """Fail if anything is left of workspaces that no longer exist."""
+    """Fail if anything is left of deleted workspaces and deployments."""
     return orphan_scan.scan_for_orphans(context(), now=clock.now())

@@ -1,4 +1,4 @@
-"""A guard for the worker's connection to the broker."""
+"""The worker's connection to the broker."""
 
 from contextlib import suppress
 from functools import partial
@@ -10,9 +10,9 @@ _RECONNECT_SECONDS = 2
 
 
 class Consumer(CeleryConsumer):
-    """Survives the loss of Redis while a task runs.
+    """A consumer that survives the loss of Redis while a task runs.
 
-    Celery 5.7.0 collects the connection and then closes it; the channel that `collect` left behind makes `close`
+    Celery 5.7.0 collects the connection and then closes it. The channel that `collect` leaves makes `close`
     restore messages through a transport that is gone, and the worker exits with AttributeError.
     """
 
@@ -26,6 +26,6 @@ class Consumer(CeleryConsumer):
         super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Look for a lost broker every other second: Celery's pauses grow to half a minute, and deletions wait."""
+        """Reconnect every two seconds: Celery's own pauses grow to half a minute, which delays deletions."""
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=_RECONNECT_SECONDS)
         return super().ensure_connected(conn)

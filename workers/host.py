@@ -1,4 +1,4 @@
-"""A runtime worker on its host: the queue of its own, what jobs and earlier workers have left there, and its end."""
+"""The life of a runtime worker on its host: its own queue, the processes of earlier workers, and its end."""
 
 from threading import Event, Thread
 from typing import Any
@@ -17,7 +17,7 @@ from workers.celery_app import context
 log = get_logger(__name__)
 
 stopping = Event()
-"""Set once this worker is to stop: then each of its supervisors stops what it has started, and ends."""
+"""Set when this worker has to stop: each of its supervisors then stops its processes and ends."""
 
 
 @celeryd_after_setup.connect
@@ -30,24 +30,24 @@ def _listen_for_this_host(instance: Any, **_: Any) -> None:
 
 
 @worker_ready.connect
-def _look_after_what_is_left(sender: Any, **_: Any) -> None:
+def _begin_recovery(sender: Any, **_: Any) -> None:
     if RUNTIME_QUEUE in sender.app.amqp.queues.consume_from:
-        # In a thread: a database that is away must not keep the worker from its queues.
-        Thread(target=_clear_up, name="left on this host", daemon=True).start()
+        # In a thread: a database that does not answer must not keep the worker from its queues.
+        Thread(target=_recover, name="recovery of this host", daemon=True).start()
 
 
-def _clear_up() -> None:
+def _recover() -> None:
     try:
         with session_scope(context().sessions) as session:
             messages = messages_for_hosts(session, hosts_of(load_settings()))
-        # Before the rings, and here: what waits in the queues may take every thread for days.
+        # Before the messages and in this thread: tasks in the queues may occupy every worker thread for days.
         reap_unsupervised(context())
         for message in messages:
             context().publisher.publish(message)
         remove_unowned_runs(context())
     except Exception:
-        # The boundary of the thread. The sweep rings for the same rows, only later; strays wait for the next start.
-        log.exception("runtime.left_unknown")
+        # The thread ends here. The sweep enqueues the same rows later; unowned runs wait for the next start.
+        log.exception("runtime.recovery_failed")
 
 
 @worker_shutting_down.connect

@@ -1,4 +1,4 @@
-"""What beat rings for. Two beats at once are harmless."""
+"""The periodic tasks that beat enqueues. Two beats at the same time are harmless."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from app.dispatch import CLEANUP_QUEUE, TaskName
 
 
 def beat_schedule(settings: Settings) -> dict[str, Any]:
-    """Sweep every few seconds, audit every day."""
+    """A sweep every few seconds, and an orphan scan every day."""
     return {
         "sweep": {
             "task": TaskName.SWEEP.value,
             "schedule": settings.sweep_seconds,
-            # Ticks expire, so that those of an outage cannot pile up.
+            # Messages expire, so that those of an outage cannot pile up.
             "options": {"queue": CLEANUP_QUEUE, "expires": settings.sweep_seconds},
         },
-        "audit": {
+        "orphan-scan": {
             "task": TaskName.ORPHAN_SCAN.value,
             "schedule": settings.orphan_scan_seconds,
             "options": {"queue": CLEANUP_QUEUE, "expires": settings.orphan_scan_seconds / 2},

@@ -1,4 +1,4 @@
-"""What gunicorn checks before it serves, and what it takes of a request before the application sees it."""
+"""gunicorn's checks at start, and its limits of a request before the application sees it."""
 
 import sys
 from collections.abc import Iterable
@@ -8,33 +8,33 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from app.config import load_settings
-from app.server.exposure import Address, refusal
+from app.server.exposure import Address, exposure_error
 
-# A header as large as any token that somebody might send: the application itself then answers 401. The product
-# of the two is what one connection can make a process hold.
+# A header may hold the largest token that clients send, so that the application itself answers 401. The product
+# of the two limits is the memory that one connection can take.
 limit_request_field_size = 104 * 1024
 limit_request_fields = 40
-# The longest that gunicorn allows: filters are part of the address.
+# The maximum of gunicorn, because filters are part of the URL.
 limit_request_line = 8190
 
 _DRAINED_BYTES = 64 * 1024
-"""Of a body that the application did not read gunicorn reads so much away; if there is more, it hangs up."""
+"""gunicorn discards this much of a body that the application did not read; if there is more, it closes."""
 
 
 def on_starting(server: Arbiter) -> None:
-    """Refuse to start, before any socket is open, where the settings forbid to listen."""
+    """Refuse to start, before any socket is open, if the settings forbid one of the addresses."""
     _stop_if_exposed(address for address in server.cfg.address if not isinstance(address, int))
 
 
 def when_ready(server: Arbiter) -> None:
-    """The same for sockets that were inherited, whose addresses only they know; nothing is accepted yet."""
+    """The same check for inherited sockets, whose addresses are known only now; nothing is accepted yet."""
     _stop_if_exposed(listener.getsockname() for listener in server.LISTENERS)
 
 
 def pre_request(worker: Worker, request: Request) -> None:
-    """Say `Connection: close` wherever a refusal may leave too much of the body unread.
+    """Send `Connection: close` if an error response may leave too much of the body unread.
 
-    Otherwise the client would believe in `keep-alive`, and lose its next request.
+    Otherwise the client would rely on `keep-alive` and lose its next request.
     """
     del worker
     headers = dict(request.headers)
@@ -43,6 +43,6 @@ def pre_request(worker: Worker, request: Request) -> None:
 
 
 def _stop_if_exposed(addresses: Iterable[Address]) -> None:
-    if reason := refusal(load_settings(), addresses):
-        print(reason, file=sys.stderr)  # noqa: T201 -- as every refusal of a setting: one line, status 2
+    if reason := exposure_error(load_settings(), addresses):
+        print(reason, file=sys.stderr)  # noqa: T201 -- as for every wrong setting: one line, status 2
         raise SystemExit(2)

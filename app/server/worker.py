@@ -1,4 +1,4 @@
-"""The web server's threads, and the clients that would keep them: gunicorn's worker, less patient than its own."""
+"""gunicorn's threaded worker with a minimum transfer rate, so that slow clients cannot occupy its threads."""
 
 import errno
 import socket
@@ -7,55 +7,55 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-_PATIENCE_S = 30.0
-"""How long one request may keep a thread waiting, beyond what its bytes earn."""
-_LEAST_S = 1.0
-"""How long an answer may wait that comes after all patience is used up."""
+_TIME_BUDGET_S = 30.0
+"""How long one request may keep a thread waiting, beyond the time that its bytes add."""
+_MIN_RESPONSE_S = 1.0
+"""The time for a response that starts after the whole budget is used up."""
 _BYTES_PER_S = 16 * 1024
-"""What earns a client more patience: the slowest that a request may be sent, or its answer taken."""
+"""The minimum rate of a request and its response: each byte transferred adds its share to the budget."""
 
 
 class MinimumRateSocket:
-    """A connection whose other end has to keep a pace; if not, reading and writing end in a TimeoutError.
+    """A connection whose client has to keep a minimum rate; otherwise `recv` and `sendall` raise TimeoutError.
 
-    Only the time in which a thread waits for it counts, and each request begins anew.
+    Only the time in which a thread waits counts, and each request starts with a full budget.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._patience_s = _PATIENCE_S
+        self._budget_s = _TIME_BUDGET_S
 
-    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 -- as that of a socket
-        """A thread takes up the connection with its next request, or leaves it."""
-        self._patience_s = _PATIENCE_S
-        self._connection.settimeout(_PATIENCE_S if flag else 0)
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 -- the signature of a socket
+        """Start a request with a full budget, or release the connection between two requests."""
+        self._budget_s = _TIME_BUDGET_S
+        self._connection.settimeout(_TIME_BUDGET_S if flag else 0)
 
     def recv(self, size: int) -> bytes:
-        """As that of a socket."""
+        """Receive as a socket does, within the budget."""
         began = monotonic()
         try:
             received = self._connection.recv(size)
         except TimeoutError:
             raise _too_slow() from None
-        # A wait that was allowed, as for an upload, is.
-        limit_s = max(_PATIENCE_S, self._connection.gettimeout() or 0)
-        self._patience_s += len(received) / _BYTES_PER_S - (monotonic() - began)
-        self._patience_s = min(self._patience_s, _PATIENCE_S)
-        if self._patience_s < _PATIENCE_S - limit_s:
+        # A longer timeout, which uploads set, extends the limit.
+        limit_s = max(_TIME_BUDGET_S, self._connection.gettimeout() or 0)
+        self._budget_s += len(received) / _BYTES_PER_S - (monotonic() - began)
+        self._budget_s = min(self._budget_s, _TIME_BUDGET_S)
+        if self._budget_s < _TIME_BUDGET_S - limit_s:
             raise _too_slow()
         return received
 
     def sendall(self, content: bytes) -> None:
-        """As that of a socket, whose time-out is for the whole of it."""
+        """Send as a socket does; the timeout is one for the whole of `content`."""
         before = self._connection.gettimeout()
-        allowed_s, began = max(self._patience_s, _LEAST_S) + len(content) / _BYTES_PER_S, monotonic()
+        allowed_s, began = max(self._budget_s, _MIN_RESPONSE_S) + len(content) / _BYTES_PER_S, monotonic()
         self._connection.settimeout(allowed_s)
         try:
             self._connection.sendall(content)
         except TimeoutError:
-            self._connection.close()  # In the middle of an answer there is nothing more to say.
+            self._connection.close()  # A response that broke off cannot be followed by an error response.
             raise _too_slow() from None
-        self._patience_s = min(allowed_s - (monotonic() - began), _PATIENCE_S)
+        self._budget_s = min(allowed_s - (monotonic() - began), _TIME_BUDGET_S)
         self._connection.settimeout(before)
 
     def __getattr__(self, name: str) -> Any:
@@ -63,15 +63,15 @@ class MinimumRateSocket:
 
 
 def _too_slow() -> TimeoutError:
-    # By its number a client that has gone away for gunicorn: no trouble of ours that the log should tell.
+    # With this number gunicorn treats the client as disconnected and logs no error.
     return TimeoutError(errno.ECONNRESET, "the client is too slow")
 
 
 class MinimumRateWorker(ThreadWorker):
-    """gthread, with paced connections, and with threads that no transfer of a file can take."""
+    """The gthread worker with MinimumRateSocket, and with threads reserved for requests that transfer no file."""
 
     def load_wsgi(self) -> None:
-        """Tell the application how many transfers leave a quarter of the threads, at least one, to others."""
+        """Limit the transfers of the application so that a quarter of the threads, at least one, stays free."""
         super().load_wsgi()
         threads = self.cfg.threads
         self.wsgi.extensions["service"].transfers.limit = threads - max(1, threads // 4)
@@ -84,9 +84,9 @@ class MinimumRateWorker(ThreadWorker):
 
     def handle(self, conn: Any) -> Any:
         """Serve the next request of a connection, in a thread."""
-        goes_on = super().handle(conn)
-        if not goes_on:
-            # Here already: gunicorn waits for the client to hang up, for 2 s, and would do so in the one thread that
-            # accepts connections.
+        keeps_alive = super().handle(conn)
+        if not keeps_alive:
+            # gunicorn waits up to 2 s for the client to close. Closing here keeps that wait out of the one thread
+            # that accepts connections.
             conn.close(graceful=True)
-        return goes_on
+        return keeps_alive

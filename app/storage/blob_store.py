@@ -210,7 +210,7 @@ class BlobStore:
         """Remove the staged uploads and empty directories of a workspace after all its filesets were purged.
 
         The filesets in `keep` and uploads to them are not touched: the store may refuse to delete them. Raises
-        BytesRemain if any other fileset has bytes: none of them was purged, and an operator has to look into it.
+        BytesRemain if any other fileset has bytes: it was never purged, and an operator has to find out why.
         """
         workspace = str(workspace_id)
         kept = {_key(workspace_id, fileset_id) for fileset_id in keep}

@@ -1,4 +1,4 @@
-"""Starts `make up` on a checkout with a Procfile of its own, and watches what becomes of it."""
+"""Starts `make up` on a checkout with its own Procfile and observes it."""
 
 import os
 import shutil
@@ -83,13 +83,13 @@ class Stack:
     def lines(self) -> list[str]:
         return self._output.read_text().splitlines()
 
-    def said(self, text: str) -> bool:
+    def printed(self, text: str) -> bool:
         return any(text in line for line in self.lines)
 
     def is_ready(self) -> bool:
         assert self.process.poll() is None, self.lines
 
-        return self.said("stack    | ready")
+        return self.printed("stack    | ready")
 
     def descendants(self) -> list[psutil.Process]:
         return self.process.children(recursive=True)

@@ -1,4 +1,4 @@
-"""docker-compose.yml without an engine: it is valid, and it runs what the Procfile says."""
+"""docker-compose.yml without an engine: it is valid, and it runs the commands of the Procfile."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_ports_are_published_on_the_loopback_interface_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(PROCFILE) - {"release"}))
-def test_a_service_waits_for_the_release_and_comes_back_when_it_falls(name: str) -> None:
+def test_a_service_waits_for_the_release_and_is_restarted_after_a_crash(name: str) -> None:
     assert SERVICES[name]["depends_on"]["release"] == {"condition": "service_completed_successfully"}
     assert SERVICES[name]["restart"] == "unless-stopped"
 

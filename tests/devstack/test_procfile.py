@@ -45,10 +45,10 @@ def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
         with running(REPOSITORY, output=tmp_path, **variables) as stack:
             with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/health/ready") as answer:
                 assert answer.status == 200
-            assert eventually(lambda: stack.said("cleanup@") and stack.said("runtime@")), stack.lines
-            # What comes round every second is not told; that it does shows elsewhere.
+            assert eventually(lambda: stack.printed("cleanup@") and stack.printed("runtime@")), stack.lines
+            # Rounds that find nothing are not logged; /status shows that they happen.
             assert eventually(lambda: status(stack.port)["controllers"]["status"]["workspace_cleanup_sweep"])
-            assert stack.said("ready; Ctrl-C stops everything")
+            assert stack.printed("ready; Ctrl-C stops everything")
             [banner] = [index for index, line in enumerate(stack.lines) if "| ready; Ctrl-C" in line]
             time.sleep(3)
             assert [line for line in stack.lines[banner:] if not line.startswith("stack ")] == []
@@ -57,7 +57,7 @@ def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
 
             assert stack.process.wait(DEADLINE_S) == 0
             assert alive(processes) == []
-            assert not stack.said("starting it again"), stack.lines
+            assert not stack.printed("starting it again"), stack.lines
     finally:
         postgres.discard()
         valkey.discard()

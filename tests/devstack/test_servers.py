@@ -64,9 +64,9 @@ def test_a_later_server_on_the_same_directory_finds_the_data(postgres: EmbeddedP
 
 
 def test_a_cluster_that_was_left_half_made_is_made_anew(postgres: EmbeddedPostgres) -> None:
-    draft = postgres.home.cluster.with_suffix(".draft")
-    draft.mkdir()
-    (draft / "PG_VERSION").write_text("18\n")
+    unfinished = postgres.home.cluster.with_suffix(".draft")
+    unfinished.mkdir()
+    (unfinished / "PG_VERSION").write_text("18\n")
 
     postgres.start()
     assert execute(postgres, "SELECT 1").fetchone() == (1,)

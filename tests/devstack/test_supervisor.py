@@ -13,7 +13,7 @@ from tests.support.processes import is_alive
 QUICK = RestartPolicy(first_s=0.05, longest_s=0.2, attempts=3)
 
 
-def shell(name: str, line: str, stage: Stage = Stage.DOORS) -> Part:
+def shell(name: str, line: str, stage: Stage = Stage.ENTRY) -> Part:
     return Part(name, Command(("/bin/sh", "-c", line)), stage)
 
 
@@ -36,13 +36,13 @@ def lines(log: io.StringIO) -> list[str]:
 def test_every_line_carries_the_name_of_its_part(supervisor: Supervisor, log: io.StringIO) -> None:
     supervisor.start(shell("web", "echo one; echo two >&2; sleep 600"))
     supervisor.start(shell("beat", "printf 'no line end'; exec sleep 600"))
-    supervisor.wait_until(lambda: "two" in log.getvalue(), "web says nothing", timeout_s=DEADLINE_S)
+    supervisor.wait_until(lambda: "two" in log.getvalue(), "web prints nothing", timeout_s=DEADLINE_S)
     supervisor.stop()
 
     assert sorted(lines(log)) == ["beat     | no line end", "web      | one", "web      | two"]
 
 
-def test_a_part_that_falls_is_restarted_later_each_time(supervisor: Supervisor, log: io.StringIO) -> None:
+def test_a_part_that_crashes_is_restarted_later_each_time(supervisor: Supervisor, log: io.StringIO) -> None:
     supervisor.start(shell("web", "echo hello; exit 4"))
     with pytest.raises(DevstackError):
         supervisor.run()
@@ -56,7 +56,7 @@ def test_a_part_that_falls_is_restarted_later_each_time(supervisor: Supervisor, 
     ]
 
 
-def test_a_part_that_keeps_falling_ends_the_whole_with_its_reason(supervisor: Supervisor) -> None:
+def test_a_part_that_keeps_crashing_ends_the_stack_with_its_reason(supervisor: Supervisor) -> None:
     supervisor.start(shell("worker", "echo no such module; kill -9 $$"))
 
     reason = "worker failed 3 times in a row; the last time it was killed by SIGKILL: no such module"
@@ -76,14 +76,14 @@ def test_a_part_that_had_been_well_is_not_given_up(log: io.StringIO) -> None:
 
 
 def test_the_wait_before_a_restart_doubles_up_to_half_a_minute() -> None:
-    assert [RestartPolicy().delay_s(falls) for falls in range(1, 7)] == [2, 4, 8, 16, 30, 30]
+    assert [RestartPolicy().delay_s(crashes) for crashes in range(1, 7)] == [2, 4, 8, 16, 30, 30]
 
 
-def test_what_a_fallen_part_left_running_is_ended_before_its_restart(log: io.StringIO) -> None:
-    supervisor = Supervisor(log, restarts=RestartPolicy(first_s=60))  # it falls once while we look
+def test_processes_that_a_crashed_part_left_are_ended_before_its_restart(log: io.StringIO) -> None:
+    supervisor = Supervisor(log, restarts=RestartPolicy(first_s=60))  # it crashes once meanwhile
     supervisor.start(shell("worker", "sleep 600 & echo child $!; exit 1"))
     supervisor.wait_until(
-        lambda: "starting it again" in log.getvalue(), "it did not fall", timeout_s=DEADLINE_S
+        lambda: "starting it again" in log.getvalue(), "it did not crash", timeout_s=DEADLINE_S
     )
 
     child = lines(log)[0].rpartition(" ")[2]
@@ -98,15 +98,15 @@ def test_a_one_off_that_fails_is_reported_with_its_last_line(supervisor: Supervi
 def test_a_one_off_that_ends_well_is_not_run_again(supervisor: Supervisor, log: io.StringIO) -> None:
     supervisor.run_to_end(shell("release", "echo migrated"))
     supervisor.start(shell("web", "sleep 0.3; echo up; sleep 600"))
-    supervisor.wait_until(lambda: "up" in log.getvalue(), "web says nothing", timeout_s=DEADLINE_S)
+    supervisor.wait_until(lambda: "up" in log.getvalue(), "web prints nothing", timeout_s=DEADLINE_S)
 
     assert lines(log) == ["release  | migrated", "web      | up"]
 
 
-def test_the_doors_end_before_the_workers_and_the_workers_before_the_servers(
+def test_the_entry_points_end_before_the_workers_and_the_workers_before_the_servers(
     supervisor: Supervisor, log: io.StringIO
 ) -> None:
-    for name, stage in (("server", Stage.SERVERS), ("worker", Stage.WORKERS), ("web", Stage.DOORS)):
+    for name, stage in (("server", Stage.SERVERS), ("worker", Stage.WORKERS), ("web", Stage.ENTRY)):
         line = f"trap 'echo {name} ends; exit' TERM; echo {name} is up; while true; do sleep 0.05; done"
         supervisor.start(shell(name, line, stage))
     supervisor.wait_until(lambda: log.getvalue().count("is up") == 3, "not all are up", timeout_s=DEADLINE_S)

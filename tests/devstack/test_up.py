@@ -1,4 +1,4 @@
-"""`make up` as people meet it, with the real servers and tiny programs in place of the product's."""
+"""`make up` as users run it, with the real servers and tiny programs in place of the product's."""
 
 import signal
 import socket
@@ -25,8 +25,8 @@ with psycopg.connect(os.environ["WORKSPACES_DATABASE_URL"].replace("+psycopg", "
 
 def test_it_says_what_is_where_and_labels_every_line(checkout: Path) -> None:
     with running(checkout) as stack:
-        assert eventually(lambda: stack.said("data"))
-        assert stack.said(f"API       http://127.0.0.1:{stack.port}")
+        assert eventually(lambda: stack.printed("data"))
+        assert stack.printed(f"API       http://127.0.0.1:{stack.port}")
 
         assert "release  | migrated" in stack.lines
         assert "worker   | at work, ready." in stack.lines
@@ -73,7 +73,7 @@ def test_a_second_run_finds_the_data_of_the_first(tmp_path: Path) -> None:
     (checkout / "count.py").write_text(COUNT_RUNS)
     for number in (1, 2):
         with running(checkout) as stack:
-            assert stack.said(f"release  | run number {number}")
+            assert stack.printed(f"release  | run number {number}")
 
 
 def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_taken_port_is_one_line(checkout: Path, variable: str) -> None:
         stack = Stack(checkout, **{variable: port})
 
         assert stack.process.wait(DEADLINE_S) == 1
-    assert stack.lines == [f"make up: port {port} is taken; choose another one with {variable}=… make up."]
+    assert stack.lines == [f"make up: port {port} is in use; choose another one with {variable}=… make up."]
 
 
 def test_a_port_that_is_none_is_one_line(checkout: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_second_stack_on_the_same_data_is_one_line(checkout: Path) -> None:
 
         assert second.process.wait(DEADLINE_S) == 1
         [line] = second.lines
-        assert line.startswith(f"make up: it already runs on {checkout / '.data'};")
+        assert line.startswith(f"make up: another stack runs on {checkout / '.data'};")
         assert first.process.poll() is None
 
 

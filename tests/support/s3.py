@@ -1,4 +1,4 @@
-"""A server that speaks S3, as a process of its own, and what lies in its bucket."""
+"""An S3 server in its own process, and the content of its bucket."""
 
 import os
 import sys

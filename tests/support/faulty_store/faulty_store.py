@@ -1,6 +1,6 @@
-"""`faulty://<directory>`: a local filesystem that fails as `<directory>/faults.json` says.
+"""`faulty://<directory>`: a local filesystem whose faults are in `<directory>/faults.json`.
 
-The file maps a part of a path to what happens when such a path is deleted, listed or opened:
+The file maps a part of a path to the fault of such a path when it is deleted, listed or opened:
 `503`, `forbidden`, `hang` (until the entry is taken out of the file) or `slow:<seconds>`. It is read anew
 for each operation, so that a test steers processes it has started; replace it whole, by a rename.
 They find this module when this directory is on their PYTHONPATH.
@@ -27,7 +27,7 @@ class FaultyFileSystem(LocalFileSystem):
 
     @staticmethod
     def _get_kwargs_from_urls(path: str) -> dict[str, str]:
-        # How fsspec tells a filesystem about the URL it was opened with.
+        # fsspec passes the URL to a filesystem by way of this method.
         return {"root": path.removeprefix("faulty://")}
 
     def rm_file(self, path: str) -> None:
