@@ -147,7 +147,7 @@ def test_where_everything_is_stands_below_what_the_parts_say(tmp_path: Path) -> 
         "flower": "(sleep 1; echo late) & exec python server.py $FLOWER_PORT",
     }
     with running(make_checkout(tmp_path / "checkout", slow)) as stack:
-        assert eventually(lambda: stack.said("data"))
+        assert eventually(lambda: stack.printed("data"))
         [began] = [
             index
             for index, line in enumerate(stack.lines)
