@@ -16,6 +16,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, metrics
+from app import models as rows
 from app.access.permissions import Permission
 from app.cleanup import control
 from app.config import Settings
@@ -24,7 +25,6 @@ from app.errors import Busy, Forbidden
 from app.http.headers import STRICT_POLICY
 from app.http.route import RequestContext, Routes
 from app.lifecycle import DeletionState
-from app.models import Deletion
 
 routes = Routes("system")
 
@@ -122,7 +122,7 @@ def _trouble_with_database(call: RequestContext) -> str | None:
 def _check_controllers(call: RequestContext) -> dict[str, bool]:
     with session_scope(call.context.sessions) as session:
         switch = control.state(session)
-        failed = session.scalar(select(func.count()).where(Deletion.state == DeletionState.FAILED))
+        failed = session.scalar(select(func.count()).where(rows.Deletion.state == DeletionState.FAILED))
         patience = timedelta(seconds=call.context.settings.sweep_seconds * _MISSED_SWEEPS)
         return {
             "workspace_cleanup_sweep": switch.last_sweep_at is not None

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-__all__ = ["NAME_PATTERN", "Deleted", "Description", "Name", "ShortText", "Shown", "VariableName"]
+__all__ = ["NAME_PATTERN", "Deleted", "Description", "Name", "Resource", "ShortText", "VariableName"]
 
 _NAME = re.compile(r"[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)\Z")
 _NAME_RULE = (
@@ -48,7 +48,7 @@ VariableName = Annotated[str, Field(min_length=1, pattern="^[^=]+$")]
 """The name of an environment variable, as far as any system can pass it on."""
 
 
-class Shown(BaseModel):
+class Resource(BaseModel):
     """A response body, readable from a row."""
 
     model_config = ConfigDict(from_attributes=True)

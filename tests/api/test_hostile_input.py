@@ -133,21 +133,21 @@ def test_nothing_of_a_workspace_can_be_reached_while_it_is_being_deleted(
 _CONFIG = {"engine": "generic", "model_spec": {}, "executor_config": {"gpu": 0}}
 _STEP = {"name": "main", "executor": {"provider": "subprocess", "command": ["true"]}}
 VALID = {
-    "NewMember": {"principal": "ann@example.com"},
-    "NewRoles": {"roles": ["Viewer"]},
-    "NewProject": {"name": "apollo"},
-    "NewEntity": {"data": {}},
-    "EntityChanges": {"data": {}},
-    "ProtectionIn": {"protected": True},
-    "NewFileset": {"name": "data"},
-    "NewJob": {"source": "tests", "spec": {}, "platform_spec": {"steps": [_STEP]}},
-    "NewDeployment": {"name": "chat", "config": "small"},
-    "NewVersion": {"config": "small"},
-    "StepReport": {"status": "active"},
-    "NewResult": {"artifact_url": "ml-team/data#a", "artifact_storage_type": "fileset"},
-    "StatusReport": {"status": "READY"},
-    "NewConfig": {"name": "small", **_CONFIG},
-    "NewConfigVersion": _CONFIG,
+    "MemberCreate": {"principal": "ann@example.com"},
+    "MemberUpdate": {"roles": ["Viewer"]},
+    "ProjectCreate": {"name": "apollo"},
+    "EntityCreate": {"data": {}},
+    "EntityUpdate": {"data": {}},
+    "DeletionProtectionUpdate": {"protected": True},
+    "FilesetCreate": {"name": "data"},
+    "JobCreate": {"source": "tests", "spec": {}, "platform_spec": {"steps": [_STEP]}},
+    "DeploymentCreate": {"name": "chat", "config": "small"},
+    "DeploymentVersionCreate": {"config": "small"},
+    "StepStatusUpdate": {"status": "active"},
+    "ResultCreate": {"artifact_url": "ml-team/data#a", "artifact_storage_type": "fileset"},
+    "DeploymentStatusUpdate": {"status": "READY"},
+    "DeploymentConfigCreate": {"name": "small", **_CONFIG},
+    "DeploymentConfigVersionCreate": _CONFIG,
 }
 
 

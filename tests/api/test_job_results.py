@@ -14,7 +14,7 @@ from werkzeug.http import parse_options_header
 from app.access.authorize import Actor
 from app.access.permissions import Permission
 from app.access.principal import Principal
-from app.api.jobs.results import NewResult, declare_result, download_result
+from app.api.jobs.results import ResultCreate, declare_result, download_result
 from app.context import Context
 from app.errors import Forbidden
 from app.http.route import RequestContext
@@ -251,7 +251,7 @@ def test_an_artifact_elsewhere_is_reached_only_by_those_who_may_read_there(
     for home in (mine, other):
         make_binding(session, home, "bob", "Editor")
     session.commit()
-    new = NewResult(artifact_url="other/data#a", artifact_storage_type="fileset")
+    new = ResultCreate(artifact_url="other/data#a", artifact_storage_type="fileset")
 
     def call(person: str, permission: Permission) -> RequestContext:
         return RequestContext(context, Actor(Principal(person), permission), session)

@@ -6,36 +6,36 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import select
 
+from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest
 from app.filters.fields import Fields
-from app.http.field_types import Shown
+from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import RequestContext, Routes
-from app.models import AuditRecord
 
 routes = Routes("audit")
 
 FIELDS = Fields(
-    key=AuditRecord.id,
+    key=rows.AuditRecord.id,
     columns={
-        "at": AuditRecord.at,
-        "event": AuditRecord.event,
-        "actor": AuditRecord.actor,
-        "email": AuditRecord.email,
-        "service": AuditRecord.service,
-        "address": AuditRecord.address,
-        "request_id": AuditRecord.request_id,
-        "workspace_id": AuditRecord.workspace_id,
-        "workspace_name": AuditRecord.workspace_name,
-        "subject": AuditRecord.subject,
+        "at": rows.AuditRecord.at,
+        "event": rows.AuditRecord.event,
+        "actor": rows.AuditRecord.actor,
+        "email": rows.AuditRecord.email,
+        "service": rows.AuditRecord.service,
+        "address": rows.AuditRecord.address,
+        "request_id": rows.AuditRecord.request_id,
+        "workspace_id": rows.AuditRecord.workspace_id,
+        "workspace_name": rows.AuditRecord.workspace_name,
+        "subject": rows.AuditRecord.subject,
     },
 )
-SORT_FIELDS = Fields(key=AuditRecord.id, columns={"at": AuditRecord.at})
+SORT_FIELDS = Fields(key=rows.AuditRecord.id, columns={"at": rows.AuditRecord.at})
 
 
-class AuditShown(Shown):
+class AuditRecord(Resource):
     """One thing that somebody did; `service` if one acted in the actor's name.
 
     Of `subject`: the member, the deletion, or the resource that was given up.
@@ -65,13 +65,13 @@ class AuditQuery(ListQuery):
     "GET",
     "/apis/auth/v2/audit",
     permission=Permission.AUDIT_READ,
-    returns=Page[AuditShown],
+    returns=Page[AuditRecord],
     raises=(BadRequest,),
 )
-def list_audit_records(call: RequestContext, query: AuditQuery) -> Page[AuditShown]:
+def list_audit_records(call: RequestContext, query: AuditQuery) -> Page[AuditRecord]:
     """Read who did what to workspaces, members and deletions, the newest first.
 
     Records outlive the workspaces they are about. For platform administrators.
     """
-    statement = select(AuditRecord)
-    return list_page(call, query, statement, FIELDS, item=AuditShown.model_validate, sort_fields=SORT_FIELDS)
+    statement = select(rows.AuditRecord)
+    return list_page(call, query, statement, FIELDS, item=AuditRecord.model_validate, sort_fields=SORT_FIELDS)

@@ -5,6 +5,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
+from app import models as rows
 from app.access.authorize import permitted
 from app.access.permissions import Permission
 from app.access.roles import Role
@@ -16,7 +17,6 @@ from app.http.field_types import Deleted, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import WorkspaceState
-from app.models import RoleBinding, Workspace
 from app.services import members
 
 routes = Routes("role bindings")
@@ -24,24 +24,24 @@ BASE = "/apis/auth/v2/iam/role-bindings"
 ONE = f"{BASE}/<name>"
 
 FIELDS = Fields(
-    key=RoleBinding.id,
+    key=rows.RoleBinding.id,
     columns={
-        "id": RoleBinding.id,
-        "name": RoleBinding.name,
-        "principal": RoleBinding.principal,
-        "workspace": Workspace.name,
-        "role": RoleBinding.role,
-        "granted_by": RoleBinding.granted_by,
-        "granted_at": RoleBinding.granted_at,
-        "revoked_at": RoleBinding.revoked_at,
-        "is_active": RoleBinding.revoked_at.is_(None),
+        "id": rows.RoleBinding.id,
+        "name": rows.RoleBinding.name,
+        "principal": rows.RoleBinding.principal,
+        "workspace": rows.Workspace.name,
+        "role": rows.RoleBinding.role,
+        "granted_by": rows.RoleBinding.granted_by,
+        "granted_at": rows.RoleBinding.granted_at,
+        "revoked_at": rows.RoleBinding.revoked_at,
+        "is_active": rows.RoleBinding.revoked_at.is_(None),
         # The published default sort. A binding is as old as its grant.
-        "created_at": RoleBinding.granted_at,
+        "created_at": rows.RoleBinding.granted_at,
     },
 )
 
 
-class NewRoleBinding(Body):
+class RoleBindingCreate(Body):
     """Which role to grant to whom, and where."""
 
     principal: PrincipalId
@@ -49,7 +49,7 @@ class NewRoleBinding(Body):
     workspace: ShortText = Field("system", description="The workspace in which the role is held.")
 
 
-class RoleBindingShown(BaseModel):
+class RoleBinding(BaseModel):
     """A grant; void once `revoked_at` is set."""
 
     id: UUID
@@ -74,10 +74,10 @@ class RoleBindingQuery(ListQuery):
     BASE,
     permission=Permission.ROLE_BINDINGS_WRITE,
     status=201,
-    returns=RoleBindingShown,
+    returns=RoleBinding,
     raises=(Conflict, Unprocessable),
 )
-def create_role_binding(call: RequestContext, body: NewRoleBinding) -> RoleBindingShown:
+def create_role_binding(call: RequestContext, body: RoleBindingCreate) -> RoleBinding:
     """Grant a role.
 
     A revoked grant is given again, under the same name. A role that is held already: 409.
@@ -90,29 +90,27 @@ def create_role_binding(call: RequestContext, body: NewRoleBinding) -> RoleBindi
     "GET",
     BASE,
     permission=Permission.ROLE_BINDINGS_READ,
-    returns=Page[RoleBindingShown],
+    returns=Page[RoleBinding],
     raises=(BadRequest,),
 )
-def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[RoleBindingShown]:
+def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[RoleBinding]:
     """List role bindings.
 
     Of all workspaces that you administer, the revoked ones included: `filter[is_active]=true` leaves them out.
     """
     statement = (
-        select(RoleBinding, Workspace.name)
-        .join(Workspace, Workspace.id == RoleBinding.workspace_id)
+        select(rows.RoleBinding, rows.Workspace.name)
+        .join(rows.Workspace, rows.Workspace.id == rows.RoleBinding.workspace_id)
         .where(
-            Workspace.state == WorkspaceState.ACTIVE,
+            rows.Workspace.state == WorkspaceState.ACTIVE,
             permitted(call.actor),
         )
     )
     return list_page(call, query, statement, FIELDS, item=_shown)
 
 
-@routes.add(
-    "GET", ONE, permission=Permission.ROLE_BINDINGS_READ, returns=RoleBindingShown, raises=(NotFound,)
-)
-def get_role_binding(call: RequestContext, name: str) -> RoleBindingShown:
+@routes.add("GET", ONE, permission=Permission.ROLE_BINDINGS_READ, returns=RoleBinding, raises=(NotFound,))
+def get_role_binding(call: RequestContext, name: str) -> RoleBinding:
     """Get a role binding.
 
     By its name alone, whichever workspace it is in.
@@ -137,8 +135,8 @@ def revoke_role_binding(call: RequestContext, name: str) -> Deleted:
     return Deleted(message="Resource deleted successfully.", id=name)
 
 
-def _shown(binding: RoleBinding, workspace: str) -> RoleBindingShown:
-    return RoleBindingShown(
+def _shown(binding: rows.RoleBinding, workspace: str) -> RoleBinding:
+    return RoleBinding(
         id=binding.id,
         name=binding.name,
         principal=binding.principal,

@@ -4,14 +4,14 @@ from app import clock
 from app.access.permissions import Permission
 from app.cleanup import control
 from app.clock import Timestamp
-from app.http.field_types import Shown
+from app.http.field_types import Resource
 from app.http.route import Body, RequestContext, Routes
 
 routes = Routes("deletions")
 _CONTROL = "/apis/entities/v2/cleanup-control"
 
 
-class CleanupControlShown(Shown):
+class CleanupControl(Resource):
     """Whether destruction is paused, and the sign of life of the sweep."""
 
     paused: bool
@@ -21,7 +21,7 @@ class CleanupControlShown(Shown):
     last_sweep_at: Timestamp | None
 
 
-class CleanupControlIn(Body):
+class CleanupControlUpdate(Body):
     """Pause or resume destruction."""
 
     paused: bool
@@ -31,20 +31,20 @@ class CleanupControlIn(Body):
     "GET",
     _CONTROL,
     permission=Permission.CLEANUP_READ,
-    returns=CleanupControlShown,
+    returns=CleanupControl,
 )
-def get_cleanup_control(call: RequestContext) -> CleanupControlShown:
+def get_cleanup_control(call: RequestContext) -> CleanupControl:
     """See whether destruction is paused."""
-    return CleanupControlShown.model_validate(control.state(call.session))
+    return CleanupControl.model_validate(control.state(call.session))
 
 
 @routes.add(
     "PUT",
     _CONTROL,
     permission=Permission.CLEANUP_CONTROL,
-    returns=CleanupControlShown,
+    returns=CleanupControl,
 )
-def put_cleanup_control(call: RequestContext, body: CleanupControlIn) -> CleanupControlShown:
+def put_cleanup_control(call: RequestContext, body: CleanupControlUpdate) -> CleanupControl:
     """Pause destruction, or resume it. Deletions are still accepted and access is still revoked."""
     control.set_paused(call.session, paused=body.paused, actor=call.actor, now=clock.now())
-    return CleanupControlShown.model_validate(control.state(call.session))
+    return CleanupControl.model_validate(control.state(call.session))

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from sqlalchemy import select
 
 from app import clock
+from app import models as rows
 from app.access.authorize import access_error
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
@@ -14,11 +15,10 @@ from app.cleanup.report import DeletionReport, report
 from app.clock import Timestamp
 from app.errors import Conflict, NotFound, WrongState
 from app.filters.fields import Fields
-from app.http.field_types import Name, ShortText, Shown
+from app.http.field_types import Name, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
 from app.lifecycle import DeletionState
-from app.models import Deletion, DeletionEvent
 
 routes = Routes("deletions")
 _DELETIONS = "/apis/entities/v2/deletions"
@@ -27,7 +27,7 @@ _DELETION = f"{_DELETIONS}/<deletion_id>"
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
-class EventShown(Shown):
+class DeletionEvent(Resource):
     """One line of a deletion's history."""
 
     at: Timestamp
@@ -36,7 +36,7 @@ class EventShown(Shown):
     detail: dict[str, Any]
 
 
-class SkipIn(Body):
+class SkipRequest(Body):
     """Give up on one resource; it is retained, and on record."""
 
     kind: ShortText
@@ -44,13 +44,13 @@ class SkipIn(Body):
     reason: Reason
 
 
-class ForceIn(Body):
+class ForceRequest(Body):
     """Give up on everything that fails now."""
 
     reason: Reason
 
 
-class RestoreIn(Body):
+class RestoreRequest(Body):
     """Under which name; the old one if none is given."""
 
     name: Name | None = None
@@ -71,26 +71,26 @@ class EventsQuery(Query):
 
 
 FIELDS = Fields(
-    key=Deletion.id,
+    key=rows.Deletion.id,
     columns={
-        "requested_at": Deletion.requested_at,
-        "state": Deletion.state,
-        "workspace_name": Deletion.workspace_name,
-        "workspace_id": Deletion.workspace_id,
-        "requested_by": Deletion.requested_by,
+        "requested_at": rows.Deletion.requested_at,
+        "state": rows.Deletion.state,
+        "workspace_name": rows.Deletion.workspace_name,
+        "workspace_id": rows.Deletion.workspace_id,
+        "requested_by": rows.Deletion.requested_by,
     },
 )
 
 
-SORT_FIELDS = Fields(key=Deletion.id, columns={"requested_at": Deletion.requested_at})
+SORT_FIELDS = Fields(key=rows.Deletion.id, columns={"requested_at": rows.Deletion.requested_at})
 
 
 @routes.add("GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport])
 def list_deletions(call: RequestContext, query: DeletionsQuery) -> Page[DeletionReport]:
     """List the deletions that you asked for, the newest first; platform administrators see all of them."""
-    statement = select(Deletion).where(requests.may_follow(call.actor))
+    statement = select(rows.Deletion).where(requests.may_follow(call.actor))
     if query.state:
-        statement = statement.where(Deletion.state == query.state)
+        statement = statement.where(rows.Deletion.state == query.state)
     page: Page[Any] = list_page(
         call, query, statement, FIELDS, item=lambda deletion: deletion, sort_fields=SORT_FIELDS
     )
@@ -109,20 +109,22 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     "GET",
     f"{_DELETION}/events",
     permission=Permission.DELETIONS_READ,
-    returns=Page[EventShown],
+    returns=Page[DeletionEvent],
     raises=(NotFound,),
 )
-def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Page[EventShown]:
+def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Page[DeletionEvent]:
     """Read the history of a deletion, the oldest event first. Nothing in it is ever changed."""
     deletion = _find(call, deletion_id)
     return paginate(
         call.session,
-        select(DeletionEvent).where(DeletionEvent.deletion_id == deletion.id).order_by(DeletionEvent.id),
+        select(rows.DeletionEvent)
+        .where(rows.DeletionEvent.deletion_id == deletion.id)
+        .order_by(rows.DeletionEvent.id),
         page=query.page,
         page_size=query.page_size,
         sort="at",
         filter=None,
-        item=EventShown.model_validate,
+        item=DeletionEvent.model_validate,
     )
 
 
@@ -147,7 +149,7 @@ def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     returns=DeletionReport,
     raises=(NotFound, WrongState),
 )
-def skip_resource(call: RequestContext, deletion_id: str, body: SkipIn) -> DeletionReport:
+def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> DeletionReport:
     """Give up on one failing resource of a FAILED deletion, and go on with the rest.
 
     What the resource stands for is retained; the deletion keeps its name, who skipped it and why.
@@ -172,7 +174,7 @@ def skip_resource(call: RequestContext, deletion_id: str, body: SkipIn) -> Delet
     returns=DeletionReport,
     raises=(NotFound, WrongState),
 )
-def force_deletion(call: RequestContext, deletion_id: str, body: ForceIn) -> DeletionReport:
+def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -> DeletionReport:
     """Give up on everything that fails now in a FAILED deletion, and go on with the rest."""
     deletion = _find(call, deletion_id)
     operations.skip(call.session, call.context, call.actor, deletion, reason=body.reason)
@@ -186,24 +188,24 @@ def force_deletion(call: RequestContext, deletion_id: str, body: ForceIn) -> Del
     returns=DeletionReport,
     raises=(NotFound, Conflict),
 )
-def restore_workspace(call: RequestContext, deletion_id: str, body: RestoreIn | None) -> DeletionReport:
+def restore_workspace(call: RequestContext, deletion_id: str, body: RestoreRequest | None) -> DeletionReport:
     """Call a deletion off before destruction has begun: the workspace and its members are as before."""
     deletion = _find(call, deletion_id)
     operations.restore(call.session, call.actor, deletion, name=body.name if body else None)
     return _shown(call, deletion)
 
 
-def _find(call: RequestContext, deletion_id: str) -> Deletion:
+def _find(call: RequestContext, deletion_id: str) -> rows.Deletion:
     try:
         key = UUID(deletion_id)
     except ValueError:
         key = None
-    query = select(Deletion).where(Deletion.id == key, requests.may_follow(call.actor))
+    query = select(rows.Deletion).where(rows.Deletion.id == key, requests.may_follow(call.actor))
     found = call.session.scalars(query).one_or_none()
     if found is None:
         raise access_error(call.session, call.actor, f"Deletion '{deletion_id}' not found")
     return found
 
 
-def _shown(call: RequestContext, deletion: Deletion) -> DeletionReport:
+def _shown(call: RequestContext, deletion: rows.Deletion) -> DeletionReport:
     return report(call.session, [deletion], now=clock.now())[0]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy import Select, Text, func, true
 from sqlalchemy.orm import Session
 
+from app import models as rows
 from app.access.authorize import access_error
 from app.access.permissions import Permission
 from app.clock import Timestamp
@@ -17,7 +18,6 @@ from app.filters.sort import parse_sort
 from app.http.field_types import Deleted, Name, ShortText
 from app.http.paging import ListQuery, Page, paginate, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
-from app.models import Entity, Workspace
 from app.services import entities
 from app.services.listing import rows_in
 
@@ -30,28 +30,28 @@ MAX_GROUPS = 1000
 """Groups of one answer; who counts by a field with more values than this wants another field."""
 
 FIELDS = Fields(
-    key=Entity.id,
+    key=rows.Entity.id,
     columns={
-        "id": Entity.id,
-        "workspace": Workspace.name,
-        "entity_type": Entity.entity_type,
-        "name": Entity.name,
-        "parent": Entity.parent_id,
-        "project": Entity.project,
-        "created_at": Entity.created_at,
-        "created_by": Entity.created_by,
-        "updated_at": Entity.updated_at,
-        "updated_by": Entity.updated_by,
-        "db_version": Entity.db_version,
+        "id": rows.Entity.id,
+        "workspace": rows.Workspace.name,
+        "entity_type": rows.Entity.entity_type,
+        "name": rows.Entity.name,
+        "parent": rows.Entity.parent_id,
+        "project": rows.Entity.project,
+        "created_at": rows.Entity.created_at,
+        "created_by": rows.Entity.created_by,
+        "updated_at": rows.Entity.updated_at,
+        "updated_by": rows.Entity.updated_by,
+        "db_version": rows.Entity.db_version,
     },
-    data=Entity.data,
+    data=rows.Entity.data,
 )
 
 Document = dict[str, JsonValue]
 EntityType = Annotated[str, Field(max_length=255, description="Any text; its case is kept.")]
 
 
-class NewEntity(Body):
+class EntityCreate(Body):
     """What to make; without a name it gets one made from its type."""
 
     data: Document
@@ -60,7 +60,7 @@ class NewEntity(Body):
     project: ShortText | None = Field(None, description="Name of a project of the same workspace.")
 
 
-class EntityChanges(Body):
+class EntityUpdate(Body):
     """The new contents, whole. Leaving out name or project, or giving null, keeps them."""
 
     data: Document
@@ -71,7 +71,7 @@ class EntityChanges(Body):
     )
 
 
-class EntityShown(BaseModel):
+class Entity(BaseModel):
     """An entity; `db_version` grows by one with each change."""
 
     id: UUID
@@ -88,7 +88,7 @@ class EntityShown(BaseModel):
     db_version: int
 
 
-class EntityPage(Page[EntityShown]):
+class EntityPage(Page[Entity]):
     """One page of entities, and the counts over all pages where they were asked for."""
 
     group_counts: dict[str, int] | None
@@ -102,13 +102,13 @@ class EntityListQuery(ListQuery):
     )
 
 
-class WhichEntity(Query):
+class EntityQuery(Query):
     """Roots are found by their name alone."""
 
     parent: UUID | None = Field(None, description="Id of the parent, to address a child.")
 
 
-class WhichVersion(WhichEntity):
+class EntityVersionQuery(EntityQuery):
     """Which entity, in which version."""
 
     expected_db_version: int | None = Field(
@@ -121,12 +121,12 @@ class WhichVersion(WhichEntity):
     BASE,
     permission=Permission.ENTITIES_WRITE,
     status=201,
-    returns=EntityShown,
+    returns=Entity,
     raises=(NotFound, NameTaken, Unprocessable),
 )
 def create_entity(
-    call: RequestContext, workspace: str, entity_type: EntityType, body: NewEntity
-) -> EntityShown:
+    call: RequestContext, workspace: str, entity_type: EntityType, body: EntityCreate
+) -> Entity:
     """Create an entity.
 
     Its name is unique among the entities of its type that have the same parent, or none.
@@ -156,8 +156,8 @@ def list_entities(
     how many of all the entities listed have each value, at most the 1000 most frequent ones.
     """
     wanted = requested_filter(alias="search")
-    matching = rows_in(call.session, call.actor, workspace, Entity).where(
-        Entity.entity_type == entity_type, wanted.compile(FIELDS) if wanted else true()
+    matching = rows_in(call.session, call.actor, workspace, rows.Entity).where(
+        rows.Entity.entity_type == entity_type, wanted.compile(FIELDS) if wanted else true()
     )
     page = paginate(
         call.session,
@@ -172,10 +172,10 @@ def list_entities(
     return EntityPage(**dict(page), group_counts=counts)
 
 
-@routes.add("GET", ONE, permission=Permission.ENTITIES_READ, returns=EntityShown, raises=(NotFound,))
+@routes.add("GET", ONE, permission=Permission.ENTITIES_READ, returns=Entity, raises=(NotFound,))
 def get_entity(
-    call: RequestContext, workspace: str, entity_type: str, name: str, query: WhichEntity
-) -> EntityShown:
+    call: RequestContext, workspace: str, entity_type: str, name: str, query: EntityQuery
+) -> Entity:
     """Get an entity.
 
     A root, or with `parent` the child of that one.
@@ -188,7 +188,7 @@ def get_entity(
     "PUT",
     ONE,
     permission=Permission.ENTITIES_WRITE,
-    returns=EntityShown,
+    returns=Entity,
     raises=(NotFound, Conflict, NameTaken, Unprocessable),
 )
 def update_entity(
@@ -197,9 +197,9 @@ def update_entity(
     entity_type: str,
     name: str,
     *,
-    body: EntityChanges,
-    query: WhichEntity,
-) -> EntityShown:
+    body: EntityUpdate,
+    query: EntityQuery,
+) -> Entity:
     """Update an entity.
 
     Replaces its data. `expected_db_version` keeps two writers from overwriting each other.
@@ -221,7 +221,7 @@ def update_entity(
 
 @routes.add("DELETE", ONE, permission=Permission.ENTITIES_WRITE, returns=Deleted, raises=(NotFound, Conflict))
 def delete_entity(
-    call: RequestContext, workspace: str, entity_type: str, name: str, query: WhichVersion
+    call: RequestContext, workspace: str, entity_type: str, name: str, query: EntityVersionQuery
 ) -> Deleted:
     """Delete an entity.
 
@@ -239,8 +239,8 @@ def delete_entity(
     return Deleted(message="Resource deleted successfully.", id=f"{workspace}/{entity_type}/{name}")
 
 
-@routes.add("GET", BY_ID, permission=Permission.ENTITIES_READ, returns=EntityShown, raises=(NotFound,))
-def get_entity_by_id(call: RequestContext, entity_id: str) -> EntityShown:
+@routes.add("GET", BY_ID, permission=Permission.ENTITIES_READ, returns=Entity, raises=(NotFound,))
+def get_entity_by_id(call: RequestContext, entity_id: str) -> Entity:
     """Get an entity by its id.
 
     Whichever workspace it is in.
@@ -252,15 +252,15 @@ def get_entity_by_id(call: RequestContext, entity_id: str) -> EntityShown:
     return _shown(*entities.find_entity_by_id(call.session, call.actor, key))
 
 
-def _group_counts(session: Session, matching: Select[Entity, str], count_by: str) -> dict[str, int]:
+def _group_counts(session: Session, matching: Select[rows.Entity, str], count_by: str) -> dict[str, int]:
     direct = re.fullmatch(r"data\.([^.]+)", count_by)
     if direct is None:
         raise BadRequest(f"Field '{count_by}' is not a direct string data field")
     field = direct[1]
-    value = func.jsonb_extract_path_text(Entity.data, field, type_=Text).label("value")
+    value = func.jsonb_extract_path_text(rows.Entity.data, field, type_=Text).label("value")
     groups = (
         matching.with_only_columns(value, func.count().label("entities"))
-        .where(func.jsonb_typeof(func.jsonb_extract_path(Entity.data, field)) == "string")
+        .where(func.jsonb_typeof(func.jsonb_extract_path(rows.Entity.data, field)) == "string")
         .group_by(value)
         .order_by(func.count().desc(), value)
         .limit(MAX_GROUPS)
@@ -268,8 +268,8 @@ def _group_counts(session: Session, matching: Select[Entity, str], count_by: str
     return dict(session.execute(groups).all())
 
 
-def _shown(entity: Entity, workspace: str) -> EntityShown:
-    return EntityShown(
+def _shown(entity: rows.Entity, workspace: str) -> Entity:
+    return Entity(
         id=entity.id,
         entity_type=entity.entity_type,
         workspace=workspace,

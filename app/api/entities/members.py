@@ -9,7 +9,7 @@ from app.access.principal import MAX_EMAIL_CHARS, is_name
 from app.access.roles import Role
 from app.clock import Timestamp
 from app.errors import LastAdmin, NotFound, Unprocessable
-from app.http.field_types import Deleted, Shown
+from app.http.field_types import Deleted, Resource
 from app.http.route import Body, RequestContext, Routes
 from app.services import members
 
@@ -39,20 +39,20 @@ PrincipalId = Annotated[
 SomeRoles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
 
 
-class NewMember(Body):
+class MemberCreate(Body):
     """Whom to add, and as what."""
 
     principal: PrincipalId
     roles: SomeRoles = Field([Role.EDITOR], validate_default=True)
 
 
-class NewRoles(Body):
+class MemberUpdate(Body):
     """All roles the member shall hold from now on."""
 
     roles: SomeRoles
 
 
-class MemberShown(Shown):
+class Member(Resource):
     """A member; `granted_at` and `granted_by` tell of the earliest of the roles."""
 
     principal: str
@@ -64,7 +64,7 @@ class MemberShown(Shown):
 class MemberList(BaseModel):
     """All members of a workspace."""
 
-    data: list[MemberShown]
+    data: list[Member]
 
 
 @routes.add("GET", BASE, permission=Permission.MEMBERS_READ, returns=MemberList, raises=(NotFound,))
@@ -74,7 +74,7 @@ def list_members(call: RequestContext, workspace: str) -> MemberList:
     Everybody who holds a role in the workspace, who was granted one last first. Not paginated.
     """
     found = members.list_members(call.session, call.actor, workspace)
-    return MemberList(data=[MemberShown.model_validate(member) for member in found])
+    return MemberList(data=[Member.model_validate(member) for member in found])
 
 
 @routes.add(
@@ -82,35 +82,33 @@ def list_members(call: RequestContext, workspace: str) -> MemberList:
     BASE,
     permission=Permission.MEMBERS_WRITE,
     status=201,
-    returns=MemberShown,
+    returns=Member,
     raises=(NotFound, Unprocessable),
 )
-def add_member(call: RequestContext, workspace: str, body: NewMember) -> MemberShown:
+def add_member(call: RequestContext, workspace: str, body: MemberCreate) -> Member:
     """Add a member.
 
     Only adds: roles the principal holds already stay, and revoked ones are granted again.
     Answers the roles held afterwards.
     """
     member = members.add_member(call.session, call.actor, workspace, body.principal, body.roles)
-    return MemberShown.model_validate(member)
+    return Member.model_validate(member)
 
 
 @routes.add(
     "PUT",
     ONE,
     permission=Permission.MEMBERS_WRITE,
-    returns=MemberShown,
+    returns=Member,
     raises=(NotFound, LastAdmin, Unprocessable),
 )
-def replace_roles(
-    call: RequestContext, workspace: str, principal: PrincipalId, body: NewRoles
-) -> MemberShown:
+def replace_roles(call: RequestContext, workspace: str, principal: PrincipalId, body: MemberUpdate) -> Member:
     """Replace the roles of a member.
 
     Makes a member of somebody who was none. The last Admin of a workspace stays one: 409.
     """
     member = members.replace_roles(call.session, call.actor, workspace, principal, body.roles)
-    return MemberShown.model_validate(member)
+    return Member.model_validate(member)
 
 
 @routes.add("DELETE", ONE, permission=Permission.MEMBERS_WRITE, returns=Deleted, raises=(NotFound, LastAdmin))

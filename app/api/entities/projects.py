@@ -5,6 +5,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from app import clock
+from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.db import insert_unique
@@ -13,7 +14,6 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Description, Name
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.models import Project, Workspace
 from app.services import projects
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -23,36 +23,36 @@ BASE = "/apis/entities/v2/workspaces/<workspace>/projects"
 ONE = f"{BASE}/<name>"
 
 FIELDS = Fields(
-    key=Project.id,
+    key=rows.Project.id,
     columns={
-        "id": Project.id,
-        "workspace": Workspace.name,
-        "name": Project.name,
-        "description": Project.description,
+        "id": rows.Project.id,
+        "workspace": rows.Workspace.name,
+        "name": rows.Project.name,
+        "description": rows.Project.description,
         # The published name of the description, from when projects were documents.
-        "data.description": Project.description,
-        "created_at": Project.created_at,
-        "created_by": Project.created_by,
-        "updated_at": Project.updated_at,
-        "updated_by": Project.updated_by,
+        "data.description": rows.Project.description,
+        "created_at": rows.Project.created_at,
+        "created_by": rows.Project.created_by,
+        "updated_at": rows.Project.updated_at,
+        "updated_by": rows.Project.updated_by,
     },
 )
 
 
-class NewProject(Body):
+class ProjectCreate(Body):
     """What to make."""
 
     name: Name
     description: Description | None = None
 
 
-class ProjectChanges(Body):
+class ProjectUpdate(Body):
     """What to change: null clears the description, leaving it out keeps it."""
 
     description: Description | None = None
 
 
-class ProjectShown(BaseModel):
+class Project(BaseModel):
     """A project: a light grouping of what is in a workspace."""
 
     id: UUID
@@ -70,13 +70,13 @@ class ProjectShown(BaseModel):
     BASE,
     permission=Permission.PROJECTS_WRITE,
     status=201,
-    returns=ProjectShown,
+    returns=Project,
     raises=(NotFound, NameTaken),
 )
-def create_project(call: RequestContext, workspace: str, body: NewProject) -> ProjectShown:
+def create_project(call: RequestContext, workspace: str, body: ProjectCreate) -> Project:
     """Create a project."""
     home = writable_workspace(call.session, call.actor, workspace)
-    project = Project(
+    project = rows.Project(
         workspace_id=home.id,
         name=body.name,
         description=body.description,
@@ -92,27 +92,27 @@ def create_project(call: RequestContext, workspace: str, body: NewProject) -> Pr
     "GET",
     BASE,
     permission=Permission.PROJECTS_READ,
-    returns=Page[ProjectShown],
+    returns=Page[Project],
     raises=(BadRequest, NotFound),
 )
-def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Page[ProjectShown]:
+def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Page[Project]:
     """List projects.
 
     Workspace `-` means all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, Project)
+    statement = rows_in(call.session, call.actor, workspace, rows.Project)
     return list_page(call, query, statement, FIELDS, item=_shown, alias="search")
 
 
-@routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=ProjectShown, raises=(NotFound,))
-def get_project(call: RequestContext, workspace: str, name: str) -> ProjectShown:
+@routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=Project, raises=(NotFound,))
+def get_project(call: RequestContext, workspace: str, name: str) -> Project:
     """Get a project."""
     home = readable_workspace(call.session, call.actor, workspace)
     return _shown(projects.find_project(call.session, home, name), workspace)
 
 
-@routes.add("PUT", ONE, permission=Permission.PROJECTS_WRITE, returns=ProjectShown, raises=(NotFound,))
-def update_project(call: RequestContext, workspace: str, name: str, body: ProjectChanges) -> ProjectShown:
+@routes.add("PUT", ONE, permission=Permission.PROJECTS_WRITE, returns=Project, raises=(NotFound,))
+def update_project(call: RequestContext, workspace: str, name: str, body: ProjectUpdate) -> Project:
     """Update a project.
 
     `null` clears the description; leaving the key out changes nothing.
@@ -136,8 +136,8 @@ def delete_project(call: RequestContext, workspace: str, name: str) -> Deleted:
     return Deleted(message="Project deleted successfully", id=f"{workspace}/{name}")
 
 
-def _shown(project: Project, workspace: str) -> ProjectShown:
-    return ProjectShown(
+def _shown(project: rows.Project, workspace: str) -> Project:
+    return Project(
         id=project.id,
         name=project.name,
         workspace=workspace,

@@ -9,7 +9,7 @@ from app.access.permissions import Permission
 from app.cleanup import operations, preview, requests
 from app.db import session_scope
 from app.errors import Busy, Conflict, NotFound
-from app.http.field_types import Shown
+from app.http.field_types import Resource
 from app.http.route import Body, RequestContext, Routes
 
 routes = Routes("workspaces")
@@ -24,20 +24,20 @@ class MarkedForDeletion(BaseModel):
     deletion_id: UUID
 
 
-class ProtectionIn(Body):
+class DeletionProtectionUpdate(Body):
     """Forbid or allow the deletion of a workspace."""
 
     protected: bool
 
 
-class ProtectionShown(BaseModel):
+class DeletionProtection(BaseModel):
     """Whether a workspace may be deleted."""
 
     id: str
     protected: bool
 
 
-class PreviewShown(Shown):
+class DeletionPreview(Resource):
     """What a DELETE would destroy now."""
 
     remaining: dict[str, int]
@@ -71,11 +71,11 @@ def delete_workspace(call: RequestContext, workspace: str) -> Response:
     "GET",
     f"{_WORKSPACE}/deletion-preview",
     permission=Permission.WORKSPACES_DELETE,
-    returns=PreviewShown,
+    returns=DeletionPreview,
     raises=(NotFound, Busy),
     transaction=False,
 )
-def preview_deletion(call: RequestContext, workspace: str) -> PreviewShown:
+def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
     """Count what deleting the workspace would destroy."""
     with session_scope(call.context.sessions) as session:
         found = preview.preview(session, call.actor, workspace)
@@ -84,7 +84,7 @@ def preview_deletion(call: RequestContext, workspace: str) -> PreviewShown:
         size = call.context.store.size(found.workspace_id)
     except OSError as error:
         raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
-    return PreviewShown(
+    return DeletionPreview(
         remaining=found.remaining,
         bytes=size,
         running_jobs=found.running_jobs,
@@ -97,10 +97,12 @@ def preview_deletion(call: RequestContext, workspace: str) -> PreviewShown:
     "PUT",
     f"{_WORKSPACE}/deletion-protection",
     permission=Permission.WORKSPACES_DELETE,
-    returns=ProtectionShown,
+    returns=DeletionProtection,
     raises=(NotFound,),
 )
-def protect_workspace(call: RequestContext, workspace: str, body: ProtectionIn) -> ProtectionShown:
+def protect_workspace(
+    call: RequestContext, workspace: str, body: DeletionProtectionUpdate
+) -> DeletionProtection:
     """Protect the workspace against deletion, or take the protection away."""
     row = operations.set_protection(call.session, call.actor, workspace, is_protected=body.protected)
-    return ProtectionShown(id=workspace, protected=row.is_protected)
+    return DeletionProtection(id=workspace, protected=row.is_protected)

@@ -4,16 +4,16 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from app import models as rows
 from app.access.authorize import permitted
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest, NameTaken, NotFound
 from app.filters.fields import Fields
-from app.http.field_types import Description, Name, Shown
+from app.http.field_types import Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import WorkspaceState
-from app.models import Workspace
 from app.services import workspaces
 
 routes = Routes("workspaces")
@@ -21,33 +21,33 @@ BASE = "/apis/entities/v2/workspaces"
 ONE = f"{BASE}/<workspace>"
 
 FIELDS = Fields(
-    key=Workspace.id,
+    key=rows.Workspace.id,
     columns={
-        "id": Workspace.id,
-        "name": Workspace.name,
-        "description": Workspace.description,
-        "created_at": Workspace.created_at,
-        "created_by": Workspace.created_by,
-        "updated_at": Workspace.updated_at,
-        "updated_by": Workspace.updated_by,
+        "id": rows.Workspace.id,
+        "name": rows.Workspace.name,
+        "description": rows.Workspace.description,
+        "created_at": rows.Workspace.created_at,
+        "created_by": rows.Workspace.created_by,
+        "updated_at": rows.Workspace.updated_at,
+        "updated_by": rows.Workspace.updated_by,
     },
 )
 
 
-class NewWorkspace(Body):
+class WorkspaceCreate(Body):
     """What to make."""
 
     name: Name
     description: Description | None = None
 
 
-class WorkspaceChanges(Body):
+class WorkspaceUpdate(Body):
     """What to change: null clears the description, leaving it out keeps it."""
 
     description: Description | None = None
 
 
-class WorkspaceShown(Shown):
+class Workspace(Resource):
     """A workspace; the two built-in ones were made by nobody."""
 
     id: UUID
@@ -64,10 +64,10 @@ class WorkspaceShown(Shown):
     BASE,
     permission=Permission.WORKSPACES_CREATE,
     status=201,
-    returns=WorkspaceShown,
+    returns=Workspace,
     raises=(NameTaken,),
 )
-def create_workspace(call: RequestContext, body: NewWorkspace) -> WorkspaceShown:
+def create_workspace(call: RequestContext, body: WorkspaceCreate) -> Workspace:
     """Create a workspace.
 
     Whoever creates it becomes its Admin. The name of a workspace that is being deleted is free: the new one
@@ -80,43 +80,41 @@ def create_workspace(call: RequestContext, body: NewWorkspace) -> WorkspaceShown
         description=body.description,
         with_admin=call.context.settings.auth_enabled,
     )
-    return WorkspaceShown.model_validate(made)
+    return Workspace.model_validate(made)
 
 
 @routes.add(
     "GET",
     BASE,
     permission=Permission.WORKSPACES_READ,
-    returns=Page[WorkspaceShown],
+    returns=Page[Workspace],
     raises=(BadRequest,),
 )
-def list_workspaces(call: RequestContext, query: ListQuery) -> Page[WorkspaceShown]:
+def list_workspaces(call: RequestContext, query: ListQuery) -> Page[Workspace]:
     """List the workspaces that you may read.
 
     Without those that are being deleted.
     """
-    statement = select(Workspace).where(
-        Workspace.state == WorkspaceState.ACTIVE,
+    statement = select(rows.Workspace).where(
+        rows.Workspace.state == WorkspaceState.ACTIVE,
         permitted(call.actor),
     )
-    return list_page(call, query, statement, FIELDS, item=WorkspaceShown.model_validate, alias="search")
+    return list_page(call, query, statement, FIELDS, item=Workspace.model_validate, alias="search")
 
 
-@routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=WorkspaceShown, raises=(NotFound,))
-def get_workspace(call: RequestContext, workspace: str) -> WorkspaceShown:
+@routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=Workspace, raises=(NotFound,))
+def get_workspace(call: RequestContext, workspace: str) -> Workspace:
     """Get a workspace."""
-    return WorkspaceShown.model_validate(workspaces.readable_workspace(call.session, call.actor, workspace))
+    return Workspace.model_validate(workspaces.readable_workspace(call.session, call.actor, workspace))
 
 
-@routes.add("PUT", ONE, permission=Permission.WORKSPACES_UPDATE, returns=WorkspaceShown, raises=(NotFound,))
-def update_workspace(call: RequestContext, workspace: str, body: WorkspaceChanges) -> WorkspaceShown:
+@routes.add("PUT", ONE, permission=Permission.WORKSPACES_UPDATE, returns=Workspace, raises=(NotFound,))
+def update_workspace(call: RequestContext, workspace: str, body: WorkspaceUpdate) -> Workspace:
     """Update a workspace.
 
     `null` clears the description; leaving the key out changes nothing.
     """
     if "description" not in body.model_fields_set:
-        return WorkspaceShown.model_validate(
-            workspaces.readable_workspace(call.session, call.actor, workspace)
-        )
+        return Workspace.model_validate(workspaces.readable_workspace(call.session, call.actor, workspace))
     changed = workspaces.update_workspace(call.session, call.actor, workspace, description=body.description)
-    return WorkspaceShown.model_validate(changed)
+    return Workspace.model_validate(changed)

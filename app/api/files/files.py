@@ -9,14 +9,14 @@ from urllib.parse import quote
 from flask import Response, request
 from pydantic import Field
 
+from app import models as rows
 from app.access.permissions import Permission
 from app.db import session_scope
 from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable, TooLarge, TooSlow
-from app.http.field_types import Shown
+from app.http.field_types import Resource
 from app.http.route import Query, RequestContext, Routes
 from app.http.uploads import uploaded
 from app.logs import get_logger
-from app.models import Fileset
 from app.services import filesets
 from app.services.workspaces import readable_workspace
 from app.storage.blob_store import StoredFile
@@ -32,7 +32,7 @@ _FILES_AT_ONCE = 500
 """In one piece of a list: about 100 KB."""
 
 
-class ShownFile(Shown):
+class File(Resource):
     """A file of a fileset."""
 
     file_ref: str
@@ -42,10 +42,10 @@ class ShownFile(Shown):
     cache_status: str | None = None
 
 
-class FileList(Shown):
+class FileList(Resource):
     """The files of a fileset."""
 
-    data: list[ShownFile]
+    data: list[File]
 
 
 class FileQuery(Query):
@@ -86,12 +86,12 @@ def list_files(call: RequestContext, workspace: str, name: str, query: FileQuery
     "PUT",
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_WRITE,
-    returns=ShownFile,
+    returns=File,
     raises=(BadRequest, Forbidden, NotFound, TooSlow, Conflict, TooLarge, Busy),
     transaction=False,
     upload=True,
 )
-def upload_file(call: RequestContext, workspace: str, name: str, path: str) -> ShownFile:
+def upload_file(call: RequestContext, workspace: str, name: str, path: str) -> File:
     """Upload a file
 
     The body is the content, of any type; or a form with the content in its field `file`.
@@ -177,11 +177,11 @@ def download_file(call: RequestContext, workspace: str, name: str, path: str) ->
     "DELETE",
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_WRITE,
-    returns=ShownFile,
+    returns=File,
     raises=(BadRequest, Forbidden, NotFound, Busy),
     transaction=False,
 )
-def delete_file(call: RequestContext, workspace: str, name: str, path: str) -> ShownFile:
+def delete_file(call: RequestContext, workspace: str, name: str, path: str) -> File:
     """Delete a file
 
     Answers the file as it was.
@@ -194,7 +194,7 @@ def delete_file(call: RequestContext, workspace: str, name: str, path: str) -> S
     return _show(workspace, name, file)
 
 
-def _readable(call: RequestContext, workspace: str, name: str) -> Fileset:
+def _readable(call: RequestContext, workspace: str, name: str) -> rows.Fileset:
     with session_scope(call.context.sessions) as session:
         return filesets.find_fileset(session, readable_workspace(session, call.actor, workspace), name)
 
@@ -209,8 +209,8 @@ def _pieces(shown: Iterator[str]) -> Iterator[str]:
     yield "]}\n"
 
 
-def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> ShownFile:
-    return ShownFile(
+def _show(workspace: str, name: str, file: StoredFile, cache_status: str | None = None) -> File:
+    return File(
         file_ref=f"{workspace}/{name}#{file.path}",
         file_url=f"/apis/files/v2/workspaces/{workspace}/filesets/{name}/-/{quote(file.path)}",
         path=file.path,

@@ -6,16 +6,16 @@ from pydantic import Field
 from sqlalchemy import literal
 
 from app import clock
+from app import models as rows
 from app.access.permissions import Permission
 from app.api.files.fileset_metadata import FilesetMetadata
 from app.clock import Timestamp
 from app.db import session_scope
 from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound
 from app.filters.fields import Fields
-from app.http.field_types import Name, ShortText, Shown
+from app.http.field_types import Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.models import Fileset, Workspace
 from app.services import filesets
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -24,23 +24,23 @@ routes = Routes("filesets")
 BASE = "/apis/files/v2/workspaces/<workspace>/filesets"
 
 FIELDS = Fields(
-    key=Fileset.id,
+    key=rows.Fileset.id,
     columns={
-        "name": Fileset.name,
-        "workspace": Workspace.name,
-        "description": Fileset.description,
-        "project": Fileset.project,
-        "purpose": Fileset.purpose,
+        "name": rows.Fileset.name,
+        "workspace": rows.Workspace.name,
+        "description": rows.Fileset.description,
+        "project": rows.Fileset.project,
+        "purpose": rows.Fileset.purpose,
         "storage_type": literal("local"),
-        "created_at": Fileset.created_at,
-        "updated_at": Fileset.updated_at,
+        "created_at": rows.Fileset.created_at,
+        "updated_at": rows.Fileset.updated_at,
     },
 )
 
 Purpose = Literal["generic", "dataset", "model"]
 
 
-class NewFileset(Body):
+class FilesetCreate(Body):
     """A fileset to make."""
 
     name: Name
@@ -55,7 +55,7 @@ class NewFileset(Body):
     cache: bool = Field(default=False, description="Has no effect: there is no external storage to cache.")
 
 
-class FilesetChanges(Body):
+class FilesetUpdate(Body):
     """What to replace; keys left out stay as they are, and null resets a key to its default."""
 
     description: ShortText | None = None
@@ -65,7 +65,7 @@ class FilesetChanges(Body):
     custom_fields: dict[str, Any] | None = None
 
 
-class Storage(Shown):
+class Storage(Resource):
     """Where the bytes are, in the platform's own terms: no path of a server.
 
     `local` also in a bucket: the contract's `s3` would have to name it, and that is nobody's business.
@@ -77,7 +77,7 @@ class Storage(Shown):
     write_buffer_size: int = 16 * 1024 * 1024
 
 
-class ShownFileset(Shown):
+class Fileset(Resource):
     """A named set of files."""
 
     id: str
@@ -93,9 +93,9 @@ class ShownFileset(Shown):
     updated_at: Timestamp
 
 
-def show(fileset: Fileset, workspace: str) -> ShownFileset:
+def show(fileset: rows.Fileset, workspace: str) -> Fileset:
     """The public form of a fileset."""
-    return ShownFileset.model_validate(
+    return Fileset.model_validate(
         {
             "id": str(fileset.id),
             "workspace": workspace,
@@ -127,10 +127,10 @@ class FilesetQuery(ListQuery):
     "POST",
     BASE,
     permission=Permission.FILESETS_WRITE,
-    returns=ShownFileset,
+    returns=Fileset,
     raises=(BadRequest, NotFound, NameTaken),
 )
-def create_fileset(call: RequestContext, workspace: str, body: NewFileset) -> ShownFileset:
+def create_fileset(call: RequestContext, workspace: str, body: FilesetCreate) -> Fileset:
     """Create a fileset
 
     Its files are uploaded afterwards, one by one.
@@ -158,31 +158,29 @@ def create_fileset(call: RequestContext, workspace: str, body: NewFileset) -> Sh
     "GET",
     BASE,
     permission=Permission.FILESETS_READ,
-    returns=Page[ShownFileset],
+    returns=Page[Fileset],
     raises=(BadRequest, NotFound),
 )
-def list_filesets(call: RequestContext, workspace: str, query: FilesetQuery) -> Page[ShownFileset]:
+def list_filesets(call: RequestContext, workspace: str, query: FilesetQuery) -> Page[Fileset]:
     """List filesets
 
     Workspace `-` lists those of all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, Fileset)
+    statement = rows_in(call.session, call.actor, workspace, rows.Fileset)
     return list_page(call, query, statement, FIELDS, item=show)
 
 
-@routes.add(
-    "GET", f"{BASE}/<name>", permission=Permission.FILESETS_READ, returns=ShownFileset, raises=(NotFound,)
-)
-def get_fileset(call: RequestContext, workspace: str, name: str) -> ShownFileset:
+@routes.add("GET", f"{BASE}/<name>", permission=Permission.FILESETS_READ, returns=Fileset, raises=(NotFound,))
+def get_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """Get a fileset"""
     home = readable_workspace(call.session, call.actor, workspace)
     return show(filesets.find_fileset(call.session, home, name), workspace)
 
 
 @routes.add(
-    "PATCH", f"{BASE}/<name>", permission=Permission.FILESETS_WRITE, returns=ShownFileset, raises=(NotFound,)
+    "PATCH", f"{BASE}/<name>", permission=Permission.FILESETS_WRITE, returns=Fileset, raises=(NotFound,)
 )
-def update_fileset(call: RequestContext, workspace: str, name: str, body: FilesetChanges) -> ShownFileset:
+def update_fileset(call: RequestContext, workspace: str, name: str, body: FilesetUpdate) -> Fileset:
     """Update a fileset
 
     Keys given are replaced as a whole.
@@ -210,11 +208,11 @@ def update_fileset(call: RequestContext, workspace: str, name: str, body: Filese
     "DELETE",
     f"{BASE}/<name>",
     permission=Permission.FILESETS_WRITE,
-    returns=ShownFileset,
+    returns=Fileset,
     raises=(Forbidden, NotFound, Busy),
     transaction=False,
 )
-def delete_fileset(call: RequestContext, workspace: str, name: str) -> ShownFileset:
+def delete_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """Delete a fileset and all its files
 
     Answers the fileset as it was. If the storage fails, or the files are too many for one request, it answers

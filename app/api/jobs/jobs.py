@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import Field, RootModel
 
 from app import clock
+from app import models as rows
 from app.access.permissions import Permission
 from app.api.jobs.spec import PlatformSpec, Profile, profiles
 from app.clock import Timestamp
@@ -13,12 +14,11 @@ from app.db import session_scope
 from app.dispatch import job_message, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, WrongState
 from app.filters.fields import Fields
-from app.http.field_types import Description, Name, ShortText, Shown
+from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.logs import get_logger
-from app.models import Job, Workspace
 from app.services import jobs
 from app.services.job_removal import remove_ended
 from app.services.listing import rows_in
@@ -32,20 +32,20 @@ BASE = "/apis/jobs/v2/workspaces/<workspace>/jobs"
 ONE = f"{BASE}/<name>"
 
 FIELDS = Fields(
-    key=Job.id,
+    key=rows.Job.id,
     columns={
-        "workspace": Workspace.name,
-        "project": Job.project,
-        "name": Job.name,
-        "created_at": Job.created_at,
-        "updated_at": Job.updated_at,
-        "status": Job.status,
-        "source": Job.source,
+        "workspace": rows.Workspace.name,
+        "project": rows.Job.project,
+        "name": rows.Job.name,
+        "created_at": rows.Job.created_at,
+        "updated_at": rows.Job.updated_at,
+        "status": rows.Job.status,
+        "source": rows.Job.source,
     },
 )
 
 
-class NewJob(Body):
+class JobCreate(Body):
     """What to run."""
 
     name: Name | None = Field(None, description="Made from `source` when it is left out.")
@@ -58,11 +58,11 @@ class NewJob(Body):
     custom_fields: dict[str, Any] | None = None
 
 
-class StatusDetails(RootModel[dict[str, Any]]):
+class StatusDetailsUpdate(RootModel[dict[str, Any]]):
     """Any keys; they are merged into those that are there."""
 
 
-class Profiles(RootModel[list[Profile]]):
+class ProfileList(RootModel[list[Profile]]):
     """Every execution profile."""
 
 
@@ -72,7 +72,7 @@ class JobQuery(ListQuery):
     page_size: int = Field(10, ge=1, le=1000, description="Items per page.")
 
 
-class JobShown(Shown):
+class Job(Resource):
     """A job."""
 
     id: UUID
@@ -97,7 +97,7 @@ class JobShown(Shown):
 _LEFT_OUT_IF_NULL = Field(exclude_if=lambda value: value is None)
 
 
-class JobListed(JobShown):
+class JobListItem(Job):
     """A job in a list, where fields that are null are left out."""
 
     project: Annotated[str | None, _LEFT_OUT_IF_NULL]
@@ -112,10 +112,10 @@ class JobListed(JobShown):
     BASE,
     permission=Permission.JOBS_WRITE,
     status=201,
-    returns=JobShown,
+    returns=Job,
     raises=(NotFound, NameTaken),
 )
-def create_job(call: RequestContext, workspace: str, body: NewJob) -> JobShown:
+def create_job(call: RequestContext, workspace: str, body: JobCreate) -> Job:
     """Create a job.
 
     Its steps run one after another on a host of the runtime. A fileset `job-fileset-<job>` is created with it and
@@ -140,28 +140,28 @@ def create_job(call: RequestContext, workspace: str, body: NewJob) -> JobShown:
 
 
 @routes.add(
-    "GET", BASE, permission=Permission.JOBS_READ, returns=Page[JobListed], raises=(BadRequest, NotFound)
+    "GET", BASE, permission=Permission.JOBS_READ, returns=Page[JobListItem], raises=(BadRequest, NotFound)
 )
-def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Page[JobListed]:
+def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Page[JobListItem]:
     """List jobs.
 
     Workspace `-` means all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, Job)
+    statement = rows_in(call.session, call.actor, workspace, rows.Job)
     return list_page(
-        call, query, statement, FIELDS, item=lambda job, home: JobListed.model_validate(_facts(job, home))
+        call, query, statement, FIELDS, item=lambda job, home: JobListItem.model_validate(_facts(job, home))
     )
 
 
-@routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=JobShown, raises=(NotFound,))
-def get_job(call: RequestContext, workspace: str, name: str) -> JobShown:
+@routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=Job, raises=(NotFound,))
+def get_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Get a job."""
     home = readable_workspace(call.session, call.actor, workspace)
     return _shown(jobs.find_job(call.session, home, name), workspace)
 
 
-@routes.add("POST", f"{ONE}/cancel", permission=Permission.JOBS_WRITE, returns=JobShown, raises=(NotFound,))
-def cancel_job(call: RequestContext, workspace: str, name: str) -> JobShown:
+@routes.add("POST", f"{ONE}/cancel", permission=Permission.JOBS_WRITE, returns=Job, raises=(NotFound,))
+def cancel_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Cancel a job.
 
     One of which nothing runs is `cancelled` at once; otherwise it is `cancelling` until the runtime has seen all
@@ -170,14 +170,14 @@ def cancel_job(call: RequestContext, workspace: str, name: str) -> JobShown:
     return _move(call, workspace, name, JobMove.CANCEL)
 
 
-@routes.add("POST", f"{ONE}/pause", permission=Permission.JOBS_WRITE, returns=JobShown, raises=(NotFound,))
-def pause_job(call: RequestContext, workspace: str, name: str) -> JobShown:
+@routes.add("POST", f"{ONE}/pause", permission=Permission.JOBS_WRITE, returns=Job, raises=(NotFound,))
+def pause_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Pause a job that waits or runs; any other stays as it is."""
     return _move(call, workspace, name, JobMove.PAUSE)
 
 
-@routes.add("POST", f"{ONE}/resume", permission=Permission.JOBS_WRITE, returns=JobShown, raises=(NotFound,))
-def resume_job(call: RequestContext, workspace: str, name: str) -> JobShown:
+@routes.add("POST", f"{ONE}/resume", permission=Permission.JOBS_WRITE, returns=Job, raises=(NotFound,))
+def resume_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Resume a paused job; any other stays as it is."""
     return _move(call, workspace, name, JobMove.RESUME)
 
@@ -186,10 +186,10 @@ def resume_job(call: RequestContext, workspace: str, name: str) -> JobShown:
     "POST",
     f"{ONE}/rerun",
     permission=Permission.JOBS_WRITE,
-    returns=JobShown,
+    returns=Job,
     raises=(NotFound, WrongState),
 )
-def rerun_job(call: RequestContext, workspace: str, name: str) -> JobShown:
+def rerun_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Run a job again.
 
     A new attempt of a job that has ended, from its first step. The log of earlier attempts can still be read, and
@@ -225,7 +225,7 @@ def delete_job(call: RequestContext, workspace: str, name: str) -> None:
 
 
 @routes.add("PATCH", f"{ONE}/status-details", permission=Permission.JOBS_REPORT, raises=(NotFound,))
-def update_status_details(call: RequestContext, workspace: str, name: str, body: StatusDetails) -> None:
+def update_status_details(call: RequestContext, workspace: str, name: str, body: StatusDetailsUpdate) -> None:
     """Merge keys into the status details of a job."""
     home = writable_workspace(call.session, call.actor, workspace)
     job = jobs.find_job(call.session, home, name, lock=True)
@@ -233,28 +233,30 @@ def update_status_details(call: RequestContext, workspace: str, name: str, body:
     job.updated_at, job.updated_by = clock.now(), call.actor.id
 
 
-@routes.add("GET", "/apis/jobs/v2/execution-profiles", permission=Permission.PROFILES_READ, returns=Profiles)
-def list_execution_profiles(call: RequestContext) -> Profiles:
+@routes.add(
+    "GET", "/apis/jobs/v2/execution-profiles", permission=Permission.PROFILES_READ, returns=ProfileList
+)
+def list_execution_profiles(call: RequestContext) -> ProfileList:
     """List what the steps of a job may name as their executor."""
-    return Profiles(profiles(call.context.settings))
+    return ProfileList(profiles(call.context.settings))
 
 
-def _move(call: RequestContext, workspace: str, name: str, asked: JobMove) -> JobShown:
+def _move(call: RequestContext, workspace: str, name: str, asked: JobMove) -> Job:
     job = jobs.request_move(call.session, call.actor, workspace, name, asked)
     if job.status not in JOB_TERMINAL:
         _notify(call, job)
     return _shown(job, workspace)
 
 
-def _notify(call: RequestContext, job: Job) -> None:
+def _notify(call: RequestContext, job: rows.Job) -> None:
     message = job_message(job.id, job.workspace_id, job.name, job.host)
     notify_after_commit(call.session, call.context.publisher, message)
 
 
-def _shown(job: Job, workspace: str) -> JobShown:
-    return JobShown.model_validate(_facts(job, workspace))
+def _shown(job: rows.Job, workspace: str) -> Job:
+    return Job.model_validate(_facts(job, workspace))
 
 
-def _facts(job: Job, workspace: str) -> dict[str, Any]:
-    columns = JobShown.model_fields.keys() - {"workspace"}
+def _facts(job: rows.Job, workspace: str) -> dict[str, Any]:
+    columns = Job.model_fields.keys() - {"workspace"}
     return {"workspace": workspace, **{column: getattr(job, column) for column in columns}}

@@ -7,11 +7,11 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
+from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import NotFound, Unprocessable
 from app.http.route import Query, RequestContext, Routes
-from app.models import Job, JobLog
 from app.services.job_steps import step_id
 from app.services.jobs import find_job
 from app.services.workspaces import readable_workspace
@@ -80,16 +80,16 @@ def get_logs(call: RequestContext, workspace: str, name: str, query: LogQuery) -
     )
 
 
-def _lines(job: Job, query: LogQuery) -> Select[JobLog]:
-    lines = select(JobLog).where(
-        JobLog.job_id == job.id, JobLog.attempt_id == _attempt(query.attempt_id, job.attempt_id)
+def _lines(job: rows.Job, query: LogQuery) -> Select[rows.JobLog]:
+    lines = select(rows.JobLog).where(
+        rows.JobLog.job_id == job.id, rows.JobLog.attempt_id == _attempt(query.attempt_id, job.attempt_id)
     )
     if query.step_id is not None:
         attempt_id = _attempt(query.attempt_id, job.attempt_id)
         names = [step["name"] for step in job.platform_spec["steps"]]
         meant = [name for name in names if str(step_id(attempt_id, name)) == query.step_id]
-        lines = lines.where(or_(JobLog.step == query.step_id, JobLog.step.in_(meant)))
-    return lines.where(JobLog.task == query.task_id) if query.task_id is not None else lines
+        lines = lines.where(or_(rows.JobLog.step == query.step_id, rows.JobLog.step.in_(meant)))
+    return lines.where(rows.JobLog.task == query.task_id) if query.task_id is not None else lines
 
 
 def _attempt(given: str | None, present: UUID) -> UUID:
@@ -102,20 +102,20 @@ def _attempt(given: str | None, present: UUID) -> UUID:
 
 
 def _page(
-    session: Session, wanted: Select[JobLog], side: Side, line_id: UUID | None, limit: int
-) -> list[JobLog]:
+    session: Session, wanted: Select[rows.JobLog], side: Side, line_id: UUID | None, limit: int
+) -> list[rows.JobLog]:
     if side == "before":
-        newest_first = wanted.where(JobLog.id < line_id).order_by(JobLog.id.desc())
+        newest_first = wanted.where(rows.JobLog.id < line_id).order_by(rows.JobLog.id.desc())
         return list(session.scalars(newest_first.limit(limit)))[::-1]
-    later = wanted if line_id is None else wanted.where(JobLog.id > line_id)
-    return list(session.scalars(later.order_by(JobLog.id).limit(limit)))
+    later = wanted if line_id is None else wanted.where(rows.JobLog.id > line_id)
+    return list(session.scalars(later.order_by(rows.JobLog.id).limit(limit)))
 
 
-def _cursor(session: Session, wanted: Select[JobLog], side: Side, line_id: UUID | None) -> str | None:
+def _cursor(session: Session, wanted: Select[rows.JobLog], side: Side, line_id: UUID | None) -> str | None:
     """The cursor of the lines on that side of a line; None if there are none."""
     if line_id is None:
         return None
-    beyond = wanted.where(JobLog.id > line_id if side == "after" else JobLog.id < line_id)
+    beyond = wanted.where(rows.JobLog.id > line_id if side == "after" else rows.JobLog.id < line_id)
     there_are = session.scalar(select(beyond.exists()))
     return f"{side}.{line_id.hex}" if there_are else None
 

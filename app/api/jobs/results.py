@@ -9,6 +9,7 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from app import clock
+from app import models as rows
 from app.access.permissions import Permission
 from app.api.jobs.archive import tar_gz
 from app.clock import Timestamp
@@ -16,7 +17,6 @@ from app.db import session_scope
 from app.errors import BadRequest, Busy, NotFound, Unprocessable, WrongState
 from app.http.field_types import Name
 from app.http.route import Body, Query, RequestContext, Routes
-from app.models import Fileset, Job, Workspace
 from app.services import job_results
 from app.services.filesets import find_fileset
 from app.services.jobs import find_job
@@ -31,7 +31,7 @@ RESULTS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/results"
 _MOST_RESULTS = 1000  # They are part of the job's row.
 
 
-class NewResult(Body):
+class ResultCreate(Body):
     """A file or directory of a fileset that is a result of the job."""
 
     artifact_url: Annotated[str, Field(max_length=2000)] = Field(
@@ -62,7 +62,7 @@ class Result(BaseModel):
     updated_at: Timestamp
 
 
-class Results(BaseModel):
+class ResultList(BaseModel):
     """What a job has produced."""
 
     data: list[Result]
@@ -76,7 +76,9 @@ class Results(BaseModel):
     returns=Result,
     raises=(NotFound, WrongState, Unprocessable),
 )
-def declare_result(call: RequestContext, workspace: str, name: str, result: Name, body: NewResult) -> Result:
+def declare_result(
+    call: RequestContext, workspace: str, name: str, result: Name, body: ResultCreate
+) -> Result:
     """Declare a result of a job.
 
     Takes the place of an earlier result of the same name.
@@ -91,8 +93,8 @@ def declare_result(call: RequestContext, workspace: str, name: str, result: Name
     return _shown(job, workspace, result)
 
 
-@routes.add("GET", RESULTS, permission=Permission.JOBS_READ, returns=Results, raises=(NotFound,))
-def list_results(call: RequestContext, workspace: str, name: str, query: ResultQuery) -> Results:
+@routes.add("GET", RESULTS, permission=Permission.JOBS_READ, returns=ResultList, raises=(NotFound,))
+def list_results(call: RequestContext, workspace: str, name: str, query: ResultQuery) -> ResultList:
     """List the results of a job.
 
     Its steps make one of each file and directory that they leave in the directory `$WORKSPACES_RESULTS_DIR`.
@@ -104,7 +106,7 @@ def list_results(call: RequestContext, workspace: str, name: str, query: ResultQ
         key=lambda result: result.updated_at if by_change else result.created_at,
         reverse=query.sort.startswith("-"),
     )
-    return Results(data=found)
+    return ResultList(data=found)
 
 
 @routes.add("GET", f"{RESULTS}/<result>", permission=Permission.JOBS_READ, returns=Result, raises=(NotFound,))
@@ -142,7 +144,7 @@ def download_result(call: RequestContext, workspace: str, name: str, result: str
         raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
 
 
-def _sent(store: BlobStore, fileset: Fileset, path: str, name: str) -> Response:
+def _sent(store: BlobStore, fileset: rows.Fileset, path: str, name: str) -> Response:
     def read(file: StoredFile) -> Reading:
         return store.read(fileset.workspace_id, fileset.id, file.path)
 
@@ -172,8 +174,8 @@ def _sent(store: BlobStore, fileset: Fileset, path: str, name: str) -> Response:
 
 
 def _find_artifact(
-    call: RequestContext, home: Workspace, url: str, *, is_read: bool = False
-) -> tuple[Fileset, str]:
+    call: RequestContext, home: rows.Workspace, url: str, *, is_read: bool = False
+) -> tuple[rows.Fileset, str]:
     """The fileset of an artifact, and the path in it. Raises Unprocessable, Forbidden and NotFound.
 
     For an artifact of another workspace, or one that `is_read`, the caller has to be one who may read files there.
@@ -193,11 +195,11 @@ def _find_artifact(
     return find_fileset(call.session, home, name), path
 
 
-def _readable(call: RequestContext, workspace: str, name: str) -> Job:
+def _readable(call: RequestContext, workspace: str, name: str) -> rows.Job:
     return find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
 
 
-def _shown(job: Job, workspace: str, name: str) -> Result:
+def _shown(job: rows.Job, workspace: str, name: str) -> Result:
     for result in job.results:
         if result["name"] == name:
             address = RESULTS.replace("<workspace>", workspace).replace("<name>", job.name)

@@ -79,7 +79,7 @@ class Lifecycle(Body):
     staleness_timeout_seconds: Annotated[int, Field(ge=0)] = 0
 
 
-class Step(Body):
+class StepSpec(Body):
     """One step of a job."""
 
     name: Name
@@ -92,7 +92,7 @@ class Step(Body):
 class PlatformSpec(Body):
     """The steps of a job, in the order in which they run."""
 
-    steps: Annotated[list[Step], Field(min_length=1, max_length=100)]
+    steps: Annotated[list[StepSpec], Field(min_length=1, max_length=100)]
 
     @model_validator(mode="after")
     def _has_distinct_steps(self) -> Self:

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import true
 
+from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp, now
 from app.errors import BadRequest, NotFound, WrongState
@@ -13,7 +14,6 @@ from app.filters.fields import Fields
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
-from app.models import Job
 from app.services import job_steps
 from app.services.jobs import find_job
 from app.services.listing import rows_in
@@ -23,13 +23,13 @@ routes = Routes("jobs")
 ONE = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>"
 
 STEP_FIELDS = Fields(
-    key=Job.id,
+    key=rows.Job.id,
     columns={
-        "job": Job.name,
-        "source": Job.source,
-        "status": Job.status,
-        "created_at": Job.created_at,
-        "updated_at": Job.updated_at,
+        "job": rows.Job.name,
+        "source": rows.Job.source,
+        "status": rows.Job.status,
+        "created_at": rows.Job.created_at,
+        "updated_at": rows.Job.updated_at,
     },
 )
 """In a list, what is asked of a step is asked of its job."""
@@ -96,7 +96,7 @@ class Step(BaseModel):
     updated_at: Timestamp
 
 
-class StepReport(Body):
+class StepStatusUpdate(Body):
     """How far a step is; what is left out stays as it is."""
 
     status: JobStatus
@@ -135,8 +135,8 @@ def list_steps(call: RequestContext, workspace: str, name: str, query: StepQuery
 
     Steps run one after another: it is the one whose turn came last. Workspace `-` means all.
     """
-    statement = rows_in(call.session, call.actor, workspace, Job).where(
-        true() if name == "-" else Job.name == name
+    statement = rows_in(call.session, call.actor, workspace, rows.Job).where(
+        true() if name == "-" else rows.Job.name == name
     )
     return list_page(
         call,
@@ -161,7 +161,7 @@ def get_step(call: RequestContext, workspace: str, name: str, step: str) -> Step
     returns=Step,
     raises=(NotFound, WrongState),
 )
-def report_step(call: RequestContext, workspace: str, name: str, step: str, body: StepReport) -> Step:
+def report_step(call: RequestContext, workspace: str, name: str, step: str, body: StepStatusUpdate) -> Step:
     """Report how far a step is.
 
     The status of the job itself follows its processes, not what is reported.
@@ -180,7 +180,7 @@ def _status(step: job_steps.Entry) -> StepStatus:
     return StepStatus.model_validate({**step, "error_details": step["error_details"] or {}, "tasks": tasks})
 
 
-def _step(job: Job, workspace: str, step: job_steps.Entry) -> Step:
+def _step(job: rows.Job, workspace: str, step: job_steps.Entry) -> Step:
     spec = job_steps.spec_of(job, step["name"])
     return Step(
         entity_id=step["id"],

@@ -5,13 +5,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp, now
 from app.errors import NotFound
 from app.http.field_types import Name
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
-from app.models import Job
 from app.services import job_steps
 from app.services.jobs import find_job
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -20,7 +20,7 @@ routes = Routes("jobs")
 TASKS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/steps/<step>/tasks"
 
 
-class TaskReport(Body):
+class TaskUpdate(Body):
     """How far a task is; what is left out stays as it is."""
 
     status: JobStatus = JobStatus.PENDING
@@ -49,21 +49,21 @@ class Task(BaseModel):
     updated_at: Timestamp
 
 
-class Tasks(BaseModel):
+class TaskList(BaseModel):
     """The tasks of a step."""
 
     data: list[Task]
 
 
-@routes.add("GET", TASKS, permission=Permission.JOBS_READ, returns=Tasks, raises=(NotFound,))
-def list_tasks(call: RequestContext, workspace: str, name: str, step: str) -> Tasks:
+@routes.add("GET", TASKS, permission=Permission.JOBS_READ, returns=TaskList, raises=(NotFound,))
+def list_tasks(call: RequestContext, workspace: str, name: str, step: str) -> TaskList:
     """List the tasks of a step.
 
     Its process is the task `main`.
     """
     job = _readable(call, workspace, name)
     entry = job_steps.find_step(job, step)
-    return Tasks(data=[_task(job, workspace, entry, task) for task in entry.get("tasks", [])])
+    return TaskList(data=[_task(job, workspace, entry, task) for task in entry.get("tasks", [])])
 
 
 @routes.add("GET", f"{TASKS}/<task>", permission=Permission.JOBS_READ, returns=Task, raises=(NotFound,))
@@ -75,7 +75,7 @@ def get_task(call: RequestContext, workspace: str, name: str, step: str, task: s
 
 @routes.add("PUT", f"{TASKS}/<task>", permission=Permission.JOBS_REPORT, returns=Task, raises=(NotFound,))
 def report_task(
-    call: RequestContext, workspace: str, name: str, step: str, *, task: Name, body: TaskReport
+    call: RequestContext, workspace: str, name: str, step: str, *, task: Name, body: TaskUpdate
 ) -> Task:
     """Report how far a task of a step is.
 
@@ -96,11 +96,11 @@ def report_task(
     return _task(job, workspace, job_steps.find_step(job, step), reported)
 
 
-def _readable(call: RequestContext, workspace: str, name: str) -> Job:
+def _readable(call: RequestContext, workspace: str, name: str) -> rows.Job:
     return find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
 
 
-def _task(job: Job, workspace: str, step: job_steps.Entry, task: job_steps.Entry) -> Task:
+def _task(job: rows.Job, workspace: str, step: job_steps.Entry, task: job_steps.Entry) -> Task:
     return Task(
         workspace=workspace,
         project=job.project,

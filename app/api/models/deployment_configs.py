@@ -5,12 +5,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
+from app import models as rows
 from app.access.permissions import Permission
 from app.api.models.schemas import (
-    ConfigShown,
-    ConfigVersions,
-    NewConfig,
-    NewConfigVersion,
+    DeploymentConfig,
+    DeploymentConfigCreate,
+    DeploymentConfigList,
+    DeploymentConfigVersionCreate,
     OldestFirstQuery,
     version_number,
 )
@@ -18,7 +19,6 @@ from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import RequestContext, Routes
-from app.models import DeploymentConfig, Workspace
 from app.services import deployment_configs
 from app.services.listing import rows_in
 from app.services.versions import versions_of
@@ -30,15 +30,15 @@ ONE = f"{BASE}/<name>"
 VERSION = f"{ONE}/versions/<version>"
 
 FIELDS = Fields(
-    key=DeploymentConfig.id,
+    key=rows.DeploymentConfig.id,
     columns={
-        "workspace": Workspace.name,
-        "project": DeploymentConfig.project,
-        "model_entity_id": DeploymentConfig.model_entity_id,
-        "name": DeploymentConfig.name,
-        "description": DeploymentConfig.description,
-        "created_at": DeploymentConfig.created_at,
-        "updated_at": DeploymentConfig.updated_at,
+        "workspace": rows.Workspace.name,
+        "project": rows.DeploymentConfig.project,
+        "model_entity_id": rows.DeploymentConfig.model_entity_id,
+        "name": rows.DeploymentConfig.name,
+        "description": rows.DeploymentConfig.description,
+        "created_at": rows.DeploymentConfig.created_at,
+        "updated_at": rows.DeploymentConfig.updated_at,
     },
 )
 
@@ -48,10 +48,10 @@ FIELDS = Fields(
     BASE,
     permission=Permission.DEPLOYMENTS_WRITE,
     status=201,
-    returns=ConfigShown,
+    returns=DeploymentConfig,
     raises=(NotFound, NameTaken, Unprocessable),
 )
-def create_config(call: RequestContext, workspace: str, body: NewConfig) -> ConfigShown:
+def create_config(call: RequestContext, workspace: str, body: DeploymentConfigCreate) -> DeploymentConfig:
     """Create a deployment configuration."""
     config = deployment_configs.create_config(
         call.session, call.actor, workspace, body.name, project=body.project, **_content(body)
@@ -63,26 +63,26 @@ def create_config(call: RequestContext, workspace: str, body: NewConfig) -> Conf
     "GET",
     BASE,
     permission=Permission.DEPLOYMENTS_READ,
-    returns=Page[ConfigShown],
+    returns=Page[DeploymentConfig],
     raises=(BadRequest, NotFound),
 )
-def list_configs(call: RequestContext, workspace: str, query: OldestFirstQuery) -> Page[ConfigShown]:
+def list_configs(call: RequestContext, workspace: str, query: OldestFirstQuery) -> Page[DeploymentConfig]:
     """List the newest version of each configuration.
 
     Workspace `-` means all workspaces.
     """
-    other = aliased(DeploymentConfig)
+    other = aliased(rows.DeploymentConfig)
     newest = select(func.max(other.entity_version)).where(
-        other.workspace_id == DeploymentConfig.workspace_id, other.name == DeploymentConfig.name
+        other.workspace_id == rows.DeploymentConfig.workspace_id, other.name == rows.DeploymentConfig.name
     )
-    statement = rows_in(call.session, call.actor, workspace, DeploymentConfig).where(
-        DeploymentConfig.entity_version == newest.scalar_subquery()
+    statement = rows_in(call.session, call.actor, workspace, rows.DeploymentConfig).where(
+        rows.DeploymentConfig.entity_version == newest.scalar_subquery()
     )
     return list_page(call, query, statement, FIELDS, item=_shown)
 
 
-@routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=ConfigShown, raises=(NotFound,))
-def get_config(call: RequestContext, workspace: str, name: str) -> ConfigShown:
+@routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=DeploymentConfig, raises=(NotFound,))
+def get_config(call: RequestContext, workspace: str, name: str) -> DeploymentConfig:
     """Get the newest version of a configuration."""
     return _shown(_versions(call, workspace, name)[-1], workspace)
 
@@ -92,12 +92,12 @@ def get_config(call: RequestContext, workspace: str, name: str) -> ConfigShown:
     ONE,
     permission=Permission.DEPLOYMENTS_WRITE,
     status=201,
-    returns=ConfigShown,
+    returns=DeploymentConfig,
     raises=(NotFound,),
 )
 def create_config_version(
-    call: RequestContext, workspace: str, name: str, body: NewConfigVersion
-) -> ConfigShown:
+    call: RequestContext, workspace: str, name: str, body: DeploymentConfigVersionCreate
+) -> DeploymentConfig:
     """Create the next version of a configuration."""
     config = deployment_configs.create_config_version(
         call.session, call.actor, workspace, name, **_content(body)
@@ -118,24 +118,24 @@ def delete_config(call: RequestContext, workspace: str, name: str) -> None:
     "GET",
     f"{ONE}/versions",
     permission=Permission.DEPLOYMENTS_READ,
-    returns=ConfigVersions,
+    returns=DeploymentConfigList,
     raises=(NotFound,),
 )
-def list_config_versions(call: RequestContext, workspace: str, name: str) -> ConfigVersions:
+def list_config_versions(call: RequestContext, workspace: str, name: str) -> DeploymentConfigList:
     """List the versions of a configuration, oldest first; none if there is no such configuration."""
     home = readable_workspace(call.session, call.actor, workspace)
-    found = versions_of(call.session, DeploymentConfig, home.id, name)
-    return ConfigVersions([_shown(config, workspace) for config in found])
+    found = versions_of(call.session, rows.DeploymentConfig, home.id, name)
+    return DeploymentConfigList([_shown(config, workspace) for config in found])
 
 
 @routes.add(
     "GET",
     VERSION,
     permission=Permission.DEPLOYMENTS_READ,
-    returns=ConfigShown,
+    returns=DeploymentConfig,
     raises=(BadRequest, NotFound),
 )
-def get_config_version(call: RequestContext, workspace: str, name: str, version: str) -> ConfigShown:
+def get_config_version(call: RequestContext, workspace: str, name: str, version: str) -> DeploymentConfig:
     """Get one version of a configuration."""
     number = version_number(version)
     for config in _versions(call, workspace, name):
@@ -161,7 +161,7 @@ def delete_config_version(call: RequestContext, workspace: str, name: str, versi
     )
 
 
-def _versions(call: RequestContext, workspace: str, name: str) -> list[DeploymentConfig]:
+def _versions(call: RequestContext, workspace: str, name: str) -> list[rows.DeploymentConfig]:
     home = readable_workspace(call.session, call.actor, workspace)
     found = versions_of(call.session, DeploymentConfig, home.id, name)
     if not found:
@@ -169,11 +169,11 @@ def _versions(call: RequestContext, workspace: str, name: str) -> list[Deploymen
     return found
 
 
-def _content(body: NewConfigVersion) -> dict[str, Any]:
+def _content(body: DeploymentConfigVersionCreate) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude={"name", "project"})
 
 
-def _shown(config: DeploymentConfig, workspace: str) -> ConfigShown:
-    columns = ConfigShown.model_fields.keys() - {"workspace"}
+def _shown(config: rows.DeploymentConfig, workspace: str) -> DeploymentConfig:
+    columns = DeploymentConfig.model_fields.keys() - {"workspace"}
     facts = {column: getattr(config, column) for column in columns}
-    return ConfigShown.model_validate({**facts, "workspace": workspace})
+    return DeploymentConfig.model_validate({**facts, "workspace": workspace})

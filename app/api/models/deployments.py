@@ -7,15 +7,16 @@ from pydantic import Field
 from sqlalchemy import func, select, true
 from sqlalchemy.orm import aliased
 
+from app import models as rows
 from app.access.permissions import Permission
 from app.api.models.schemas import (
-    DeploymentShown,
-    DeploymentVersions,
-    NewDeployment,
-    NewVersion,
+    Deployment,
+    DeploymentCreate,
+    DeploymentList,
+    DeploymentStatusUpdate,
+    DeploymentVersionCreate,
     OldestFirstQuery,
     ServedModels,
-    StatusReport,
     version_number,
 )
 from app.dispatch import deployment_message, notify_after_commit
@@ -25,7 +26,6 @@ from app.http.paging import Page, list_page
 from app.http.route import Query, RequestContext, Routes
 from app.http.views import no_content
 from app.lifecycle import DeploymentStatus
-from app.models import Deployment, Workspace
 from app.services import deployments
 from app.services.listing import rows_in
 from app.services.versions import versions_of
@@ -37,17 +37,17 @@ ONE = f"{BASE}/<name>"
 VERSION = f"{ONE}/versions/<version>"
 
 FIELDS = Fields(
-    key=Deployment.id,
+    key=rows.Deployment.id,
     columns={
-        "workspace": Workspace.name,
-        "project": Deployment.project,
-        "status": Deployment.status,
-        "config": Deployment.config,
-        "model_provider_id": Deployment.model_provider_id,
-        "name": Deployment.name,
-        "status_message": Deployment.status_message,
-        "created_at": Deployment.created_at,
-        "updated_at": Deployment.updated_at,
+        "workspace": rows.Workspace.name,
+        "project": rows.Deployment.project,
+        "status": rows.Deployment.status,
+        "config": rows.Deployment.config,
+        "model_provider_id": rows.Deployment.model_provider_id,
+        "name": rows.Deployment.name,
+        "status_message": rows.Deployment.status_message,
+        "created_at": rows.Deployment.created_at,
+        "updated_at": rows.Deployment.updated_at,
     },
 )
 
@@ -69,10 +69,10 @@ class DeploymentQuery(OldestFirstQuery):
     BASE,
     permission=Permission.DEPLOYMENTS_WRITE,
     status=201,
-    returns=DeploymentShown,
+    returns=Deployment,
     raises=(BadRequest, NotFound, NameTaken, Unprocessable),
 )
-def create_deployment(call: RequestContext, workspace: str, body: NewDeployment) -> DeploymentShown:
+def create_deployment(call: RequestContext, workspace: str, body: DeploymentCreate) -> Deployment:
     """Create a deployment.
 
     The runtime starts its server and checks its health; it is `READY` once that succeeds, and its status message
@@ -96,26 +96,26 @@ def create_deployment(call: RequestContext, workspace: str, body: NewDeployment)
     "GET",
     BASE,
     permission=Permission.DEPLOYMENTS_READ,
-    returns=Page[DeploymentShown],
+    returns=Page[Deployment],
     raises=(BadRequest, NotFound),
 )
-def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuery) -> Page[DeploymentShown]:
+def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuery) -> Page[Deployment]:
     """List the newest version of each deployment, or all versions.
 
     Workspace `-` means all workspaces.
     """
-    other = aliased(Deployment)
+    other = aliased(rows.Deployment)
     newest = select(func.max(other.entity_version)).where(
-        other.workspace_id == Deployment.workspace_id, other.name == Deployment.name
+        other.workspace_id == rows.Deployment.workspace_id, other.name == rows.Deployment.name
     )
-    statement = rows_in(call.session, call.actor, workspace, Deployment).where(
-        true() if query.all_versions else Deployment.entity_version == newest.scalar_subquery()
+    statement = rows_in(call.session, call.actor, workspace, rows.Deployment).where(
+        true() if query.all_versions else rows.Deployment.entity_version == newest.scalar_subquery()
     )
     return list_page(call, query, statement, FIELDS, item=_shown)
 
 
-@routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=DeploymentShown, raises=(NotFound,))
-def get_deployment(call: RequestContext, workspace: str, name: str) -> DeploymentShown:
+@routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=Deployment, raises=(NotFound,))
+def get_deployment(call: RequestContext, workspace: str, name: str) -> Deployment:
     """Get the newest version of a deployment."""
     return _shown(_versions(call, workspace, name)[-1], workspace)
 
@@ -125,12 +125,12 @@ def get_deployment(call: RequestContext, workspace: str, name: str) -> Deploymen
     ONE,
     permission=Permission.DEPLOYMENTS_WRITE,
     status=201,
-    returns=DeploymentShown,
+    returns=Deployment,
     raises=(BadRequest, NotFound, WrongState, Unprocessable),
 )
 def create_deployment_version(
-    call: RequestContext, workspace: str, name: str, body: NewVersion
-) -> DeploymentShown:
+    call: RequestContext, workspace: str, name: str, body: DeploymentVersionCreate
+) -> Deployment:
     """Create the next version of a deployment.
 
     It takes the place of the versions before it, which are then stopped, once it is `READY`.
@@ -159,24 +159,24 @@ def delete_deployment(call: RequestContext, workspace: str, name: str) -> Respon
     "GET",
     f"{ONE}/versions",
     permission=Permission.DEPLOYMENTS_READ,
-    returns=DeploymentVersions,
+    returns=DeploymentList,
     raises=(NotFound,),
 )
-def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> DeploymentVersions:
+def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> DeploymentList:
     """List the versions of a deployment, oldest first; none if there is no such deployment."""
     home = readable_workspace(call.session, call.actor, workspace)
-    found = versions_of(call.session, Deployment, home.id, name)
-    return DeploymentVersions([_shown(deployment, workspace) for deployment in found])
+    found = versions_of(call.session, rows.Deployment, home.id, name)
+    return DeploymentList([_shown(deployment, workspace) for deployment in found])
 
 
 @routes.add(
     "GET",
     VERSION,
     permission=Permission.DEPLOYMENTS_READ,
-    returns=DeploymentShown,
+    returns=Deployment,
     raises=(BadRequest, NotFound),
 )
-def get_deployment_version(call: RequestContext, workspace: str, name: str, version: str) -> DeploymentShown:
+def get_deployment_version(call: RequestContext, workspace: str, name: str, version: str) -> Deployment:
     """Get one version of a deployment."""
     number = version_number(version)
     for deployment in _versions(call, workspace, name):
@@ -199,12 +199,12 @@ def delete_deployment_version(
     "POST",
     f"{ONE}/status",
     permission=Permission.DEPLOYMENTS_WRITE,
-    returns=DeploymentShown,
+    returns=Deployment,
     raises=(BadRequest, NotFound, WrongState),
 )
 def report_status(
-    call: RequestContext, workspace: str, name: str, body: StatusReport, query: StatusQuery
-) -> DeploymentShown:
+    call: RequestContext, workspace: str, name: str, body: DeploymentStatusUpdate, query: StatusQuery
+) -> Deployment:
     """Report what became of a deployment.
 
     From DELETING only DELETED can follow, and after DELETED nothing. What the runtime supervises it reports
@@ -248,7 +248,7 @@ def _delete(call: RequestContext, workspace: str, name: str, version: int | None
     return None
 
 
-def _versions(call: RequestContext, workspace: str, name: str) -> list[Deployment]:
+def _versions(call: RequestContext, workspace: str, name: str) -> list[rows.Deployment]:
     home = readable_workspace(call.session, call.actor, workspace)
     found = versions_of(call.session, Deployment, home.id, name)
     if not found:
@@ -256,12 +256,12 @@ def _versions(call: RequestContext, workspace: str, name: str) -> list[Deploymen
     return found
 
 
-def _notify(call: RequestContext, deployment: Deployment) -> None:
+def _notify(call: RequestContext, deployment: rows.Deployment) -> None:
     message = deployment_message(deployment.id, deployment.workspace_id, deployment.name, deployment.host)
     notify_after_commit(call.session, call.context.publisher, message)
 
 
-def _shown(deployment: Deployment, workspace: str) -> DeploymentShown:
-    columns = DeploymentShown.model_fields.keys() - {"workspace", "auth_context"}
+def _shown(deployment: rows.Deployment, workspace: str) -> Deployment:
+    columns = Deployment.model_fields.keys() - {"workspace", "auth_context"}
     facts: dict[str, Any] = {column: getattr(deployment, column) for column in columns}
-    return DeploymentShown.model_validate({**facts, "workspace": workspace})
+    return Deployment.model_validate({**facts, "workspace": workspace})

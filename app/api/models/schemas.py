@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, RootModel
 
 from app.clock import Timestamp
 from app.errors import BadRequest
-from app.http.field_types import Description, Name, ShortText, Shown, VariableName
+from app.http.field_types import Description, Name, Resource, ShortText, VariableName
 from app.http.paging import ListQuery
 from app.http.route import Body
 from app.lifecycle import DeploymentStatus
@@ -58,7 +58,7 @@ class ExecutorConfig(Body):
     override_config: dict[str, Any] | None = None
 
 
-class NewConfigVersion(Body):
+class DeploymentConfigVersionCreate(Body):
     """What the next version of a configuration says; nothing is taken over from the last one but its project."""
 
     description: Description | None = None
@@ -68,14 +68,14 @@ class NewConfigVersion(Body):
     model_entity_id: ShortText | None = None
 
 
-class NewConfig(NewConfigVersion):
+class DeploymentConfigCreate(DeploymentConfigVersionCreate):
     """What the first version of a configuration says."""
 
     name: Name
     project: ShortText | None = None
 
 
-class ConfigShown(Shown):
+class DeploymentConfig(Resource):
     """One version of a configuration."""
 
     id: UUID
@@ -92,28 +92,28 @@ class ConfigShown(Shown):
     updated_at: Timestamp
 
 
-class ConfigVersions(RootModel[list[ConfigShown]]):
+class DeploymentConfigList(RootModel[list[DeploymentConfig]]):
     """Versions of a configuration, oldest first."""
 
 
 ConfigVersion = Annotated[int, Field(ge=1, le=999_999_999)]
 
 
-class NewVersion(Body):
+class DeploymentVersionCreate(Body):
     """What the next version is made from; without `config_version`, from the newest."""
 
     config: ShortText
     config_version: ConfigVersion | None = None
 
 
-class NewDeployment(NewVersion):
+class DeploymentCreate(DeploymentVersionCreate):
     """What to deploy."""
 
     name: Name
     project: ShortText | None = None
 
 
-class StatusReport(Body):
+class DeploymentStatusUpdate(Body):
     """What became of a deployment."""
 
     status: DeploymentStatus
@@ -123,7 +123,7 @@ class StatusReport(Body):
     )
 
 
-class HistoryEntry(Shown):
+class HistoryEntry(Resource):
     """A stay in one status, with its last message."""
 
     timestamp: Timestamp
@@ -131,7 +131,7 @@ class HistoryEntry(Shown):
     status_message: str
 
 
-class DeploymentShown(Shown):
+class Deployment(Resource):
     """One version of a deployment."""
 
     id: UUID
@@ -150,7 +150,7 @@ class DeploymentShown(Shown):
     updated_at: Timestamp
 
 
-class DeploymentVersions(RootModel[list[DeploymentShown]]):
+class DeploymentList(RootModel[list[Deployment]]):
     """Versions of a deployment, oldest first."""
 
 
