@@ -1,7 +1,7 @@
-"""Field types that the bodies of several resources share."""
+"""Field types and base classes that the schemas of several resources share."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -35,27 +35,37 @@ Name = Annotated[
         description=_NAME_RULE[0].upper() + _NAME_RULE[1:] + ".", json_schema_extra={"pattern": NAME_PATTERN}
     ),
 ]
-"""The documented rule for names. Anchored with \\Z: `$` would let a trailing newline pass."""
+"""The documented rule for names. The expression ends in \\Z, because `$` would let a trailing newline pass."""
 
 
 Description = Annotated[str, Field(max_length=10_000)]
-"""Free text about a thing. Room for a long read me; a list of a thousand of them can still be answered."""
+"""Free text about a resource. The limit leaves room for a long README and keeps a list of a thousand small enough."""
 
 ShortText = Annotated[str, Field(max_length=255)]
-"""A short text that is no name: it refers to something, or says where something comes from."""
+"""A short text that need not be a name: a reference or a source."""
 
 VariableName = Annotated[str, Field(min_length=1, pattern="^[^=]+$")]
-"""The name of an environment variable, as far as any system can pass it on."""
+"""The name of an environment variable. Every operating system refuses `=` in one."""
 
 
 class Resource(BaseModel):
-    """A response body, readable from a row."""
+    """The public form of a row; fields have the names of the columns they are read from."""
 
     model_config = ConfigDict(from_attributes=True)
 
+    @classmethod
+    def from_row(cls, row: Any, workspace_name: str | None = None, **values: Any) -> Self:
+        """Build the resource from `row`, the name of its workspace, and `values` for fields without a column.
+
+        `values` win over columns of the same name.
+        """
+        columns = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+        named = {} if workspace_name is None else {"workspace": workspace_name}
+        return cls.model_validate(columns | named | values)
+
 
 class Deleted(BaseModel):
-    """What a synchronous DELETE answers."""
+    """The answer to a synchronous DELETE."""
 
     message: str
     id: str

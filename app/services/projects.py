@@ -1,10 +1,14 @@
 """Projects, and the references to them in other rows, which are names."""
 
+from collections.abc import Mapping
+
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app import clock
 from app.access.authorize import Actor
-from app.errors import NotFound, Unprocessable
+from app.db import insert_unique
+from app.errors import NameTaken, NotFound, Unprocessable
 from app.models import Deployment, DeploymentConfig, Entity, Fileset, Job, Project, Workspace
 from app.services.workspaces import writable_workspace
 
@@ -49,3 +53,32 @@ def delete_project(session: Session, actor: Actor, workspace: str, name: str) ->
     ):
         columns = clearing.table.c
         session.execute(clearing.where(columns.workspace_id == workspace_row.id, columns.project == name))
+
+
+def create_project(
+    session: Session, actor: Actor, workspace: str, name: str, *, description: str | None
+) -> Project:
+    """Create a project. Raises NameTaken."""
+    workspace_row = writable_workspace(session, actor, workspace)
+    project = Project(
+        workspace_id=workspace_row.id,
+        name=name,
+        description=description,
+        created_by=actor.id,
+        updated_by=actor.id,
+    )
+    taken = NameTaken(f"Project '{name}' already exists in workspace '{workspace}'.")
+    insert_unique(session, project, taken=taken)
+    return project
+
+
+def update_project(
+    session: Session, actor: Actor, workspace: str, name: str, changes: Mapping[str, str | None]
+) -> Project:
+    """Set the columns that `changes` names. Raises NotFound."""
+    project = find_project(session, writable_workspace(session, actor, workspace), name)
+    for column, value in changes.items():
+        setattr(project, column, value)
+    if session.is_modified(project):
+        project.updated_at, project.updated_by = clock.now(), actor.id
+    return project

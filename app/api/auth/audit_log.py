@@ -1,4 +1,4 @@
-"""The audit log over HTTP: it can be read, and nothing else."""
+"""The audit log over HTTP, read-only."""
 
 from typing import Any
 from uuid import UUID
@@ -36,9 +36,9 @@ SORT_FIELDS = Fields(key=rows.AuditRecord.id, columns={"at": rows.AuditRecord.at
 
 
 class AuditRecord(Resource):
-    """One thing that somebody did; `service` if one acted in the actor's name.
+    """One recorded action. `service` is set if a service acted in the actor's name.
 
-    Of `subject`: the member, the deletion, or the resource that was given up.
+    `subject` is the member, the deletion, or the resource that was given up.
     """
 
     id: UUID
@@ -69,9 +69,9 @@ class AuditQuery(ListQuery):
     raises=(BadRequest,),
 )
 def list_audit_records(call: RequestContext, query: AuditQuery) -> Page[AuditRecord]:
-    """Read who did what to workspaces, members and deletions, the newest first.
+    """List the recorded actions on workspaces, members and deletions, newest first.
 
-    Records outlive the workspaces they are about. For platform administrators.
+    Records outlive their workspaces. For platform administrators.
     """
     statement = select(rows.AuditRecord)
-    return list_page(call, query, statement, FIELDS, item=AuditRecord.model_validate, sort_fields=SORT_FIELDS)
+    return list_page(call, query, statement, FIELDS, item=AuditRecord.from_row, sort_fields=SORT_FIELDS)

@@ -1,4 +1,4 @@
-"""How a client logs in."""
+"""The discovery document for clients that log in."""
 
 from flask import current_app
 from pydantic import BaseModel, Field
@@ -10,7 +10,7 @@ routes = Routes("system")
 
 
 class Oidc(BaseModel):
-    """Where a client gets its tokens; endpoints are left out that the issuer has not or does not tell now."""
+    """The token issuer. Endpoints that it does not publish, or not now, are left out."""
 
     issuer: str
     client_id: str
@@ -23,7 +23,7 @@ class Oidc(BaseModel):
 
 
 class Discovery(BaseModel):
-    """How a client logs in."""
+    """Whether authentication is on, and the issuer of tokens."""
 
     auth_enabled: bool
     oidc: Oidc | None
@@ -31,13 +31,13 @@ class Discovery(BaseModel):
 
 @routes.add("GET", "/apis/auth/discovery", permission=Permission.PUBLIC, returns=Discovery, transaction=False)
 def discover_auth(call: RequestContext) -> Discovery:
-    """Learn whether and how to log in."""
+    """Get the settings for logging in."""
     settings = call.context.settings
     issuer = current_app.extensions["service"].authenticator.tokens.issuers.get(settings.oidc_issuer)
     if not settings.auth_enabled or issuer is None:
         return Discovery(auth_enabled=settings.auth_enabled, oidc=None)
-    told = issuer.document()
-    endpoints = {name: told[name] for name in Oidc.model_fields if isinstance(told.get(name), str)}
+    published = issuer.document()
+    endpoints = {name: published[name] for name in Oidc.model_fields if isinstance(published.get(name), str)}
     oidc = Oidc.model_validate(
         endpoints
         | {

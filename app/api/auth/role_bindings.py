@@ -1,8 +1,8 @@
-"""Role bindings over HTTP: the same grants that members are made of, one by one and across workspaces."""
+"""Role bindings over HTTP: the single grants behind members, across workspaces."""
 
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlalchemy import select
 
 from app import models as rows
@@ -13,7 +13,7 @@ from app.api.entities.members import PrincipalId
 from app.clock import Timestamp
 from app.errors import BadRequest, Conflict, LastAdmin, NotFound, Unprocessable
 from app.filters.fields import Fields
-from app.http.field_types import Deleted, ShortText
+from app.http.field_types import Deleted, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import WorkspaceState
@@ -35,22 +35,22 @@ FIELDS = Fields(
         "granted_at": rows.RoleBinding.granted_at,
         "revoked_at": rows.RoleBinding.revoked_at,
         "is_active": rows.RoleBinding.revoked_at.is_(None),
-        # The published default sort. A binding is as old as its grant.
+        # The published default sort: a binding is created by its grant.
         "created_at": rows.RoleBinding.granted_at,
     },
 )
 
 
 class RoleBindingCreate(Body):
-    """Which role to grant to whom, and where."""
+    """A role to grant to a principal in a workspace."""
 
     principal: PrincipalId
     role: Role
-    workspace: ShortText = Field("system", description="The workspace in which the role is held.")
+    workspace: ShortText = Field("system", description="The workspace in which the role counts.")
 
 
-class RoleBinding(BaseModel):
-    """A grant; void once `revoked_at` is set."""
+class RoleBinding(Resource):
+    """A grant. It counts until `revoked_at` is set."""
 
     id: UUID
     name: str
@@ -63,7 +63,7 @@ class RoleBinding(BaseModel):
 
 
 class RoleBindingQuery(ListQuery):
-    """Pages of role bindings are short unless asked for more."""
+    """A page of role bindings."""
 
     page_size: int = Field(10, ge=1, le=1000, description="Items per page.")
     sort: str = Field("created_at", description="Field to sort by; a leading `-` sorts descending.")
@@ -80,10 +80,10 @@ class RoleBindingQuery(ListQuery):
 def create_role_binding(call: RequestContext, body: RoleBindingCreate) -> RoleBinding:
     """Grant a role.
 
-    A revoked grant is given again, under the same name. A role that is held already: 409.
+    A revoked role is granted again under the same name. A role that the principal already holds: 409.
     """
     binding = members.grant_binding(call.session, call.actor, body.workspace, body.principal, body.role)
-    return _shown(binding, body.workspace)
+    return RoleBinding.from_row(binding, body.workspace)
 
 
 @routes.add(
@@ -96,7 +96,7 @@ def create_role_binding(call: RequestContext, body: RoleBindingCreate) -> RoleBi
 def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[RoleBinding]:
     """List role bindings.
 
-    Of all workspaces that you administer, the revoked ones included: `filter[is_active]=true` leaves them out.
+    Role bindings of all workspaces that you administer. `filter[is_active]=true` leaves out revoked ones.
     """
     statement = (
         select(rows.RoleBinding, rows.Workspace.name)
@@ -106,16 +106,16 @@ def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[Ro
             permitted(call.actor),
         )
     )
-    return list_page(call, query, statement, FIELDS, item=_shown)
+    return list_page(call, query, statement, FIELDS, item=RoleBinding.from_row)
 
 
 @routes.add("GET", ONE, permission=Permission.ROLE_BINDINGS_READ, returns=RoleBinding, raises=(NotFound,))
 def get_role_binding(call: RequestContext, name: str) -> RoleBinding:
     """Get a role binding.
 
-    By its name alone, whichever workspace it is in.
+    Its name is unique across workspaces.
     """
-    return _shown(*members.find_binding(call.session, call.actor, name))
+    return RoleBinding.from_row(*members.find_binding(call.session, call.actor, name))
 
 
 @routes.add(
@@ -128,21 +128,8 @@ def get_role_binding(call: RequestContext, name: str) -> RoleBinding:
 def revoke_role_binding(call: RequestContext, name: str) -> Deleted:
     """Revoke a role.
 
-    At once. The binding stays readable with its `revoked_at`; revoking it again: 409.
-    So is taking Admin from the last Admin of a workspace.
+    It ends immediately. The binding stays readable with its `revoked_at`; revoking it again: 409.
+    The last Admin of a workspace cannot lose the role: 409.
     """
     members.revoke_binding(call.session, call.actor, name)
     return Deleted(message="Resource deleted successfully.", id=name)
-
-
-def _shown(binding: rows.RoleBinding, workspace: str) -> RoleBinding:
-    return RoleBinding(
-        id=binding.id,
-        name=binding.name,
-        principal=binding.principal,
-        workspace=workspace,
-        role=Role(binding.role),
-        granted_by=binding.granted_by,
-        granted_at=binding.granted_at,
-        revoked_at=binding.revoked_at,
-    )

@@ -12,7 +12,7 @@ _CONTROL = "/apis/entities/v2/cleanup-control"
 
 
 class CleanupControl(Resource):
-    """Whether destruction is paused, and the sign of life of the sweep."""
+    """Whether destruction is paused, and when the sweep last ran."""
 
     paused: bool
     paused_by: str | None
@@ -22,7 +22,7 @@ class CleanupControl(Resource):
 
 
 class CleanupControlUpdate(Body):
-    """Pause or resume destruction."""
+    """A request to pause or resume destruction."""
 
     paused: bool
 
@@ -34,8 +34,8 @@ class CleanupControlUpdate(Body):
     returns=CleanupControl,
 )
 def get_cleanup_control(call: RequestContext) -> CleanupControl:
-    """See whether destruction is paused."""
-    return CleanupControl.model_validate(control.state(call.session))
+    """Get the state of destruction: running or paused."""
+    return CleanupControl.from_row(control.state(call.session))
 
 
 @routes.add(
@@ -45,6 +45,6 @@ def get_cleanup_control(call: RequestContext) -> CleanupControl:
     returns=CleanupControl,
 )
 def put_cleanup_control(call: RequestContext, body: CleanupControlUpdate) -> CleanupControl:
-    """Pause destruction, or resume it. Deletions are still accepted and access is still revoked."""
+    """Pause or resume destruction. Deletions are accepted and access is revoked in both states."""
     control.set_paused(call.session, paused=body.paused, actor=call.actor, now=clock.now())
-    return CleanupControl.model_validate(control.state(call.session))
+    return CleanupControl.from_row(control.state(call.session))

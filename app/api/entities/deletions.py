@@ -1,4 +1,4 @@
-"""Deletions over HTTP: following, operating and calling them off."""
+"""Deletions over HTTP: reports, retries, skips and restores."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -37,7 +37,7 @@ class DeletionEvent(Resource):
 
 
 class SkipRequest(Body):
-    """Give up on one resource; it is retained, and on record."""
+    """One resource to give up. It is retained, and the deletion records it."""
 
     kind: ShortText
     resource_id: ShortText
@@ -45,13 +45,13 @@ class SkipRequest(Body):
 
 
 class ForceRequest(Body):
-    """Give up on everything that fails now."""
+    """The reason to give up every resource that fails now."""
 
     reason: Reason
 
 
 class RestoreRequest(Body):
-    """Under which name; the old one if none is given."""
+    """The name of the restored workspace; its old name by default."""
 
     name: Name | None = None
 
@@ -64,7 +64,7 @@ class DeletionsQuery(ListQuery):
 
 
 class EventsQuery(Query):
-    """Paging of a deletion's history."""
+    """Paging of a deletion's events."""
 
     page: int = Field(1, ge=1, le=MAX_PAGE)
     page_size: int = Field(100, ge=1, le=1000)
@@ -81,13 +81,12 @@ FIELDS = Fields(
     },
 )
 
-
 SORT_FIELDS = Fields(key=rows.Deletion.id, columns={"requested_at": rows.Deletion.requested_at})
 
 
 @routes.add("GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport])
 def list_deletions(call: RequestContext, query: DeletionsQuery) -> Page[DeletionReport]:
-    """List the deletions that you asked for, the newest first; platform administrators see all of them."""
+    """List the deletions that you requested, newest first; platform administrators see all deletions."""
     statement = select(rows.Deletion).where(requests.may_follow(call.actor))
     if query.state:
         statement = statement.where(rows.Deletion.state == query.state)
@@ -101,8 +100,8 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Page[Deletion
     "GET", _DELETION, permission=Permission.DELETIONS_READ, returns=DeletionReport, raises=(NotFound,)
 )
 def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
-    """Follow a deletion: state, progress, failures and expected end."""
-    return _shown(call, _find(call, deletion_id))
+    """Get a deletion: its state, progress, failures and expected end."""
+    return _report(call, _find(call, deletion_id))
 
 
 @routes.add(
@@ -113,7 +112,7 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     raises=(NotFound,),
 )
 def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Page[DeletionEvent]:
-    """Read the history of a deletion, the oldest event first. Nothing in it is ever changed."""
+    """List the events of a deletion, oldest first. Events never change."""
     deletion = _find(call, deletion_id)
     return paginate(
         call.session,
@@ -124,7 +123,7 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
         page_size=query.page_size,
         sort="at",
         filter=None,
-        item=DeletionEvent.model_validate,
+        item=DeletionEvent.from_row,
     )
 
 
@@ -136,10 +135,10 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
     raises=(NotFound, WrongState),
 )
 def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
-    """Try a FAILED deletion again, now."""
+    """Retry a FAILED deletion now."""
     deletion = _find(call, deletion_id)
     operations.retry(call.session, call.context, call.actor, deletion)
-    return _shown(call, deletion)
+    return _report(call, deletion)
 
 
 @routes.add(
@@ -150,9 +149,9 @@ def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     raises=(NotFound, WrongState),
 )
 def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> DeletionReport:
-    """Give up on one failing resource of a FAILED deletion, and go on with the rest.
+    """Give up one failing resource of a FAILED deletion and continue with the rest.
 
-    What the resource stands for is retained; the deletion keeps its name, who skipped it and why.
+    Its row goes; its processes or bytes are retained. The deletion records its name, the actor and the reason.
     """
     deletion = _find(call, deletion_id)
     operations.skip(
@@ -164,7 +163,7 @@ def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> 
         resource_id=body.resource_id,
         reason=body.reason,
     )
-    return _shown(call, deletion)
+    return _report(call, deletion)
 
 
 @routes.add(
@@ -175,10 +174,10 @@ def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> 
     raises=(NotFound, WrongState),
 )
 def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -> DeletionReport:
-    """Give up on everything that fails now in a FAILED deletion, and go on with the rest."""
+    """Give up every resource of a FAILED deletion that fails now and continue with the rest."""
     deletion = _find(call, deletion_id)
     operations.skip(call.session, call.context, call.actor, deletion, reason=body.reason)
-    return _shown(call, deletion)
+    return _report(call, deletion)
 
 
 @routes.add(
@@ -189,10 +188,10 @@ def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -
     raises=(NotFound, Conflict),
 )
 def restore_workspace(call: RequestContext, deletion_id: str, body: RestoreRequest | None) -> DeletionReport:
-    """Call a deletion off before destruction has begun: the workspace and its members are as before."""
+    """Cancel a deletion before destruction has begun. The workspace and its members are as before."""
     deletion = _find(call, deletion_id)
     operations.restore(call.session, call.actor, deletion, name=body.name if body else None)
-    return _shown(call, deletion)
+    return _report(call, deletion)
 
 
 def _find(call: RequestContext, deletion_id: str) -> rows.Deletion:
@@ -207,5 +206,5 @@ def _find(call: RequestContext, deletion_id: str) -> rows.Deletion:
     return found
 
 
-def _shown(call: RequestContext, deletion: rows.Deletion) -> DeletionReport:
+def _report(call: RequestContext, deletion: rows.Deletion) -> DeletionReport:
     return report(call.session, [deletion], now=clock.now())[0]

@@ -1,10 +1,10 @@
 """Generic entities over HTTP."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import Field, JsonValue
 from sqlalchemy import Select, Text, func, true
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,7 @@ from app.clock import Timestamp
 from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
 from app.filters.sort import parse_sort
-from app.http.field_types import Deleted, Name, ShortText
+from app.http.field_types import Deleted, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, paginate, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
 from app.services import entities
@@ -27,7 +27,7 @@ ONE = f"{BASE}/<name>"
 BY_ID = "/apis/entities/v2/entities/<entity_id>"
 
 MAX_GROUPS = 1000
-"""Groups of one answer; who counts by a field with more values than this wants another field."""
+"""Groups of one answer. A field with more values than this is not worth counting by."""
 
 FIELDS = Fields(
     key=rows.Entity.id,
@@ -52,7 +52,7 @@ EntityType = Annotated[str, Field(max_length=255, description="Any text; its cas
 
 
 class EntityCreate(Body):
-    """What to make; without a name it gets one made from its type."""
+    """An entity to create. Its default name is made from its type."""
 
     data: Document
     name: Name | None = None
@@ -61,18 +61,18 @@ class EntityCreate(Body):
 
 
 class EntityUpdate(Body):
-    """The new contents, whole. Leaving out name or project, or giving null, keeps them."""
+    """The complete new data. A missing or null `new_name` or `project` keeps the old one."""
 
     data: Document
     new_name: Name | None = None
     project: ShortText | None = None
     expected_db_version: int | None = Field(
-        None, description="Refuse with 409 unless this is the present version."
+        None, description="The answer is 409 unless this is the current version."
     )
 
 
-class Entity(BaseModel):
-    """An entity; `db_version` grows by one with each change."""
+class Entity(Resource):
+    """An entity. `db_version` grows by one with each change."""
 
     id: UUID
     entity_type: str
@@ -87,32 +87,37 @@ class Entity(BaseModel):
     updated_by: str
     db_version: int
 
+    @classmethod
+    def from_row(cls, row: rows.Entity, workspace_name: str | None = None, **values: Any) -> Self:
+        """As `Resource.from_row`; the column behind `parent` is `parent_id`."""
+        return super().from_row(row, workspace_name, parent=row.parent_id, **values)
+
 
 class EntityPage(Page[Entity]):
-    """One page of entities, and the counts over all pages where they were asked for."""
+    """One page of entities, and counts over all pages if `count_by` was given."""
 
     group_counts: dict[str, int] | None
 
 
 class EntityListQuery(ListQuery):
-    """Any field can sort and filter, `data.<path>` too."""
+    """Every field can sort and filter, including `data.<path>`."""
 
     count_by: str | None = Field(
-        None, description="`data.<field>`: count the entities by this field's values, where they are text."
+        None, description="`data.<field>`: count the entities by the text values of this field."
     )
 
 
 class EntityQuery(Query):
-    """Roots are found by their name alone."""
+    """The parent of an entity; none for a root."""
 
-    parent: UUID | None = Field(None, description="Id of the parent, to address a child.")
+    parent: UUID | None = Field(None, description="Id of the parent of a child.")
 
 
 class EntityVersionQuery(EntityQuery):
-    """Which entity, in which version."""
+    """The parent of an entity, and its expected version."""
 
     expected_db_version: int | None = Field(
-        None, description="Refuse with 409 unless this is the present version."
+        None, description="The answer is 409 unless this is the current version."
     )
 
 
@@ -131,7 +136,7 @@ def create_entity(
 
     Its name is unique among the entities of its type that have the same parent, or none.
     """
-    made = entities.create_entity(
+    created = entities.create_entity(
         call.session,
         call.actor,
         workspace,
@@ -141,7 +146,7 @@ def create_entity(
         project=body.project,
         data=body.data,
     )
-    return _shown(made, workspace)
+    return Entity.from_row(created, workspace)
 
 
 @routes.add(
@@ -152,12 +157,12 @@ def list_entities(
 ) -> EntityPage:
     """List entities of a type.
 
-    Children too. Workspace `-` means all workspaces. `count_by` adds `group_counts`:
-    how many of all the entities listed have each value, at most the 1000 most frequent ones.
+    Children are included. Workspace `-` means all workspaces. `count_by` adds `group_counts`:
+    the number of listed entities per value, for the 1000 most frequent values.
     """
-    wanted = requested_filter(alias="search")
+    given = requested_filter(alias="search")
     matching = rows_in(call.session, call.actor, workspace, rows.Entity).where(
-        rows.Entity.entity_type == entity_type, wanted.compile(FIELDS) if wanted else true()
+        rows.Entity.entity_type == entity_type, given.compile(FIELDS) if given else true()
     )
     page = paginate(
         call.session,
@@ -165,8 +170,8 @@ def list_entities(
         page=query.page,
         page_size=query.page_size,
         sort=query.sort,
-        filter=wanted,
-        item=_shown,
+        filter=given,
+        item=Entity.from_row,
     )
     counts = _group_counts(call.session, matching, query.count_by) if query.count_by else None
     return EntityPage(**dict(page), group_counts=counts)
@@ -178,10 +183,10 @@ def get_entity(
 ) -> Entity:
     """Get an entity.
 
-    A root, or with `parent` the child of that one.
+    The root of that name, or with `parent` the child of that parent.
     """
     found = entities.find_entity(call.session, call.actor, workspace, entity_type, name, parent=query.parent)
-    return _shown(found, workspace)
+    return Entity.from_row(found, workspace)
 
 
 @routes.add(
@@ -216,7 +221,7 @@ def update_entity(
         data=body.data,
         expected_db_version=body.expected_db_version,
     )
-    return _shown(changed, workspace)
+    return Entity.from_row(changed, workspace)
 
 
 @routes.add("DELETE", ONE, permission=Permission.ENTITIES_WRITE, returns=Deleted, raises=(NotFound, Conflict))
@@ -225,7 +230,7 @@ def delete_entity(
 ) -> Deleted:
     """Delete an entity.
 
-    With everything below it.
+    Its children are deleted with it.
     """
     entities.delete_entity(
         call.session,
@@ -243,13 +248,13 @@ def delete_entity(
 def get_entity_by_id(call: RequestContext, entity_id: str) -> Entity:
     """Get an entity by its id.
 
-    Whichever workspace it is in.
+    Its id is unique across workspaces.
     """
     try:
         key = UUID(entity_id)
     except ValueError:
         raise access_error(call.session, call.actor, "Entity not found") from None
-    return _shown(*entities.find_entity_by_id(call.session, call.actor, key))
+    return Entity.from_row(*entities.find_entity_by_id(call.session, call.actor, key))
 
 
 def _group_counts(session: Session, matching: Select[rows.Entity, str], count_by: str) -> dict[str, int]:
@@ -266,20 +271,3 @@ def _group_counts(session: Session, matching: Select[rows.Entity, str], count_by
         .limit(MAX_GROUPS)
     )
     return dict(session.execute(groups).all())
-
-
-def _shown(entity: rows.Entity, workspace: str) -> Entity:
-    return Entity(
-        id=entity.id,
-        entity_type=entity.entity_type,
-        workspace=workspace,
-        parent=entity.parent_id,
-        project=entity.project,
-        name=entity.name,
-        data=entity.data,
-        created_at=entity.created_at,
-        created_by=entity.created_by,
-        updated_at=entity.updated_at,
-        updated_by=entity.updated_by,
-        db_version=entity.db_version,
-    )

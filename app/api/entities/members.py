@@ -15,11 +15,11 @@ from app.services import members
 
 routes = Routes("members")
 BASE = "/apis/entities/v2/workspaces/<workspace>/members"
-ONE = f"{BASE}/<path:principal>"  # a group's name may hold slashes
+ONE = f"{BASE}/<path:principal>"  # the name of a group may contain slashes
 
 
-def _somebody(principal: str) -> str:
-    # What nobody can prove to be would hold a role for nobody, and could be the last Admin.
+def _valid_principal(principal: str) -> str:
+    # No caller can have such a name, so it would hold its role for nobody and could be the last Admin.
     if not is_name(principal, MAX_EMAIL_CHARS):
         raise ValueError("a principal is printable text with no white space at its ends")
     return principal
@@ -33,27 +33,27 @@ PrincipalId = Annotated[
         description="An email, a subject id, a group's name, or `*` for every authenticated user: printable, with no "
         "white space at its ends.",
     ),
-    AfterValidator(_somebody),
+    AfterValidator(_valid_principal),
 ]
 
-SomeRoles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
+Roles = Annotated[list[Role], Field(min_length=1, max_length=len(Role))]
 
 
 class MemberCreate(Body):
-    """Whom to add, and as what."""
+    """A principal to add, and its roles."""
 
     principal: PrincipalId
-    roles: SomeRoles = Field([Role.EDITOR], validate_default=True)
+    roles: Roles = Field([Role.EDITOR], validate_default=True)
 
 
 class MemberUpdate(Body):
-    """All roles the member shall hold from now on."""
+    """The complete roles of a member."""
 
-    roles: SomeRoles
+    roles: Roles
 
 
 class Member(Resource):
-    """A member; `granted_at` and `granted_by` tell of the earliest of the roles."""
+    """A member. `granted_at` and `granted_by` belong to its earliest role."""
 
     principal: str
     roles: list[Role]
@@ -71,10 +71,10 @@ class MemberList(BaseModel):
 def list_members(call: RequestContext, workspace: str) -> MemberList:
     """List members.
 
-    Everybody who holds a role in the workspace, who was granted one last first. Not paginated.
+    Every principal with a role in the workspace, the latest grant first. Not paginated.
     """
     found = members.list_members(call.session, call.actor, workspace)
-    return MemberList(data=[Member.model_validate(member) for member in found])
+    return MemberList(data=[Member.from_row(member) for member in found])
 
 
 @routes.add(
@@ -88,11 +88,11 @@ def list_members(call: RequestContext, workspace: str) -> MemberList:
 def add_member(call: RequestContext, workspace: str, body: MemberCreate) -> Member:
     """Add a member.
 
-    Only adds: roles the principal holds already stay, and revoked ones are granted again.
-    Answers the roles held afterwards.
+    Roles that the principal already holds stay; revoked ones are granted again.
+    The answer lists all roles of the member.
     """
     member = members.add_member(call.session, call.actor, workspace, body.principal, body.roles)
-    return Member.model_validate(member)
+    return Member.from_row(member)
 
 
 @routes.add(
@@ -105,17 +105,17 @@ def add_member(call: RequestContext, workspace: str, body: MemberCreate) -> Memb
 def replace_roles(call: RequestContext, workspace: str, principal: PrincipalId, body: MemberUpdate) -> Member:
     """Replace the roles of a member.
 
-    Makes a member of somebody who was none. The last Admin of a workspace stays one: 409.
+    A principal that is no member becomes one. The last Admin of a workspace must stay Admin: 409.
     """
     member = members.replace_roles(call.session, call.actor, workspace, principal, body.roles)
-    return Member.model_validate(member)
+    return Member.from_row(member)
 
 
 @routes.add("DELETE", ONE, permission=Permission.MEMBERS_WRITE, returns=Deleted, raises=(NotFound, LastAdmin))
 def remove_member(call: RequestContext, workspace: str, principal: str) -> Deleted:
     """Remove a member.
 
-    Revokes all roles of the principal in the workspace, at once. The last Admin cannot be removed: 409.
+    All roles of the principal in the workspace are revoked immediately. The last Admin cannot be removed: 409.
     """
     members.remove_member(call.session, call.actor, workspace, principal)
     return Deleted(message=f"Member removed from workspace '{workspace}'", id=principal)

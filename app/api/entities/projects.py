@@ -2,21 +2,17 @@
 
 from uuid import UUID
 
-from pydantic import BaseModel
-
-from app import clock
 from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
-from app.db import insert_unique
 from app.errors import BadRequest, NameTaken, NotFound
 from app.filters.fields import Fields
-from app.http.field_types import Deleted, Description, Name
+from app.http.field_types import Deleted, Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.services import projects
 from app.services.listing import rows_in
-from app.services.workspaces import readable_workspace, writable_workspace
+from app.services.workspaces import readable_workspace
 
 routes = Routes("projects")
 BASE = "/apis/entities/v2/workspaces/<workspace>/projects"
@@ -29,7 +25,7 @@ FIELDS = Fields(
         "workspace": rows.Workspace.name,
         "name": rows.Project.name,
         "description": rows.Project.description,
-        # The published name of the description, from when projects were documents.
+        # The published name of the description, from the time when projects were documents.
         "data.description": rows.Project.description,
         "created_at": rows.Project.created_at,
         "created_by": rows.Project.created_by,
@@ -40,20 +36,20 @@ FIELDS = Fields(
 
 
 class ProjectCreate(Body):
-    """What to make."""
+    """A project to create."""
 
     name: Name
     description: Description | None = None
 
 
 class ProjectUpdate(Body):
-    """What to change: null clears the description, leaving it out keeps it."""
+    """A change of a project. `null` clears the description; a missing key keeps it."""
 
     description: Description | None = None
 
 
-class Project(BaseModel):
-    """A project: a light grouping of what is in a workspace."""
+class Project(Resource):
+    """A project: a light grouping of the resources of a workspace."""
 
     id: UUID
     name: str
@@ -75,17 +71,10 @@ class Project(BaseModel):
 )
 def create_project(call: RequestContext, workspace: str, body: ProjectCreate) -> Project:
     """Create a project."""
-    home = writable_workspace(call.session, call.actor, workspace)
-    project = rows.Project(
-        workspace_id=home.id,
-        name=body.name,
-        description=body.description,
-        created_by=call.actor.id,
-        updated_by=call.actor.id,
+    project = projects.create_project(
+        call.session, call.actor, workspace, body.name, description=body.description
     )
-    taken = NameTaken(f"Project '{body.name}' already exists in workspace '{workspace}'.")
-    insert_unique(call.session, project, taken=taken)
-    return _shown(project, workspace)
+    return Project.from_row(project, workspace)
 
 
 @routes.add(
@@ -101,49 +90,33 @@ def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Pag
     Workspace `-` means all workspaces.
     """
     statement = rows_in(call.session, call.actor, workspace, rows.Project)
-    return list_page(call, query, statement, FIELDS, item=_shown, alias="search")
+    return list_page(call, query, statement, FIELDS, item=Project.from_row, alias="search")
 
 
 @routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=Project, raises=(NotFound,))
 def get_project(call: RequestContext, workspace: str, name: str) -> Project:
     """Get a project."""
-    home = readable_workspace(call.session, call.actor, workspace)
-    return _shown(projects.find_project(call.session, home, name), workspace)
+    workspace_row = readable_workspace(call.session, call.actor, workspace)
+    return Project.from_row(projects.find_project(call.session, workspace_row, name), workspace)
 
 
 @routes.add("PUT", ONE, permission=Permission.PROJECTS_WRITE, returns=Project, raises=(NotFound,))
 def update_project(call: RequestContext, workspace: str, name: str, body: ProjectUpdate) -> Project:
     """Update a project.
 
-    `null` clears the description; leaving the key out changes nothing.
+    `null` clears the description; a missing key keeps it.
     """
-    home = writable_workspace(call.session, call.actor, workspace)
-    project = projects.find_project(call.session, home, name)
-    if "description" in body.model_fields_set and body.description != project.description:
-        project.description = body.description
-        project.updated_at = clock.now()
-        project.updated_by = call.actor.id
-    return _shown(project, workspace)
+    project = projects.update_project(
+        call.session, call.actor, workspace, name, body.model_dump(exclude_unset=True)
+    )
+    return Project.from_row(project, workspace)
 
 
 @routes.add("DELETE", ONE, permission=Permission.PROJECTS_WRITE, returns=Deleted, raises=(NotFound,))
 def delete_project(call: RequestContext, workspace: str, name: str) -> Deleted:
     """Delete a project.
 
-    What was part of it stays in the workspace, as part of no project.
+    Its resources stay in the workspace and belong to no project afterwards.
     """
     projects.delete_project(call.session, call.actor, workspace, name)
     return Deleted(message="Project deleted successfully", id=f"{workspace}/{name}")
-
-
-def _shown(project: rows.Project, workspace: str) -> Project:
-    return Project(
-        id=project.id,
-        name=project.name,
-        workspace=workspace,
-        description=project.description,
-        created_at=project.created_at,
-        created_by=project.created_by,
-        updated_at=project.updated_at,
-        updated_by=project.updated_by,
-    )

@@ -1,4 +1,4 @@
-"""Deleting a workspace over HTTP, foreseeing it and forbidding it."""
+"""The deletion of a workspace over HTTP: its request, its preview and the protection against it."""
 
 from uuid import UUID
 
@@ -25,7 +25,7 @@ class MarkedForDeletion(BaseModel):
 
 
 class DeletionProtectionUpdate(Body):
-    """Forbid or allow the deletion of a workspace."""
+    """A change of the protection against deletion."""
 
     protected: bool
 
@@ -38,7 +38,7 @@ class DeletionProtection(BaseModel):
 
 
 class DeletionPreview(Resource):
-    """What a DELETE would destroy now."""
+    """The contents that a DELETE would destroy now."""
 
     remaining: dict[str, int]
     bytes: int
@@ -57,12 +57,12 @@ class DeletionPreview(Resource):
 def delete_workspace(call: RequestContext, workspace: str) -> Response:
     """Delete a workspace and everything in it.
 
-    Answers at once, after revoking all access; workers remove the contents in the background.
-    Follow the deletion at the address in the `Location` header.
+    The answer comes as soon as all access is revoked; workers remove the contents in the background.
+    The `Location` header is the address of the deletion.
     """
     deletion = requests.request_deletion(call.session, call.context, call.actor, workspace)
-    shown = MarkedForDeletion(message="Workspace marked for deletion", id=workspace, deletion_id=deletion.id)
-    response = jsonify(shown.model_dump(mode="json"))
+    marked = MarkedForDeletion(message="Workspace marked for deletion", id=workspace, deletion_id=deletion.id)
+    response = jsonify(marked.model_dump(mode="json"))
     response.headers["Location"] = f"/apis/entities/v2/deletions/{deletion.id}"
     return response
 
@@ -76,21 +76,15 @@ def delete_workspace(call: RequestContext, workspace: str) -> Response:
     transaction=False,
 )
 def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
-    """Count what deleting the workspace would destroy."""
+    """Count the resources and bytes that a deletion of the workspace would destroy."""
     with session_scope(call.context.sessions) as session:
         found = preview.preview(session, call.actor, workspace)
     try:
-        # Outside of any transaction: to list a large workspace takes longer than one may stand idle.
+        # Outside a transaction: listing a large workspace takes longer than one may stay idle.
         size = call.context.store.size(found.workspace_id)
     except OSError as error:
         raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
-    return DeletionPreview(
-        remaining=found.remaining,
-        bytes=size,
-        running_jobs=found.running_jobs,
-        running_deployments=found.running_deployments,
-        protected=found.protected,
-    )
+    return DeletionPreview.from_row(found, bytes=size)
 
 
 @routes.add(
@@ -103,6 +97,6 @@ def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
 def protect_workspace(
     call: RequestContext, workspace: str, body: DeletionProtectionUpdate
 ) -> DeletionProtection:
-    """Protect the workspace against deletion, or take the protection away."""
+    """Protect the workspace against deletion, or remove the protection."""
     row = operations.set_protection(call.session, call.actor, workspace, is_protected=body.protected)
     return DeletionProtection(id=workspace, protected=row.is_protected)

@@ -1,4 +1,4 @@
-"""Workspaces over HTTP. Deleting one has a file of its own."""
+"""Workspaces over HTTP; their deletion is in `workspace_deletion`."""
 
 from uuid import UUID
 
@@ -35,20 +35,20 @@ FIELDS = Fields(
 
 
 class WorkspaceCreate(Body):
-    """What to make."""
+    """A workspace to create."""
 
     name: Name
     description: Description | None = None
 
 
 class WorkspaceUpdate(Body):
-    """What to change: null clears the description, leaving it out keeps it."""
+    """A change of a workspace. `null` clears the description; a missing key keeps it."""
 
     description: Description | None = None
 
 
 class Workspace(Resource):
-    """A workspace; the two built-in ones were made by nobody."""
+    """A workspace. The two built-in ones have no creator."""
 
     id: UUID
     name: str
@@ -70,17 +70,17 @@ class Workspace(Resource):
 def create_workspace(call: RequestContext, body: WorkspaceCreate) -> Workspace:
     """Create a workspace.
 
-    Whoever creates it becomes its Admin. The name of a workspace that is being deleted is free: the new one
-    shares nothing with it.
+    Its creator becomes its Admin. The name of a workspace that is being deleted is free; the new workspace
+    shares nothing with the old one.
     """
-    made = workspaces.create_workspace(
+    created = workspaces.create_workspace(
         call.session,
         call.actor,
         body.name,
         description=body.description,
         with_admin=call.context.settings.auth_enabled,
     )
-    return Workspace.model_validate(made)
+    return Workspace.from_row(created)
 
 
 @routes.add(
@@ -93,28 +93,28 @@ def create_workspace(call: RequestContext, body: WorkspaceCreate) -> Workspace:
 def list_workspaces(call: RequestContext, query: ListQuery) -> Page[Workspace]:
     """List the workspaces that you may read.
 
-    Without those that are being deleted.
+    Workspaces that are being deleted are left out.
     """
     statement = select(rows.Workspace).where(
         rows.Workspace.state == WorkspaceState.ACTIVE,
         permitted(call.actor),
     )
-    return list_page(call, query, statement, FIELDS, item=Workspace.model_validate, alias="search")
+    return list_page(call, query, statement, FIELDS, item=Workspace.from_row, alias="search")
 
 
 @routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=Workspace, raises=(NotFound,))
 def get_workspace(call: RequestContext, workspace: str) -> Workspace:
     """Get a workspace."""
-    return Workspace.model_validate(workspaces.readable_workspace(call.session, call.actor, workspace))
+    return Workspace.from_row(workspaces.readable_workspace(call.session, call.actor, workspace))
 
 
 @routes.add("PUT", ONE, permission=Permission.WORKSPACES_UPDATE, returns=Workspace, raises=(NotFound,))
 def update_workspace(call: RequestContext, workspace: str, body: WorkspaceUpdate) -> Workspace:
     """Update a workspace.
 
-    `null` clears the description; leaving the key out changes nothing.
+    `null` clears the description; a missing key keeps it.
     """
     if "description" not in body.model_fields_set:
-        return Workspace.model_validate(workspaces.readable_workspace(call.session, call.actor, workspace))
+        return Workspace.from_row(workspaces.readable_workspace(call.session, call.actor, workspace))
     changed = workspaces.update_workspace(call.session, call.actor, workspace, description=body.description)
-    return Workspace.model_validate(changed)
+    return Workspace.from_row(changed)

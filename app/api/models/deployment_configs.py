@@ -2,9 +2,6 @@
 
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import aliased
-
 from app import models as rows
 from app.access.permissions import Permission
 from app.api.models.schemas import (
@@ -13,21 +10,21 @@ from app.api.models.schemas import (
     DeploymentConfigList,
     DeploymentConfigVersionCreate,
     OldestFirstQuery,
-    version_number,
 )
+from app.api.models.versions import Versions, version_number
 from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import RequestContext, Routes
 from app.services import deployment_configs
 from app.services.listing import rows_in
-from app.services.versions import versions_of
-from app.services.workspaces import readable_workspace
 
 routes = Routes("deployment-configs")
 BASE = "/apis/models/v2/workspaces/<workspace>/deployment-configs"
 ONE = f"{BASE}/<name>"
 VERSION = f"{ONE}/versions/<version>"
+
+VERSIONS = Versions(rows.DeploymentConfig, "Deployment config")
 
 FIELDS = Fields(
     key=rows.DeploymentConfig.id,
@@ -56,7 +53,7 @@ def create_config(call: RequestContext, workspace: str, body: DeploymentConfigCr
     config = deployment_configs.create_config(
         call.session, call.actor, workspace, body.name, project=body.project, **_content(body)
     )
-    return _shown(config, workspace)
+    return DeploymentConfig.from_row(config, workspace)
 
 
 @routes.add(
@@ -71,20 +68,16 @@ def list_configs(call: RequestContext, workspace: str, query: OldestFirstQuery) 
 
     Workspace `-` means all workspaces.
     """
-    other = aliased(rows.DeploymentConfig)
-    newest = select(func.max(other.entity_version)).where(
-        other.workspace_id == rows.DeploymentConfig.workspace_id, other.name == rows.DeploymentConfig.name
-    )
     statement = rows_in(call.session, call.actor, workspace, rows.DeploymentConfig).where(
-        rows.DeploymentConfig.entity_version == newest.scalar_subquery()
+        VERSIONS.is_newest()
     )
-    return list_page(call, query, statement, FIELDS, item=_shown)
+    return list_page(call, query, statement, FIELDS, item=DeploymentConfig.from_row)
 
 
 @routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=DeploymentConfig, raises=(NotFound,))
 def get_config(call: RequestContext, workspace: str, name: str) -> DeploymentConfig:
     """Get the newest version of a configuration."""
-    return _shown(_versions(call, workspace, name)[-1], workspace)
+    return DeploymentConfig.from_row(VERSIONS.newest(call, workspace, name), workspace)
 
 
 @routes.add(
@@ -102,7 +95,7 @@ def create_config_version(
     config = deployment_configs.create_config_version(
         call.session, call.actor, workspace, name, **_content(body)
     )
-    return _shown(config, workspace)
+    return DeploymentConfig.from_row(config, workspace)
 
 
 @routes.add("DELETE", ONE, permission=Permission.DEPLOYMENTS_WRITE, status=204, raises=(NotFound, Conflict))
@@ -123,9 +116,8 @@ def delete_config(call: RequestContext, workspace: str, name: str) -> None:
 )
 def list_config_versions(call: RequestContext, workspace: str, name: str) -> DeploymentConfigList:
     """List the versions of a configuration, oldest first; none if there is no such configuration."""
-    home = readable_workspace(call.session, call.actor, workspace)
-    found = versions_of(call.session, rows.DeploymentConfig, home.id, name)
-    return DeploymentConfigList([_shown(config, workspace) for config in found])
+    found = VERSIONS.every(call, workspace, name)
+    return DeploymentConfigList([DeploymentConfig.from_row(config, workspace) for config in found])
 
 
 @routes.add(
@@ -137,11 +129,7 @@ def list_config_versions(call: RequestContext, workspace: str, name: str) -> Dep
 )
 def get_config_version(call: RequestContext, workspace: str, name: str, version: str) -> DeploymentConfig:
     """Get one version of a configuration."""
-    number = version_number(version)
-    for config in _versions(call, workspace, name):
-        if config.entity_version == number:
-            return _shown(config, workspace)
-    raise NotFound(f"Deployment config '{workspace}/{name}' version '{version}' not found")
+    return DeploymentConfig.from_row(VERSIONS.get(call, workspace, name, version), workspace)
 
 
 @routes.add(
@@ -161,19 +149,5 @@ def delete_config_version(call: RequestContext, workspace: str, name: str, versi
     )
 
 
-def _versions(call: RequestContext, workspace: str, name: str) -> list[rows.DeploymentConfig]:
-    home = readable_workspace(call.session, call.actor, workspace)
-    found = versions_of(call.session, DeploymentConfig, home.id, name)
-    if not found:
-        raise NotFound(f"Deployment config '{workspace}/{name}' not found")
-    return found
-
-
 def _content(body: DeploymentConfigVersionCreate) -> dict[str, Any]:
     return body.model_dump(mode="json", exclude={"name", "project"})
-
-
-def _shown(config: rows.DeploymentConfig, workspace: str) -> DeploymentConfig:
-    columns = DeploymentConfig.model_fields.keys() - {"workspace"}
-    facts = {column: getattr(config, column) for column in columns}
-    return DeploymentConfig.model_validate({**facts, "workspace": workspace})

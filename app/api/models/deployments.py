@@ -1,11 +1,8 @@
 """Deployments of a workspace over HTTP."""
 
-from typing import Any
-
 from flask import Response
 from pydantic import Field
-from sqlalchemy import func, select, true
-from sqlalchemy.orm import aliased
+from sqlalchemy import true
 
 from app import models as rows
 from app.access.permissions import Permission
@@ -17,8 +14,8 @@ from app.api.models.schemas import (
     DeploymentVersionCreate,
     OldestFirstQuery,
     ServedModels,
-    version_number,
 )
+from app.api.models.versions import Versions, version_number
 from app.dispatch import deployment_message, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongState
 from app.filters.fields import Fields
@@ -28,13 +25,13 @@ from app.http.views import no_content
 from app.lifecycle import DeploymentStatus
 from app.services import deployments
 from app.services.listing import rows_in
-from app.services.versions import versions_of
-from app.services.workspaces import readable_workspace
 
 routes = Routes("deployments")
 BASE = "/apis/models/v2/workspaces/<workspace>/deployments"
 ONE = f"{BASE}/<name>"
 VERSION = f"{ONE}/versions/<version>"
+
+VERSIONS = Versions(rows.Deployment, "Deployment")
 
 FIELDS = Fields(
     key=rows.Deployment.id,
@@ -53,15 +50,17 @@ FIELDS = Fields(
 
 
 class StatusQuery(Query):
-    """Which version is meant."""
+    """The version that a report is about."""
 
-    version: str | None = Field(None, description="A version number; the newest if it is left out.")
+    version: str | None = Field(None, description="A version number; the newest by default.")
 
 
 class DeploymentQuery(OldestFirstQuery):
     """A page of deployments."""
 
-    all_versions: bool = Field(default=False, description="Every version, not only the newest of each.")
+    all_versions: bool = Field(
+        default=False, description="List every version, not only the newest of each deployment."
+    )
 
 
 @routes.add(
@@ -75,8 +74,8 @@ class DeploymentQuery(OldestFirstQuery):
 def create_deployment(call: RequestContext, workspace: str, body: DeploymentCreate) -> Deployment:
     """Create a deployment.
 
-    The runtime starts its server and checks its health; it is `READY` once that succeeds, and its status message
-    says where it serves.
+    The runtime starts its server and checks its health. The deployment is `READY` once the check succeeds; its
+    status message then contains the address of the server.
     """
     _require_backend(call)
     deployment = deployments.create_deployment(
@@ -89,7 +88,7 @@ def create_deployment(call: RequestContext, workspace: str, body: DeploymentCrea
         project=body.project,
     )
     _notify(call, deployment)
-    return _shown(deployment, workspace)
+    return Deployment.from_row(deployment, workspace)
 
 
 @routes.add(
@@ -104,20 +103,16 @@ def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuer
 
     Workspace `-` means all workspaces.
     """
-    other = aliased(rows.Deployment)
-    newest = select(func.max(other.entity_version)).where(
-        other.workspace_id == rows.Deployment.workspace_id, other.name == rows.Deployment.name
-    )
     statement = rows_in(call.session, call.actor, workspace, rows.Deployment).where(
-        true() if query.all_versions else rows.Deployment.entity_version == newest.scalar_subquery()
+        true() if query.all_versions else VERSIONS.is_newest()
     )
-    return list_page(call, query, statement, FIELDS, item=_shown)
+    return list_page(call, query, statement, FIELDS, item=Deployment.from_row)
 
 
 @routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=Deployment, raises=(NotFound,))
 def get_deployment(call: RequestContext, workspace: str, name: str) -> Deployment:
     """Get the newest version of a deployment."""
-    return _shown(_versions(call, workspace, name)[-1], workspace)
+    return Deployment.from_row(VERSIONS.newest(call, workspace, name), workspace)
 
 
 @routes.add(
@@ -133,16 +128,16 @@ def create_deployment_version(
 ) -> Deployment:
     """Create the next version of a deployment.
 
-    It takes the place of the versions before it, which are then stopped, once it is `READY`.
-    As a process that insists on the port of one of them (`executor_config.override_config.port`), it can start only
-    after that one is stopped, so there is a short gap; without a port of its own, there is none.
+    Once it is `READY`, it replaces the versions before it, which are then stopped. A process with the same fixed
+    port as an older version (`executor_config.override_config.port`) starts only after that version has stopped, so
+    there is a short gap; without a fixed port there is none.
     """
     _require_backend(call)
     deployment = deployments.create_version(
         call.session, call.actor, workspace, name, config=body.config, config_version=body.config_version
     )
     _notify(call, deployment)
-    return _shown(deployment, workspace)
+    return Deployment.from_row(deployment, workspace)
 
 
 @routes.add("DELETE", ONE, permission=Permission.DEPLOYMENTS_WRITE, status=202, raises=(NotFound,))
@@ -150,7 +145,7 @@ def delete_deployment(call: RequestContext, workspace: str, name: str) -> Respon
     """Delete a deployment with all its versions.
 
     202: the versions are DELETING until the runtime has seen them stop, then DELETED for half a minute, then
-    gone. Repeated once all are DELETED it removes them at once: 204.
+    removed. A repeated request removes them immediately once all are DELETED: 204.
     """
     return _delete(call, workspace, name, None)
 
@@ -164,9 +159,8 @@ def delete_deployment(call: RequestContext, workspace: str, name: str) -> Respon
 )
 def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> DeploymentList:
     """List the versions of a deployment, oldest first; none if there is no such deployment."""
-    home = readable_workspace(call.session, call.actor, workspace)
-    found = versions_of(call.session, rows.Deployment, home.id, name)
-    return DeploymentList([_shown(deployment, workspace) for deployment in found])
+    found = VERSIONS.every(call, workspace, name)
+    return DeploymentList([Deployment.from_row(deployment, workspace) for deployment in found])
 
 
 @routes.add(
@@ -178,11 +172,7 @@ def list_deployment_versions(call: RequestContext, workspace: str, name: str) ->
 )
 def get_deployment_version(call: RequestContext, workspace: str, name: str, version: str) -> Deployment:
     """Get one version of a deployment."""
-    number = version_number(version)
-    for deployment in _versions(call, workspace, name):
-        if deployment.entity_version == number:
-            return _shown(deployment, workspace)
-    raise NotFound(f"Deployment '{workspace}/{name}' version '{version}' not found")
+    return Deployment.from_row(VERSIONS.get(call, workspace, name, version), workspace)
 
 
 @routes.add(
@@ -191,7 +181,7 @@ def get_deployment_version(call: RequestContext, workspace: str, name: str, vers
 def delete_deployment_version(
     call: RequestContext, workspace: str, name: str, version: str
 ) -> Response | None:
-    """Delete one version of a deployment, as the whole is deleted: 202, and 204 once it is DELETED."""
+    """Delete one version of a deployment: 202, and 204 once it is DELETED."""
     return _delete(call, workspace, name, version_number(version))
 
 
@@ -205,10 +195,10 @@ def delete_deployment_version(
 def report_status(
     call: RequestContext, workspace: str, name: str, body: DeploymentStatusUpdate, query: StatusQuery
 ) -> Deployment:
-    """Report what became of a deployment.
+    """Report the status of a deployment.
 
-    From DELETING only DELETED can follow, and after DELETED nothing. What the runtime supervises it reports
-    itself: then 409.
+    Only DELETED can follow DELETING, and nothing follows DELETED. The runtime reports the status of the deployments
+    that it supervises, so a report for one of them is refused: 409.
     """
     deployment = deployments.report_status(
         call.session,
@@ -222,7 +212,7 @@ def report_status(
     )
     if deployment.status is DeploymentStatus.DELETING:
         _notify(call, deployment)
-    return _shown(deployment, workspace)
+    return Deployment.from_row(deployment, workspace)
 
 
 @routes.add(
@@ -230,7 +220,7 @@ def report_status(
 )
 def list_models(call: RequestContext, workspace: str, name: str) -> ServedModels:
     """List the models that a deployment serves."""
-    _versions(call, workspace, name)
+    VERSIONS.newest(call, workspace, name)  # or NotFound
     return ServedModels(workspace=workspace, name=name, models=[])
 
 
@@ -248,20 +238,6 @@ def _delete(call: RequestContext, workspace: str, name: str, version: int | None
     return None
 
 
-def _versions(call: RequestContext, workspace: str, name: str) -> list[rows.Deployment]:
-    home = readable_workspace(call.session, call.actor, workspace)
-    found = versions_of(call.session, Deployment, home.id, name)
-    if not found:
-        raise NotFound(f"Deployment '{workspace}/{name}' not found")
-    return found
-
-
 def _notify(call: RequestContext, deployment: rows.Deployment) -> None:
     message = deployment_message(deployment.id, deployment.workspace_id, deployment.name, deployment.host)
     notify_after_commit(call.session, call.context.publisher, message)
-
-
-def _shown(deployment: rows.Deployment, workspace: str) -> Deployment:
-    columns = Deployment.model_fields.keys() - {"workspace", "auth_context"}
-    facts: dict[str, Any] = {column: getattr(deployment, column) for column in columns}
-    return Deployment.model_validate({**facts, "workspace": workspace})

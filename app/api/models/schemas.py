@@ -1,4 +1,4 @@
-"""The bodies of deployments and of their configurations."""
+"""The schemas of deployments and of their configurations."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -6,7 +6,6 @@ from uuid import UUID
 from pydantic import BaseModel, Field, RootModel
 
 from app.clock import Timestamp
-from app.errors import BadRequest
 from app.http.field_types import Description, Name, Resource, ShortText, VariableName
 from app.http.paging import ListQuery
 from app.http.route import Body
@@ -14,7 +13,7 @@ from app.lifecycle import DeploymentStatus
 
 
 class OldestFirstQuery(ListQuery):
-    """A page of a list that begins with the oldest."""
+    """A page of a list that begins with the oldest item."""
 
     sort: str = Field("created_at", description="Field to sort by; a leading `-` sorts descending.")
 
@@ -31,7 +30,7 @@ class ToolCallConfig(Body):
 
 
 class ModelSpec(Body):
-    """Which model is served, and how."""
+    """The model to serve, and its options."""
 
     model_type: Literal["llm", "embed", "other"] | None = None
     model_namespace: str | None = None
@@ -43,7 +42,7 @@ class ModelSpec(Body):
 
 
 class ExecutorConfig(Body):
-    """What the server runs in."""
+    """The container or process of the server, and its resources."""
 
     gpu: Annotated[int, Field(ge=0)]
     disk_size: str = "50Gi"
@@ -59,7 +58,7 @@ class ExecutorConfig(Body):
 
 
 class DeploymentConfigVersionCreate(Body):
-    """What the next version of a configuration says; nothing is taken over from the last one but its project."""
+    """The next version of a configuration. It keeps the project of the last version and nothing else."""
 
     description: Description | None = None
     engine: Engine
@@ -69,7 +68,7 @@ class DeploymentConfigVersionCreate(Body):
 
 
 class DeploymentConfigCreate(DeploymentConfigVersionCreate):
-    """What the first version of a configuration says."""
+    """The first version of a configuration."""
 
     name: Name
     project: ShortText | None = None
@@ -100,31 +99,31 @@ ConfigVersion = Annotated[int, Field(ge=1, le=999_999_999)]
 
 
 class DeploymentVersionCreate(Body):
-    """What the next version is made from; without `config_version`, from the newest."""
+    """The configuration of the next version; without `config_version`, its newest version."""
 
     config: ShortText
     config_version: ConfigVersion | None = None
 
 
 class DeploymentCreate(DeploymentVersionCreate):
-    """What to deploy."""
+    """A deployment to create."""
 
     name: Name
     project: ShortText | None = None
 
 
 class DeploymentStatusUpdate(Body):
-    """What became of a deployment."""
+    """A status to report for a deployment."""
 
     status: DeploymentStatus
     status_message: Description = ""
     model_provider_id: ShortText | None = Field(
-        None, description="`workspace/name` of the provider that serves it."
+        None, description="`workspace/name` of the provider that serves the deployment."
     )
 
 
 class HistoryEntry(Resource):
-    """A stay in one status, with its last message."""
+    """A period in one status, with its last message."""
 
     timestamp: Timestamp
     status: DeploymentStatus
@@ -155,15 +154,8 @@ class DeploymentList(RootModel[list[Deployment]]):
 
 
 class ServedModels(BaseModel):
-    """What a deployment serves. Always empty: nobody asks its server."""
+    """The models that a deployment serves. Always empty: the platform does not query the server."""
 
     workspace: str
     name: str
     models: list[str]
-
-
-def version_number(text: str) -> int:
-    """The version that a path or query names. Raises BadRequest if it is not a number."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise BadRequest(f"Version '{text[:50]}' is not a number from 1 to 999999999.")
-    return int(text)
