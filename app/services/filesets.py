@@ -1,11 +1,13 @@
 """Filesets: creating them, locking them while files change, and deleting them with all their bytes."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import clock
 from app.access.authorize import Actor
 from app.context import Context
 from app.db import insert_unique, session_scope
@@ -147,3 +149,29 @@ def permitted_fields(
 def _require_mutable(actor: Actor, fileset: Fileset) -> None:
     if SERVICE_SOURCE in fileset.custom_fields and not actor.principal.is_service:
         raise Forbidden("Access denied: This fileset's files are immutable")
+
+
+def update_fileset(
+    session: Session, actor: Actor, workspace: str, name: str, changes: Mapping[str, Any]
+) -> Fileset:
+    """Set the columns that `changes` names. Raises NotFound."""
+    # FOR UPDATE: a concurrent DELETE decides whether there is still a fileset to change.
+    fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="update")
+    for column, value in changes.items():
+        if column == "custom_fields":
+            fileset.custom_fields = permitted_fields(actor, value, before=fileset.custom_fields)
+        else:
+            setattr(fileset, column, value)
+    if session.is_modified(fileset):
+        fileset.updated_at, fileset.updated_by = clock.now(), actor.id
+    return fileset
+
+
+def empty_and_delete_fileset(context: Context, actor: Actor, *, workspace: str, name: str) -> Fileset:
+    """Delete a fileset with all its bytes, in transactions of its own; the row as it was.
+
+    Raises as `delete_fileset` does.
+    """
+    emptied = empty_fileset(context, actor, workspace=workspace, name=name)
+    with session_scope(context.sessions) as session:
+        return delete_fileset(session, actor, context.store, workspace=workspace, name=name, emptied=emptied)

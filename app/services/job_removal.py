@@ -6,11 +6,17 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app import clock
+from app.access.authorize import Actor
 from app.context import Context
 from app.db import session_scope
+from app.dispatch import job_message
+from app.logs import get_logger
 from app.models import Fileset, Job, JobLog
-from app.services.jobs import has_ended
+from app.services.jobs import has_ended, request_deletion
 from app.services.workspaces import lock_active_workspace
+from app.storage.blob_store import BytesRemain
+
+log = get_logger(__name__)
 
 _PURGE_S = 10
 """Time budget for removing files: shorter than the sweep's requeue interval, so that no second worker starts on it."""
@@ -78,3 +84,20 @@ def remove_chunk(context: Context, job_id: UUID) -> int:
             execution_options={"synchronize_session": False},
         )
         return len(removed.all())
+
+
+def delete_job(context: Context, actor: Actor, workspace: str, name: str) -> None:
+    """Cancel a job, and remove it now if it has ended; otherwise the runtime removes it. Raises NotFound.
+
+    Opens its own transactions.
+    """
+    with session_scope(context.sessions) as session:
+        job = request_deletion(session, actor, workspace, name)
+    try:
+        is_removed = has_ended(job) and remove_ended(context, job.id)
+    except (OSError, BytesRemain) as error:
+        # The row records the request; the runtime tries again until the store answers.
+        log.warning("job.removal_postponed", job_id=job.id, error=str(error))
+        is_removed = False
+    if not is_removed:
+        context.publisher.publish(job_message(job.id, job.workspace_id, job.name, job.host))

@@ -17,7 +17,7 @@ from app.services import job_steps
 from app.services.filesets import create_fileset
 from app.services.names import generated_name
 from app.services.projects import require_project
-from app.services.workspaces import writable_workspace
+from app.services.workspaces import readable_workspace, writable_workspace
 
 
 def create_job(
@@ -174,3 +174,13 @@ def _change(
     )
     if session.execute(changed.returning(Job.id)).one_or_none() is None:
         raise wrong_state
+
+
+def readable_job(session: Session, actor: Actor, workspace: str, name: str) -> Job:
+    """The job of that name, to be read. Raises NotFound, and as `readable_workspace` does."""
+    return find_job(session, readable_workspace(session, actor, workspace), name)
+
+
+def writable_job(session: Session, actor: Actor, workspace: str, name: str) -> Job:
+    """The job of that name, locked for a change. Raises NotFound, and as `writable_workspace` does."""
+    return find_job(session, writable_workspace(session, actor, workspace), name, lock=True)

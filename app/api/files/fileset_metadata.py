@@ -1,4 +1,4 @@
-"""What a fileset's `metadata` may hold, by purpose."""
+"""The `metadata` of a fileset, by purpose."""
 
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ from app.http.route import Body
 
 
 class DatasetMetadata(Body):
-    """What the rows of a dataset look like, as JSON Schemas or keys of `schema_defs`."""
+    """The schemas of the rows of a dataset: JSON Schemas, or keys of `schema_defs`."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -36,7 +36,7 @@ class ToolCalling(Body):
 
 
 class ModelMetadata(Body):
-    """What is known of a model beside its files."""
+    """Facts about a model beside its files."""
 
     tool_calling: ToolCalling | None = None
 

@@ -1,16 +1,14 @@
 """Filesets over HTTP."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from sqlalchemy import literal
 
-from app import clock
 from app import models as rows
 from app.access.permissions import Permission
 from app.api.files.fileset_metadata import FilesetMetadata
 from app.clock import Timestamp
-from app.db import session_scope
 from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound
 from app.filters.fields import Fields
 from app.http.field_types import Name, Resource, ShortText
@@ -41,7 +39,7 @@ Purpose = Literal["generic", "dataset", "model"]
 
 
 class FilesetCreate(Body):
-    """A fileset to make."""
+    """A fileset to create."""
 
     name: Name
     description: ShortText | None = None
@@ -49,14 +47,12 @@ class FilesetCreate(Body):
     purpose: Purpose = "generic"
     metadata: FilesetMetadata | None = None
     custom_fields: dict[str, Any] = Field(default_factory=dict)
-    storage: dict[str, Any] | None = Field(
-        None, description="Must be left out: bytes are kept by the platform."
-    )
-    cache: bool = Field(default=False, description="Has no effect: there is no external storage to cache.")
+    storage: dict[str, Any] | None = Field(None, description="Must be null: the platform stores all bytes.")
+    cache: bool = Field(default=False, description="No effect: there is no external storage to cache.")
 
 
 class FilesetUpdate(Body):
-    """What to replace; keys left out stay as they are, and null resets a key to its default."""
+    """Keys to replace. A missing key keeps its value; null resets it to its default."""
 
     description: ShortText | None = None
     project: ShortText | None = None
@@ -65,10 +61,10 @@ class FilesetUpdate(Body):
     custom_fields: dict[str, Any] | None = None
 
 
-class Storage(Resource):
-    """Where the bytes are, in the platform's own terms: no path of a server.
+class Storage(BaseModel):
+    """The place of the bytes, without any path of a server.
 
-    `local` also in a bucket: the contract's `s3` would have to name it, and that is nobody's business.
+    The type is `local` for a bucket too, because `s3` would have to name the bucket.
     """
 
     type: Literal["local"] = "local"
@@ -92,33 +88,18 @@ class Fileset(Resource):
     created_at: Timestamp
     updated_at: Timestamp
 
-
-def show(fileset: rows.Fileset, workspace: str) -> Fileset:
-    """The public form of a fileset."""
-    return Fileset.model_validate(
-        {
-            "id": str(fileset.id),
-            "workspace": workspace,
-            "storage": {"path": f"{workspace}/{fileset.name}"},
-            "metadata": fileset.details or {},
-            **{
-                key: getattr(fileset, key)
-                for key in (
-                    "name",
-                    "description",
-                    "purpose",
-                    "custom_fields",
-                    "project",
-                    "created_at",
-                    "updated_at",
-                )
-            },
-        }
-    )
+    @classmethod
+    def from_row(cls, row: rows.Fileset, workspace_name: str | None = None, **values: Any) -> Self:
+        """As `Resource.from_row`; the column behind `metadata` is `details`."""
+        storage = Storage(path=f"{workspace_name}/{row.name}")
+        metadata = row.details or {}
+        return super().from_row(
+            row, workspace_name, id=str(row.id), storage=storage, metadata=metadata, **values
+        )
 
 
 class FilesetQuery(ListQuery):
-    """Paging, sorting and filtering of filesets."""
+    """A page of filesets."""
 
     page_size: int = Field(10, ge=1, le=100, description="Items per page.")
 
@@ -133,7 +114,7 @@ class FilesetQuery(ListQuery):
 def create_fileset(call: RequestContext, workspace: str, body: FilesetCreate) -> Fileset:
     """Create a fileset
 
-    Its files are uploaded afterwards, one by one.
+    Its files are uploaded one by one.
     """
     if body.storage is not None:
         raise BadRequest(
@@ -151,7 +132,7 @@ def create_fileset(call: RequestContext, workspace: str, body: FilesetCreate) ->
         details=_stored(body.metadata),
         custom_fields=body.custom_fields,
     )
-    return show(fileset, workspace)
+    return Fileset.from_row(fileset, workspace)
 
 
 @routes.add(
@@ -164,17 +145,17 @@ def create_fileset(call: RequestContext, workspace: str, body: FilesetCreate) ->
 def list_filesets(call: RequestContext, workspace: str, query: FilesetQuery) -> Page[Fileset]:
     """List filesets
 
-    Workspace `-` lists those of all workspaces.
+    Workspace `-` means all workspaces.
     """
     statement = rows_in(call.session, call.actor, workspace, rows.Fileset)
-    return list_page(call, query, statement, FIELDS, item=show)
+    return list_page(call, query, statement, FIELDS, item=Fileset.from_row)
 
 
 @routes.add("GET", f"{BASE}/<name>", permission=Permission.FILESETS_READ, returns=Fileset, raises=(NotFound,))
 def get_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """Get a fileset"""
-    home = readable_workspace(call.session, call.actor, workspace)
-    return show(filesets.find_fileset(call.session, home, name), workspace)
+    workspace_row = readable_workspace(call.session, call.actor, workspace)
+    return Fileset.from_row(filesets.find_fileset(call.session, workspace_row, name), workspace)
 
 
 @routes.add(
@@ -183,25 +164,19 @@ def get_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
 def update_fileset(call: RequestContext, workspace: str, name: str, body: FilesetUpdate) -> Fileset:
     """Update a fileset
 
-    Keys given are replaced as a whole.
+    A given key is replaced as a whole.
     """
-    home = writable_workspace(call.session, call.actor, workspace)
-    # FOR UPDATE: a DELETE that is under way decides whether there is still something to change.
-    fileset = filesets.find_fileset(call.session, home, name, lock="update")
-    values = {
+    values: dict[str, Any] = {
         "description": body.description or "",
         "project": body.project or "",
         "purpose": body.purpose or "generic",
-        "metadata": _stored(body.metadata),
-        "custom_fields": filesets.permitted_fields(
-            call.actor, body.custom_fields or {}, before=fileset.custom_fields
-        ),
+        "details": _stored(body.metadata),
+        "custom_fields": body.custom_fields or {},
     }
-    for key in body.model_fields_set:
-        setattr(fileset, "details" if key == "metadata" else key, values[key])
-    if call.session.is_modified(fileset):
-        fileset.updated_at, fileset.updated_by = clock.now(), call.actor.id
-    return show(fileset, workspace)
+    columns = {"details" if key == "metadata" else key for key in body.model_fields_set}
+    changes = {column: values[column] for column in columns}
+    fileset = filesets.update_fileset(call.session, call.actor, workspace, name, changes)
+    return Fileset.from_row(fileset, workspace)
 
 
 @routes.add(
@@ -215,16 +190,11 @@ def update_fileset(call: RequestContext, workspace: str, name: str, body: Filese
 def delete_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """Delete a fileset and all its files
 
-    Answers the fileset as it was. If the storage fails, or the files are too many for one request, it answers
-    503 and the fileset stays, so that the same request can be repeated and goes on.
+    The answer is the fileset as it was. If the storage fails, or the files are too many for one request, the answer
+    is 503 and the fileset stays; repeat the request to continue.
     """
-    context = call.context
-    emptied = filesets.empty_fileset(context, call.actor, workspace=workspace, name=name)
-    with session_scope(context.sessions) as session:
-        fileset = filesets.delete_fileset(
-            session, call.actor, context.store, workspace=workspace, name=name, emptied=emptied
-        )
-        return show(fileset, workspace)
+    fileset = filesets.empty_and_delete_fileset(call.context, call.actor, workspace=workspace, name=name)
+    return Fileset.from_row(fileset, workspace)
 
 
 def _stored(metadata: FilesetMetadata | None) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ from app import models as rows
 from app.access.permissions import Permission
 from app.api.jobs.spec import PlatformSpec, Profile, profiles
 from app.clock import Timestamp
-from app.db import session_scope
 from app.dispatch import job_message, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, WrongState
 from app.filters.fields import Fields
@@ -18,14 +17,8 @@ from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
-from app.logs import get_logger
-from app.services import jobs
-from app.services.job_removal import remove_ended
+from app.services import job_removal, jobs
 from app.services.listing import rows_in
-from app.services.workspaces import readable_workspace, writable_workspace
-from app.storage.purge import BytesRemain
-
-log = get_logger(__name__)
 
 routes = Routes("jobs")
 BASE = "/apis/jobs/v2/workspaces/<workspace>/jobs"
@@ -46,9 +39,9 @@ FIELDS = Fields(
 
 
 class JobCreate(Body):
-    """What to run."""
+    """A job to create."""
 
-    name: Name | None = Field(None, description="Made from `source` when it is left out.")
+    name: Name | None = Field(None, description="Made from `source` by default.")
     description: Description | None = None
     project: ShortText | None = None
     source: ShortText
@@ -59,11 +52,11 @@ class JobCreate(Body):
 
 
 class StatusDetailsUpdate(RootModel[dict[str, Any]]):
-    """Any keys; they are merged into those that are there."""
+    """Keys to merge into the status details."""
 
 
 class ProfileList(RootModel[list[Profile]]):
-    """Every execution profile."""
+    """All execution profiles."""
 
 
 class JobQuery(ListQuery):
@@ -94,17 +87,17 @@ class Job(Resource):
     custom_fields: dict[str, Any] | None
 
 
-_LEFT_OUT_IF_NULL = Field(exclude_if=lambda value: value is None)
+_OMITTED_IF_NULL = Field(exclude_if=lambda value: value is None)
 
 
 class JobListItem(Job):
-    """A job in a list, where fields that are null are left out."""
+    """A job in a list; fields that are null are omitted."""
 
-    project: Annotated[str | None, _LEFT_OUT_IF_NULL]
-    description: Annotated[str | None, _LEFT_OUT_IF_NULL]
-    error_details: Annotated[dict[str, Any] | None, _LEFT_OUT_IF_NULL]
-    ownership: Annotated[dict[str, Any] | None, _LEFT_OUT_IF_NULL]
-    custom_fields: Annotated[dict[str, Any] | None, _LEFT_OUT_IF_NULL]
+    project: Annotated[str | None, _OMITTED_IF_NULL]
+    description: Annotated[str | None, _OMITTED_IF_NULL]
+    error_details: Annotated[dict[str, Any] | None, _OMITTED_IF_NULL]
+    ownership: Annotated[dict[str, Any] | None, _OMITTED_IF_NULL]
+    custom_fields: Annotated[dict[str, Any] | None, _OMITTED_IF_NULL]
 
 
 @routes.add(
@@ -118,8 +111,8 @@ class JobListItem(Job):
 def create_job(call: RequestContext, workspace: str, body: JobCreate) -> Job:
     """Create a job.
 
-    Its steps run one after another on a host of the runtime. A fileset `job-fileset-<job>` is created with it and
-    goes with it; it gets the results.
+    Its steps run one after another on a host of the runtime. The fileset `job-fileset-<job>` receives its results;
+    it is created and deleted with the job.
     """
     body.platform_spec.check_references(call.context.settings)
     job = jobs.create_job(
@@ -136,7 +129,7 @@ def create_job(call: RequestContext, workspace: str, body: JobCreate) -> Job:
         custom_fields=body.custom_fields,
     )
     _notify(call, job)
-    return _shown(job, workspace)
+    return Job.from_row(job, workspace)
 
 
 @routes.add(
@@ -148,37 +141,34 @@ def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Page[Job
     Workspace `-` means all workspaces.
     """
     statement = rows_in(call.session, call.actor, workspace, rows.Job)
-    return list_page(
-        call, query, statement, FIELDS, item=lambda job, home: JobListItem.model_validate(_facts(job, home))
-    )
+    return list_page(call, query, statement, FIELDS, item=JobListItem.from_row)
 
 
 @routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=Job, raises=(NotFound,))
 def get_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Get a job."""
-    home = readable_workspace(call.session, call.actor, workspace)
-    return _shown(jobs.find_job(call.session, home, name), workspace)
+    return Job.from_row(jobs.readable_job(call.session, call.actor, workspace, name), workspace)
 
 
 @routes.add("POST", f"{ONE}/cancel", permission=Permission.JOBS_WRITE, returns=Job, raises=(NotFound,))
 def cancel_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Cancel a job.
 
-    One of which nothing runs is `cancelled` at once; otherwise it is `cancelling` until the runtime has seen all
-    of its processes end. A job that has ended stays as it is.
+    A job with no running process is `cancelled` immediately; otherwise it stays `cancelling` until all its processes
+    have exited. A job that has ended does not change.
     """
     return _move(call, workspace, name, JobMove.CANCEL)
 
 
 @routes.add("POST", f"{ONE}/pause", permission=Permission.JOBS_WRITE, returns=Job, raises=(NotFound,))
 def pause_job(call: RequestContext, workspace: str, name: str) -> Job:
-    """Pause a job that waits or runs; any other stays as it is."""
+    """Pause a job that waits or runs. Any other job does not change."""
     return _move(call, workspace, name, JobMove.PAUSE)
 
 
 @routes.add("POST", f"{ONE}/resume", permission=Permission.JOBS_WRITE, returns=Job, raises=(NotFound,))
 def resume_job(call: RequestContext, workspace: str, name: str) -> Job:
-    """Resume a paused job; any other stays as it is."""
+    """Resume a paused job. Any other job does not change."""
     return _move(call, workspace, name, JobMove.RESUME)
 
 
@@ -192,12 +182,12 @@ def resume_job(call: RequestContext, workspace: str, name: str) -> Job:
 def rerun_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Run a job again.
 
-    A new attempt of a job that has ended, from its first step. The log of earlier attempts can still be read, and
-    results stay until others take their names.
+    A new attempt of an ended job begins with its first step. The logs of earlier attempts stay readable, and a result
+    stays until another one of its name replaces it.
     """
     job = jobs.rerun(call.session, call.actor, workspace, name)
     _notify(call, job)
-    return _shown(job, workspace)
+    return Job.from_row(job, workspace)
 
 
 @routes.add(
@@ -206,29 +196,16 @@ def rerun_job(call: RequestContext, workspace: str, name: str) -> Job:
 def delete_job(call: RequestContext, workspace: str, name: str) -> None:
     """Delete a job with its fileset.
 
-    A job that has not ended is cancelled first, and goes when the runtime has seen it end; meanwhile it is
-    `cancelling` and keeps its name. One with very many files goes when the last of them has gone.
+    A job that has not ended is cancelled first and deleted when the runtime has seen it end; until then it is
+    `cancelling` and keeps its name. A job with very many files is deleted after the last of them.
     """
-    with session_scope(call.context.sessions) as session:
-        job = jobs.request_deletion(session, call.actor, workspace, name)
-    message = job_message(job.id, job.workspace_id, job.name, job.host)
-    if not jobs.has_ended(job):
-        call.context.publisher.publish(message)
-        return
-    try:
-        if not remove_ended(call.context, job.id):
-            call.context.publisher.publish(message)
-    except (OSError, BytesRemain) as error:
-        # The deletion is on record; the runtime tries again until the store answers.
-        log.warning("job.removal_postponed", job_id=job.id, error=str(error))
-        call.context.publisher.publish(message)
+    job_removal.delete_job(call.context, call.actor, workspace, name)
 
 
 @routes.add("PATCH", f"{ONE}/status-details", permission=Permission.JOBS_REPORT, raises=(NotFound,))
 def update_status_details(call: RequestContext, workspace: str, name: str, body: StatusDetailsUpdate) -> None:
     """Merge keys into the status details of a job."""
-    home = writable_workspace(call.session, call.actor, workspace)
-    job = jobs.find_job(call.session, home, name, lock=True)
+    job = jobs.writable_job(call.session, call.actor, workspace, name)
     job.status_details = {**job.status_details, **body.root}
     job.updated_at, job.updated_by = clock.now(), call.actor.id
 
@@ -237,7 +214,7 @@ def update_status_details(call: RequestContext, workspace: str, name: str, body:
     "GET", "/apis/jobs/v2/execution-profiles", permission=Permission.PROFILES_READ, returns=ProfileList
 )
 def list_execution_profiles(call: RequestContext) -> ProfileList:
-    """List what the steps of a job may name as their executor."""
+    """List the execution profiles that the steps of a job can name."""
     return ProfileList(profiles(call.context.settings))
 
 
@@ -245,18 +222,9 @@ def _move(call: RequestContext, workspace: str, name: str, asked: JobMove) -> Jo
     job = jobs.request_move(call.session, call.actor, workspace, name, asked)
     if job.status not in JOB_TERMINAL:
         _notify(call, job)
-    return _shown(job, workspace)
+    return Job.from_row(job, workspace)
 
 
 def _notify(call: RequestContext, job: rows.Job) -> None:
     message = job_message(job.id, job.workspace_id, job.name, job.host)
     notify_after_commit(call.session, call.context.publisher, message)
-
-
-def _shown(job: rows.Job, workspace: str) -> Job:
-    return Job.model_validate(_facts(job, workspace))
-
-
-def _facts(job: rows.Job, workspace: str) -> dict[str, Any]:
-    columns = Job.model_fields.keys() - {"workspace"}
-    return {"workspace": workspace, **{column: getattr(job, column) for column in columns}}

@@ -1,4 +1,4 @@
-"""The log of a job over HTTP, in pages that stay where they are while it grows."""
+"""The log of a job over HTTP; its pages are stable while it grows."""
 
 from typing import Literal
 from uuid import UUID
@@ -13,8 +13,7 @@ from app.clock import Timestamp
 from app.errors import NotFound, Unprocessable
 from app.http.route import Query, RequestContext, Routes
 from app.services.job_steps import step_id
-from app.services.jobs import find_job
-from app.services.workspaces import readable_workspace
+from app.services.jobs import readable_job
 
 routes = Routes("jobs")
 
@@ -22,11 +21,13 @@ Side = Literal["after", "before"]
 
 
 class LogQuery(Query):
-    """A stretch of a log."""
+    """A page of a log, and its filters."""
 
     limit: int = Field(100, gt=0, le=10_000, description="Lines per page.")
     page_cursor: str | None = Field(None, description="`next_page` or `prev_page` of another page.")
-    attempt_id: str | None = Field(None, description="An attempt of the job, instead of the present one.")
+    attempt_id: str | None = Field(
+        None, description="Id of an attempt of the job; the current one by default."
+    )
     step_id: str | None = Field(None, description="Only the lines of the step of that name or id.")
     task_id: str | None = Field(None, description="Only the lines of the task of that name.")
 
@@ -42,7 +43,7 @@ class LogLine(BaseModel):
 
 
 class LogPage(BaseModel):
-    """Lines of a log, the oldest first. `next_page` is null where the log ends at present."""
+    """Lines of a log, oldest first. `next_page` is null at the current end of the log."""
 
     data: list[LogLine]
     total: int
@@ -60,12 +61,12 @@ class LogPage(BaseModel):
 def get_logs(call: RequestContext, workspace: str, name: str, query: LogQuery) -> LogPage:
     """Read the log of a job.
 
-    What its processes print is in it within a second, also while they run: ask for the last page again to follow.
+    The output of its processes is in it within a second. Request the last page again to follow the log.
     """
-    job = find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
+    job = readable_job(call.session, call.actor, workspace, name)
     side, line_id = _read_cursor(query.page_cursor)
-    wanted = _lines(job, query)
-    lines = _page(call.session, wanted, side, line_id, query.limit)
+    matching = _lines(job, query)
+    lines = _page(call.session, matching, side, line_id, query.limit)
     first, last = (lines[0].id, lines[-1].id) if lines else (line_id, line_id)
     return LogPage(
         data=[
@@ -74,9 +75,9 @@ def get_logs(call: RequestContext, workspace: str, name: str, query: LogQuery) -
             )
             for line in lines
         ],
-        total=call.session.scalar(select(func.count()).select_from(wanted.subquery())) or 0,
-        next_page=_cursor(call.session, wanted, "after", last),
-        prev_page=_cursor(call.session, wanted, "before", first),
+        total=call.session.scalar(select(func.count()).select_from(matching.subquery())) or 0,
+        next_page=_cursor(call.session, matching, "after", last),
+        prev_page=_cursor(call.session, matching, "before", first),
     )
 
 
@@ -87,14 +88,14 @@ def _lines(job: rows.Job, query: LogQuery) -> Select[rows.JobLog]:
     if query.step_id is not None:
         attempt_id = _attempt(query.attempt_id, job.attempt_id)
         names = [step["name"] for step in job.platform_spec["steps"]]
-        meant = [name for name in names if str(step_id(attempt_id, name)) == query.step_id]
-        lines = lines.where(or_(rows.JobLog.step == query.step_id, rows.JobLog.step.in_(meant)))
+        named = [name for name in names if str(step_id(attempt_id, name)) == query.step_id]
+        lines = lines.where(or_(rows.JobLog.step == query.step_id, rows.JobLog.step.in_(named)))
     return lines.where(rows.JobLog.task == query.task_id) if query.task_id is not None else lines
 
 
-def _attempt(given: str | None, present: UUID) -> UUID:
+def _attempt(given: str | None, current: UUID) -> UUID:
     if given is None:
-        return present
+        return current
     try:
         return UUID(given)
     except ValueError:
@@ -102,22 +103,22 @@ def _attempt(given: str | None, present: UUID) -> UUID:
 
 
 def _page(
-    session: Session, wanted: Select[rows.JobLog], side: Side, line_id: UUID | None, limit: int
+    session: Session, matching: Select[rows.JobLog], side: Side, line_id: UUID | None, limit: int
 ) -> list[rows.JobLog]:
     if side == "before":
-        newest_first = wanted.where(rows.JobLog.id < line_id).order_by(rows.JobLog.id.desc())
+        newest_first = matching.where(rows.JobLog.id < line_id).order_by(rows.JobLog.id.desc())
         return list(session.scalars(newest_first.limit(limit)))[::-1]
-    later = wanted if line_id is None else wanted.where(rows.JobLog.id > line_id)
+    later = matching if line_id is None else matching.where(rows.JobLog.id > line_id)
     return list(session.scalars(later.order_by(rows.JobLog.id).limit(limit)))
 
 
-def _cursor(session: Session, wanted: Select[rows.JobLog], side: Side, line_id: UUID | None) -> str | None:
+def _cursor(session: Session, matching: Select[rows.JobLog], side: Side, line_id: UUID | None) -> str | None:
     """The cursor of the lines on that side of a line; None if there are none."""
     if line_id is None:
         return None
-    beyond = wanted.where(rows.JobLog.id > line_id if side == "after" else rows.JobLog.id < line_id)
-    there_are = session.scalar(select(beyond.exists()))
-    return f"{side}.{line_id.hex}" if there_are else None
+    beyond = matching.where(rows.JobLog.id > line_id if side == "after" else rows.JobLog.id < line_id)
+    exists = session.scalar(select(beyond.exists()))
+    return f"{side}.{line_id.hex}" if exists else None
 
 
 def _read_cursor(cursor: str | None) -> tuple[Side, UUID | None]:

@@ -1,4 +1,4 @@
-"""What a job consists of: its steps, and what each is to be executed with."""
+"""The specification of a job: its steps and their executors."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -12,13 +12,13 @@ from app.services.job_steps import command_of, profile_of
 
 
 class SecretReference(Body):
-    """A secret, by its name."""
+    """The name of a secret."""
 
     name: str
 
 
 class EnvironmentVariable(Body):
-    """An environment variable: its value, or the secret that holds it."""
+    """An environment variable: a value, or a reference to a secret."""
 
     name: VariableName
     value: str | None = None
@@ -32,7 +32,7 @@ class EnvironmentVariable(Body):
 
 
 class Container(Body):
-    """What to start; without an image the platform's own is meant."""
+    """A container to start; without an image, the platform's own."""
 
     image: str | None = None
     entrypoint: list[str] = Field(default_factory=list)
@@ -47,7 +47,7 @@ class Quantities(Body):
 
 
 class Resources(Body):
-    """What a step asks for, in the form of Kubernetes."""
+    """The resources of a step, in the form of Kubernetes."""
 
     requests: Quantities | None = None
     limits: Quantities | None = None
@@ -57,7 +57,7 @@ class Resources(Body):
 
 
 class ContainerExecutor(Body):
-    """Runs a container; on a subprocess profile, its entry point with its command, without the image."""
+    """Runs a container. On a subprocess profile its entry point and command run without the image."""
 
     provider: Literal["cpu", "gpu", "gpu_distributed"]
     profile: str = "default"
@@ -74,7 +74,7 @@ class SubprocessExecutor(Body):
 
 
 class Lifecycle(Body):
-    """When a step is given up; 0 means never."""
+    """The time limits of a step; 0 means none."""
 
     staleness_timeout_seconds: Annotated[int, Field(ge=0)] = 0
 
@@ -103,12 +103,12 @@ class PlatformSpec(Body):
         return self
 
     def check_references(self, settings: Settings) -> None:
-        """Raise Unprocessable for an execution profile or a secret that does not exist, or nothing to start."""
+        """Raise Unprocessable for an unknown execution profile, any secret, or a step without a command."""
         for step in self.steps:
-            wanted = profile_of(step.executor.model_dump())
-            if wanted not in settings.profiles:
+            profile = profile_of(step.executor.model_dump())
+            if profile not in settings.profiles:
                 raise Unprocessable(
-                    f"The execution profile '{wanted}' specified in step '{step.name}' does not exist."
+                    f"The execution profile '{profile}' specified in step '{step.name}' does not exist."
                 )
             if not command_of(step.executor.model_dump()):
                 raise Unprocessable(
@@ -132,7 +132,7 @@ class Profile(BaseModel):
 
 
 def profiles(settings: Settings) -> list[Profile]:
-    """The execution profiles there are."""
+    """The execution profiles of the settings."""
     return [
         Profile(provider=one.provider, profile=one.profile, backend="subprocess", config=one.public_fields)
         for one in settings.profiles.values()

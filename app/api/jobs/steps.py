@@ -1,6 +1,6 @@
-"""How far a job is, over HTTP: its status and its steps."""
+"""The status of a job and its steps over HTTP."""
 
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -11,13 +11,13 @@ from app.access.permissions import Permission
 from app.clock import Timestamp, now
 from app.errors import BadRequest, NotFound, WrongState
 from app.filters.fields import Fields
+from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
 from app.services import job_steps
-from app.services.jobs import find_job
+from app.services.jobs import readable_job, writable_job
 from app.services.listing import rows_in
-from app.services.workspaces import readable_workspace, writable_workspace
 
 routes = Routes("jobs")
 ONE = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>"
@@ -32,11 +32,11 @@ STEP_FIELDS = Fields(
         "updated_at": rows.Job.updated_at,
     },
 )
-"""In a list, what is asked of a step is asked of its job."""
+"""A list of steps is filtered and sorted by fields of their jobs."""
 
 
 class TaskStatus(BaseModel):
-    """How far a task of a step is."""
+    """The status of a task."""
 
     id: UUID
     name: str
@@ -49,7 +49,7 @@ class TaskStatus(BaseModel):
 
 
 class StepStatus(BaseModel):
-    """How far a step is."""
+    """The status of a step, with its tasks."""
 
     id: UUID
     name: str
@@ -61,8 +61,8 @@ class StepStatus(BaseModel):
     updated_at: Timestamp
 
 
-class Progress(BaseModel):
-    """How far a job is."""
+class Progress(Resource):
+    """The status of a job, with its steps."""
 
     id: UUID
     name: str
@@ -74,8 +74,8 @@ class Progress(BaseModel):
     steps: list[StepStatus]
 
 
-class Step(BaseModel):
-    """A step whose turn has come, with what it needs to know of its job."""
+class Step(Resource):
+    """A step whose turn has come, with the fields of its job that it needs."""
 
     id: UUID
     entity_id: UUID
@@ -91,13 +91,28 @@ class Step(BaseModel):
     status: JobStatus
     status_details: dict[str, Any]
     error_details: dict[str, Any] | None
-    auth_context: dict[str, Any] | None
+    auth_context: None = None
     created_at: Timestamp
     updated_at: Timestamp
 
+    @classmethod
+    def from_entry(cls, job: rows.Job, workspace: str, entry: job_steps.Entry) -> Self:
+        """The step behind an entry of `job.steps`."""
+        spec = job_steps.spec_of(job, entry["name"])
+        return cls.from_row(
+            job,
+            workspace,
+            entity_id=entry["id"],
+            job=job.name,
+            parent=job.attempt_id,
+            config=spec.get("config") or {},
+            step_spec=spec,
+            **entry,
+        )
+
 
 class StepStatusUpdate(Body):
-    """How far a step is; what is left out stays as it is."""
+    """A status to report for a step; missing keys keep their values."""
 
     status: JobStatus
     status_details: dict[str, Any] | None = None
@@ -114,26 +129,19 @@ class StepQuery(ListQuery):
 @routes.add("GET", f"{ONE}/status", permission=Permission.JOBS_READ, returns=Progress, raises=(NotFound,))
 def get_status(call: RequestContext, workspace: str, name: str) -> Progress:
     """Get the status of a job, and of its steps whose turn has come."""
-    job = find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
-    return Progress(
-        id=job.id,
-        name=job.name,
-        status=job.status,
-        status_details=job.status_details,
-        error_details=job.error_details or {},
-        created_at=job.created_at,
-        updated_at=job.updated_at,
-        steps=[_status(step) for step in job_steps.first_steps(job)],
-    )
+    job = readable_job(call.session, call.actor, workspace, name)
+    steps = [_status(step) for step in job_steps.first_steps(job)]
+    return Progress.from_row(job, error_details=job.error_details or {}, steps=steps)
 
 
 @routes.add(
     "GET", f"{ONE}/steps", permission=Permission.JOBS_READ, returns=Page[Step], raises=(BadRequest, NotFound)
 )
 def list_steps(call: RequestContext, workspace: str, name: str, query: StepQuery) -> Page[Step]:
-    """List the steps that are at work, of one job, or of all for the name `-`.
+    """List the current steps of jobs.
 
-    Steps run one after another: it is the one whose turn came last. Workspace `-` means all.
+    Steps run one after another, so each job has one current step. The name `-` means all jobs, workspace `-` all
+    workspaces.
     """
     statement = rows_in(call.session, call.actor, workspace, rows.Job).where(
         true() if name == "-" else rows.Job.name == name
@@ -143,15 +151,15 @@ def list_steps(call: RequestContext, workspace: str, name: str, query: StepQuery
         query,
         statement,
         STEP_FIELDS,
-        item=lambda job, home: _step(job, home, job_steps.first_steps(job)[-1]),
+        item=lambda job, workspace_name: Step.from_entry(job, workspace_name, job_steps.first_steps(job)[-1]),
     )
 
 
 @routes.add("GET", f"{ONE}/steps/<step>", permission=Permission.JOBS_READ, returns=Step, raises=(NotFound,))
 def get_step(call: RequestContext, workspace: str, name: str, step: str) -> Step:
     """Get a step whose turn has come."""
-    job = find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
-    return _step(job, workspace, job_steps.find_step(job, step))
+    job = readable_job(call.session, call.actor, workspace, name)
+    return Step.from_entry(job, workspace, job_steps.find_step(job, step))
 
 
 @routes.add(
@@ -162,36 +170,18 @@ def get_step(call: RequestContext, workspace: str, name: str, step: str) -> Step
     raises=(NotFound, WrongState),
 )
 def report_step(call: RequestContext, workspace: str, name: str, step: str, body: StepStatusUpdate) -> Step:
-    """Report how far a step is.
+    """Report the status of a step.
 
-    The status of the job itself follows its processes, not what is reported.
+    The status of the job follows its processes, not the report.
     """
-    home = writable_workspace(call.session, call.actor, workspace)
-    job = find_job(call.session, home, name, lock=True)
+    job = writable_job(call.session, call.actor, workspace, name)
     reported = job_steps.report_step(
         job, step, body.status, status_details=body.status_details, error_details=body.error_details
     )
     job.updated_at, job.updated_by = now(), call.actor.id
-    return _step(job, workspace, reported)
+    return Step.from_entry(job, workspace, reported)
 
 
 def _status(step: job_steps.Entry) -> StepStatus:
     tasks = [{**task, "error_details": task["error_details"] or {}} for task in step.get("tasks", [])]
     return StepStatus.model_validate({**step, "error_details": step["error_details"] or {}, "tasks": tasks})
-
-
-def _step(job: rows.Job, workspace: str, step: job_steps.Entry) -> Step:
-    spec = job_steps.spec_of(job, step["name"])
-    return Step(
-        entity_id=step["id"],
-        job=job.name,
-        attempt_id=job.attempt_id,
-        parent=job.attempt_id,
-        fileset=job.fileset,
-        workspace=workspace,
-        project=job.project,
-        config=spec.get("config") or {},
-        step_spec=spec,
-        auth_context=None,
-        **{key: value for key, value in step.items() if key != "tasks"},
-    )

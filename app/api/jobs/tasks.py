@@ -1,6 +1,6 @@
-"""The tasks of a step over HTTP: the one that its process is, and whatever else is reported."""
+"""The tasks of a step over HTTP: `main`, its process, and the tasks that a client reports."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -9,29 +9,28 @@ from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp, now
 from app.errors import NotFound
-from app.http.field_types import Name
+from app.http.field_types import Name, Resource
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
 from app.services import job_steps
-from app.services.jobs import find_job
-from app.services.workspaces import readable_workspace, writable_workspace
+from app.services.jobs import readable_job, writable_job
 
 routes = Routes("jobs")
 TASKS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/steps/<step>/tasks"
 
 
 class TaskUpdate(Body):
-    """How far a task is; what is left out stays as it is."""
+    """A status to report for a task; missing keys keep their values."""
 
     status: JobStatus = JobStatus.PENDING
     status_details: dict[str, Any] | None = Field(
-        None, description="Replaces those of the task, and is merged into those of the job."
+        None, description="Replaces the status details of the task; merged into those of the job."
     )
     error_details: dict[str, Any] | None = None
     error_stack: Annotated[str, Field(max_length=100_000)] | None = None
 
 
-class Task(BaseModel):
+class Task(Resource):
     """A task of a step."""
 
     id: UUID
@@ -48,6 +47,12 @@ class Task(BaseModel):
     created_at: Timestamp
     updated_at: Timestamp
 
+    @classmethod
+    def from_entry(cls, job: rows.Job, workspace: str, step: job_steps.Entry, task: job_steps.Entry) -> Self:
+        """The task behind an entry of a step, itself one of `job.steps`."""
+        ids = {"entity_id": task["id"], "parent": step["id"], "step_id": step["id"]}
+        return cls.from_row(job, workspace, **ids, **task)
+
 
 class TaskList(BaseModel):
     """The tasks of a step."""
@@ -61,28 +66,29 @@ def list_tasks(call: RequestContext, workspace: str, name: str, step: str) -> Ta
 
     Its process is the task `main`.
     """
-    job = _readable(call, workspace, name)
+    job = readable_job(call.session, call.actor, workspace, name)
     entry = job_steps.find_step(job, step)
-    return TaskList(data=[_task(job, workspace, entry, task) for task in entry.get("tasks", [])])
+    return TaskList(data=[Task.from_entry(job, workspace, entry, task) for task in entry.get("tasks", [])])
 
 
 @routes.add("GET", f"{TASKS}/<task>", permission=Permission.JOBS_READ, returns=Task, raises=(NotFound,))
 def get_task(call: RequestContext, workspace: str, name: str, step: str, task: str) -> Task:
     """Get a task of a step."""
-    job = _readable(call, workspace, name)
-    return _task(job, workspace, job_steps.find_step(job, step), job_steps.find_task(job, step, task))
+    job = readable_job(call.session, call.actor, workspace, name)
+    return Task.from_entry(
+        job, workspace, job_steps.find_step(job, step), job_steps.find_task(job, step, task)
+    )
 
 
 @routes.add("PUT", f"{TASKS}/<task>", permission=Permission.JOBS_REPORT, returns=Task, raises=(NotFound,))
 def report_task(
     call: RequestContext, workspace: str, name: str, step: str, *, task: Name, body: TaskUpdate
 ) -> Task:
-    """Report how far a task of a step is.
+    """Report the status of a task of a step.
 
-    A task that is not there is made.
+    A new name creates a task.
     """
-    home = writable_workspace(call.session, call.actor, workspace)
-    job = find_job(call.session, home, name, lock=True)
+    job = writable_job(call.session, call.actor, workspace, name)
     reported = job_steps.report_task(
         job,
         step,
@@ -93,19 +99,4 @@ def report_task(
         error_stack=body.error_stack,
     )
     job.updated_at, job.updated_by = now(), call.actor.id
-    return _task(job, workspace, job_steps.find_step(job, step), reported)
-
-
-def _readable(call: RequestContext, workspace: str, name: str) -> rows.Job:
-    return find_job(call.session, readable_workspace(call.session, call.actor, workspace), name)
-
-
-def _task(job: rows.Job, workspace: str, step: job_steps.Entry, task: job_steps.Entry) -> Task:
-    return Task(
-        workspace=workspace,
-        project=job.project,
-        entity_id=task["id"],
-        parent=step["id"],
-        step_id=step["id"],
-        **task,
-    )
+    return Task.from_entry(job, workspace, job_steps.find_step(job, step), reported)

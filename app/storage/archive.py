@@ -1,4 +1,4 @@
-"""A directory of a fileset as one download: a gzipped tar archive, made while it is sent."""
+"""A gzipped tar archive of stored files, made while it is sent."""
 
 import tarfile
 import time
@@ -17,15 +17,15 @@ def tar_gz(
 ) -> Generator[bytes, None, None]:
     """The archive in chunks, in constant memory: one file is open at a time.
 
-    Its members are the paths of `files` below `within`, in a directory `named`. Raises as `read` does.
+    Its members have the paths of `files` below `within`, in a directory `named`. Raises as `read` does.
     """
-    # Only the headers are tarfile's: it cannot give way in the middle of a file, however large.
+    # tarfile makes only the headers, because it cannot yield in the middle of a file.
     compressor = zlib.compressobj(wbits=_GZIP)
     now = int(time.time())
     for file in files:
         reading = read(file)
         try:
-            reading.begin()  # or a store that fails would be noticed only behind the first piece
+            reading.begin()  # a failing store fails before the header is sent
             member = tarfile.TarInfo(f"{named}/{file.path.removeprefix(f'{within}/')}")
             member.size, member.mtime = reading.size, now
             yield compressor.compress(member.tobuf(tarfile.PAX_FORMAT))

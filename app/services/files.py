@@ -1,0 +1,122 @@
+"""The files of a fileset: no transaction is open while their bytes are on the way."""
+
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+
+from app.access.authorize import Actor
+from app.context import Context
+from app.db import session_scope
+from app.errors import BadRequest, Busy, Conflict, NotFound, TooLarge
+from app.logs import get_logger
+from app.models import Fileset
+from app.services.filesets import find_fileset, writable_fileset
+from app.services.workspaces import readable_workspace
+from app.storage.blob_store import StoredFile
+from app.storage.paths import checked_path
+from app.storage.reading import Reading
+
+log = get_logger(__name__)
+
+
+def list_files(
+    context: Context, actor: Actor, workspace: str, name: str, path: str = ""
+) -> Iterator[StoredFile]:
+    """The files of a fileset, or those at or below `path`; the first has been read from the store.
+
+    Raises NotFound, BadRequest for a malformed path, and Busy when the store fails.
+    """
+    fileset = _readable_fileset(context, actor, workspace, name)
+    found = context.store.each_file(fileset.workspace_id, fileset.id, checked_path(path) if path else "")
+    with store_errors(workspace, name, path):
+        # The first one is read now, so that a failing store fails before anything is answered.
+        return chain(list(islice(found, 1)), found)
+
+
+def put_file(
+    context: Context,
+    actor: Actor,
+    workspace: str,
+    name: str,
+    path: str,
+    *,
+    receive: Callable[[], Iterable[bytes]],
+    at_most: int | None,
+) -> StoredFile:
+    """Store a file, which becomes visible when all of its bytes have arrived and replaces any file at `path`.
+
+    `receive` is called once the caller is known to have access; `at_most` is the announced number of bytes, if any.
+    Raises NotFound, also when the fileset is deleted meanwhile, Forbidden for a service's fileset, and as
+    `store_errors` and `receive` do.
+    """
+    path, store = checked_path(path), context.store
+    with session_scope(context.sessions) as session:
+        fileset = writable_fileset(session, actor, workspace, name)
+
+    @contextmanager
+    def fileset_locked() -> Iterator[None]:
+        """Lock the fileset against deletion. Raises NotFound if it was deleted while the bytes arrived."""
+        with session_scope(context.sessions) as session:
+            if writable_fileset(session, actor, workspace, name).id != fileset.id:
+                raise NotFound(f"Fileset '{name}' was deleted while the file was uploaded")
+            yield
+
+    with store_errors(workspace, name, path):
+        try:
+            staged = store.stage(fileset.workspace_id, fileset.id, path, receive(), at_most=at_most)
+            try:
+                with fileset_locked():
+                    return store.publish(staged)
+            finally:
+                store.discard(staged)
+        except FileNotFoundError as error:
+            with fileset_locked():
+                raise Busy("The upload was removed before it was complete; send it again.") from error
+
+
+def open_file(context: Context, actor: Actor, workspace: str, name: str, path: str) -> Reading:
+    """Open a file; the reading must be closed. Raises NotFound, and as `store_errors` does."""
+    fileset = _readable_fileset(context, actor, workspace, name)
+    with store_errors(workspace, name, path):
+        return context.store.read(fileset.workspace_id, fileset.id, checked_path(path))
+
+
+def delete_file(context: Context, actor: Actor, workspace: str, name: str, path: str) -> StoredFile:
+    """Delete a file; the file as it was. Raises NotFound, Forbidden, and as `store_errors` does."""
+    with session_scope(context.sessions) as session:
+        fileset = writable_fileset(session, actor, workspace, name)
+    # No lock is needed: the id cannot be another fileset's, and a deletion does not mind one file less.
+    with store_errors(workspace, name, path):
+        return context.store.remove(fileset.workspace_id, fileset.id, checked_path(path))
+
+
+@contextmanager
+def store_errors(workspace: str, name: str, path: str) -> Iterator[None]:
+    """Turn an error of the store into a DomainError that names no path of the server.
+
+    Raises NotFound, Conflict, BadRequest, TooLarge, and Busy for any other OSError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise NotFound(f"File '{path}' not found in fileset '{workspace}/{name}'") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise Conflict(
+            f"'{path}' cannot be stored in fileset '{workspace}/{name}': a file and a directory cannot share "
+            "a path. Delete the one that is there, or choose another path."
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise BadRequest("The path is too long for this storage; choose a shorter one.") from None
+        if error.errno == errno.EFBIG:
+            raise TooLarge(
+                "The file is too large for this storage: at most 77 GiB without a Content-Length, 618 GiB with one."
+            ) from None
+        log.warning("store.failed", fileset=f"{workspace}/{name}", exc_info=error)
+        raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
+
+
+def _readable_fileset(context: Context, actor: Actor, workspace: str, name: str) -> Fileset:
+    with session_scope(context.sessions) as session:
+        return find_fileset(session, readable_workspace(session, actor, workspace), name)
