@@ -1,1 +1,1 @@
-"""The HTTP door: one file per resource."""
+"""The HTTP routes: one file per resource."""

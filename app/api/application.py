@@ -44,14 +44,14 @@ RESOURCES = (
 
 
 class _AnyPath(PathConverter):
-    """Also takes an empty path and one that begins with a slash, so that the route can say what is wrong."""
+    """Also matches an empty path and one that begins with a slash, so that the route can refuse it clearly."""
 
     regex = "(?s:.*?)"  # A line break too.
     part_isolating = False
 
 
 def build(context: Context) -> Flask:
-    """An application that serves every resource."""
+    """Build an application that serves every resource."""
     configure_logs(context.settings)
     app = assemble(trusted_proxies=context.settings.trusted_proxies)
     serve(app, context)
@@ -61,7 +61,7 @@ def build(context: Context) -> Flask:
 def assemble(*, trusted_proxies: int = 0) -> Flask:
     """The routes, converters and handlers of an application, which answers once `serve` has told it from what."""
     app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
-    # `//x` is no way to write `/x`: a file path that begins with a slash must be refused, not rewritten.
+    # `//x` must not mean `/x`: a file path that begins with a slash is refused, not rewritten.
     app.url_map.merge_slashes = False
     app.url_map.converters["path"] = _AnyPath
     register_failures(app)
@@ -85,8 +85,8 @@ def all_routes() -> list[Route]:
 
 @cache
 def document(*, asks_who: bool = True) -> dict[str, Any]:
-    """The OpenAPI document of every route; with `asks_who` off it is of a server that asks nobody who they are.
+    """The OpenAPI document of every route; `asks_who` is False for a server without authentication.
 
-    Made once, because that takes longer than all the rest of an application: it is to be read only.
+    Cached, because building it takes longer than the rest of an application; callers must not change it.
     """
     return build_document(all_routes(), asks_who=asks_who)

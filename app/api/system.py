@@ -29,7 +29,7 @@ from app.lifecycle import DeletionState
 routes = Routes("system")
 
 _MISSED_SWEEPS = 3
-"""As many sweeps as may be late before beat or the workers count as gone."""
+"""Missed sweeps after which beat or the workers count as down."""
 
 
 class Live(BaseModel):
@@ -52,14 +52,14 @@ class NotReady(BaseModel):
 
 
 class Services(BaseModel):
-    """What the product needs, by whether it answers."""
+    """The services that the product needs, by readiness."""
 
     ready: list[str]
     not_ready: list[NotReady]
 
 
 class Controllers(BaseModel):
-    """What works in the background, by whether it does."""
+    """The background work, by health."""
 
     healthy: bool
     status: dict[str, bool]
@@ -75,7 +75,7 @@ class Status(BaseModel):
 
 @routes.add("GET", "/health/live", permission=Permission.PUBLIC, returns=Live, transaction=False)
 def live(call: RequestContext) -> Live:  # noqa: ARG001 -- every handler takes the call
-    """Tell that the process answers."""
+    """Check that the process answers."""
     return Live()
 
 
@@ -83,8 +83,8 @@ def live(call: RequestContext) -> Live:  # noqa: ARG001 -- every handler takes t
     "GET", "/health/ready", permission=Permission.PUBLIC, returns=Ready, raises=(Busy,), transaction=False
 )
 def ready(call: RequestContext) -> Ready | Response:
-    """Tell whether requests can be served: the database answers."""
-    if _trouble_with_database(call) is None:
+    """Check that requests can be served: the database answers."""
+    if _database_error(call) is None:
         return Ready()
     response = jsonify(detail={"status": "not_ready"})
     response.status_code = Busy.status
@@ -93,13 +93,13 @@ def ready(call: RequestContext) -> Ready | Response:
 
 @routes.add("GET", "/status", permission=Permission.PUBLIC, returns=Status, transaction=False)
 def status(call: RequestContext) -> Status:
-    """See the state of the whole product, background work included.
+    """Get the state of the whole product, including background work.
 
-    `degraded` while destruction is paused, a deletion is FAILED, or nobody sweeps.
+    It is `degraded` while destruction is paused, a deletion is FAILED, or no sweep runs.
     """
-    trouble = _trouble_with_database(call)
-    if trouble:
-        down = Services(ready=["api"], not_ready=[NotReady(name="database", message=trouble)])
+    error = _database_error(call)
+    if error:
+        down = Services(ready=["api"], not_ready=[NotReady(name="database", message=error)])
         return Status(status="unhealthy", services=down, controllers=Controllers(healthy=False, status={}))
     checks = _check_controllers(call)
     is_healthy = all(checks.values())
@@ -110,7 +110,7 @@ def status(call: RequestContext) -> Status:
     )
 
 
-def _trouble_with_database(call: RequestContext) -> str | None:
+def _database_error(call: RequestContext) -> str | None:
     try:
         with session_scope(call.context.sessions) as session:
             session.execute(text("SELECT 1 FROM workspaces LIMIT 1"))
@@ -123,10 +123,10 @@ def _check_controllers(call: RequestContext) -> dict[str, bool]:
     with session_scope(call.context.sessions) as session:
         switch = control.state(session)
         failed = session.scalar(select(func.count()).where(rows.Deletion.state == DeletionState.FAILED))
-        patience = timedelta(seconds=call.context.settings.sweep_seconds * _MISSED_SWEEPS)
+        limit = timedelta(seconds=call.context.settings.sweep_seconds * _MISSED_SWEEPS)
         return {
             "workspace_cleanup_sweep": switch.last_sweep_at is not None
-            and clock.now() - switch.last_sweep_at < patience,
+            and clock.now() - switch.last_sweep_at < limit,
             "workspace_cleanup_not_paused": not switch.paused,
             "workspace_cleanup_none_failed": failed == 0,
         }
@@ -140,36 +140,38 @@ def _check_controllers(call: RequestContext) -> dict[str, bool]:
     media_type="text/plain",
 )
 def read_metrics(call: RequestContext) -> Response:
-    """Read the metrics in Prometheus' text format; from this host, or with the metrics token."""
+    """Get the metrics in Prometheus' text format, from this host or with the metrics token."""
     if not _may_read_metrics(call.context.settings):
-        raise Forbidden("Metrics are for this host, or for the bearer of WORKSPACES_METRICS_TOKEN.")
+        raise Forbidden(
+            "Metrics can be read from this host, or with WORKSPACES_METRICS_TOKEN as the bearer token."
+        )
     return Response(metrics.exposition(call.session, now=clock.now()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read_metrics(settings: Settings) -> bool:
     if request.remote_addr in {"127.0.0.1", "::1"}:
         return True
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
     token = settings.metrics_token.get_secret_value()
-    return bool(token) and compare_digest(given.encode("utf-8", "replace"), token.encode())
+    return bool(token) and compare_digest(sent.encode("utf-8", "replace"), token.encode())
 
 
 @routes.add("GET", "/openapi.json", permission=Permission.PUBLIC, returns=dict[str, Any], transaction=False)
 def openapi(call: RequestContext) -> Response:  # noqa: ARG001 -- every handler takes the call
-    """Read this description of the API."""
+    """Get this description of the API."""
     return jsonify(current_app.config["OPENAPI"])
 
 
 @routes.add("GET", "/docs", permission=Permission.PUBLIC, media_type="text/html", transaction=False)
 def docs(call: RequestContext) -> Response:  # noqa: ARG001 -- every handler takes the call
-    """Read the API's description as a page."""
+    """Get the description of the API as a page."""
     page = render_template("docs.html", api=current_app.config["OPENAPI"])
     return Response(page, mimetype="text/html", headers={"Content-Security-Policy": _docs_policy()})
 
 
 @cache
 def _docs_policy() -> str:
-    """Nothing but the page's own style sheet, known by its hash."""
+    """A policy that allows only the style sheet of the page, by its hash."""
     page = (Path(__file__).parent / "templates" / "docs.html").read_text()
     styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     hashes = " ".join(f"'sha256-{b64encode(sha256(one.encode()).digest()).decode()}'" for one in styles)

@@ -1,4 +1,4 @@
-"""What a filter says, whichever syntax it was written in: a tree of comparisons."""
+"""The tree of comparisons that all three syntaxes of a filter produce."""
 
 import math
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from typing import Any
 from app.errors import BadRequest
 
 MAX_LENGTH = 8192
-"""Characters of one filter. Far above anything written by hand, and what bounds the size of every tree."""
+"""Characters of one filter. It bounds the size of every tree, far above any filter written by hand."""
 
 MAX_DEPTH = 20
-"""Levels of nesting of one filter, and of one `data.<path>`. Keeps every recursion here shallow."""
+"""Levels of nesting of one filter, and of one `data.<path>`. It bounds every recursion here."""
 
 
 class BadFilter(BadRequest):
-    """The filter makes no sense as it is."""
+    """The filter is invalid."""
 
 
 class Operator(StrEnum):
-    """How a field is compared with a value."""
+    """The comparisons of a field with a value."""
 
     EQ = "$eq"
     LIKE = "$like"
@@ -38,14 +38,14 @@ Value = Scalar | tuple[Scalar, ...]
 
 @dataclass(frozen=True)
 class Compare:
-    """`field operator value`. Made by `compare`, which vouches for the value."""
+    """`field operator value`. Made by `compare`, which checks the value."""
 
     field: str
     operator: Operator
     value: Value
 
     def canonical(self) -> dict[str, Any]:
-        """The comparison as the JSON syntax writes it."""
+        """The comparison in the JSON syntax."""
         value = list(self.value) if isinstance(self.value, tuple) else self.value
         return {self.field: {self.operator.value: value}}
 
@@ -57,7 +57,7 @@ class And:
     terms: tuple["Node", ...]
 
     def canonical(self) -> dict[str, Any]:
-        """The conjunction as the JSON syntax writes it."""
+        """The conjunction in the JSON syntax."""
         return {"$and": [term.canonical() for term in self.terms]}
 
 
@@ -68,18 +68,18 @@ class Or:
     terms: tuple["Node", ...]
 
     def canonical(self) -> dict[str, Any]:
-        """The alternative as the JSON syntax writes it."""
+        """The disjunction in the JSON syntax."""
         return {"$or": [term.canonical() for term in self.terms]}
 
 
 @dataclass(frozen=True)
 class Not:
-    """The term does not hold: the exact complement, rows where the field is null included."""
+    """The exact complement of the term, including rows where the field is null."""
 
     term: "Node"
 
     def canonical(self) -> dict[str, Any]:
-        """The negation as the JSON syntax writes it."""
+        """The negation in the JSON syntax."""
         return {"$not": self.term.canonical()}
 
 
@@ -87,24 +87,24 @@ Node = And | Or | Not | Compare
 
 
 def all_of(terms: list[Node]) -> Node:
-    """The terms joined by AND; a single one stands for itself."""
+    """The terms joined by AND; a single term as it is."""
     return terms[0] if len(terms) == 1 else And(tuple(terms))
 
 
 def deeper(depth: int) -> int:
-    """The next level of nesting. Raises BadFilter where filters end."""
+    """The next level of nesting. Raises BadFilter beyond `MAX_DEPTH`."""
     if depth >= MAX_DEPTH:
         raise BadFilter(f"The filter is nested more than {MAX_DEPTH} levels deep.")
     return depth + 1
 
 
 def compare(field: str, operator: Operator, value: object) -> Compare:
-    """A comparison whose value has the shape its operator needs. Raises BadFilter.
+    """A comparison whose value has the type that its operator needs. Raises BadFilter.
 
-    `$in` and `$nin` also take `"a,b"`, `$exists` also takes `"true"`: query strings know only text.
+    `$in` and `$nin` also take `"a,b"`, `$exists` also takes `"true"`: query strings contain only text.
     """
     if not is_storable(field):
-        raise BadFilter("A field name holds characters that no field can have.")
+        raise BadFilter("A field name contains characters that no field can have.")
     match operator:
         case Operator.IN | Operator.NIN:
             items = _split(value) if isinstance(value, str) else value
@@ -142,13 +142,11 @@ def _scalar(field: str, value: object) -> Scalar:
             return value
         case str() if is_storable(value):
             return value
-        # Up to the largest double, as JSON numbers are understood everywhere.
+        # Up to the largest double, the common limit of JSON numbers.
         case int() if value.bit_length() <= 1024:
             return value
         case float() if math.isfinite(value):
             return value
         case str() | int() | float():
-            raise BadFilter(
-                f"The value of field '{field}' holds what cannot be stored, so nothing can equal it."
-            )
+            raise BadFilter(f"The value of field '{field}' cannot be stored, so no row can match it.")
     raise BadFilter(f"The value of field '{field}' must be text, a number, true, false or null.")

@@ -1,4 +1,4 @@
-"""The syntax of filters in the keys of a query string: `filter[name][$like]=a`."""
+"""The bracket syntax of filters in the keys of a query string: `filter[name][$like]=a`."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ def _tree(brackets: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 
 
 def _steps(key: str) -> Iterable[str]:
-    """`filter[a][gt]` → `a`, `$gt`: below a field, operators may go without the `$`."""
+    """`filter[a][gt]` → `a`, `$gt`: below a field, operators need no `$`."""
     if not re.fullmatch(r"\w+(?:\[[^\[\]]+\])+", key):
         raise BadFilter(f"'{key}' is not of the form filter[field] or filter[field][$operator].")
     below_field = False
@@ -52,7 +52,7 @@ def _leaf(key: str, last: str, values: Sequence[str]) -> object:
         raise BadFilter(f"'{key}' is given more than once.")
     [text] = values
     if last in ("$and", "$or"):
-        # The SDK joins a list with commas and leaves the brackets away.
+        # The SDK joins a list with commas and omits the brackets.
         return _literal(key, text if text.startswith("[") else f"[{text}]")
     if text.startswith(("{", "[")) and (last in (*_LISTS, "$not") or not last.startswith("$")):
         return _literal(key, text)
@@ -64,7 +64,7 @@ def _leaf(key: str, last: str, values: Sequence[str]) -> object:
 
 
 def _literal(key: str, text: str) -> object:
-    """JSON, or what Python prints for the same value: the SDK sends dicts inside a list like that."""
+    """A value in JSON, or in Python's notation, in which the SDK sends dicts inside a list."""
     try:
         return load_json(text)
     except ValueError:

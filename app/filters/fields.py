@@ -1,4 +1,4 @@
-"""The fields of a list, and how a value compares with each of them in SQL."""
+"""The fields of a list, and their comparisons with values in SQL."""
 
 import json
 import re
@@ -34,7 +34,7 @@ from sqlalchemy.sql import coercions, roles
 from app.filters.ast import MAX_DEPTH, BadFilter, Scalar
 
 Ordering = Callable[[Any, Any], ColumnElement[bool]]
-"""`operator.lt` and its kin."""
+"""`operator.lt` and similar."""
 
 _KINDS = (String, DateTime, Uuid, Boolean, Integer)
 _TIME = 'a time in ISO 8601, such as "2026-01-31T09:00:00Z"'
@@ -42,11 +42,10 @@ _TIME = 'a time in ISO 8601, such as "2026-01-31T09:00:00Z"'
 
 @dataclass(frozen=True)
 class Fields:
-    """What a list may be filtered and sorted by: public names and the SQL behind them.
+    """The fields by which a list can be filtered and sorted: public names and their SQL.
 
-    `key` is unique and decides between rows that sort alike. `data`, if given, is a JSONB column
-    whose contents are addressed as `data.<path>`.
-    Columns hold text, enums, times, UUIDs, booleans or integers.
+    `key` is unique and breaks ties of a sort. `data`, if given, is a JSONB column whose contents are addressed as
+    `data.<path>`. Columns contain text, enums, times, UUIDs, booleans or integers.
     """
 
     key: SQLColumnExpression[Any]
@@ -57,15 +56,15 @@ class Fields:
         for name, column in self.columns.items():
             if not isinstance(_expression(column).type, _KINDS):
                 raise TypeError(
-                    f"field {name!r} is of type {_expression(column).type!r}, which has no values to compare"
+                    f"field {name!r} is of type {_expression(column).type!r}, which has no comparable values"
                 )
 
     def find(self, name: str) -> "ColumnField | DataField | None":
-        """The field of that public name, if the list has one."""
+        """The field of that public name, or None."""
         if name in self.columns:
             return ColumnField(name, _expression(self.columns[name]))
         base, *path = name.split(".")
-        # PostgreSQL takes no function call with more than 100 arguments, and each step is one.
+        # A function call in PostgreSQL has at most 100 arguments, and each step of the path is one.
         if self.data is not None and base == "data" and 0 < len(path) <= MAX_DEPTH and all(path):
             return DataField(_expression(self.data), path)
         return None
@@ -75,19 +74,19 @@ class Fields:
         return _expression(self.key)
 
     def names(self) -> str:
-        """All valid names, for the message of a refusal."""
+        """All valid names, for error messages."""
         return ", ".join([*self.columns, *(["data.<path>"] if self.data is not None else [])])
 
 
 def _expression(column: SQLColumnExpression[Any]) -> ColumnElement[Any]:
-    # What a model's attribute stands for in SQL: the attribute itself is no ColumnElement to a type checker.
+    # The SQL of a model's attribute: to a type checker, the attribute itself is no ColumnElement.
     element: ColumnElement[Any] = coercions.expect(roles.ExpressionElementRole, column)
     return element
 
 
 @dataclass(frozen=True)
 class ColumnField:
-    """A field with a column, and so a type, of its own."""
+    """A field with a column, and so with a type."""
 
     name: str
     expression: ColumnElement[Any]
@@ -110,7 +109,7 @@ class ColumnField:
         return ordering(self.expression, self._typed(value))
 
     def _typed(self, value: Scalar) -> ColumnElement[Any]:
-        """The value in the column's type, so that PostgreSQL never has to guess or refuse."""
+        """The value in the column's type, so that PostgreSQL never guesses or fails."""
         match self.expression.type, value:
             case Enum(enums=known) as kind, str() if value in known:
                 return literal(kind.enum_class(value) if kind.enum_class else value, kind)
@@ -148,7 +147,7 @@ class ColumnField:
     def _integer(self, value: Scalar) -> int:
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
             value = int(value)
-        # As wide as PostgreSQL's widest integer; what is outside would be an error there, not a mismatch.
+        # As wide as PostgreSQL's widest integer, which fails on larger values instead of not matching.
         if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
             raise self._expected("an integer of at most 64 bits")
         return value
@@ -159,17 +158,17 @@ class ColumnField:
 
 @dataclass(frozen=True)
 class DataField:
-    """A place in a JSON document, where each row may hold a value of another type.
+    """A path in a JSON document, with values of different types in different rows.
 
-    So the filter's value decides: a number compares with stored numbers as numbers,
-    all else compares as text.
+    The type of the filter's value decides: a number compares with stored numbers as a number,
+    every other value compares as text.
     """
 
     document: ColumnElement[Any]
     path: Sequence[str]
 
     def sortable(self) -> ColumnElement[Any]:
-        # As jsonb, which sorts numbers as numbers; a stored null like a missing key.
+        # jsonb sorts numbers as numbers; a stored null sorts like a missing key.
         return func.nullif(self._json(), cast(literal("null", Text), JSONB))
 
     def is_null(self) -> ColumnElement[bool]:
@@ -195,7 +194,7 @@ class DataField:
         return as_text
 
     def _if_number(self, then: ColumnElement[bool], *, otherwise: ColumnElement[bool]) -> ColumnElement[bool]:
-        # CASE fixes the order of evaluation; with AND the cast could meet a row whose value is no number.
+        # CASE fixes the order of evaluation; with AND the cast could fail on a row whose value is no number.
         return case((func.jsonb_typeof(self._json()) == "number", then), else_=otherwise)
 
     def _json(self) -> ColumnElement[Any]:

@@ -29,7 +29,7 @@ def parse_json(text: str) -> Node:
 
 
 def read_criteria(criteria: object, *, depth: int, field: str | None = None) -> Node:
-    """The tree behind `{"a": …, "$or": […]}`, or behind `{"$gt": …, "$not": …}` once `field` is known."""
+    """The tree of `{"a": …, "$or": […]}`, or of `{"$gt": …, "$not": …}` once `field` is known."""
     if field and not isinstance(criteria, dict):
         return compare(field, Operator.IN if isinstance(criteria, list | tuple) else Operator.EQ, criteria)
     if not isinstance(criteria, dict):
@@ -66,7 +66,7 @@ def _read_entry(key: object, value: object, depth: int, field: str | None) -> No
 
 
 def load_json(text: str) -> object:
-    """Like json.loads, but refuses what it would let through or drop. Raises ValueError or BadFilter."""
+    """Like json.loads, but refuses repeated keys and NaN. Raises ValueError or BadFilter."""
     try:
         return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except RecursionError:
@@ -81,4 +81,4 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise BadFilter(f"{name} is not a value that JSON knows.")
+    raise BadFilter(f"{name} is not a JSON value.")

@@ -1,4 +1,4 @@
-"""The filter parameter of every list: its three syntaxes, and what a caller does with the result."""
+"""The filter parameter of every list, in its three syntaxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ from app.filters.text_syntax import parse_text
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter that was understood; whether its fields exist is known when it meets a list."""
+    """A parsed filter. Its fields are checked when it is compiled for a list."""
 
     root: Node
 
     def compile(self, fields: Fields) -> ColumnElement[bool]:
-        """The condition for WHERE. Raises BadFilter for an unknown field or a value of the wrong kind."""
+        """The condition for WHERE. Raises BadFilter for an unknown field or a value of the wrong type."""
         return condition(self.root, fields)
 
     def canonical(self) -> dict[str, Any]:
-        """The filter in the JSON syntax, every operator spelled out: what the answer echoes."""
+        """The filter in the JSON syntax with every operator explicit, as the answer repeats it."""
         return self.root.canonical()
 
 
 def parse_filter(args: Mapping[str, Sequence[str]], *, alias: str | None = None) -> Filter | None:
-    """Read `filter=<JSON or text>` or `filter[…]=…` from the parameters of a query; None if there is neither.
+    """Read `filter=<JSON or text>` or `filter[…]=…` from query parameters; None if there is neither.
 
-    `alias` is another name the parameter goes by. Raises BadFilter.
+    `alias` is another name of the parameter. Raises BadFilter.
     """
     names = ("filter", alias) if alias else ("filter",)
     texts = [text for name in names for text in args.get(name, ()) if text]

@@ -1,4 +1,4 @@
-"""From a sort parameter to the SQL of ORDER BY."""
+"""The sort parameter of every list, and its SQL."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from app.filters.fields import Fields
 
 
 class BadSort(BadRequest):
-    """The list cannot be sorted like that."""
+    """The sort is invalid."""
 
 
 def parse_sort(raw: str | None, fields: Fields, default: str) -> list[ColumnElement[Any]]:
     """ORDER BY for `name` or `-name` (descending), ties broken by the key. Raises BadSort."""
-    wanted = raw or default
-    field = fields.find(wanted.removeprefix("-")) if is_storable(wanted) else None
+    sort = raw or default
+    field = fields.find(sort.removeprefix("-")) if is_storable(sort) else None
     if field is None:
         raise BadSort(
-            f"Cannot sort by {wanted!r}. Valid fields, descending with a leading '-': {fields.names()}."
+            f"Cannot sort by {sort!r}. Valid fields, descending with a leading '-': {fields.names()}."
         )
-    # The key turns round with the field: one index serves both directions.
+    # The key is sorted in the direction of the field, so that one index serves both directions.
     by = (field.sortable(), fields.tiebreak())
-    return [column.desc() if wanted.startswith("-") else column.asc() for column in by]
+    return [column.desc() if sort.startswith("-") else column.asc() for column in by]

@@ -1,4 +1,4 @@
-"""From a filter or a sort to the SQL of WHERE or ORDER BY."""
+"""The SQL of a filter, for WHERE."""
 
 import operator
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _ORDERINGS: dict[Operator, Ordering] = {
 
 
 def condition(node: Node, fields: Fields) -> ColumnElement[bool]:
-    """The filter as a condition for WHERE. Raises BadFilter for an unknown field or an unfit value."""
+    """The filter as a condition for WHERE. Raises BadFilter for an unknown field or a value of the wrong type."""
     match node:
         case And(terms):
             return and_(*(condition(term, fields) for term in terms))
@@ -59,5 +59,5 @@ def _is_among(field: ColumnField | DataField, values: Sequence[Scalar]) -> Colum
 
 
 def _complement(term: ColumnElement[bool]) -> ColumnElement[bool]:
-    # Not `NOT term`: where a column is null, both the term and its NOT would be null, and the row in neither.
+    # Not `NOT term`: for a null column both would be null, and the row would match neither.
     return term.is_not(true())

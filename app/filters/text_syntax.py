@@ -25,7 +25,7 @@ _CONSTANTS: dict[str, bool | None] = {"null": None, "true": True, "false": False
 
 
 def parse_text(text: str) -> Node:
-    """Read a filter in the text syntax. Raises BadFilter, which says where it stopped understanding.
+    """Parse a filter in the text syntax. Raises BadFilter with the position of the error.
 
     alternative = conjunction { OR conjunction }
     conjunction = term { [AND] term }
@@ -119,7 +119,7 @@ class _Parser:
         raise self._expected('a value: "text" in quotes, a number, true, false or null')
 
     def _take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """Step over the pattern and the space after it, if it comes next."""
+        """Consume the pattern and the space after it, if it comes next."""
         match = pattern.match(self._text, self._position)
         if match:
             space = _SPACE.match(self._text, match.end())

@@ -1,4 +1,4 @@
-"""How a failure leaves the API: one JSON shape, the right status, nothing about the server's inside."""
+"""Error responses: one JSON shape, the right status, no internals of the server."""
 
 from http import HTTPStatus
 from typing import Any
@@ -18,8 +18,8 @@ log = get_logger(__name__)
 
 
 def register_failures(app: Flask) -> None:
-    """Teach `app` to answer every exception in the published form."""
-    app.register_error_handler(DomainError, _refused)
+    """Register a handler in `app` for every exception, with the published form."""
+    app.register_error_handler(DomainError, _domain)
     app.register_error_handler(InvalidRequest, _invalid)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(PoolTimeout, _busy)
@@ -31,14 +31,14 @@ def _answer(status: int, detail: Any) -> Response:
     response = jsonify(detail=detail)
     response.status_code = status
     if status == HTTPStatus.CONFLICT:
-        # The SDK repeats a 409 otherwise, and the answer will be the same.
+        # Otherwise the SDK repeats the request, and the answer would be the same.
         response.headers["x-should-retry"] = "false"
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "1"
     return response
 
 
-def _refused(error: DomainError) -> Response:
+def _domain(error: DomainError) -> Response:
     response = _answer(error.status, error.message)
     match error:
         case Unauthorized():
@@ -65,11 +65,11 @@ def _http(error: HTTPException) -> Response:
 
 
 def _without_trailing_slash() -> Response:
-    # Quoted again: browsers skip a tab, so `/%09/evil.example/` decoded would lead to another host.
+    # Quoted again: browsers skip a tab, so a decoded `/%09/evil.example/` would lead to another host.
     location = quote(request.path.rstrip("/"))
     if request.query_string:
         location += f"?{request.query_string.decode('latin-1')}"
-    response = _answer(307, "The address ends without a slash.")
+    response = _answer(307, "Remove the slash at the end of the address.")
     response.headers["Location"] = location
     return response
 
@@ -80,7 +80,8 @@ def _database(error: DBAPIError) -> Response:
     if isinstance(error.orig, IdleInTransactionSessionTimeout):
         log.warning("request.took_too_long", path=request.path)
         return _answer(
-            503, "It took too long, and it is uncertain what of it was done; look, or send it again."
+            503,
+            "The request took too long and may have been applied; read the resource, or repeat the request.",
         )
     return _unexpected(error)
 

@@ -1,4 +1,4 @@
-"""What every answer carries: how browsers are to treat it, and the id under which the log knows the request."""
+"""Headers of every response: security headers for browsers, and the id of the request in the log."""
 
 import re
 
@@ -6,10 +6,10 @@ from flask import Flask, Response, g, request
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 from uuid_utils import uuid7
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'"
-"""The Content-Security-Policy of what is no page."""
+"""The Content-Security-Policy of every response that is not a page."""
 
 _ALWAYS = {
     "Content-Security-Policy": STRICT_POLICY,
@@ -17,22 +17,22 @@ _ALWAYS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Whatever was readable may be revoked or gone the next moment, so no cache may answer for us.
+    # Access may be revoked, and resources deleted, at any moment, so no cache may answer for us.
     "Cache-Control": "no-store",
 }
 
 
 def add_headers(app: Flask) -> None:
-    """Give every answer of `app`, errors included, its security headers and an `X-Request-Id`.
+    """Add security headers and an `X-Request-Id` to every response of `app`, errors included.
 
-    The id is the client's if it sent a sane one. During the request it is `g.request_id`, and a field of
-    every log line. A header that a route has set itself stays.
+    The id is the client's if that is well-formed. During the request it is `g.request_id` and a field of every
+    log line. Headers set by a route stay.
     """
 
     @app.before_request
     def identify() -> None:
         sent = request.headers.get("X-Request-Id", "")
-        g.request_id = sent if _SANE_ID.fullmatch(sent) else uuid7().hex
+        g.request_id = sent if _VALID_ID.fullmatch(sent) else uuid7().hex
         bind_contextvars(request_id=g.request_id)
 
     @app.after_request

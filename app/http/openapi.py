@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the declarations that also validate."""
+"""The OpenAPI 3.1 document, built from the declarations that also validate requests."""
 
 import re
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ _ERROR = {
     "Error": {
         "type": "object",
         "required": ["detail"],
-        "properties": {"detail": {"type": "string", "description": "What is wrong, and the remedy."}},
+        "properties": {"detail": {"type": "string", "description": "The problem and its remedy."}},
     },
     "ValidationError": {
         "type": "object",
@@ -52,13 +52,13 @@ _SECURITY = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "A token of an issuer that the platform trusts. Not asked for while authentication is off.",
+        "description": "A token of a trusted issuer. Not needed while authentication is off.",
     }
 }
 
 
 def build_document(routes: Iterable[Route], *, asks_who: bool) -> dict[str, Any]:
-    """The document of `routes`, with every model they name; `asks_who` is calling, or authentication is off."""
+    """The document of `routes` with all their models; `asks_who` is False if authentication is off."""
     routes = list(routes)
     schemas, references = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -81,13 +81,13 @@ def build_document(routes: Iterable[Route], *, asks_who: bool) -> dict[str, Any]
 
 
 def _schemas(routes: list[Route]) -> tuple[dict[str, Any], dict[tuple[Any, JsonSchemaMode], Any]]:
-    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
+    models: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
     for route in routes:
         if route.body:
-            wanted[route.body, "validation"] = None
+            models[route.body, "validation"] = None
         if _is_model(route.returns):
-            wanted[route.returns, "serialization"] = None
-    references, definitions = models_json_schema(list(wanted), ref_template=_REF)
+            models[route.returns, "serialization"] = None
+    references, definitions = models_json_schema(list(models), ref_template=_REF)
     return definitions.get("$defs", {}), dict(references)
 
 
@@ -173,14 +173,14 @@ def _responses(route: Route, references: dict[tuple[Any, JsonSchemaMode], Any]) 
         lines = [" ".join((error.__doc__ or "").split()) for error in raised]
         schema = {"$ref": _REF.format(model="ValidationError" if status == 422 else "Error")}
         answers[str(status)] = {
-            "description": " ".join(lines) or _COMMON_WORDS[status],
+            "description": " ".join(lines) or _COMMON_DESCRIPTIONS[status],
             "content": {"application/json": {"schema": schema}},
         }
     return answers
 
 
 def _common_errors(route: Route) -> list[int]:
-    """What may be answered by any such route."""
+    """Statuses that every route of this sort may answer."""
     statuses = [400, 422, 503]
     if route.permission not in OPEN:
         statuses += [401, 403]
@@ -191,12 +191,12 @@ def _common_errors(route: Route) -> list[int]:
     return statuses
 
 
-_COMMON_WORDS = {
+_COMMON_DESCRIPTIONS = {
     400: "A header, filter or sort is malformed.",
     401: "Missing or invalid credentials.",
-    403: "You may not do this, or there is no such thing.",
-    413: "The body is larger than is accepted.",
-    429: "You have written too often just now.",
+    403: "You are not permitted to do this, or the resource does not exist.",
+    413: "The body is too large.",
+    429: "Too many writes; try again later.",
     422: "The body or a parameter is invalid.",
     503: "The database did not answer in time; try again.",
 }

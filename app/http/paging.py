@@ -1,4 +1,4 @@
-"""Pages: the query parameters every list takes, and the envelope it answers with."""
+"""Pages: the query parameters and the envelope of every list."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -14,13 +14,13 @@ from app.filters.sort import parse_sort
 from app.http.route import Query, RequestContext
 
 MAX_PAGE = 2**31 - 1
-"""Times any page size, this still fits PostgreSQL's OFFSET."""
+"""The last page number: its product with any page size fits PostgreSQL's OFFSET."""
 
 T = TypeVar("T")
 
 
 class ListQuery(Query):
-    """Paging, sorting and filtering of a list. A list with other limits overrides `page_size`, or `sort`."""
+    """Paging, sorting and filtering of a list. A list with other limits overrides `page_size` or `sort`."""
 
     page: int = Field(
         1, ge=1, le=MAX_PAGE, description="Page number, from 1. A page beyond the end is empty."
@@ -39,7 +39,7 @@ class ListQuery(Query):
 
 
 class Pagination(BaseModel):
-    """Where in the list a page is. Without results there are no pages either."""
+    """The position of a page in its list. A list without results has no pages."""
 
     page: int
     page_size: int
@@ -49,7 +49,7 @@ class Pagination(BaseModel):
 
 
 class Page(BaseModel, Generic[T]):
-    """One page of a list, with the sort and the filter that made it."""
+    """One page of a list, with its sort and filter."""
 
     data: list[T]
     pagination: Pagination
@@ -58,7 +58,7 @@ class Page(BaseModel, Generic[T]):
 
 
 def requested_filter(*, alias: str | None = None) -> Filter | None:
-    """The filter of the request that is being answered, or None. Raises BadFilter."""
+    """The filter of the current request, or None. Raises BadFilter."""
     return parse_filter(request.args.to_dict(flat=False), alias=alias)
 
 
@@ -72,10 +72,10 @@ def list_page(
     sort_fields: Fields | None = None,
     alias: str | None = None,
 ) -> Page[T]:
-    """Answer a list: one page of `rows`, filtered and sorted as the request asks.
+    """One page of `rows`, filtered and sorted as the request asks.
 
-    `fields` may be filtered and sorted by, or sorted by `sort_fields` alone. `item` and `alias` are as those of
-    `paginate` and `parse_filter`. Raises BadFilter, and BadSort.
+    Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `item` and `alias` are those of `paginate`
+    and `parse_filter`. Raises BadFilter and BadSort.
     """
     found = requested_filter(alias=alias)
     if found:
@@ -99,13 +99,12 @@ def paginate(
     page: int,
     page_size: int,
     sort: str,
-    filter: Filter | None,  # noqa: A002 -- the envelope's own word
+    filter: Filter | None,  # noqa: A002 -- the name in the envelope
     item: Callable[..., T],
 ) -> Page[T]:
-    """Read one page of `statement`, which is already filtered and sorted, and has a total order.
+    """Read one page of `statement`, which is already filtered and totally ordered.
 
-    `item` makes the public form of a row; it is called with what the statement selects.
-    `sort` and `filter` are only repeated in the answer.
+    `item` builds the public form of a row from the selected columns. The answer repeats `sort` and `filter`.
     """
     total = session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0
     rows = session.execute(statement.limit(page_size).offset((page - 1) * page_size))

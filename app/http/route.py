@@ -1,9 +1,9 @@
-"""One declaration per route: permission, validation, transaction, error shape, and its OpenAPI entry."""
+"""One declaration per route: permission, validation, transaction, errors and OpenAPI entry."""
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypedDict, Unpack, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy.orm import Session
@@ -13,22 +13,22 @@ from app.access.permissions import Permission
 from app.context import Context
 from app.errors import DomainError
 
-_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+_PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 class Body(BaseModel):
-    """A request body; a key it does not know is refused, because it would be a silent typo."""
+    """A request body. An unknown key is refused, because it may be a typo."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Query(BaseModel):
-    """The query parameters of a route; others are ignored."""
+    """The query parameters of a route. Unknown ones are ignored."""
 
 
 @dataclass
 class RequestContext:
-    """What a handler gets beside its parameters."""
+    """The context, the actor and the transaction of a request, passed to its handler."""
 
     context: Context
     actor: Actor
@@ -42,40 +42,65 @@ class RequestContext:
         return self._session
 
 
-@dataclass(frozen=True)
+Handler = Callable[..., Any]
+
+
+class RouteOptions(TypedDict, total=False):
+    """The optional arguments of a declaration; `Route` has their defaults."""
+
+    status: int
+    returns: Any
+    raises: tuple[type[DomainError], ...]
+    transaction: bool
+    media_type: str
+    upload: bool
+    streams: bool
+
+
+class Parameters(TypedDict):
+    """The parameters of a handler, as its annotations declare them."""
+
+    path: dict[str, TypeAdapter[Any]]
+    body: type[BaseModel] | None
+    body_is_optional: bool
+    query: type[BaseModel] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """A registered route, as the app and the OpenAPI document need it."""
 
     method: str
     rule: str
-    handler: Callable[..., Any]
+    handler: Handler
     permission: Permission
-    status: int
-    returns: Any
-    raises: tuple[type[DomainError], ...]
     tag: str
-    transaction: bool
     path: dict[str, TypeAdapter[Any]]
     body: type[BaseModel] | None
     body_is_optional: bool
     query: type[BaseModel] | None
-    media_type: str
-    upload: bool
-    streams: bool
+    status: int = 200
+    returns: Any = None
+    raises: tuple[type[DomainError], ...] = ()
+    transaction: bool = True
+    media_type: str = "application/json"
+    upload: bool = False
+    streams: bool = False
+    """Whether the answer is sent as it is made, so that it may take as long as a file."""
 
     @property
     def area(self) -> str:
-        """The part of the product it belongs to, as scopes name it."""
+        """The area of the API, as scopes name it."""
         return self.rule.removeprefix("/apis/").partition("/")[0]
 
     @property
     def is_transfer(self) -> bool:
-        """Whether it takes as long as the client needs to send or receive it."""
+        """Whether it takes as long as the client needs to send or receive a file."""
         return self.upload or self.streams or self.media_type == "application/octet-stream"
 
     @property
     def action(self) -> str:
-        """What it does, as scopes name it."""
+        """`read` or `write`, as scopes name it."""
         return "read" if self.method == "GET" else "write"
 
 
@@ -90,52 +115,41 @@ class Routes:
         return iter(self.routes)
 
     def add(
-        self,
-        method: str,
-        rule: str,
-        *,
-        permission: Permission,
-        status: int = 200,
-        returns: Any = None,
-        raises: tuple[type[DomainError], ...] = (),
-        transaction: bool = True,
-        media_type: str = "application/json",
-        upload: bool = False,
-        streams: bool = False,
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        self, method: str, rule: str, *, permission: Permission, **options: Unpack[RouteOptions]
+    ) -> Callable[[Handler], Handler]:
         """Declare a handler `(call, *path parameters, body=…, query=…)`.
 
-        The annotations of `body`, `query` and path parameters validate and document them;
-        the docstring is the summary and description that API users read. A handler that `streams` answers with as much
-        as there is, so that it may take as long as a file.
+        The annotations of `body`, `query` and path parameters validate and document them; the docstring is the
+        summary and description for API users.
         """
 
-        def declare(handler: Callable[..., Any]) -> Callable[..., Any]:
-            hints = get_type_hints(handler, include_extras=True)
-            body, body_is_optional = _without_none(hints.get("body"))
+        def declare(handler: Handler) -> Handler:
+            parameters = _parameters(handler, rule)
             self.routes.append(
                 Route(
                     method=method,
                     rule=rule,
                     handler=handler,
                     permission=permission,
-                    status=status,
-                    returns=returns,
-                    raises=raises,
                     tag=self.tag,
-                    transaction=transaction,
-                    path={name: TypeAdapter(hints[name]) for name in _PARAMETER.findall(rule)},
-                    body=body,
-                    body_is_optional=body_is_optional,
-                    query=hints.get("query"),
-                    media_type=media_type,
-                    upload=upload,
-                    streams=streams,
+                    **parameters,
+                    **options,
                 )
             )
             return handler
 
         return declare
+
+
+def _parameters(handler: Handler, rule: str) -> Parameters:
+    hints = get_type_hints(handler, include_extras=True)
+    body, body_is_optional = _without_none(hints.get("body"))
+    return {
+        "path": {name: TypeAdapter(hints[name]) for name in _PATH_PARAMETER.findall(rule)},
+        "body": body,
+        "body_is_optional": body_is_optional,
+        "query": hints.get("query"),
+    }
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

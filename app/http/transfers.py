@@ -1,4 +1,4 @@
-"""How many files may be on their way at once, so that threads remain for all other requests."""
+"""A limit on concurrent transfers of files, which leaves threads for all other requests."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -9,9 +9,9 @@ from app.errors import Busy
 
 
 class Transfers:
-    """Counts the uploads and downloads of this process: each keeps a thread for as long as its client likes.
+    """Counts the uploads and downloads of this process. Each occupies a thread for as long as its client takes.
 
-    `limit` is set by the server, which knows how many threads there are; without one nothing is refused.
+    The server sets `limit` from its number of threads; without a limit nothing is refused.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Transfers:
         self._under_way = 0
 
     def counted(self, answer: Callable[[], Response]) -> Response:
-        """What `answer` answers; one transfer until that is sent. Raises Busy if there are too many."""
+        """The response of `answer`, counted as a transfer until it is sent. Raises Busy at the limit."""
         with self._lock:
             if self.limit is not None and self._under_way >= self.limit:
                 raise Busy(f"{self._under_way} other files are being sent or received; try again.")

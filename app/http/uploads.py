@@ -1,4 +1,4 @@
-"""The body of an upload, as a stream of chunks, however the client has wrapped it."""
+"""The content of an upload as a stream of chunks, from a raw body or a form."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +14,11 @@ FORM_FIELD = "file"
 
 
 def uploaded(request: Request, *, max_bytes: int, idle_s: float) -> Iterator[bytes]:
-    """The content: the raw body, or the field `file` of a form. Constant memory, and nothing is kept on disk.
+    """The content: the raw body, or the field `file` of a form. Takes constant memory and no disk.
 
-    Raises TooLarge when the body has more than `max_bytes` (0 is no limit), at once if that was announced.
-    Raises BadRequest when the body is no such form, or less of it arrives than was announced.
-    Raises TooSlow when nothing arrives for `idle_s` seconds, as far as the server lets us notice.
+    Raises TooLarge for more than `max_bytes` (0 means no limit), before any chunk if the length was announced.
+    Raises BadRequest for a malformed form, and when fewer bytes arrive than were announced.
+    Raises TooSlow when no byte arrives for `idle_s` seconds, if the server gives access to its socket.
     """
     if max_bytes and (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
@@ -36,10 +36,10 @@ def _body(request: Request, max_bytes: int, idle_s: float) -> Iterator[bytes]:
     while chunk := _next_chunk(request, arrived, idle_s):
         arrived += len(chunk)
         if max_bytes and arrived > max_bytes:
-            # What is still to come is never read: the server hangs up on whoever goes on sending.
+            # The rest is never read: the server closes the connection of a client that goes on sending.
             raise _too_large(max_bytes)
         yield chunk
-    # Some servers end the stream where the connection ended, without a word.
+    # Some servers end the stream without an error when the connection breaks.
     if announced is not None and arrived < announced:
         raise _broken_off(arrived)
 
@@ -50,7 +50,7 @@ def _next_chunk(request: Request, arrived: int, idle_s: float) -> bytes:
             chunk: bytes = request.stream.read(_CHUNK)
     except TimeoutError:
         raise _too_slow(arrived, idle_s) from None
-    except Exception as error:  # noqa: BLE001 -- the boundary to the server, which has errors of its own for bad chunks
+    except Exception as error:  # noqa: BLE001 -- the boundary to the server, which has its own errors for bad chunks
         if isinstance(error.__cause__, TimeoutError):
             raise _too_slow(arrived, idle_s) from None
         raise _broken_off(arrived) from None
@@ -59,7 +59,7 @@ def _next_chunk(request: Request, arrived: int, idle_s: float) -> bytes:
 
 @contextmanager
 def _limited_wait(request: Request, idle_s: float) -> Iterator[None]:
-    """Let the connection fail when nothing comes for `idle_s` seconds, for the block only."""
+    """Set a receive timeout of `idle_s` seconds on the connection, for the block only."""
     connection = request.environ.get("gunicorn.socket")
     if connection is None:
         yield
@@ -69,14 +69,14 @@ def _limited_wait(request: Request, idle_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        # A closed one has nothing left to set.
+        # A closed connection has no timeout to restore.
         with suppress(OSError):
             connection.settimeout(before)
 
 
 def _too_slow(arrived: int, idle_s: float) -> TooSlow:
     return TooSlow(
-        f"Nothing was sent for {idle_s:g} s after {arrived} bytes, or too little; nothing was stored."
+        f"The upload stalled for {idle_s:g} s, or was too slow, after {arrived} bytes; nothing was stored."
     )
 
 
@@ -91,21 +91,21 @@ def _broken_off(arrived: int) -> BadRequest:
 
 
 def _form_field(body: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
-    # Decoded here because Flask's own form parser would write the whole content to a temporary file first.
-    is_wanted = is_found = False
+    # Decoded here, because Flask's form parser would first write the content to a temporary file.
+    is_content = is_found = False
     for event in _form_events(body, boundary):
         match event:
             case File() | Field():
-                is_wanted = event.name == FORM_FIELD and not is_found
-                is_found = is_found or is_wanted
-            case Data() if is_wanted:
+                is_content = event.name == FORM_FIELD and not is_found
+                is_found = is_found or is_content
+            case Data() if is_content:
                 yield event.data
     if not is_found:
-        raise BadRequest(f"The form has no field '{FORM_FIELD}', which must hold the content.")
+        raise BadRequest(f"The form has no field '{FORM_FIELD}' with the content.")
 
 
 def _form_events(body: Iterator[bytes], boundary: bytes) -> Iterator[Event]:
-    # The limit is for what stands around the content; content itself leaves the decoder as it comes.
+    # The limit applies to the parts around the content; the decoder passes content on as it arrives.
     decoder = MultipartDecoder(boundary, max_form_memory_size=2 * _CHUNK)
     for chunk in chain(body, [None]):
         decoder.receive_data(chunk)

@@ -1,4 +1,4 @@
-"""What a client sent, checked before any handler sees it: the address, its parameters, and the body."""
+"""Validation of the address, the parameters and the body, before a handler runs."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from app.errors import BadRequest, TooLarge, TooSlow
 
 _MAX_ERRORS = 100
-"""Errors of one answer: whoever made more of them does not read on, and a body can hold a million."""
+"""Errors in one answer. A body can contain a million, and nobody reads more than the first."""
 
 
 class InvalidRequest(Exception):
-    """A body or parameter that does not fit its model; `errors` is the published 422 list."""
+    """A body or parameter does not fit its model; `errors` is the published list of a 422."""
 
     def __init__(self, errors: list[dict[str, Any]]) -> None:
         super().__init__("invalid request")
@@ -26,8 +26,8 @@ class InvalidRequest(Exception):
 
 
 def path_parameters(given: Mapping[str, str], types: Mapping[str, TypeAdapter[Any]]) -> dict[str, Any]:
-    """`given`, of which those that `types` names are validated. Raises InvalidRequest or BadRequest."""
-    _refuse_what_is_no_text()
+    """`given`, validated by `types` where they name a parameter. Raises InvalidRequest or BadRequest."""
+    _refuse_invalid_text()
     values: dict[str, Any] = dict(given)
     for name, type_ in types.items():
         with _publishing_errors("path", name):
@@ -55,24 +55,24 @@ def json_body(
     try:
         value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        if "recursion limit" in str(error):  # The parser's own, far above any that can be set.
+        if "recursion limit" in str(error):  # The limit of the parser, far above any setting.
             raise _too_deep(max_depth) from None
         raise _body_error("json_invalid", f"JSON decode error: {error}") from None
     _refuse_unstorable(value, max_depth)
     with _publishing_errors("body"):
-        # Strict: `{"protected": "off"}` must not be a way to protect. And from the text once more, because
-        # only there does strict mode still take a string for a UUID or an enum.
+        # Strict: `{"protected": "off"}` must not protect. Parsed again from the text, because only there strict
+        # mode accepts a string for a UUID or an enum.
         return model.model_validate_json(raw, strict=True)
 
 
-def _refuse_what_is_no_text() -> None:
-    # Werkzeug puts U+FFFD in the place of broken bytes: two different addresses would become one.
+def _refuse_invalid_text() -> None:
+    # Werkzeug replaces broken bytes by U+FFFD, so two different addresses would become one.
     address = request.environ["PATH_INFO"].encode("latin-1") + unquote_to_bytes(request.query_string)
     try:
         text = address.decode()
     except UnicodeDecodeError:
         raise BadRequest("The address is not UTF-8; percent-encode it as UTF-8.") from None
-    # PostgreSQL cannot hold NUL in text, so no such name exists and no such value can be compared.
+    # PostgreSQL text cannot contain NUL, so no such name exists and no such value can be compared.
     if "\0" in text:
         raise BadRequest("The address contains a NUL character; remove it.")
 
@@ -90,8 +90,8 @@ def _raw_body(max_bytes: int) -> bytes:
 
 
 def _refuse_unstorable(value: Any, max_depth: int) -> None:
-    """Refuse what is JSON but cannot be kept: deep nesting, NUL in text, and numbers beyond any column."""
-    # Level by level, so that the depth is known without a note beside each of a million values.
+    """Refuse JSON that cannot be stored: deep nesting, NUL in text, and numbers too large for any column."""
+    # Level by level: the depth is known without storing it for each of a million values.
     level, depth = [value], 0
     while level:
         below: list[Any] = []
@@ -106,7 +106,7 @@ def _refuse_unstorable(value: Any, max_depth: int) -> None:
             elif (isinstance(one, float) and not math.isfinite(one)) or (
                 isinstance(one, int) and one.bit_length() > 1024
             ):
-                raise _body_error("value_error", "A number is too large to be kept")
+                raise _body_error("value_error", "A number is too large to be stored")
         if depth == max_depth and any(isinstance(one, dict | list) for one in level):
             raise _too_deep(max_depth)
         level, depth = below, depth + 1

@@ -1,4 +1,4 @@
-"""From a declared route to the view that Flask calls."""
+"""Flask views for the declared routes."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -37,8 +37,8 @@ class Service:
 
 
 def register(app: Flask, routes: Iterable[Route]) -> None:
-    """Give `app` a view for each route."""
-    # A doubled slash makes an empty name, which nothing has; merging would redirect to another file's path.
+    """Add a view to `app` for each route."""
+    # A doubled slash makes an empty name, which no resource has; merging would redirect to another file.
     app.url_map.merge_slashes = False
     for route in routes:
         name = f"{route.tag}.{route.handler.__name__}.{route.method}"
@@ -46,18 +46,18 @@ def register(app: Flask, routes: Iterable[Route]) -> None:
 
 
 def _view(route: Route) -> Callable[..., Response]:
-    wants = set(inspect.signature(route.handler).parameters)
+    parameters = set(inspect.signature(route.handler).parameters)
 
     def view(**path: str) -> Response:
         service: Service = current_app.extensions["service"]
         context = service.context
-        # Before anything else is looked at: a stranger learns nothing about what a request should look like.
+        # First of all: an unauthenticated caller learns nothing about the form of a request.
         actor = _actor(service.authenticator, route)
         service.limit.check(actor.id or actor.address, request.method)
         given = path_parameters(path, route.path)
-        if "query" in wants and route.query:
+        if "query" in parameters and route.query:
             given["query"] = query_parameters(route.query)
-        if "body" in wants and route.body:
+        if "body" in parameters and route.body:
             given["body"] = json_body(
                 route.body,
                 is_optional=route.body_is_optional,
@@ -73,7 +73,7 @@ def _view(route: Route) -> Callable[..., Response]:
         with session_scope(context.sessions) as session:
             if route.permission in WITHOUT_WORKSPACE:
                 require_platform_wide(session, actor)
-            # Rendered inside the transaction: rows are read while it is open.
+            # Rendered while the transaction is open, because rows may load columns.
             return _response(route.handler(RequestContext(context, actor, session), **given), route)
 
     return view
@@ -101,7 +101,7 @@ def _response(result: Any, route: Route) -> Response:
 
 
 def no_content() -> Response:
-    """204: no body, and so no type of it either."""
+    """204, without a body and its type."""
     response = Response(status=HTTPStatus.NO_CONTENT)
     del response.headers["Content-Type"]
     return response

@@ -1,5 +1,6 @@
 """Generic entities: typed, versioned documents in trees."""
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -43,29 +44,37 @@ def create_entity(
         require_project(session, workspace_row, project)
     if parent is not None:
         _require_parent(session, workspace_row, parent)
-    for attempt in range(1, ATTEMPTS + 1):
-        chosen = name or generated_name(entity_type, fallback="entity", random_characters=5)
-        entity = Entity(
-            workspace_id=workspace_row.id,
-            entity_type=entity_type,
-            name=chosen,
-            parent_id=parent,
-            project=project,
-            data=data,
-            created_by=actor.id,
-            updated_by=actor.id,
-        )
-        taken = NameTaken(
-            f"Entity '{chosen}' of type '{entity_type}' already exists in workspace '{workspace}'."
-        )
-        try:
-            insert_unique(session, entity, taken=taken)
-        except NameTaken:
-            if name is not None or attempt == ATTEMPTS:
-                raise
-        else:
-            return entity
-    raise AssertionError("the last attempt returns or raises")
+    values = {
+        "workspace_id": workspace_row.id,
+        "entity_type": entity_type,
+        "parent_id": parent,
+        "project": project,
+        "data": data,
+        "created_by": actor.id,
+        "updated_by": actor.id,
+    }
+    if name is not None:
+        return _insert(session, Entity(name=name, **values), workspace)
+    return _insert_under_free_name(session, values, workspace)
+
+
+def _insert(session: Session, entity: Entity, workspace: str) -> Entity:
+    taken = NameTaken(
+        f"Entity '{entity.name}' of type '{entity.entity_type}' already exists in workspace '{workspace}'."
+    )
+    insert_unique(session, entity, taken=taken)
+    return entity
+
+
+def _insert_under_free_name(session: Session, values: dict[str, Any], workspace: str) -> Entity:
+    for _ in range(ATTEMPTS - 1):
+        with suppress(NameTaken):
+            return _insert(session, Entity(name=_free_name(values), **values), workspace)
+    return _insert(session, Entity(name=_free_name(values), **values), workspace)
+
+
+def _free_name(values: dict[str, Any]) -> str:
+    return generated_name(values["entity_type"], fallback="entity", random_characters=5)
 
 
 def find_entity(

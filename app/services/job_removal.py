@@ -14,7 +14,7 @@ from app.logs import get_logger
 from app.models import Fileset, Job, JobLog
 from app.services.jobs import has_ended, request_deletion
 from app.services.workspaces import lock_active_workspace
-from app.storage.blob_store import BytesRemain
+from app.storage.purge import BytesRemain
 
 log = get_logger(__name__)
 

@@ -120,7 +120,7 @@ BOUNDED_BY_THE_BODY = {
     "ToolCallConfig": "part of ModelSpec",
     "ExecutorConfig": "kept as one JSON document",
     "PlatformSpec": "kept as one JSON document",
-    "Step": "part of PlatformSpec",
+    "StepSpec": "part of PlatformSpec",
     "ContainerExecutor": "part of PlatformSpec",
     "SubprocessExecutor": "part of PlatformSpec",
     "Container": "part of PlatformSpec",
@@ -163,7 +163,7 @@ def test_every_text_of_a_body_is_bounded(body: type[BaseModel]) -> None:
         if not is_bounded(text)
     ]
 
-    assert endless == [], "Give it a max_length (Description, Label), or its model a reason in this file."
+    assert endless == [], "Give it a max_length (Description, ShortText), or its model a reason in this file."
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_a_write_does_not_wait_for_a_redis_that_fails(
 
 def test_counting_goes_on_when_redis_is_back(redis_url: str) -> None:
     counted = limit(redis_url, rate="1/day")
-    counted._resting_until = time.monotonic() + 0.05
+    counted._paused_until = time.monotonic() + 0.05
     assert refused(counted, "eve") is None
     assert refused(counted, "eve") is None
 
@@ -383,7 +383,7 @@ def test_counting_goes_on_when_redis_is_back(redis_url: str) -> None:
 def test_one_request_alone_asks_whether_redis_is_back(hung: str) -> None:
     counted = limit(hung)
     refused(counted, "ann")
-    counted._resting_until = time.monotonic() - 1  # it has rested long enough
+    counted._paused_until = time.monotonic() - 1  # it has rested long enough
 
-    assert not counted._is_resting()
-    assert counted._is_resting()
+    assert not counted._is_paused()
+    assert counted._is_paused()

@@ -140,7 +140,7 @@ def test_a_store_that_takes_longer_than_a_transaction_may_is_a_503_that_says_wha
     engine.dispose()
 
     assert answer.status_code == 503
-    assert "send it again" in answer.json["detail"]
+    assert "repeat the request" in answer.json["detail"]
     assert app.test_client().put(FILE, data=b"newer").status_code == 200
 
 
