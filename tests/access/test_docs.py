@@ -32,9 +32,9 @@ def test_the_table_in_the_docs_is_the_table_in_the_code() -> None:
     )
 
 
-def test_the_proxy_in_the_readme_sets_every_header_that_is_trusted_from_a_gateway() -> None:
+def test_the_proxy_in_the_docs_sets_every_header_that_is_trusted_from_a_gateway() -> None:
     """A client that could add one header to the gateway's could take any identity."""
-    [block] = re.findall(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    [block] = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "deploying.md").read_text(), re.S)
     set_headers = dict(re.findall(r"proxy_set_header (X-\S+) (.+?);", block))
     read: set[str] = set()
 
@@ -50,5 +50,5 @@ def test_the_proxy_in_the_readme_sets_every_header_that_is_trusted_from_a_gatewa
 
     assert {name for name in read if name.startswith("X-NMP-")} >= {"X-NMP-Scopes", "X-NMP-Principal-Groups"}
     assert read <= set_headers.keys(), (
-        "the README's nginx must set, or empty, each header that is trusted from a gateway"
+        "the nginx of docs/deploying.md must set, or empty, each header that is trusted from a gateway"
     )
