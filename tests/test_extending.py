@@ -31,14 +31,14 @@ from tests.support.actors import trusted
 
 def test_a_workspace_goes_with_its_toys(session, context):
     doomed, neighbour = make_workspace(session), make_workspace(session, "neighbour")
-    toys = [Toy(workspace_id=home.id, name="ball") for home in (doomed, neighbour)]
+    toys = [Toy(workspace_id=workspace.id, name="ball") for workspace in (doomed, neighbour)]
     session.add_all(toys)
     session.commit()
     doomed_id, neighbour_id, kept = doomed.id, neighbour.id, str(toys[1].id)
-    shelf = context.settings.data_dir / "toys"
-    shelf.mkdir()
+    toy_files = context.settings.data_dir / "toys"
+    toy_files.mkdir()
     for toy in toys:
-        (shelf / str(toy.id)).touch()
+        (toy_files / str(toy.id)).touch()
     assert preview.preview(session, trusted("ann"), "ml-team").remaining == {"toys": 1}
 
     with session_scope(context.sessions) as other:
@@ -48,7 +48,7 @@ def test_a_workspace_goes_with_its_toys(session, context):
 
     assert rows_of(session, doomed_id) == {}
     assert session.scalars(select(Workspace.name).where(Workspace.id == doomed_id)).all() == []
-    assert [path.name for path in shelf.iterdir()] == [kept]
+    assert [path.name for path in toy_files.iterdir()] == [kept]
     assert rows_of(session, neighbour_id) == {"toys": 1}
 """
 
