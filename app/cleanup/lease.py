@@ -76,14 +76,14 @@ def _lease_one(
     session: Session, *, owner: str, now: datetime, until: datetime, deletion_id: UUID | None
 ) -> Row[Deletion, str | None, datetime | None] | None:
     """The deletion with its new lease, who had it before, and since when it has been worked on."""
-    wanted = Deletion.id == deletion_id if deletion_id else true()
+    named = Deletion.id == deletion_id if deletion_id else true()
     due = (
         select(
             Deletion.id,
             Deletion.lease_owner.label("owner_before"),
             Deletion.started_at.label("started_before"),
         )
-        .where(is_due(now), wanted)
+        .where(is_due(now), named)
         .order_by(Deletion.next_run_at)
         .limit(1)
         .with_for_update(skip_locked=True)

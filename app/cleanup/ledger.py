@@ -57,9 +57,7 @@ def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, now: d
         DeletionMove.RESTORE,
         Deletion.id == deletion_id,
         Deletion.started_at.is_(None),
-        refusal=WrongState(
-            "Destruction has begun or the deletion has ended: it cannot be restored any more."
-        ),
+        error=WrongState("Destruction has begun or the deletion has ended: it cannot be restored any more."),
         finished_at=now,
     )
     record(session, deletion_id, "restored", actor=actor, at=now, workspace=name)
@@ -76,9 +74,7 @@ def reopen(
         session,
         DeletionMove.REOPEN,
         Deletion.id == deletion_id,
-        refusal=WrongState(
-            "The deletion is not FAILED: only a failed one can be retried, skipped or forced."
-        ),
+        error=WrongState("The deletion is not FAILED: only a failed one can be retried, skipped or forced."),
         round=Deletion.round + 1 if actor == SWEEP else 0,
         attempts=0,
         polls=0,
@@ -95,9 +91,9 @@ def reopen(
 
 
 def _move(
-    session: Session, move: DeletionMove, *which: ColumnElement[bool], refusal: Exception, **values: Any
+    session: Session, move: DeletionMove, *which: ColumnElement[bool], error: Exception, **values: Any
 ) -> Deletion:
-    """Change the state of the deletion that `which` describes: the only writer of it. Raises `refusal`."""
+    """Change the state of the deletion that `which` describes: the only writer of it. Raises `error`."""
     moved = session.scalars(
         update(Deletion)
         .where(Deletion.state.in_(move.value.before), *which)
@@ -106,7 +102,7 @@ def _move(
         execution_options={"populate_existing": True},
     ).one_or_none()
     if moved is None:
-        raise refusal
+        raise error
     return moved
 
 
@@ -257,7 +253,7 @@ def fail(
         session,
         DeletionMove.FAIL,
         is_held(claim),
-        refusal=lost(claim),
+        error=lost(claim),
         reason=reason,
         attempts=attempts,
         cursor=None,
@@ -288,7 +284,7 @@ def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
         session,
         DeletionMove.FINISH,
         is_held(claim),
-        refusal=lost(claim),
+        error=lost(claim),
         phase=None,
         finished_at=now,
         **RELEASED,

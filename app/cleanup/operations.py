@@ -24,20 +24,20 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
     Raises WrongState once destruction has begun, NameTaken when a successor has the name.
     """
     now = clock.now()
-    wanted = name or deletion.workspace_name
-    ledger.close_as_restored(session, deletion.id, actor=actor.id, now=now, name=wanted)
+    new_name = name or deletion.workspace_name
+    ledger.close_as_restored(session, deletion.id, actor=actor.id, now=now, name=new_name)
     session.execute(
         update(RoleBinding)
         .where(RoleBinding.revoked_by_deletion == deletion.id)
         .values(revoked_at=None, revoked_by_deletion=None)
     )
-    taken = NameTaken(f"Workspace '{wanted}' already exists; give another name to restore under.")
+    taken = NameTaken(f"Workspace '{new_name}' already exists; give another name to restore under.")
     with unique_or(session, taken):
         workspace = move_workspace(
             session,
             WorkspaceMove.RESTORE,
             Workspace.id == deletion.workspace_id,
-            name=wanted,
+            name=new_name,
             updated_at=now,
             updated_by=actor.id,
         )
@@ -47,9 +47,9 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
         session,
         actor,
         AuditEvent.WORKSPACE_RESTORED,
-        workspace=(workspace.id, wanted),
+        workspace=(workspace.id, new_name),
         subject=str(deletion.id),
-        deleted_as=None if wanted == deletion.workspace_name else deletion.workspace_name,
+        deleted_as=None if new_name == deletion.workspace_name else deletion.workspace_name,
     )
     return workspace
 

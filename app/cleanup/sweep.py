@@ -38,7 +38,7 @@ def due_messages(
     oldest = session.scalar(
         select(Deletion.requested_at).where(lease.is_due(now)).order_by(Deletion.requested_at).limit(1)
     )
-    # Rung for a moment ago: its message waits in the queue, and another would only lengthen the queue.
+    # Enqueued a moment ago: its message waits in the queue, and another would only lengthen the queue.
     not_lately = or_(Deletion.last_enqueued_at.is_(None), Deletion.last_enqueued_at < now - requeue_interval)
     due = session.scalars(
         select(Deletion)

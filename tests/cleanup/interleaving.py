@@ -16,7 +16,7 @@ OWNER = "worker"
 """All simulated workers sign alike, as a replaced container with the same host name would: the fence alone must
 tell them apart."""
 
-_PATIENCE_S = 60
+_TIME_BUDGET_S = 60
 
 
 class Crash(BaseException):
@@ -86,7 +86,7 @@ class SimulatedWorker:
             raise Crash
 
     def _wait_until_stopped(self) -> None:
-        assert self._stopped.acquire(timeout=_PATIENCE_S), "the worker neither stopped nor ended"
+        assert self._stopped.acquire(timeout=_TIME_BUDGET_S), "the worker neither stopped nor ended"
 
 
 @dataclass(frozen=True)

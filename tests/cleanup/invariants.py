@@ -256,7 +256,7 @@ INVARIANTS = (
 def check_that_the_sweep_forgot_nobody(
     before: Snapshot, now: Snapshot, published: set[UUID], settings: Settings
 ) -> None:
-    """Whatever is due was rung for, now or within the time a ring needs."""
+    """Every due row has been enqueued, or will be within the time a message needs."""
     requeue_interval = timedelta(seconds=settings.requeue_after_seconds)
     for deletion_id in now.deletions:
         lately = before.deletions[deletion_id].last_enqueued_at

@@ -88,9 +88,7 @@ def test_the_history_is_complete_and_in_the_order_of_the_kinds(session, context,
     assert events[-1].detail["deleted"] == {"jobs": 1, "filesets": 1, "projects": 1}
 
 
-def test_each_slice_cleans_one_kind_and_rings_for_the_next_by_name(
-    session, context, delete, drive, publisher
-):
+def test_each_slice_cleans_one_kind_and_enqueues_the_next_by_name(session, context, delete, drive, publisher):
     factories.fill(session, context.store, factories.make_workspace(session), number=1)
     session.execute(update(Deployment).values(status=DeploymentStatus.DELETED))
     session.commit()
@@ -292,7 +290,7 @@ def test_back_off_is_drawn_from_below_a_ceiling_that_doubles(session, context, d
         clock.pass_(outcome.retry_in_s + 0.001)
 
 
-def test_a_slice_gives_way_when_its_time_is_over(session, context, delete, clock, faulty):
+def test_a_slice_yields_when_its_time_is_over(session, context, delete, clock, faulty):
     workspace = factories.make_workspace(session)
     for i in range(5):
         factories.make_fileset(session, workspace, f"fs-{i}")
@@ -464,7 +462,7 @@ def put(store, fileset, path):
     store.publish(store.stage(fileset.workspace_id, fileset.id, path, [b"x"]))
 
 
-def test_a_ring_for_a_finished_deletion_does_nothing(session, context, delete, drive, clock):
+def test_a_message_for_a_finished_deletion_does_nothing(session, context, delete, drive, clock):
     factories.make_workspace(session)
     session.commit()
     deletion_id = delete("ml-team")
@@ -473,7 +471,7 @@ def test_a_ring_for_a_finished_deletion_does_nothing(session, context, delete, d
     assert run_slice(context, deletion_id, owner="late", now=clock.now) == Idle("it is DONE")
 
 
-def test_two_rings_for_one_deletion_work_on_it_once(session, context, delete, clock, faulty):
+def test_two_messages_for_one_deletion_work_on_it_once(session, context, delete, clock, faulty):
     workspace = factories.make_workspace(session)
     factories.make_fileset(session, workspace)
     session.commit()

@@ -36,9 +36,9 @@ def test_a_deletion_revokes_every_role_and_hides_the_workspace_in_one_transactio
     assert binding.revoked_at is not None
     assert binding.revoked_by_deletion == deletion_id
     assert other.revoked_at is None
-    for gate in (readable_workspace, writable_workspace):
+    for lookup in (readable_workspace, writable_workspace):
         with pytest.raises(NotFound, match="Workspace 'ml-team' not found"):
-            gate(session, ANN, "ml-team")
+            lookup(session, ANN, "ml-team")
 
 
 def test_nothing_is_revoked_when_the_request_rolls_back(session, context, publisher):
@@ -54,7 +54,7 @@ def test_nothing_is_revoked_when_the_request_rolls_back(session, context, publis
     assert workspace.state is WorkspaceState.ACTIVE
     assert binding.revoked_at is None
     assert session.scalar(select(Deletion.id)) is None
-    assert publisher.published == [], "no ring before its row is committed"
+    assert publisher.published == [], "no message before its row is committed"
 
 
 def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session, context, database):

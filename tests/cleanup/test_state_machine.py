@@ -207,10 +207,10 @@ class Cascade(RuleBasedStateMachine):
         self._sweep()
 
     def _sweep(self) -> set[UUID]:
-        before, ringing_before = self.now, len(self.publisher.published)
+        before, published_before = self.now, len(self.publisher.published)
         sweep.sweep(self.context, now=self.clock.now())
         self._look()
-        facts = [message.facts for message in self.publisher.published[ringing_before:]]
+        facts = [message.facts for message in self.publisher.published[published_before:]]
         published = {UUID(one["deletion_id"]) for one in facts if "deletion_id" in one}
         check_that_the_sweep_forgot_nobody(before, self.now, published, self.context.settings)
         return published

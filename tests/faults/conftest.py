@@ -8,7 +8,7 @@ import pytest
 from tests.faults.world import QUICK, World
 from tests.support.stack import Stack
 
-# A line for each request that a test waits with would bury the logs of the stack.
+# A line for each request that a test waits with would hide the logs of the stack.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 

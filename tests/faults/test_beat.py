@@ -1,36 +1,36 @@
-"""The scheduler: it makes good every lost ring, and a second one does no harm."""
+"""The scheduler: it makes good every lost message, and a second one does no harm."""
 
 import time
 from collections import Counter
 from pathlib import Path
 
 from app.cleanup.kinds import ORDER
-from tests.faults.world import RING_LOST_S, WORK_S, World, seconds_since
+from tests.faults.world import MESSAGE_LOST_S, WORK_S, World, seconds_since
 from tests.support.figures import Within
 
 
-def test_a_ring_that_was_lost_is_made_good_by_the_sweep(world: World, within: Within) -> None:
-    unheard, heard = world.fill(), world.fill()
+def test_a_message_that_was_lost_is_made_good_by_the_sweep(world: World, within: Within) -> None:
+    unnotified, notified = world.fill(), world.fill()
     world.one("beat").stop()
     world.stack.valkey.stop()
-    deletion = world.delete(unheard.name)
+    deletion = world.delete(unnotified.name)
     world.stack.wait_until(
         lambda: any(
             "message.lost" in line and deletion in line for line in world.stack.log("web").splitlines()
         ),
-        "the ring is lost",
+        "the message is lost",
     )
     world.stack.valkey.start()
     # Nobody but the sweep knows of the first one: a later deletion passes it by.
-    world.wait_for_state(world.delete(heard.name), "DONE")
+    world.wait_for_state(world.delete(notified.name), "DONE")
     assert world.report(deletion)["started_at"] is None
 
     world.stack.start("beat")
     beat_at = time.monotonic()
     world.wait_for_state(deletion, "DONE")
 
-    within("ring lost: DONE after beat's return", seconds_since(beat_at), RING_LOST_S + WORK_S)
-    assert world.left_of(unheard.id) == []
+    within("message lost: DONE after beat's return", seconds_since(beat_at), MESSAGE_LOST_S + WORK_S)
+    assert world.left_of(unnotified.id) == []
 
 
 def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Within) -> None:
@@ -45,7 +45,7 @@ def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Within) ->
     for deletion in deletions:
         world.wait_for_state(deletion, "DONE")
 
-    within("two beats: 3 deletions DONE", seconds_since(started), RING_LOST_S + WORK_S)
+    within("two beats: 3 deletions DONE", seconds_since(started), MESSAGE_LOST_S + WORK_S)
     second.stop()
     phases = len(ORDER)
     for deletion, tenant in zip(deletions, doomed, strict=True):

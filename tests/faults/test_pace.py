@@ -1,4 +1,4 @@
-"""Clients that go on creating while their workspace is deleted, all through the doors."""
+"""Clients that go on creating while their workspace is deleted, all through the API."""
 
 import time
 from collections import Counter
@@ -10,7 +10,7 @@ from threading import Event
 
 import httpx
 
-from tests.faults.world import RING_LOST_S, WORK_S, World, seconds_since
+from tests.faults.world import MESSAGE_LOST_S, WORK_S, World, seconds_since
 from tests.support.figures import Within
 
 ENTITIES, FILES, JOBS = (
@@ -103,7 +103,7 @@ def test_nothing_is_created_once_delete_has_answered(world: World, within: Withi
     for creator in creators:
         creator.result()
 
-    within("creators racing with DELETE: DONE", seconds_since(answered_at), RING_LOST_S + WORK_S)
+    within("creators racing with DELETE: DONE", seconds_since(answered_at), MESSAGE_LOST_S + WORK_S)
     assert {one.status for one in requests if one.started_at > answered_at} == {404}
     assert {one.status for one in requests} <= {200, 201, 404}
     assert world.left_of(workspace.id) == []

@@ -1,4 +1,4 @@
-"""Redis emptied, gone and hung. It is a doorbell: nothing is lost with it, and no request waits for it."""
+"""Redis emptied, gone and hung. It only notifies: nothing is lost with it, and no request waits for it."""
 
 import time
 from statistics import median
@@ -6,7 +6,7 @@ from statistics import median
 import pytest
 import redis
 
-from tests.faults.world import QUICK, RING_LOST_S, WORK_S, World, seconds_since
+from tests.faults.world import MESSAGE_LOST_S, QUICK, WORK_S, World, seconds_since
 from tests.support.figures import Within
 
 OUTAGE_S = 12.0
@@ -31,7 +31,7 @@ def test_a_flushed_redis_loses_no_deletion(world: World, within: Within) -> None
     for deletion in (first, *others):
         world.wait_for_state(deletion, "DONE")
 
-    within("FLUSHALL: 3 deletions DONE", seconds_since(flushed_at), RING_LOST_S + WORK_S)
+    within("FLUSHALL: 3 deletions DONE", seconds_since(flushed_at), MESSAGE_LOST_S + WORK_S)
     assert [world.left_of(tenant.id) for tenant in doomed] == [[], [], []]
     assert world.is_untouched(neighbour)
 
@@ -58,7 +58,7 @@ def test_an_outage_of_redis_delays_deletions_and_nothing_else(world: World, with
     within(
         f"Redis away for {OUTAGE_S:g} s: DONE after its return",
         seconds_since(back_at),
-        RECONNECT_S + RING_LOST_S + WORK_S,
+        RECONNECT_S + MESSAGE_LOST_S + WORK_S,
     )
     assert [world.left_of(tenant.id) for tenant in doomed] == [[], []]
     assert world.is_untouched(neighbour)
@@ -87,7 +87,7 @@ def test_a_hung_redis_does_not_slow_a_delete(world: World, within: Within) -> No
     for deletion in asked:
         world.wait_for_state(deletion, "DONE")
 
-    within("Redis hung: DONE after it went on", seconds_since(resumed_at), RING_LOST_S + WORK_S)
+    within("Redis hung: DONE after it went on", seconds_since(resumed_at), MESSAGE_LOST_S + WORK_S)
     within("Redis hung: median DELETE", median(hung), 5 * median(healthy) + 0.02)
     within("Redis hung: slowest DELETE", max(hung), 1.0)
     # Had each waited for its publish to be given up, even the quickest would have taken so long.
@@ -118,7 +118,7 @@ def test_a_busy_worker_survives_the_loss_of_redis(world: World, ending: str, wit
     within(
         f"Redis {ending} under a running task: DONE",
         seconds_since(back_at),
-        RECONNECT_S + RING_LOST_S + WORK_S,
+        RECONNECT_S + MESSAGE_LOST_S + WORK_S,
     )
     assert world.stack.running("worker") == [worker]
     assert worker.is_alive

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.models import Fileset
 from app.storage.blob_store import BlobStore
-from tests.faults.world import EACH, QUICK, RING_LOST_S, WORK_S, Tenant, World, seconds_since
+from tests.faults.world import EACH, MESSAGE_LOST_S, QUICK, WORK_S, Tenant, World, seconds_since
 from tests.support.figures import Within
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
 from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
@@ -25,7 +25,7 @@ ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
 OUTAGE_S = 12.0
 SLOW = Fault(delay_s=0.2)
 # The back-off after the last failure, and what a slice of several requests to a bucket takes.
-RECOVERY_S = QUICK["backoff_cap_seconds"] + RING_LOST_S + 2 * WORK_S
+RECOVERY_S = QUICK["backoff_cap_seconds"] + MESSAGE_LOST_S + 2 * WORK_S
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_revoked_credentials_fail_at_once_and_a_retry_finishes_once_they_are_res
     deletion = world.delete(doomed.name)
     world.wait_for_state(deletion, "FAILED")
 
-    within("credentials revoked: FAILED", seconds_since(started), RING_LOST_S + 2 * WORK_S)
+    within("credentials revoked: FAILED", seconds_since(started), MESSAGE_LOST_S + 2 * WORK_S)
     report = world.report(deletion)
     assert (
         "PermissionError: InvalidAccessKeyId: The Access Key Id you provided does not exist"

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.models import Fileset
-from tests.faults.world import EACH, QUICK, RING_LOST_S, WORK_S, Tenant, World, seconds_since
+from tests.faults.world import EACH, MESSAGE_LOST_S, QUICK, WORK_S, Tenant, World, seconds_since
 from tests.support.figures import Within
 from tests.support.stack import ALL, CHECKOUT, Stack
 
@@ -26,8 +26,8 @@ NAME = "fileset-2"  # of the unremovable one: neither the first nor the last of 
 PLUG_IN = CHECKOUT / "tests" / "support" / "faulty_store"
 PASSES = 4
 REATTEMPT_S = 2.0
-# Every pass without progress is followed by at most a second's wait and, rarely, a lost ring.
-GIVE_UP_S = PASSES * QUICK["backoff_cap_seconds"] + RING_LOST_S
+# Every pass without progress is followed by at most a second's wait and, rarely, a lost message.
+GIVE_UP_S = PASSES * QUICK["backoff_cap_seconds"] + MESSAGE_LOST_S
 ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
 TASK_NAMES = {
     "workspace.cleanup.jobs",
@@ -43,7 +43,7 @@ TASK_NAMES = {
     "workspace.job.run",
     "workspace.deployment.run",
 }
-"""What an operator can see in Flower; the audit runs once a day."""
+"""What an operator can see in Flower; the orphan scan runs once a day."""
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def _no_faults_at_first(stack: Stack) -> None:
 
 def set_fault(stack: Stack, fileset_id: UUID | None, fault: str | None) -> None:
     """From now on the store fails at this fileset, and only there."""
-    draft = stack.blob_root / "faults.json.new"
-    draft.write_text(json.dumps({str(fileset_id): fault} if fault else {}))
-    draft.rename(stack.blob_root / "faults.json")
+    written = stack.blob_root / "faults.json.new"
+    written.write_text(json.dumps({str(fileset_id): fault} if fault else {}))
+    written.rename(stack.blob_root / "faults.json")
 
 
 def unremovable_of(world: World, tenant: Tenant) -> UUID:
@@ -129,7 +129,7 @@ def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_ca
     reattempted = stack.wait_until(
         lambda: "reattempted" in world.events(deletion), "the schedule tries again", timeout_s=30
     )
-    within("FAILED: re-attempted", reattempted, REATTEMPT_S + RING_LOST_S)
+    within("FAILED: re-attempted", reattempted, REATTEMPT_S + MESSAGE_LOST_S)
     set_fault(stack, None, None)
     mended_at = time.monotonic()
     world.wait_for_state(deletion, "DONE")
@@ -137,7 +137,7 @@ def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_ca
     within(
         "cause removed: DONE by itself",
         seconds_since(mended_at),
-        GIVE_UP_S + REATTEMPT_S + RING_LOST_S + WORK_S,
+        GIVE_UP_S + REATTEMPT_S + MESSAGE_LOST_S + WORK_S,
     )
     assert world.left_of(doomed.id) == []
     assert world.is_untouched(neighbour)
@@ -206,7 +206,7 @@ def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
     skipped_at = time.monotonic()
     world.wait_for_state(deletion, "DONE")
 
-    within("skipped: DONE", seconds_since(skipped_at), RING_LOST_S + WORK_S)
+    within("skipped: DONE", seconds_since(skipped_at), MESSAGE_LOST_S + WORK_S)
     report = world.report(deletion)
     [failure] = report["failures"]
     assert (failure["name"], failure["skipped_by"]) == (NAME, ADMIN["X-NMP-Principal-Id"])
@@ -229,7 +229,7 @@ def test_what_is_forbidden_fails_at_once_and_waits_for_a_person(
     deletion = world.delete(doomed.name)
     world.wait_for_state(deletion, "FAILED")
 
-    within("forbidden: FAILED", seconds_since(started), RING_LOST_S + WORK_S)
+    within("forbidden: FAILED", seconds_since(started), MESSAGE_LOST_S + WORK_S)
     report = world.report(deletion)
     assert [failure["error_class"] for failure in report["failures"]] == ["permanent"]
     assert f"filesets/{NAME}: PermissionError: 403 Forbidden" in report["reason"]
@@ -269,7 +269,7 @@ def retry(world: World, deletion: str, within: Within) -> None:
     assert answer.status_code == 200, answer.text
     retried_at = time.monotonic()
     world.wait_for_state(deletion, "DONE")
-    within("retried by an administrator: DONE", seconds_since(retried_at), RING_LOST_S + WORK_S)
+    within("retried by an administrator: DONE", seconds_since(retried_at), MESSAGE_LOST_S + WORK_S)
 
 
 @contextmanager

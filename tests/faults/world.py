@@ -46,8 +46,8 @@ QUICK: dict[str, Any] = {
 _SETTINGS = Settings(**QUICK)
 
 # The formulas of the documentation; with the defaults they give its 25 and its 85 seconds.
-RING_LOST_S = _SETTINGS.sweep_seconds + _SETTINGS.requeue_after_seconds
-WORKER_LOST_S = _SETTINGS.lease_seconds + RING_LOST_S
+MESSAGE_LOST_S = _SETTINGS.sweep_seconds + _SETTINGS.requeue_after_seconds
+WORKER_LOST_S = _SETTINGS.lease_seconds + MESSAGE_LOST_S
 # Beyond them: the deletion's own slices, and on a busy machine the start of the programs they run in.
 WORK_S = 5.0
 
@@ -77,7 +77,7 @@ class World:
     # --- tenants ------------------------------------------------------------------------------------------
 
     def fill(self, name: str | None = None, *, each: int = EACH) -> Tenant:
-        """A workspace that holds `each` of every kind, made below the doors."""
+        """A workspace that holds `each` of every kind, made below the API."""
         with Session(self.engine) as session:
             workspace = make_workspace(session, name or f"tenant-{next(_numbers)}")
             tenant_id, tenant_name = workspace.id, workspace.name

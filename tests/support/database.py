@@ -65,8 +65,8 @@ def _prepare(server: EmbeddedPostgres) -> None:
     """Start the server and make the template, which has its name only when it is complete."""
     server.start()
     with _administrator(server.url) as connection:
-        connection.execute("CREATE DATABASE draft")
-    url = database_at(server.url, "draft")
+        connection.execute("CREATE DATABASE unfinished")
+    url = database_at(server.url, "unfinished")
     migrate(url)
     engine = create_engine(url, poolclass=NullPool)
     with session_scope(sessions_of(engine)) as session:
@@ -74,7 +74,7 @@ def _prepare(server: EmbeddedPostgres) -> None:
     with engine.begin() as made:
         made.exec_driver_sql(_restore(made.dialect.get_table_names(made)))
     with _administrator(server.url) as connection:
-        connection.execute(f"ALTER DATABASE draft RENAME TO {TEMPLATE}")
+        connection.execute(f"ALTER DATABASE unfinished RENAME TO {TEMPLATE}")
 
 
 def migrate(url: str) -> None:

@@ -68,7 +68,7 @@ def test_the_end_is_a_success_that_says_what_went(session, delete_workspace, run
     assert run(delete_workspace()) == "ml-team is gone: it was empty"
 
 
-def test_a_stale_ring_is_a_success_that_says_why_nothing_was_done(session, delete_workspace, run):
+def test_a_stale_message_is_a_success_that_says_why_nothing_was_done(session, delete_workspace, run):
     factories.make_workspace(session)
     session.commit()
     deletion_id = delete_workspace()

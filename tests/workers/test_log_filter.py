@@ -19,16 +19,16 @@ def _log_filter() -> None:
     ("logger", "line", "is_told"),
     [
         ("celery.beat", ("Sending due task %s (%s)", "sweep", SWEEP), False),
-        ("celery.beat", ("Sending due task %s (%s)", "audit", TaskName.AUDIT.value), True),
+        ("celery.beat", ("Sending due task %s (%s)", "orphan-scan", TaskName.ORPHAN_SCAN.value), True),
         ("celery.beat", ("beat: Starting...",), True),
         ("celery.worker.strategy", (RECEIVED, {"name": SWEEP, "id": "1"}), False),
-        ("celery.worker.strategy", (RECEIVED, {"name": TaskName.AUDIT.value, "id": "1"}), True),
+        ("celery.worker.strategy", (RECEIVED, {"name": TaskName.ORPHAN_SCAN.value, "id": "1"}), True),
         (
             "celery.app.trace",
             (SUCCEEDED, {"name": SWEEP, "id": "1", "return_value": repr(NOTHING_TO_DO)}),
             False,
         ),
-        ("celery.app.trace", (SUCCEEDED, {"name": SWEEP, "id": "1", "return_value": "'rang 1'"}), True),
+        ("celery.app.trace", (SUCCEEDED, {"name": SWEEP, "id": "1", "return_value": "'enqueued 1'"}), True),
     ],
 )
 def test_a_round_is_told_only_when_it_did_something(

@@ -1,4 +1,4 @@
-"""What keeps deletions going when nobody rings."""
+"""What keeps deletions going when a message is lost."""
 
 import os
 from datetime import timedelta
@@ -28,7 +28,7 @@ def failed_deletion(session, context, delete, drive, faulty):
     return deletion_id
 
 
-def test_the_sweep_rings_for_a_deletion_whose_ring_was_lost(session, context, delete, publisher, clock):
+def test_the_sweep_enqueues_a_deletion_whose_message_was_lost(session, context, delete, publisher, clock):
     workspace = factories.make_workspace(session)
     factories.make_project(session, workspace)
     session.commit()
@@ -44,7 +44,7 @@ def test_the_sweep_rings_for_a_deletion_whose_ring_was_lost(session, context, de
     assert session.get_one(CleanupControl, 1, populate_existing=True).last_sweep_at == clock.now()
 
 
-def test_the_sweep_does_not_ring_again_while_its_ring_is_in_the_queue(session, context, delete, clock):
+def test_the_sweep_does_not_enqueue_again_while_its_message_is_in_the_queue(session, context, delete, clock):
     factories.make_workspace(session)
     session.commit()
     delete("ml-team")
@@ -66,7 +66,7 @@ def test_the_sweep_leaves_alone_what_a_worker_holds_and_takes_what_it_lost(sessi
     assert sweep.sweep(context, now=clock.now()).enqueued == 0
     clock.pass_(61)
     assert sweep.sweep(context, now=clock.now()).enqueued == 1
-    assert the(session, deletion_id).lease_owner == "w", "the sweep rings; only a claim takes"
+    assert the(session, deletion_id).lease_owner == "w", "the sweep enqueues; only a claim takes"
 
 
 def test_a_failed_deletion_is_tried_again_in_rounds_and_then_left_to_a_person(
@@ -130,7 +130,7 @@ def test_the_sweep_removes_a_deployment_that_was_shown_as_deleted_long_enough(se
     assert session.scalars(select(Deployment.name)).all() == []
 
 
-def test_the_audit_is_content_with_what_belongs_to_somebody(session, context, clock):
+def test_the_orphan_scan_is_content_with_what_belongs_to_somebody(session, context, clock):
     workspace = factories.make_workspace(session)
     factories.fill(session, context.store, workspace)
 
@@ -139,7 +139,7 @@ def test_the_audit_is_content_with_what_belongs_to_somebody(session, context, cl
     )
 
 
-def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, context, clock):
+def test_the_orphan_scan_fails_over_bytes_without_a_workspace_and_names_it(session, context, clock):
     gone = uuid7()
     context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
 
@@ -147,7 +147,9 @@ def test_the_audit_fails_over_bytes_without_a_workspace_and_names_it(session, co
         orphan_scan.scan_for_orphans(context, now=clock.now())
 
 
-def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, context, clock, monkeypatch):
+def test_the_orphan_scan_names_it_also_where_an_upload_cannot_be_collected(
+    session, context, clock, monkeypatch
+):
     gone = uuid7()
     context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
 
@@ -162,7 +164,9 @@ def test_the_audit_names_it_also_where_an_upload_cannot_be_collected(session, co
         orphan_scan.scan_for_orphans(context, now=clock.now())
 
 
-def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, delete, drive, faulty, clock):
+def test_the_orphan_scan_knows_what_an_administrator_chose_to_leave(
+    session, context, delete, drive, faulty, clock
+):
     workspace = factories.make_workspace(session)
     bad = factories.make_fileset(session, workspace, "bad", store=faulty.real, files={"x": b"kept"})
     session.commit()
@@ -178,7 +182,7 @@ def test_the_audit_knows_what_an_administrator_chose_to_leave(session, context, 
     assert orphan_scan.scan_for_orphans(context, now=clock.now()).startswith("no orphans")
 
 
-def test_the_audit_collects_uploads_that_were_abandoned(session, context, clock, tmp_path):
+def test_the_orphan_scan_collects_uploads_that_were_abandoned(session, context, clock, tmp_path):
     workspace = factories.make_workspace(session)
     session.commit()
     context.store.stage(workspace.id, uuid7(), "a", [b"half"])
