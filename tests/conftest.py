@@ -17,7 +17,7 @@ from app.storage.blob_store import BlobStore
 from tests.support.application import Engines, answering_from
 from tests.support.publisher import RecordingPublisher
 
-pytest_plugins = [f"tests.support.{name}" for name in ("database", "figures", "groups", "processes")]
+pytest_plugins = [f"tests.support.{name}" for name in ("database", "figures", "groups", "needs", "processes")]
 
 
 @pytest.fixture(scope="session", autouse=True)

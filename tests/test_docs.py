@@ -106,6 +106,7 @@ def test_every_event_of_a_history_is_in_the_guide() -> None:
     )
 
 
+@pytest.mark.needs("git", package="git")
 def test_no_path_of_a_developers_machine_is_in_the_project() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
