@@ -8,7 +8,12 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check fmt docs lock clean
+.PHONY: help up test quick check fmt docs lock clean
+
+# One process more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
+# hundreds of programs that they start would compile the product anew.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --durations=15
+WORKERS ?= $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN))))
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
@@ -17,14 +22,17 @@ up: $(VENV)/.installed ## Run everything on this machine: API :8080 (PORT), Flow
 	@exec $(BIN)/python -m devstack
 
 test: $(VENV)/.installed-dev ## Run the tests; `make test ARGS="-k name"` passes options to pytest
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) -n $(WORKERS) $(ARGS)
+
+quick: $(VENV)/.installed-dev ## Run the tests that need no running stack
+	@$(PYTEST) -n $(WORKERS) -m "not stack" $(ARGS)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types, import contracts, tests: what a change must pass
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(ARGS)
+	@$(MAKE) --no-print-directory test
 
 fmt: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format
