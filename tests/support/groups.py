@@ -1,57 +1,88 @@
-"""Which tests stay together when pytest-xdist distributes them (`--dist loadgroup`), and in what order.
+"""Which tests stay together when pytest-xdist distributes them, and in what order.
 
 The tests of a file share its fixtures, and so a process; some files share a running stack, and so a group. What
-takes longest begins first. What measures time runs last, in a run of its own: see the Makefile.
+takes longest begins first. The groups are known by the ids of the tests: `--dist loadgroup` of pytest-xdist 3.8
+writes them into ids where pytest 9.2 no longer looks, and distributes every test by itself.
 """
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 STACKS = {
     "faults-broker": ("faults/test_redis.py", "faults/test_beat.py", "faults/test_postgres.py"),
     "faults-kill": ("faults/test_kill.py", "faults/test_pace.py"),
-    "compat": ("compat/test_cli.py", "compat/test_cli_running.py", "compat/test_deletion.py",
-               "compat/test_sdk.py", "compat/test_snippets.py"),
     "faults-store": ("faults/test_store.py",),
     "faults-running": ("faults/test_running.py",),
+    "faults-unremovable": ("faults/test_unremovable.py",),
+    "compat": ("compat/test_cli.py", "compat/test_cli_running.py", "compat/test_deletion.py",
+               "compat/test_sdk.py", "compat/test_snippets.py"),
+    "compat-access": ("compat/test_access.py",),
+    "compat-files": ("compat/test_large_files.py",),
     "runtime": ("runtime/test_worker.py", "runtime/test_cluster_worker.py"),
     "devstack": ("devstack/test_up.py", "devstack/test_procfile.py"),
-    "faults-unremovable": ("faults/test_unremovable.py",),
-    "compat-files": ("compat/test_large_files.py",),
-    "compat-access": ("compat/test_access.py",),
     "server": ("test_server.py",),
 }  # fmt: skip
-"""Files that need a running stack, by group; the group that takes longest first."""
+"""Files that need a running stack, by group."""
+
+LONGEST = (
+    "faults-broker", "schema with authentication", "faults-kill", "tests/api/test_hostile_input.py",
+    "compat", "schema without authentication", "faults-store", "tests/cleanup/test_state_machine.py",
+    "devstack", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
+    "faults-running", "tests/api/test_files.py", "compat-files", "tests/runtime/test_deployments.py",
+    "faults-unremovable", "compat-access", "tests/test_extending.py", "server",
+    "tests/devstack/test_servers.py", "tests/test_storage_s3.py", "tests/access/test_tokens.py",
+)  # fmt: skip
+"""Groups that take long, the longest first: by turns some that wait and some that compute."""
 
 _GROUPS = {f"tests/{file}": group for group, files in STACKS.items() for file in files}
-_ORDER = list(STACKS)
+_CLASSES = {
+    # Each in one process, in order: its last test counts the requests of all others.
+    "tests/access/test_schema.py::TestWithAuthentication": "schema with authentication",
+    "tests/access/test_schema.py::TestWithoutAuthentication": "schema without authentication",
+}
+
+
+def group_of(nodeid: str) -> str:
+    """The group of the test of that id: one that is named above, or its file."""
+    file, _, rest = nodeid.partition("::")
+    return _CLASSES.get(f"{file}::{rest.partition('::')[0]}") or _GROUPS.get(file, file)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare what tests are marked with."""
+    """Declare the marker."""
     config.addinivalue_line("markers", "stack: needs the product's processes running; `make quick` omits it")
-    config.addinivalue_line("markers", "timed: measures time, and so runs last and alone")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep groups together, in the order of the collection."""
+    from xdist.scheduler import LoadScopeScheduling  # only where tests are distributed
+
+    class Grouped(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its group, and put them in order."""
-    sizes: Counter[str] = Counter()
-    groups: dict[str, str] = {}
+    """Put the groups in order, and mark those with a running stack."""
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        if file in _GROUPS:
+        if not item.nodeid.endswith(item.name):  # schemathesis gives all operations the same id
+            item._id = item._id.with_params(item.name.partition("[")[2].removesuffix("]"))
+        if group_of(item.nodeid) in STACKS:
             item.add_marker("stack")
-        mark = item.get_closest_marker("xdist_group")
-        group = mark.args[0] if mark else _GROUPS.get(file, file)
-        if not mark:
-            item.add_marker(pytest.mark.xdist_group(group))
-        groups[item.nodeid] = group
-        sizes[group] += 1
+    if len({item.nodeid for item in items}) < len(items):
+        raise pytest.UsageError("Two tests have the same id: pytest-xdist would run one of them.")
+    sizes = Counter(group_of(item.nodeid) for item in items)
 
     def urgency(item: pytest.Item) -> tuple[int, int, str]:
-        group = groups[item.nodeid]
-        return (_ORDER.index(group) if group in _ORDER else len(_ORDER), -sizes[group], group)
+        group = group_of(item.nodeid)
+        place = LONGEST.index(group) if group in LONGEST else len(LONGEST)
+        return place, -sizes[group], group
 
     items.sort(key=urgency)
