@@ -8,9 +8,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from app.runtime.processes.leftovers import MARK
 
-from app.config import _OF_JOBS, Settings
+from app.config import Settings
+from app.config.settings import _OF_JOBS
+from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from app.storage.blob_store import BlobStore
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +93,7 @@ def test_a_variable_that_nothing_reads_refuses_to_start_and_names_the_nearest(na
 def test_what_others_set_under_our_prefix_is_no_mistake() -> None:
     told = {
         "WORKSPACES_RESULTS_DIR": "/runs/1/results",
-        MARK: "1",
+        RUN_VARIABLE: "1",
         # By Kubernetes, beside services called workspaces and workspaces-web.
         "WORKSPACES_SERVICE_HOST": "10.0.0.1",
         "WORKSPACES_WEB_SERVICE_PORT_HTTP": "8080",
@@ -116,7 +117,7 @@ def test_what_jobs_are_told_is_known() -> None:
 
 
 def test_processes_of_jobs_are_for_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.config._CAN_END_PROCESSES", False)
+    monkeypatch.setattr("app.config.settings._CAN_END_PROCESSES", False)
 
     settings = Settings()
     assert (settings.runs_processes, settings.profiles, settings.backend) == (False, {}, "none")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, event, func, select
@@ -168,7 +168,7 @@ def test_a_deletion_that_has_begun_is_not_restored(session: Session) -> None:
         restore(session, deletion)
 
 
-@pytest.mark.parametrize("change", [{"fence": 2}, {"owner": "another"}, {"id": uuid4()}], ids=str)
+@pytest.mark.parametrize("change", [{"fence": 2}, {"owner": "another"}, {"id": UUID(int=1)}], ids=str)
 @pytest.mark.parametrize("make", [fail, finish, wait])
 def test_a_worker_whose_lease_is_lost_moves_nothing(
     session: Session, make: Callable[..., None], change: dict[str, Any]
