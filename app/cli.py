@@ -41,15 +41,15 @@ class _Commands(click.Group):
                 "the database of WORKSPACES_DATABASE_URL has no connection left"
             ) from None
         except DBAPIError as error:
-            raise click.ClickException(_said_of_database(error)) from None
+            raise click.ClickException(_describe(error)) from None
 
 
-def _said_of_database(error: DBAPIError) -> str:
-    said = " ".join(without_values(error.orig or error).split())
+def _describe(error: DBAPIError) -> str:
+    message = " ".join(without_values(error.orig or error).split())
     if isinstance(error.orig, UndefinedTable | UndefinedColumn):
-        return f"the database has not the schema of this release; run `workspaces db upgrade` ({said})"
+        return f"the database has not the schema of this release; run `workspaces db upgrade` ({message})"
     if isinstance(error, OperationalError):
-        return f"the database of WORKSPACES_DATABASE_URL does not answer: {said}"
+        return f"the database of WORKSPACES_DATABASE_URL does not answer: {message}"
     raise error
 
 

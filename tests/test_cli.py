@@ -34,7 +34,7 @@ def empty_database(database_url: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [("db", "upgrade"), ("cleanup", "run"), ("cleanup", "audit"), ("runtime", "purge", "gone")],
+    [("db", "upgrade"), ("cleanup", "run"), ("store", "scan"), ("runtime", "purge", "gone")],
 )
 def test_without_its_database_a_command_says_one_line(command: tuple[str, ...]) -> None:
     ended = run(*command, WORKSPACES_DATABASE_URL="postgresql+psycopg://app@127.0.0.1:1/x")
@@ -55,7 +55,7 @@ def test_a_database_without_our_schema_is_one_line_with_the_remedy(empty_databas
 
 @pytest.mark.parametrize("url", ["nosuch://bucket", "s3://key:word@bucket"])
 def test_a_store_that_cannot_be_opened_is_one_line(url: str) -> None:
-    ended = run("cleanup", "audit", WORKSPACES_STORAGE_URL=url)
+    ended = run("store", "scan", WORKSPACES_STORAGE_URL=url)
 
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from app.config import Settings
-from app.config.settings import _OF_JOBS
+from app.config.loading import _OF_JOBS
 from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from app.storage.blob_store import BlobStore
 

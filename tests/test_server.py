@@ -151,37 +151,37 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, s
     monkeypatch.setattr(worker, "_TIME_BUDGET_S", 0.2)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        paced = MinimumRateSocket(ours)
-        paced.setblocking(True)
-        yield paced, theirs
+        limited = MinimumRateSocket(ours)
+        limited.setblocking(True)
+        yield limited, theirs
 
 
 def test_bytes_extend_the_time_budget_and_the_next_request_renews_it(
     ends: tuple[MinimumRateSocket, socket.socket],
 ) -> None:
-    paced, theirs = ends
-    paced._budget_s = -1
+    limited, theirs = ends
+    limited._budget_s = -1
     theirs.sendall(b"x" * worker._BYTES_PER_S * 2)
-    assert paced.recv(worker._BYTES_PER_S * 2)
+    assert limited.recv(worker._BYTES_PER_S * 2)
 
-    paced._budget_s = -1
+    limited._budget_s = -1
     theirs.sendall(b"x")
     with pytest.raises(TimeoutError):
-        paced.recv(1)
+        limited.recv(1)
 
-    paced.setblocking(True)
+    limited.setblocking(True)
     theirs.sendall(b"x")
-    assert paced.recv(1) == b"x"
+    assert limited.recv(1) == b"x"
 
 
 def test_what_is_not_taken_in_time_is_not_sent_for_ever(
     ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
-    paced, _ = ends
+    limited, _ = ends
 
     with pytest.raises(TimeoutError):
-        paced.sendall(bytes(10_000_000))
+        limited.sendall(bytes(10_000_000))
 
 
 def passing(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -194,34 +194,34 @@ def passing(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 def test_a_wait_that_an_upload_is_allowed_is_not_cut_short(
     ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch, allowed_s: float | None
 ) -> None:
-    paced, theirs = ends
+    limited, theirs = ends
     if allowed_s:
-        paced.settimeout(allowed_s)
+        limited.settimeout(allowed_s)
     passing(monkeypatch, 33)
     theirs.sendall(b"xyz")
 
     if not allowed_s:
         with pytest.raises(TimeoutError):
-            paced.recv(1)
+            limited.recv(1)
         return
-    assert paced.recv(1) == b"x"
+    assert limited.recv(1) == b"x"
     with pytest.raises(TimeoutError):  # In all, not each time.
-        paced.recv(1)
+        limited.recv(1)
 
 
 def test_a_client_that_reads_slowly_uses_up_one_budget_for_the_whole_response(
     ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paced, _ = ends
+    limited, _ = ends
     monkeypatch.setattr(worker, "_MIN_RESPONSE_S", 0.05)
     monkeypatch.setattr(worker, "_TIME_BUDGET_S", 30.0)
     monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
-    paced.setblocking(True)
+    limited.setblocking(True)
     passing(monkeypatch, 20)
     for _ in range(2):
-        paced.sendall(b"x")
+        limited.sendall(b"x")
 
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        paced.sendall(bytes(10_000_000))
+        limited.sendall(bytes(10_000_000))
     assert time.monotonic() - began < 20

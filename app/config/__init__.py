@@ -1,5 +1,6 @@
 """The settings of a process and the execution profiles that they name."""
 
-from app.config.settings import Settings, is_loopback, is_protected, load_settings
+from app.config.loading import load_settings
+from app.config.settings import Settings, is_loopback, is_protected
 
 __all__ = ["Settings", "is_loopback", "is_protected", "load_settings"]

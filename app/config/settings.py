@@ -3,10 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping
 from datetime import timedelta
-from difflib import get_close_matches
-from functools import cache
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from socket import getaddrinfo
@@ -18,10 +15,9 @@ from pydantic import (
     Field,
     PositiveInt,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.config.profiles import USUAL, ExecutionProfile, distinct
 
@@ -375,61 +371,3 @@ class Settings(BaseSettings):
             return None
         delays = self.reattempt_delays_seconds
         return timedelta(seconds=delays[min(finished_rounds, len(delays) - 1)])
-
-
-_OF_JOBS = {"WORKSPACES_RESULTS_DIR", "WORKSPACES_RUN"}
-"""What jobs and deployments are told; a command that one of them runs finds it beside the settings."""
-_OF_CLUSTERS = re.compile(
-    r"WORKSPACES_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)"
-)
-"""What Kubernetes tells every pod beside a service whose name begins with `workspaces`; and `…_PORT`, an address."""
-
-
-@cache
-def load_settings() -> Settings:
-    """The settings of this process, read once.
-
-    Exits with status 2 and one line that names the variable, if its value is wrong or nothing reads it.
-    """
-    try:
-        settings = Settings()
-        refusal = _unread(os.environ)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        refusal = f"{_variable(str(first['loc'][0]))}: {said}" if first["loc"] else _in_variables(said)
-    except SettingsError as error:
-        # pydantic-settings says it only in words: which field, and as the cause why its list could not be parsed.
-        [field] = re.findall(r'field "(\w+)"', str(error))
-        refusal = f"{_variable(field)}: must be JSON, such as a list in brackets: {error.__cause__}"
-    if refusal:
-        print(refusal, file=sys.stderr)  # noqa: T201 -- logging is not set up yet
-        raise SystemExit(2)
-    return settings
-
-
-def _variable(field: str) -> str:
-    return f"WORKSPACES_{field.upper()}"
-
-
-def _in_variables(text: str) -> str:
-    """A rule about fields, in the names that the person who set them knows."""
-    return re.sub(rf"\b({'|'.join(Settings.model_fields)})\b", lambda field: _variable(field[0]), text)
-
-
-def _unread(environment: Mapping[str, str]) -> str | None:
-    """What is wrong with the first variable of ours that nothing reads: mistyped, it would change nothing."""
-    fields = set(Settings.model_fields)
-    known = {_variable(field) for field in fields} | _OF_JOBS
-    for name, value in sorted(environment.items()):
-        if not name.startswith("WORKSPACES_") or name.upper() in known:
-            continue
-        if _OF_CLUSTERS.fullmatch(name) or (name.endswith("_PORT") and "://" in value):
-            continue
-        # Without the prefix, by which all of them are alike.
-        nearest = get_close_matches(name.removeprefix("WORKSPACES_").lower(), fields, n=1)
-        remedy = (
-            f"did you mean {_variable(nearest[0])}?" if nearest else "see .env.example for those there are."
-        )
-        return f"{name}: there is no such setting; {remedy}"
-    return None

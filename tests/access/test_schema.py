@@ -37,7 +37,7 @@ CONFIG = schemathesis.Config.from_dict(
 )
 
 
-class Door:
+class SwappableApplication:
     """The application under test; another one for each test, because each has a database of its own."""
 
     app: Flask
@@ -47,12 +47,12 @@ class Door:
         return self.app.wsgi_app(environ, start_response)
 
 
-door = Door()
+served = SwappableApplication()
 
 
 def description(*, asks_who: bool) -> schemathesis.BaseSchema:
     schema = schemathesis.openapi.from_dict(document(asks_who=asks_who), config=CONFIG)
-    schema.app = door
+    schema.app = served
     schema.hook(map_path_parameters)
     if asks_who:
         schema.auth()(Operator)
@@ -74,7 +74,7 @@ class Operator:
 def map_path_parameters(_: Any, given: dict[str, Any] | None) -> dict[str, Any] | None:
     """Two requests out of three are about what is there; it would be a game of 404s otherwise."""
     return given and {
-        name: door.known.get(name, value) if _is_replaced(name, str(value)) else value
+        name: served.known.get(name, value) if _is_replaced(name, str(value)) else value
         for name, value in given.items()
     }
 
@@ -96,8 +96,8 @@ thoroughly = hypothesis_settings(
 @pytest.fixture
 def world(app: Flask, context: Context, session: Session) -> None:
     """A workspace with one of everything; `name` is a job's in the paths of jobs, and so on."""
-    door.app = app
-    door.known = make_world(session, context.store, "ml-team").parameters | {"name": "data"}
+    served.app = app
+    served.known = make_world(session, context.store, "ml-team").parameters | {"name": "data"}
 
 
 def enough_were_sent(how: str, tell: Tell) -> None:

@@ -47,14 +47,14 @@ def log() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def doors(log: io.StringIO) -> FlaskClient:
-    """A door for each error, with our headers and failures."""
-    app = Flask("doors")
+def routes(log: io.StringIO) -> FlaskClient:
+    """A route for each error, with our headers and failures."""
+    app = Flask("routes")
     register_failures(app)
     add_headers(app)
 
     def view(**path: str) -> Response:
-        get_logger(__name__).info("door.opened")
+        get_logger(__name__).info("route.called")
         if error := ERRORS.get(f"/{path['name']}"):
             raise error
         return Response(g.request_id, headers={"Cache-Control": "private"})
@@ -64,8 +64,8 @@ def doors(log: io.StringIO) -> FlaskClient:
 
 
 @pytest.mark.parametrize("path", [*ERRORS, "/no/such/path"])
-def test_every_answer_carries_them_errors_included(doors: FlaskClient, path: str) -> None:
-    answer = doors.get(path)
+def test_every_answer_carries_them_errors_included(routes: FlaskClient, path: str) -> None:
+    answer = routes.get(path)
 
     assert {name: answer.headers.get(name) for name in ALWAYS} == ALWAYS
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
@@ -93,8 +93,8 @@ def test_the_product_answers_with_them(client: FlaskClient, method: str, path: s
     assert answer.headers["X-Request-Id"] == "from-the-proxy"
 
 
-def test_what_a_route_says_itself_stays(doors: FlaskClient) -> None:
-    assert doors.get("/well").headers.getlist("Cache-Control") == ["private"]
+def test_what_a_route_says_itself_stays(routes: FlaskClient) -> None:
+    assert routes.get("/well").headers.getlist("Cache-Control") == ["private"]
 
 
 def test_no_cache_keeps_a_download(client: FlaskClient, session) -> None:
@@ -127,27 +127,27 @@ def test_the_docs_may_show_their_own_style_and_do_nothing_else(client: FlaskClie
 
 
 @pytest.mark.parametrize("sent", ["a", "Trace_1.2-3", "x" * 64])
-def test_a_sane_request_id_is_kept(doors: FlaskClient, sent: str) -> None:
-    answer = doors.get("/well", headers={"X-Request-Id": sent})
+def test_a_sane_request_id_is_kept(routes: FlaskClient, sent: str) -> None:
+    answer = routes.get("/well", headers={"X-Request-Id": sent})
 
     assert (answer.headers["X-Request-Id"], answer.text) == (sent, sent)
 
 
 @pytest.mark.parametrize("sent", ["", "x" * 65, "a b", "a,b", 'a"b', "é", "<b>", "a;b=c"])
-def test_any_other_is_replaced(doors: FlaskClient, sent: str) -> None:
-    first, second = (doors.get("/well", headers={"X-Request-Id": sent}).text for _ in range(2))
+def test_any_other_is_replaced(routes: FlaskClient, sent: str) -> None:
+    first, second = (routes.get("/well", headers={"X-Request-Id": sent}).text for _ in range(2))
 
     assert re.fullmatch(r"[0-9a-f]{32}", first)
     assert first != second
 
 
-def test_the_log_of_a_request_names_it_and_no_other_line_does(doors: FlaskClient, log: io.StringIO) -> None:
-    doors.get("/broken", headers={"X-Request-Id": "mine"})
+def test_the_log_of_a_request_names_it_and_no_other_line_does(routes: FlaskClient, log: io.StringIO) -> None:
+    routes.get("/broken", headers={"X-Request-Id": "mine"})
     get_logger(__name__).info("afterwards")
 
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [(line["event"], line.get("request_id")) for line in lines] == [
-        ("door.opened", "mine"),
+        ("route.called", "mine"),
         ("request.failed", "mine"),
         ("afterwards", None),
     ]
@@ -157,14 +157,14 @@ def test_the_log_of_a_request_names_it_and_no_other_line_does(doors: FlaskClient
 # --- Headers of single errors
 
 
-def test_an_unauthorized_answer_says_how_to_authenticate(doors: FlaskClient) -> None:
-    answer = doors.get("/anonymous")
+def test_an_unauthorized_answer_says_how_to_authenticate(routes: FlaskClient) -> None:
+    answer = routes.get("/anonymous")
 
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert "WWW-Authenticate" not in doors.get("/refused").headers
+    assert "WWW-Authenticate" not in routes.get("/refused").headers
 
 
-def test_too_many_requests_says_when_to_come_back(doors: FlaskClient) -> None:
-    answer = doors.get("/often")
+def test_too_many_requests_says_when_to_come_back(routes: FlaskClient) -> None:
+    answer = routes.get("/often")
 
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "17")

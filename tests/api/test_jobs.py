@@ -96,7 +96,7 @@ def test_a_new_job_is_shown_with_every_key_of_the_contract(client: FlaskClient) 
     assert shown["created_at"].endswith("Z")
 
 
-def test_a_new_job_comes_with_its_fileset_and_rings_for_the_runtime(
+def test_a_new_job_comes_with_its_fileset_and_notifies_the_runtime(
     client: FlaskClient, session: Session, publisher: RecordingPublisher
 ) -> None:
     shown = create(client)
@@ -337,7 +337,7 @@ def test_a_job_of_which_nothing_runs_is_cancelled_at_once(
     assert response.json["status"] == ("cancelling" if before is JobStatus.CANCELLING else "cancelled")
 
 
-def test_the_host_of_a_job_that_must_stop_is_rung_and_nobody_for_one_that_has_ended(
+def test_the_host_of_a_job_that_must_stop_is_notified_and_nobody_for_one_that_has_ended(
     client: FlaskClient, session: Session, workspace: Workspace, publisher: RecordingPublisher
 ) -> None:
     put(session, workspace, JobStatus.ACTIVE, "running", host="somewhere")
@@ -486,7 +486,7 @@ def test_deleting_a_running_job_stops_it_first_and_it_goes_when_its_host_has_see
     assert (count(session, Job), count(session, Fileset)) == (0, 0)
 
 
-def test_a_job_with_too_many_files_for_one_request_goes_with_the_rings_that_follow(
+def test_a_job_with_too_many_files_for_one_request_goes_with_the_messages_that_follow(
     client: FlaskClient, session: Session, context: Context, publisher: RecordingPublisher
 ) -> None:
     job_id = UUID(create(client)["id"])

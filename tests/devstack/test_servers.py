@@ -14,9 +14,7 @@ from devstack.homes import REACHABLE, PostgresHome
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_program
 
 BROKER = broker_program()
-needs_redis_server = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="needs redis-server (Debian: redis-server)"
-)
+needs_redis_server = pytest.mark.needs("redis-server", package="redis-server")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root lends its database to another user")
 
 
