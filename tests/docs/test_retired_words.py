@@ -29,7 +29,7 @@ OTHER_SENSE = {
     ("home", "devstack/"): "the directory of an embedded server",
     ("draft", "devstack/"): "a data directory that is being prepared",
     ("draft", "tests/devstack/"): "the same, or a draft of JSON schema",
-    ("stray", "tests/api/"): "a made-up field of made-up rows",
+    ("stray", "tests/filters/"): "a made-up field of made-up rows",
 }
 """Words that may be used in some files in another sense."""
 

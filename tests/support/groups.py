@@ -22,17 +22,17 @@ STACKS = {
     "compat-files": ("compat/test_large_files.py",),
     "runtime": ("runtime/test_worker.py", "runtime/test_cluster_worker.py"),
     "devstack": ("devstack/test_up.py", "devstack/test_procfile.py"),
-    "server": ("test_server.py",),
+    "server": ("server/test_worker.py",),
 }  # fmt: skip
 """Files that need a running stack, by group."""
 
 LONGEST = (
-    "faults-broker", "schema with authentication", "faults-kill", "tests/api/test_hostile_input.py",
+    "faults-broker", "schema with authentication", "faults-kill", "tests/http/test_hostile_input.py",
     "compat", "schema without authentication", "faults-store", "tests/cleanup/test_state_machine.py",
     "devstack", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
-    "faults-running", "tests/api/test_files.py", "compat-files", "tests/runtime/test_deployments.py",
-    "faults-unremovable", "compat-access", "tests/test_extending.py", "server",
-    "tests/devstack/test_servers.py", "tests/test_storage_s3.py", "tests/access/test_tokens.py",
+    "faults-running", "tests/api/files/test_files.py", "compat-files", "tests/runtime/test_deployments.py",
+    "faults-unremovable", "compat-access", "tests/docs/test_extending.py", "server",
+    "tests/devstack/test_servers.py", "tests/storage/test_storage_s3.py", "tests/access/test_tokens.py",
 )  # fmt: skip
 """Groups that take long, the longest first: by turns some that wait and some that compute."""
 

@@ -159,8 +159,8 @@ def test_a_process_finds_the_faulty_store_on_its_path_and_meets_its_faults(tmp_p
         "import sys; from uuid import UUID; from app.storage.blob_store import BlobStore;"
         "BlobStore.open(sys.argv[1]).purge_fileset(UUID(sys.argv[2]), UUID(sys.argv[3]))"
     )
-    plug_in = Path(__file__).parent / "support" / "faulty_store"
-    root = Path(__file__).parent.parent
+    plug_in = Path(__file__).parent.parent / "support" / "faulty_store"
+    root = Path(__file__).parents[2]
 
     done = subprocess.run(
         [sys.executable, "-c", purge, f"faulty://{tmp_path}", str(OURS), str(FILESET)],

@@ -20,7 +20,7 @@ from app.version import VERSION
 from devstack.processes import Command, free_port, kill_group
 from devstack.procfile import read_procfile
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TRACKED = subprocess.check_output(
     ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
 )

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, Select, Table, Text, Uuid, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
@@ -83,3 +84,10 @@ def ids_of(*args: tuple[str, str]) -> Select[tuple[UUID]]:
 def found_by(session: Session, text: str) -> list[dict[str, Any]]:
     """The rows that PostgreSQL finds for a filter."""
     return [ROWS[row_id.int] for row_id in session.scalars(ids_of(("filter", text)))]
+
+
+@pytest.fixture
+def gadgets(session: Session) -> Session:
+    """A session that sees the table of gadgets."""
+    create_gadgets(session)
+    return session

@@ -12,7 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from app.access.permissions import Permission
 from app.api.application import all_routes, document
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_document_is_valid_openapi_3_1() -> None:

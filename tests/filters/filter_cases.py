@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.filters.ast import And, Compare, Node, Not, Operator, Or, compare
 from app.lifecycle import JobStatus
-from tests.api.gadgets import NAMES, PROJECTS, VALUES, WEIGHTS
+from tests.filters.gadgets import NAMES, PROJECTS, VALUES, WEIGHTS
 
 # The table is only read, so examples may share it.
 shared_table = settings(

@@ -8,7 +8,7 @@ from werkzeug.datastructures import MultiDict
 from app.filters.ast import BadFilter, Operator, compare
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
-from tests.api.gadgets import GADGETS, ids_of
+from tests.filters.gadgets import GADGETS, ids_of
 
 
 def understood(*args: tuple[str, str], **options: Any) -> Any:

@@ -14,7 +14,7 @@ from app.dispatch import TaskName, cleanup_task
 from app.lifecycle import DeletionState, FailureClass, WorkspaceState
 from tests.support import guide
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CLEANUP = (ROOT / "docs" / "cleanup.md").read_text()
 STATES = (WorkspaceState, DeletionState, FailureClass)
 
@@ -118,4 +118,4 @@ def test_no_path_of_a_developers_machine_is_in_the_project() -> None:
         if (ROOT / name).is_file() and places.search((ROOT / name).read_text(errors="replace"))
     }
 
-    assert found <= {"tests/test_docs.py"}
+    assert found <= {"tests/docs/test_guide.py"}

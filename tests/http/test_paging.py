@@ -10,7 +10,7 @@ from werkzeug.datastructures import MultiDict
 from app.filters.parse import parse_filter
 from app.filters.sort import parse_sort
 from app.http.paging import MAX_PAGE, ListQuery, Page, paginate
-from tests.api.gadgets import FIELDS, GADGETS, ROWS
+from tests.filters.gadgets import FIELDS, GADGETS, ROWS
 
 TOTAL = len(ROWS)
 

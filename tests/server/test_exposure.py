@@ -18,7 +18,7 @@ from devstack.processes import Command, free_port, kill_group
 from devstack.procfile import read_procfile
 from tests.support.deadlines import DEADLINE_S
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OPEN = Settings(auth_enabled=False, allow_open_access=False, allow_unsigned_jwt=False)
 
 LOCAL: list[Address] = [

@@ -115,7 +115,9 @@ def test_nothing_of_a_workspace_can_be_reached_while_it_is_being_deleted(
     client: FlaskClient, session, route
 ) -> None:
     if "/iam/" in route.rule:
-        pytest.skip("a role binding is addressed by its own name; tests/api/test_role_bindings.py covers it")
+        pytest.skip(
+            "a role binding is addressed by its own name; tests/api/auth/test_role_bindings.py covers it"
+        )
     factories.make_workspace(session)
     session.execute(
         update(Workspace).where(Workspace.name == "ml-team").values(state=WorkspaceState.DELETING)

@@ -9,7 +9,7 @@ import pytest
 
 from app.version import VERSION
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TEXTS = (
     subprocess.check_output(
@@ -29,7 +29,7 @@ def test_no_text_tells_anybody_to_install_our_name_from_a_package_index() -> Non
     found = [
         f"{name}: {line.strip()}"
         for name in TEXTS
-        if Path(name) != Path("tests/test_packaging.py") and (ROOT / name).is_file()
+        if Path(name) != Path("tests/distribution/test_packaging.py") and (ROOT / name).is_file()
         for line in (ROOT / name).read_text(errors="replace").splitlines()
         if (said := INSTALLED_BY_NAME.search(line)) and not _is_an_index(said[0], line)
     ]

@@ -9,8 +9,8 @@ from werkzeug.datastructures import MultiDict
 
 from app.filters.ast import And, BadFilter, Node, Not, Operator, Or
 from app.filters.parse import Filter, parse_filter
-from tests.api.filter_cases import VALUES_OF, nodes, shared_table
-from tests.api.gadgets import FIELDS, GADGETS
+from tests.filters.filter_cases import VALUES_OF, nodes, shared_table
+from tests.filters.gadgets import FIELDS, GADGETS
 
 _SYMBOLS = {
     "$eq": ":",

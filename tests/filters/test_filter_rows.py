@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from app.filters.ast import Node, Not
 from app.filters.parse import Filter
 from app.filters.sort import BadSort, parse_sort
-from tests.api.filter_cases import holds, is_number, nodes, shared_table
-from tests.api.gadgets import FIELDS, GADGETS, ROWS, VALUES, found_by, ids_of
+from tests.filters.filter_cases import holds, is_number, nodes, shared_table
+from tests.filters.gadgets import FIELDS, GADGETS, ROWS, VALUES, found_by, ids_of
 
 
 def names_found_by(session: Session, text: str) -> set[str]:

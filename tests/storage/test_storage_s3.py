@@ -26,7 +26,7 @@ from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s
 from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
 
 FILESET = uuid4()
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,3 @@
+from tests.filters.gadgets import gadgets
+
+__all__ = ["gadgets"]
