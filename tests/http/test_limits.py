@@ -358,7 +358,7 @@ def test_a_write_does_not_wait_for_a_redis_that_fails(
     state: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, within: Within
 ) -> None:
     counted = limit(request.getfixturevalue(state), rate="1/day")
-    monkeypatch.setattr(rate_limit, "_REST_S", 600.0)  # however long this test takes
+    monkeypatch.setattr(rate_limit, "_PAUSE_S", 600.0)  # however long this test takes
     asked, hit = [], counted._window.hit
     monkeypatch.setattr(counted._window, "hit", lambda *about: asked.append(about) or hit(*about))
 

@@ -60,7 +60,7 @@ def test_objects_without_a_deployment_are_named_and_left_alone(
     before = dict(api.objects)
 
     with pytest.raises(
-        orphan_scan.OrphansFound, match=f"1 servers are in the cluster .*: default/ws-{served.hex}$"
+        orphan_scan.OrphansFound, match=f"1 servers in the cluster .*: default/ws-{served.hex}$"
     ):
         scan(context, api)
 
