@@ -79,23 +79,26 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     supervisor.run_to_end(part("release", lines.pop("release")))
     for name, line in lines.items():
         supervisor.start(part(name, line))
-    for port_to_ask, path in ((port, "/health/ready"), (flower_port, "/healthcheck")):
-        supervisor.wait_until(
-            partial(is_healthy, port_to_ask, path),
-            f"http://{HOST}:{port_to_ask}{path} does not answer with 200",
-            timeout_s=READY_TIMEOUT_S,
-        )
-    supervisor.wait_until(
-        lambda: supervisor.all_at_work,
-        "not every worker is ready",
-        timeout_s=READY_TIMEOUT_S,
-    )
-    # Flower and the workers log each other's arrival for a moment; the addresses stand below that.
-    supervisor.wait_for_silence(silence_s=1.5, timeout_s=10)
+    wait_until_ready(supervisor, {port: "/health/ready", flower_port: "/healthcheck"})
     supervisor.log("ready; Ctrl-C stops everything")
     for what, place in places.items():
         supervisor.log(f"  {what:<9} {place}")
     supervisor.run()
+
+
+def wait_until_ready(supervisor: Supervisor, health_paths: dict[int, str]) -> None:
+    """Wait until each port answers at its path and every worker is ready, and until their logs are silent."""
+    for port, path in health_paths.items():
+        supervisor.wait_until(
+            partial(is_healthy, port, path),
+            f"http://{HOST}:{port}{path} does not answer with 200",
+            timeout_s=READY_TIMEOUT_S,
+        )
+    supervisor.wait_until(
+        lambda: supervisor.all_at_work, "not every worker is ready", timeout_s=READY_TIMEOUT_S
+    )
+    # Flower and the workers log each other's arrival for a moment; the addresses stand below that.
+    supervisor.wait_for_silence(silence_s=1.5, timeout_s=10)
 
 
 def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[str, str]) -> dict[str, str]:
