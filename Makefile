@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test quick check fmt docs lock clean
+.PHONY: help up test quick soak check fmt docs lock clean
 
 # One process more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
 # hundreds of programs that they start would compile the product anew.
@@ -26,6 +26,9 @@ test: $(VENV)/.installed-dev ## Run the tests; `make test ARGS="-k name"` passes
 
 quick: $(VENV)/.installed-dev ## Run the tests that need no running stack
 	@$(PYTEST) -n $(WORKERS) -m "not stack" $(ARGS)
+
+soak: $(VENV)/.installed-dev ## Run the searches through requests and interleavings in their long form
+	@SOAK=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py $(ARGS)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types, import contracts, tests: what a change must pass
 	$(BIN)/ruff format --check

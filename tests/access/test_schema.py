@@ -20,9 +20,10 @@ from app.context import Context
 from tests.access.world import make_world
 from tests.support.figures import Tell
 from tests.support.people import OPERATOR
+from tests.support.soak import examples
 
-CASES_PER_OPERATION = 30
-LEAST_CASES = 2000
+CASES_PER_OPERATION = examples(short=8, long=30)
+LEAST_CASES = CASES_PER_OPERATION * 65
 sent: Counter[str] = Counter()
 """Requests so far: a test of pytest's is an operation, with many of them."""
 

@@ -1,6 +1,6 @@
 """Every interleaving: two workers, crashes, sleeps, faults and administrators, against the invariants.
 
-By default the same examples each time, within half a minute. For a long search with fresh ones:
+By default the same few examples each time; `make soak` tries more. For a long search with fresh ones:
 `CLEANUP_SEARCH_EXAMPLES=1000 make test ARGS="-k interleaving"`.
 """
 
@@ -45,6 +45,7 @@ from tests.cleanup.invariants import Observer, World, check, check_that_the_swee
 from tests.support.actors import trusted
 from tests.support.database import restore
 from tests.support.publisher import RecordingPublisher
+from tests.support.soak import examples
 
 ANN = trusted("ann@example.com")
 DOOMED = ("alpha", "beta")
@@ -373,7 +374,7 @@ def _obstacles(deletion: Any) -> list[datetime]:
 
 SEARCH_EXAMPLES = os.environ.get("CLEANUP_SEARCH_EXAMPLES")
 SEARCH = search_settings(
-    max_examples=int(SEARCH_EXAMPLES or 40),
+    max_examples=int(SEARCH_EXAMPLES or examples(short=12, long=40)),
     stateful_step_count=50,
     derandomize=SEARCH_EXAMPLES is None,
     database=None,
