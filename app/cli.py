@@ -47,7 +47,9 @@ class _Commands(click.Group):
 def _describe(error: DBAPIError) -> str:
     message = " ".join(without_values(error.orig or error).split())
     if isinstance(error.orig, UndefinedTable | UndefinedColumn):
-        return f"the database has not the schema of this release; run `workspaces db upgrade` ({message})"
+        return (
+            f"the schema of the database is not that of this release; run `workspaces db upgrade` ({message})"
+        )
     if isinstance(error, OperationalError):
         return f"the database of WORKSPACES_DATABASE_URL does not answer: {message}"
     raise error
@@ -136,7 +138,7 @@ def sweep(context: Context) -> None:
 
 @main.group()
 def store() -> None:
-    """The bytes of filesets."""
+    """What is stored outside the database, and its orphans."""
 
 
 @store.command()

@@ -14,7 +14,7 @@ State = TypeVar("State", bound=StrEnum)
 
 @dataclass(frozen=True)
 class Move(Generic[State]):
-    """A change of state. Whoever makes it refuses a row that is in none of the states `before`."""
+    """A change of state. The code that makes it refuses a row in any other state than those in `before`."""
 
     before: tuple[State, ...]
     after: State | None

@@ -112,7 +112,7 @@ def test_what_jobs_are_told_is_known() -> None:
 
     told = set(re.findall(r'"(WORKSPACES_[A-Z_]+)"', code))
     assert told == _OF_JOBS, (
-        "Name in app/config.py what processes are told, or a command they run refuses it."
+        "Name in `_OF_JOBS` of app/config/loading.py what processes are told, or a command they run refuses it."
     )
 
 

@@ -10,7 +10,7 @@ from app.config import Settings, load_settings
 from app.context import Context
 from app.dispatch import CLEANUP_QUEUE, transport_options
 from app.logs import configure_logs
-from workers.log_filter import log_rounds_at_debug
+from workers.log_filter import log_sweeps_at_debug
 from workers.schedule import beat_schedule
 
 _WORKER_SOCKET_TIMEOUT_SECONDS = 15  # must exceed the one second of a worker's poll
@@ -82,4 +82,4 @@ def _forget_inherited_connections(**_: Any) -> None:
 @setup_logging.connect
 def _log_like_the_api(**_: Any) -> None:
     configure_logs(load_settings())
-    log_rounds_at_debug()
+    log_sweeps_at_debug()

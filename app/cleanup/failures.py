@@ -66,12 +66,12 @@ def forget(session: Session, deletion_id: UUID, kind: str, resource_id: UUID | N
 
 
 def forget_kind(session: Session, deletion_id: UUID, kind: str) -> None:
-    """Remove the failures of a kind of which nothing is left, but for skipped ones."""
+    """Remove the failures of an emptied kind, except skipped ones."""
     session.execute(delete(DeletionFailure).where(_open(deletion_id, kind)))
 
 
 def open_by_class(session: Session, deletion_id: UUID, kind: str) -> Counter[FailureClass]:
-    """How many resources of a kind are still there, by why."""
+    """How many resources of a kind are still there, by failure class."""
     rows = session.execute(
         select(DeletionFailure.error_class, func.count())
         .where(_open(deletion_id, kind))

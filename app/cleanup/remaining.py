@@ -42,7 +42,7 @@ def page(
     after: UUID | None,
     limit: int,
 ) -> Sequence[Any]:
-    """The next resources of a pass, by id. Keyset, never offset: rows vanish while we walk."""
+    """The next resources of a pass, by id. By id, never by offset: rows are deleted between two pages."""
     model = kind.model
     query = select(model).where(*_left(kind, workspace_id, deletion_id)).order_by(model.id).limit(limit)
     if after is not None:

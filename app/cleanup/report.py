@@ -56,7 +56,7 @@ class DeletionReport(BaseModel):
 
 
 _FAILURES_SHOWN = 100
-"""Of each deletion; a store that is down fails everything in the same way."""
+"""Per deletion. If the store is down, all failures are alike."""
 
 
 def report(session: Session, deletions: Sequence[Deletion], *, now: datetime) -> list[DeletionReport]:

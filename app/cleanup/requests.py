@@ -84,7 +84,7 @@ def _revoke(session: Session, actor: Actor, deletion: Deletion, *, now: datetime
 
 
 def notify_workers(session: Session, context: Context, deletion: Deletion) -> None:
-    """Enqueue a slice once the transaction has committed; a lost message is made good by the sweep."""
+    """Enqueue a slice once the transaction has committed; the sweep replaces a lost message."""
     kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
     message = cleanup_message(deletion.id, deletion.workspace_name, kind.name if kind else None)
     notify_after_commit(session, context.publisher, message)

@@ -19,14 +19,14 @@ from app.lifecycle import FailureClass
 
 @dataclass(frozen=True)
 class DeadlineReached:
-    """Others wait, too; the next slice goes on behind the cursor."""
+    """The slice is out of time; the next one continues behind the cursor."""
 
     cursor: UUID | None
 
 
 @dataclass(frozen=True)
 class DependencyIsDown:
-    """So many failed in a row that whatever is behind them must be down."""
+    """Too many resources failed in a row: the dependency that they share is probably down."""
 
     cursor: UUID | None
 

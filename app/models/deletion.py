@@ -19,7 +19,7 @@ Counts = dict[str, int]
 
 
 class Deletion(Leased, Base):
-    """One request to delete one workspace. Written by `app.cleanup.ledger` alone."""
+    """One request to delete one workspace. Written by `app.cleanup.ledger` and `app.cleanup.lease` alone."""
 
     __tablename__ = "deletions"
     __table_args__ = (
@@ -63,12 +63,12 @@ class Deletion(Leased, Base):
     """Number of scheduled re-attempts so far."""
     next_run_at: Mapped[Now]
     last_enqueued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """When the sweep last enqueued a message for it."""
+    """When the sweep, or a slice that yielded, last enqueued a message for it."""
     next_reattempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)
 
     created_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
-    """Number of resources per kind when DELETE was answered."""
+    """Number of resources per kind when the first slice began."""
     deleted_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
 
 

@@ -50,11 +50,7 @@ class LeasedRow(Generic[R, S]):
         if time.monotonic() > self._held_until - self._lease_s * 2 / 3:
             self.write(self._on_renewal)
             return self.status
-        query = select(self._model.status).where(
-            self._model.id == self._row_id,
-            self._model.fence == self._fence,
-            self._model.lease_owner.is_not(None),
-        )
+        query = select(self._model.status).where(lease.is_held(self._model, self._row_id, self._fence))
         try:
             with session_scope(self._context.sessions) as session:
                 status = cast(S | None, session.scalar(query))

@@ -52,7 +52,7 @@ class Snapshot:
         }
 
     def is_due(self, deletion_id: UUID, at: datetime) -> bool:
-        """Whether a worker may begin a slice of it; in words of our own, not those of the ledger."""
+        """Whether a worker may begin a slice of it; in words of our own, not those of `cleanup.lease`."""
         deletion = self.deletions[deletion_id]
         is_free = deletion.lease_until is None or deletion.lease_until < at
         is_time = max(deletion.next_run_at, deletion.purge_after) <= at
@@ -183,7 +183,7 @@ def only_what_is_due_is_claimed(_: World, before: Snapshot, now: Snapshot) -> No
 
 
 def attempts_stay_within_their_budget(world: World, _: Snapshot, now: Snapshot) -> None:
-    """I8: counted anew only after progress, in another phase, or by whoever reopened it."""
+    """I8: counted anew only after progress, in another phase, or when it was reopened."""
     for deletion in now.deletions.values():
         assert deletion.attempts <= world.settings.max_attempts
         reopened = sum(event.event in _REOPENING for event in now.events[deletion.id])

@@ -340,7 +340,7 @@ class Cascade(RuleBasedStateMachine):
         raise AssertionError(f"I9: {unfinished} did not end")
 
     def _wake_the_sleepers(self) -> None:
-        """Whoever slept through it all changes nothing."""
+        """A worker that slept through it all changes nothing."""
         for worker in self.workers:
             while worker.is_busy:
                 self._step(worker)

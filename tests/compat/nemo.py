@@ -49,7 +49,7 @@ class Nemo:
         return json.loads(done.stdout)
 
     def _run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        # Little else of our environment: no login, context or proxy of whoever runs the tests.
+        # Little else of our environment: no login, context or proxy of the person who runs the tests.
         environment = {
             "HOME": str(self.home),
             "PATH": f"{self.programs.directory}:{os.environ['PATH']}",

@@ -69,7 +69,7 @@ def cli(nemo: Nemo, workspace: str, http: httpx.Client) -> Cli:
 
 
 def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, stack: Stack) -> None:
-    """The CLI has no command that follows: whoever wants to repeats `get-logs`."""
+    """The CLI has no command that follows a log: `get-logs` is repeated."""
     created = cli.submit(
         "train",
         # For five seconds, and on a slow machine for as long as it takes the CLI to look twice.

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from app.dispatch import TaskName
-from workers.log_filter import NOTHING_TO_DO, log_rounds_at_debug
+from workers.log_filter import NOTHING_TO_DO, log_sweeps_at_debug
 
 SWEEP = TaskName.SWEEP.value
 RECEIVED, SUCCEEDED = "Task %(name)s[%(id)s] received", "Task %(name)s[%(id)s] succeeded: %(return_value)s"
@@ -11,7 +11,7 @@ RECEIVED, SUCCEEDED = "Task %(name)s[%(id)s] received", "Task %(name)s[%(id)s] s
 
 @pytest.fixture
 def _log_filter() -> None:
-    log_rounds_at_debug()
+    log_sweeps_at_debug()
 
 
 @pytest.mark.usefixtures("_log_filter")

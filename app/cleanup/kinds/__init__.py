@@ -1,4 +1,4 @@
-"""The order in which a workspace is taken apart. A new kind: one file here, one line below, one cleanup task."""
+"""The order in which a workspace is taken apart. A new kind: one file here, one import and one line below."""
 
 from app.cleanup.kinds import (
     deployment_configs,

@@ -45,7 +45,7 @@ class ResourceKind:
     """A kind whose resources are deleted one by one, because something outside the database must go first.
 
     `delete` runs outside any transaction, at most for the item time-out, and yields before with InProgress; it
-    must be idempotent, act by id, treat what is already missing as Gone, and raise for anything else.
+    must be idempotent, act by id, treat what is already missing as Deleted, and raise for anything else.
     """
 
     name: str

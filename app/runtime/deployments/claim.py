@@ -42,7 +42,7 @@ class Claimed:
 
 
 def claim_deployment(context: Context, deployment_id: UUID, stopping: Event) -> Claimed | str:
-    """Claim a deployment that has to be served or stopped; otherwise a summary of what was done without. Commits."""
+    """Claim a deployment that has to be served or stopped; otherwise a summary of what was done. Commits."""
     with session_scope(context.sessions) as session:
         locked = lock_for_claim(session, Deployment, deployment_id)
         if locked is None:

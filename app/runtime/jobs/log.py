@@ -13,7 +13,7 @@ from sqlalchemy import insert, select
 from app import clock
 from app.context import Context
 from app.db import session_scope
-from app.lease import LeaseLost
+from app.lease import LeaseLost, is_held
 from app.logs import get_logger
 from app.models import Job, JobLog
 from app.runtime.lease import DATABASE_AWAY
@@ -64,9 +64,7 @@ class LogWriter:
         ours = {"workspace_id": self._workspace_id, "job_id": self._job_id, "attempt_id": self._attempt_id}
         with session_scope(self._context.sessions) as session:
             # FOR SHARE: nobody takes the lease, and nobody removes the job, between this query and the commit.
-            leased = select(Job.id).where(
-                Job.id == self._job_id, Job.fence == self._fence, Job.lease_owner.is_not(None)
-            )
+            leased = select(Job.id).where(is_held(Job, self._job_id, self._fence))
             if session.scalar(leased.with_for_update(read=True)) is None:
                 raise LeaseLost(Job, self._job_id, self._fence)
             session.execute(

@@ -2,9 +2,9 @@
 
 A program of its own, run by path: `reaper.py <parent's pid> <status fd> <grace seconds> <command> …`. It reads the
 command's environment from stdin as a JSON object, so that no variable can change how the reaper itself runs. It
-adopts every descendant of the command, including those that detach themselves. When the command has ended, on
-SIGTERM, or when its parent dies, it ends them all: SIGTERM, after the grace SIGKILL, until none is left. Then it ends
-as the command did. On SIGUSR1 it kills at once.
+adopts every descendant of the command, including those that detach themselves (`setsid`, double fork). When the
+command has ended, on SIGTERM, or when its parent dies, it ends them all: SIGTERM, after the grace SIGKILL, until none
+is left. Then it ends as the command did. On SIGUSR1 it kills at once.
 
 It writes "ok" to the status fd, or the number of the error that kept the command from starting.
 """
