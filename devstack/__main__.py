@@ -20,6 +20,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 WORKERS = {"worker", "runtime"}
 READY_WORDS = {"worker": " ready.", "runtime": " ready.", "beat": "beat: Starting"}
+"""Text of the INFO line that each program prints when it is ready."""
 ANSWER_TIMEOUT_S = 30.0
 READY_TIMEOUT_S = 120.0
 
@@ -73,7 +74,8 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
 
     def part(name: str, line: str) -> Part:
         stage = Stage.WORKERS if name in WORKERS else Stage.ENTRY
-        return Part(name, Command(("/bin/sh", "-c", line), env=environment), stage, READY_WORDS.get(name, ""))
+        ready_words = READY_WORDS.get(name, "") if prints_info(environment) else ""
+        return Part(name, Command(("/bin/sh", "-c", line), env=environment), stage, ready_words)
 
     lines = read_procfile(CHECKOUT / "Procfile")
     supervisor.run_to_end(part("release", lines.pop("release")))
@@ -84,6 +86,11 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     for what, place in places.items():
         supervisor.log(f"  {what:<9} {place}")
     supervisor.run()
+
+
+def prints_info(environment: dict[str, str]) -> bool:
+    """Whether the programs print their INFO lines."""
+    return environment.get("WORKSPACES_LOG_LEVEL", "INFO").upper() in {"DEBUG", "INFO"}
 
 
 def wait_until_ready(supervisor: Supervisor, health_paths: dict[int, str]) -> None:

@@ -22,13 +22,15 @@ class Swept:
 
     enqueued: int
     reattempted: int
+    ended: int
+    """Jobs and deployments whose supervisor was silent, and deployments that were removed."""
     oldest_s: float
     """Age of the oldest unfinished deletion that is due, in seconds."""
 
     @property
     def found_nothing(self) -> bool:
         """Whether the sweep had nothing to do and nothing is due."""
-        return not (self.enqueued or self.reattempted or self.oldest_s)
+        return not (self.enqueued or self.reattempted or self.ended or self.oldest_s)
 
     def __str__(self) -> str:
         return f"enqueued {self.enqueued}, re-attempted {self.reattempted}, oldest {self.oldest_s:.0f} s"
@@ -46,14 +48,14 @@ def sweep(context: Context, *, now: datetime) -> Swept:
     with session_scope(context.sessions) as session:
         reattempted = deletions.reattempt_failed(session, now=now)
     with session_scope(context.sessions) as session:
-        supervisors.mark_lost(session, now=now)
+        ended = supervisors.mark_lost(session, now=now)
     shown_until = now - timedelta(seconds=context.settings.deleted_deployment_seconds)
     with session_scope(context.sessions) as session:
-        deployments.remove_gone(session, until=shown_until)
+        ended += deployments.remove_gone(session, until=shown_until)
     requeue_interval = timedelta(seconds=context.settings.requeue_after_seconds)
     with session_scope(context.sessions) as session:
         messages, oldest_s = deletions.due_messages(session, now=now, requeue_interval=requeue_interval)
         messages += supervisors.unsupervised(session, now=now, requeue_interval=requeue_interval)
     for message in messages:
         context.publisher.publish(message)
-    return Swept(enqueued=len(messages), reattempted=reattempted, oldest_s=oldest_s)
+    return Swept(enqueued=len(messages), reattempted=reattempted, ended=ended, oldest_s=oldest_s)

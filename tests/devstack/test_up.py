@@ -45,9 +45,7 @@ def test_a_signal_stops_everything_in_order(checkout: Path, number: signal.Signa
         assert stack.lines[-1] == "stack    | stopped"
 
 
-def test_a_part_that_refuses_to_end_does_not_keep_it_from_stopping_within_ten_seconds(
-    tmp_path: Path, within: Within
-) -> None:
+def test_a_part_that_refuses_to_end_does_not_keep_it_from_stopping(tmp_path: Path, within: Within) -> None:
     stubborn = "trap '' TERM; echo beat: Starting, ready.; while true; do sleep 600; done"
     checkout = make_checkout(tmp_path / "checkout", PROCFILE | {"worker": stubborn, "beat": stubborn})
     with running(checkout) as stack:
@@ -58,6 +56,12 @@ def test_a_part_that_refuses_to_end_does_not_keep_it_from_stopping_within_ten_se
         assert stack.process.wait(DEADLINE_S) == 0
         within("two parts that refuse to end: stopped", time.monotonic() - began, 10)
         assert alive(processes) == []
+
+
+def test_programs_that_print_no_info_lines_are_not_waited_for(tmp_path: Path) -> None:
+    silent = make_checkout(tmp_path / "checkout", PROCFILE | {"worker": "exec sleep 600"})
+    with running(silent, WORKSPACES_LOG_LEVEL="WARNING") as stack:
+        assert stack.is_ready()
 
 
 def test_nothing_outlives_a_killed_supervisor(checkout: Path) -> None:

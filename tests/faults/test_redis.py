@@ -90,8 +90,8 @@ def test_a_hung_redis_does_not_slow_a_delete(world: World, within: Within) -> No
     within("Redis hung: DONE after it went on", seconds_since(resumed_at), MESSAGE_LOST_S + WORK_S)
     within("Redis hung: median DELETE", median(hung), 5 * median(healthy) + 0.02)
     within("Redis hung: slowest DELETE", max(hung), 1.0)
-    # Had each waited for its publish to be given up, even the quickest would have taken so long.
-    assert min(hung) < QUICK["publish_timeout_seconds"]
+    # Had they waited for their publish to be given up, most would have taken at least so long.
+    assert median(hung) < QUICK["publish_timeout_seconds"]
 
 
 @pytest.mark.parametrize("ending", ["kill", "stop"])

@@ -160,8 +160,9 @@ def list_entities(
     Children are included. Workspace `-` means all workspaces. `count_by` adds `group_counts`:
     the number of listed entities per value, for the 1000 most frequent values.
     """
+    in_workspace = rows_in(call.session, call.actor, workspace, rows.Entity)
     given = requested_filter(alias="search")
-    matching = rows_in(call.session, call.actor, workspace, rows.Entity).where(
+    matching = in_workspace.where(
         rows.Entity.entity_type == entity_type, given.compile(FIELDS) if given else true()
     )
     page = paginate(

@@ -91,7 +91,7 @@ class Step(Resource):
     status: JobStatus
     status_details: dict[str, Any]
     error_details: dict[str, Any] | None
-    auth_context: None = None
+    auth_context: dict[str, Any] | None
     created_at: Timestamp
     updated_at: Timestamp
 
@@ -107,6 +107,7 @@ class Step(Resource):
             parent=job.attempt_id,
             config=spec.get("config") or {},
             step_spec=spec,
+            auth_context=None,
             **entry,
         )
 

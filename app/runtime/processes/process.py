@@ -29,6 +29,7 @@ _START_S = 10.0
 _LATE_S = 2.0
 """How long after the grace a reaper may still take to end everything before it is killed."""
 _PAUSE_S = 5.0
+_KILL_POLL_S = 0.05  # A poll looks at every process once the reaper is gone.
 _BRIEF_S = 0.01
 
 
@@ -108,7 +109,7 @@ class Process:
         self.kill()
         deadline = time.monotonic() + within_s
         while self.poll() is None and time.monotonic() < deadline:
-            time.sleep(_BRIEF_S)
+            time.sleep(_KILL_POLL_S)
 
     def pause(self) -> None:
         """Stop all processes with SIGSTOP. Paused processes can still be terminated."""
