@@ -1,9 +1,13 @@
 """The workspace control plane."""
 
-from flask import Flask
+from __future__ import annotations
 
-from app.config import load_settings
-from app.context import Context
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.context import Context
 
 
 def create_app(context: Context | None = None) -> Flask:
@@ -11,6 +15,9 @@ def create_app(context: Context | None = None) -> Flask:
 
     Without a `context` it is configured from the environment, as in a server.
     """
-    from app.api import application as api  # noqa: PLC0415 -- workers import `app` without loading the API
+    # Here, because every import of a module of `app` would load the web framework and the database otherwise.
+    from app.api import application as api  # noqa: PLC0415
+    from app.config import load_settings  # noqa: PLC0415
+    from app.context import Context  # noqa: PLC0415
 
     return api.build(context or Context.open(load_settings()))

@@ -18,10 +18,14 @@ ROOT = Path(__file__).parent.parent
 NAMES = {f"WORKSPACES_{name.upper()}" for name in Settings.model_fields}
 
 
-def start(**environment: str) -> subprocess.CompletedProcess[str]:
-    """Start the command line with these settings."""
+LOAD_SETTINGS = ("-c", "from app.config import load_settings; load_settings()")
+"""What every program of the product does first."""
+
+
+def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the product with these settings."""
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", "db", "upgrade"],
+        [sys.executable, *command],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -62,7 +66,7 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str, complaint: str) -> None:
-    ended = start(**{name: value})
+    ended = start(*LOAD_SETTINGS, **{name: value})
 
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
@@ -82,7 +86,7 @@ def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str,
     ],
 )
 def test_a_variable_that_nothing_reads_refuses_to_start_and_names_the_nearest(name: str, remedy: str) -> None:
-    ended = start(**{name: "8080"})
+    ended = start(*LOAD_SETTINGS, **{name: "8080"})
 
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
@@ -101,10 +105,23 @@ def test_what_others_set_under_our_prefix_is_no_mistake() -> None:
         "WORKSPACES_PORT_8080_TCP_ADDR": "10.0.0.1",
     }
 
-    ended = start(**told, WORKSPACES_DATABASE_URL="postgresql+psycopg://app@127.0.0.1:1/x")
+    ended = start(
+        "-m",
+        "app.cli",
+        "db",
+        "upgrade",
+        **told,
+        WORKSPACES_DATABASE_URL="postgresql+psycopg://app@127.0.0.1:1/x",
+    )
 
     assert ended.returncode == 1
     assert "does not answer" in ended.stderr
+
+
+def test_the_command_line_refuses_to_start_with_a_wrong_setting() -> None:
+    ended = start("-m", "app.cli", "db", "upgrade", WORKSPACES_SLICE_SECONDS="soon")
+
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
 
 
 def test_what_jobs_are_told_is_known() -> None:

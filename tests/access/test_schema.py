@@ -22,7 +22,7 @@ from tests.support.figures import Tell
 from tests.support.people import OPERATOR
 from tests.support.soak import examples
 
-CASES_PER_OPERATION = examples(short=8, long=30)
+CASES_PER_OPERATION = examples(short=5, long=30)
 LEAST_CASES = CASES_PER_OPERATION * 65
 sent: Counter[str] = Counter()
 """Requests so far: a test of pytest's is an operation, with many of them."""
