@@ -33,6 +33,8 @@ LONGEST = (
     "faults-running", "tests/api/files/test_files.py", "compat-files", "tests/runtime/test_deployments.py",
     "faults-unremovable", "compat-access", "tests/docs/test_extending.py", "server",
     "tests/devstack/test_servers.py", "tests/storage/test_storage_s3.py", "tests/access/test_tokens.py",
+    "tests/access/test_history.py", "tests/api/files/test_store_failures.py", "tests/runtime/test_process.py",
+    "tests/test_secrets.py", "tests/test_cli.py", "tests/distribution/test_wheel.py",
 )  # fmt: skip
 """Groups that take long, the longest first: by turns some that wait and some that compute."""
 
@@ -53,6 +55,7 @@ def group_of(nodeid: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", "stack: needs the product's processes running; `make quick` omits it")
+    config.addinivalue_line("markers", "long: of a group that takes long; `make quick` omits it")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -76,6 +79,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item._id = item._id.with_params(item.name.partition("[")[2].removesuffix("]"))
         if group_of(item.nodeid) in STACKS:
             item.add_marker("stack")
+        if group_of(item.nodeid) in LONGEST:
+            item.add_marker("long")
     if len({item.nodeid for item in items}) < len(items):
         raise pytest.UsageError("Two tests have the same id: pytest-xdist would run one of them.")
     sizes = Counter(group_of(item.nodeid) for item in items)
