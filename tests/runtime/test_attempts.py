@@ -416,14 +416,16 @@ class TestAnExecutionProfile:
         assert is_all_gone(run)
 
     def test_does_not_count_what_a_step_was_paused(self, session: Session, context: Context) -> None:
+        # Seconds of margin for the start and for the way to the pause.
+        profile = self.SHORT.model_copy(update={"time_limit_seconds": 6})
         job_id = submit(session, self.on("short", "echo ready; sleep 0.4"))
 
-        with supervised(context, job_id, execution_profiles=(self.SHORT,)) as run:
+        with supervised(context, job_id, execution_profiles=(profile,)) as run:
             run.wait_for_line("ready")
             run.ask(JobStatus.PAUSING)
             run.wait_for(JobStatus.PAUSED)
             paused_at = time.monotonic()
-            wait_until(lambda: time.monotonic() > paused_at + 1.5, "longer than the limit")
+            wait_until(lambda: time.monotonic() > paused_at + 6.5, "longer than the limit")
             run.ask(JobStatus.RESUMING)
             assert run.end().status is JobStatus.COMPLETED
 
@@ -442,8 +444,8 @@ class TestAnExecutionProfile:
 
 
 def test_a_step_that_goes_on_printing_is_not_stale(session: Session, context: Context) -> None:
-    lifecycle = {"staleness_timeout_seconds": 1}
-    job_id = submit(session, step("for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done", lifecycle=lifecycle))
+    lifecycle = {"staleness_timeout_seconds": 4}
+    job_id = submit(session, step("for i in 1 2 3 4 5 6; do echo $i; sleep 0.8; done", lifecycle=lifecycle))
 
     with supervised(context, job_id) as run:
         assert run.end().status is JobStatus.COMPLETED
