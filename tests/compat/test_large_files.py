@@ -15,7 +15,8 @@ from tests.support.figures import Flat, Tell, Within, peak_mib
 from tests.support.stack import Stack
 from tests.support.stores import STORES, Store, keeping
 
-MEGABYTES = 256  # eight times what a server may grow by
+MEGABYTES = {"file": 256, "s3": 128}
+"""Several times what a server may grow by. The stand-in for S3 reads the whole file for each range."""
 WARM_MEGABYTES = 32  # A few parts and pieces: what these take, the server has taken before it is measured.
 ALLOWED_GROWTH_MIB = 32
 IDLE_S = 15
@@ -52,12 +53,13 @@ def test_a_large_file_passes_through_a_server_whose_memory_stays_flat(
     warm = nemo.run(script, stack.api_url, workspace, str(WARM_MEGABYTES))
     assert warm.returncode == 0, warm.stdout + warm.stderr
     scheme = store.url.partition(":")[0]
+    megabytes = MEGABYTES[scheme]
     before, started = server_peak_mib(stack), time.monotonic()
 
-    done = nemo.run(script, stack.api_url, workspace, str(MEGABYTES))
+    done = nemo.run(script, stack.api_url, workspace, str(megabytes))
 
     assert done.returncode == 0, done.stdout + done.stderr + stack.tails()
-    what = f"{MEGABYTES} MiB twice up and twice down by SDK, fsspec and form, {scheme}"
+    what = f"{megabytes} MiB twice up and twice down by SDK, fsspec and form, {scheme}"
     flat(what, before, server_peak_mib(stack), ALLOWED_GROWTH_MIB)
     tell(f"{time.monotonic() - started:7.2f} s  {what} ({', '.join(done.stdout.splitlines())})")
     fileset = f"/apis/files/v2/workspaces/{workspace}/filesets/corpus"

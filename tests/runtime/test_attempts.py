@@ -277,7 +277,7 @@ def test_a_paused_job_stands_still_until_it_is_resumed(session: Session, context
     job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo went"))
     directory = WorkDirectory(context.settings, job_id).path
 
-    with supervised(context, job_id, job_time_limit_seconds=20) as run:
+    with supervised(context, job_id, job_time_limit_seconds=120) as run:
         run.wait_for_line("ready")
         run.ask(JobStatus.PAUSING)
         run.wait_for(JobStatus.PAUSED)
