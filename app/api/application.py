@@ -61,8 +61,6 @@ def build(context: Context) -> Flask:
 def assemble(*, trusted_proxies: int = 0) -> Flask:
     """An application without a context: it answers requests once `serve` has given it one."""
     app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
-    # `//x` must not mean `/x`: a file path that begins with a slash is refused, not rewritten.
-    app.url_map.merge_slashes = False
     app.url_map.converters["path"] = _AnyPath
     register_failures(app)
     add_headers(app)

@@ -62,6 +62,13 @@ def requested_filter(*, alias: str | None = None) -> Filter | None:
     return parse_filter(request.args.to_dict(flat=False), alias=alias)
 
 
+def filtered(
+    rows: Select[*tuple[Any, ...]], fields: Fields, given: Filter | None
+) -> Select[*tuple[Any, ...]]:
+    """The rows that the filter, if there is one, lets through. Raises BadFilter."""
+    return rows.where(given.compile(fields)) if given else rows
+
+
 def list_page(
     call: RequestContext,
     query: ListQuery,
@@ -78,12 +85,10 @@ def list_page(
     and `parse_filter`. Raises BadFilter and BadSort.
     """
     found = requested_filter(alias=alias)
-    if found:
-        rows = rows.where(found.compile(fields))
     default = type(query).model_fields["sort"].default
     return paginate(
         call.session,
-        rows.order_by(*parse_sort(query.sort, sort_fields or fields, default)),
+        filtered(rows, fields, found).order_by(*parse_sort(query.sort, sort_fields or fields, default)),
         page=query.page,
         page_size=query.page_size,
         sort=query.sort,

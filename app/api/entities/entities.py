@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import Field, JsonValue
-from sqlalchemy import Select, Text, func, true
+from sqlalchemy import Select, Text, func
 from sqlalchemy.orm import Session
 
 from app import models as rows
@@ -14,9 +14,8 @@ from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
-from app.filters.sort import parse_sort
 from app.http.field_types import Deleted, Name, Resource, ShortText
-from app.http.paging import ListQuery, Page, paginate, requested_filter
+from app.http.paging import ListQuery, Page, filtered, list_page, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
 from app.services import entities
 from app.services.listing import rows_in
@@ -160,21 +159,14 @@ def list_entities(
     Children are included. Workspace `-` means all workspaces. `count_by` adds `group_counts`:
     the number of listed entities per value, for the 1000 most frequent values.
     """
-    in_workspace = rows_in(call.session, call.actor, workspace, rows.Entity)
-    given = requested_filter(alias="search")
-    matching = in_workspace.where(
-        rows.Entity.entity_type == entity_type, given.compile(FIELDS) if given else true()
+    of_type = rows_in(call.session, call.actor, workspace, rows.Entity).where(
+        rows.Entity.entity_type == entity_type
     )
-    page = paginate(
-        call.session,
-        matching.order_by(*parse_sort(query.sort, FIELDS, "-created_at")),
-        page=query.page,
-        page_size=query.page_size,
-        sort=query.sort,
-        filter=given,
-        item=Entity.from_row,
-    )
-    counts = _group_counts(call.session, matching, query.count_by) if query.count_by else None
+    page = list_page(call, query, of_type, FIELDS, item=Entity.from_row, alias="search")
+    counts = None
+    if query.count_by:
+        matching = filtered(of_type, FIELDS, requested_filter(alias="search"))
+        counts = _group_counts(call.session, matching, query.count_by)
     return EntityPage(**dict(page), group_counts=counts)
 
 
