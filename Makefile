@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev ## Run the tests; `make test ARGS="-k name"` passes
 	@$(PYTEST) -n $(WORKERS) $(ARGS)
 
 quick: $(VENV)/.installed-dev ## Run the tests that are short and need no running stack
-	@$(PYTEST) -n $(WORKERS) -m "not stack and not long" $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --quick $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Run the searches through requests and interleavings in their long form
 	@SOAK=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py $(ARGS)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.config import Settings
+from app.config import Settings, load_settings
 from app.config.loading import _OF_JOBS
 from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from app.storage.blob_store import BlobStore
@@ -18,8 +18,17 @@ ROOT = Path(__file__).parent.parent
 NAMES = {f"WORKSPACES_{name.upper()}" for name in Settings.model_fields}
 
 
-LOAD_SETTINGS = ("-c", "from app.config import load_settings; load_settings()")
-"""What every program of the product does first."""
+def refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> str:
+    """The one line with which every program of the product ends at once when the variable has that value."""
+    monkeypatch.setenv(name, value)
+    load_settings.cache_clear()
+    with pytest.raises(SystemExit) as end:
+        load_settings()
+    assert end.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    return line
 
 
 def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -65,11 +74,15 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "cpu", "environment": {"A=B": "1"}}]', "'A=B'"),
     ],
 )
-def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str, complaint: str) -> None:
-    ended = start(*LOAD_SETTINGS, **{name: value})
+def test_a_bad_value_refuses_to_start_with_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    complaint: str,
+) -> None:
+    line = refusal(monkeypatch, capsys, name, value)
 
-    assert ended.returncode == 2
-    [line] = ended.stderr.splitlines()
     assert line.startswith("WORKSPACES_")
     assert complaint in line
     assert name in line
@@ -85,11 +98,11 @@ def test_a_bad_value_refuses_to_start_with_one_clear_line(name: str, value: str,
         ("WORKSPACES_XYZZY", "see .env.example"),
     ],
 )
-def test_a_variable_that_nothing_reads_refuses_to_start_and_names_the_nearest(name: str, remedy: str) -> None:
-    ended = start(*LOAD_SETTINGS, **{name: "8080"})
+def test_a_variable_that_nothing_reads_refuses_to_start_and_names_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, remedy: str
+) -> None:
+    line = refusal(monkeypatch, capsys, name, "8080")
 
-    assert ended.returncode == 2
-    [line] = ended.stderr.splitlines()
     assert line.startswith(f"{name}: there is no such setting; ")
     assert remedy in line
 

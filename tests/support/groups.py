@@ -6,6 +6,7 @@ writes them into ids where pytest 9.2 no longer looks, and distributes every tes
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ LONGEST = (
     "tests/devstack/test_servers.py", "tests/storage/test_storage_s3.py", "tests/access/test_tokens.py",
     "tests/access/test_history.py", "tests/api/files/test_store_failures.py", "tests/runtime/test_process.py",
     "tests/test_secrets.py", "tests/test_cli.py", "tests/distribution/test_wheel.py",
+    "tests/devstack/test_recorded_data.py", "tests/server/test_exposure.py", "tests/test_needs.py",
 )  # fmt: skip
 """Groups that take long, the longest first: by turns some that wait and some that compute."""
 
@@ -52,10 +54,21 @@ def group_of(nodeid: str) -> str:
     return _CLASSES.get(f"{file}::{rest.partition('::')[0]}") or _GROUPS.get(file, file)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
-    config.addinivalue_line("markers", "stack: needs the product's processes running; `make quick` omits it")
-    config.addinivalue_line("markers", "long: of a group that takes long; `make quick` omits it")
+_TESTS = Path(__file__).parents[1]
+_SLOW = {*_GROUPS, *LONGEST, *(test.partition("::")[0] for test in _CLASSES)}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option."""
+    parser.addoption(
+        "--quick", action="store_true", help="omit the files that need a running stack or take long"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether to leave out a file: not even imported, it costs a quick run nothing."""
+    slow = collection_path.is_relative_to(_TESTS) and f"tests/{collection_path.relative_to(_TESTS)}" in _SLOW
+    return True if slow and config.getoption("quick") else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -73,14 +86,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the groups in order, and mark those with a running stack."""
+    """Put the groups in order."""
     for item in items:
         if not item.nodeid.endswith(item.name):  # schemathesis gives all operations the same id
             item._id = item._id.with_params(item.name.partition("[")[2].removesuffix("]"))
-        if group_of(item.nodeid) in STACKS:
-            item.add_marker("stack")
-        if group_of(item.nodeid) in LONGEST:
-            item.add_marker("long")
     if len({item.nodeid for item in items}) < len(items):
         raise pytest.UsageError("Two tests have the same id: pytest-xdist would run one of them.")
     sizes = Counter(group_of(item.nodeid) for item in items)

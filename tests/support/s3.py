@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class S3Server:
 
     endpoint: str
 
-    @property
+    @cached_property
     def client(self) -> Any:
         return boto3.client(
             "s3",

@@ -20,6 +20,7 @@ from devstack.processes import HOST, Command, free_port, kill_group
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 from tests.support.deadlines import DEADLINE_S
+from tests.support.preloaded import Preloaded, start_preloaded
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ALL = ("web", "worker", "runtime", "beat")
@@ -35,7 +36,7 @@ class Part:
     """One running program of the product, and everything it has said."""
 
     name: str
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Preloaded"
     log_path: Path
 
     @property
@@ -62,7 +63,8 @@ class Stack:
 
     Starts the servers, migrates and seeds, starts `parts` (names of the Procfile), and is ready when they are.
     `settings` are those of `app.config.Settings`; `environment` is for everything else the programs read, and
-    `plug_ins` are directories from which they can import.
+    `plug_ins` are directories from which they can import. Programs without plug-ins are forked from one that has
+    loaded their packages.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Stack:
         **settings: Any,
     ) -> None:
         self._directory = directory
-        self._wanted = tuple(parts)
+        self._wanted, self._plug_ins = tuple(parts), tuple(plug_ins)
         self._commands = read_procfile(CHECKOUT / "Procfile")
         self._owned = ExitStack()
         self.parts: list[Part] = []
@@ -107,7 +109,7 @@ class Stack:
             "RUNTIME_CONCURRENCY": "64",  # threads, one for each job and deployment that runs
             **(environment or {}),
             # This checkout, installed or not, and whatever plug-ins the test brings.
-            "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *map(str, plug_ins)]),
+            "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *map(str, self._plug_ins)]),
             **{f"WORKSPACES_{name.upper()}": _as_variable(value) for name, value in settings.items()},
         }
 
@@ -179,9 +181,13 @@ class Stack:
     def _spawn(self, name: str, environment: Mapping[str, str]) -> Part:
         number = 1 + sum(part.name == name for part in self.parts)
         log_path = self._directory / f"{name}-{number}.log"
+        log_path.touch()
+        env = {**self._environment, **environment}
+        if not self._plug_ins:
+            process = start_preloaded(self._commands[name], env=env, cwd=CHECKOUT, output=log_path)
+            return Part(name, process, log_path)
         # The Procfile's paths are those of the checkout.
-        line = f"cd '{CHECKOUT}' && {self._commands[name]}"
-        command = Command(("/bin/sh", "-c", line), env={**self._environment, **environment})
+        command = Command(("/bin/sh", "-c", f"cd '{CHECKOUT}' && {self._commands[name]}"), env=env)
         with log_path.open("wb") as output:
             return Part(name, command.spawn(output), log_path)
 

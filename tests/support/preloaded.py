@@ -1,0 +1,108 @@
+"""Python programs of the product as processes forked from one that has loaded their packages.
+
+Loading takes two seconds of CPU, and the tests start more than a hundred of them. What a program does after that is
+its own: arguments, environment, session, signals, output.
+"""
+
+import atexit
+import ctypes
+import importlib
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+_LOADED = (
+    "billiard.common", "celery.bin.celery", "flower.command", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread",
+    "app.api.application", "app.cleanup.engine", "app.cli", "tests.support.preloaded",
+)  # fmt: skip
+"""What the programs import. None of it reads the environment when it is imported, but for `billiard.common`."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Preloaded:
+    """A running program, with the methods of `subprocess.Popen` that the tests use."""
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> None:
+        ours, its = _fork_server().Pipe(duplex=False)
+        with ours, its:
+            arguments = (list(argv), dict(env), cwd, output, its)
+            self._process = _fork_server().Process(target=_become, args=arguments)
+            self._process.start()
+            assert self._process.pid
+            self.pid = self._process.pid
+            its.close()
+            ours.recv()  # it leads a session from here on, and can be killed with its children
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if (status := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@cache
+def _fork_server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_LOADED))
+    return context
+
+
+def _become(argv: list[str], env: dict[str, str], directory: Path, output: Path, told: Connection) -> None:
+    """Take on what a program is started with, and run it."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    with Path(os.devnull).open() as nothing, output.open("ab") as log:
+        for number, file in enumerate((nothing, log, log)):
+            os.dup2(file.fileno(), number)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(directory)
+    with told:
+        told.send(None)
+    sys.argv = argv
+    importlib.reload(sys.modules["billiard.common"])
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        if argv[:2] == ["python", "-m"]:
+            sys.argv = argv[2:]
+            runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(Path(sys.executable).with_name(argv[0])), run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
+
+
+def start_preloaded(line: str, *, env: Mapping[str, str], cwd: Path, output: Path) -> Preloaded:
+    """Run the one Python program that a line of the Procfile starts, as a shell would."""
+    script = f"set -- {line.removeprefix('exec ')}\nprintf '%s\\0' \"$@\""
+    shell = subprocess.run(
+        ["/bin/sh", "-c", script], env=env, cwd=cwd, stdout=subprocess.PIPE, text=True, check=True
+    )
+    argv = shell.stdout.split("\0")[:-1]
+    while argv[:2] == ["env", "-u"]:
+        env = {name: value for name, value in env.items() if name != argv[2]}
+        argv = argv[3:]
+    return Preloaded(argv, env=env, cwd=cwd, output=output)
