@@ -19,5 +19,9 @@ def create_app(context: Context | None = None) -> Flask:
     from app.api import application as api  # noqa: PLC0415
     from app.config import load_settings  # noqa: PLC0415
     from app.context import Context  # noqa: PLC0415
+    from app.store_identity import report_store  # noqa: PLC0415
 
-    return api.build(context or Context.open(load_settings()))
+    if context is None:
+        context = Context.open(load_settings())
+        report_store(context.store)
+    return api.build(context)

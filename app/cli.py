@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import update_wrapper
+from getpass import getuser
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -23,6 +24,7 @@ from app.maintenance import orphan_scan
 from app.maintenance import sweep as maintenance
 from app.runtime.hosts.purge import CannotPurge, purge_host
 from app.services.workspaces import seed
+from app.store_identity import StoreIdentity
 from app.version import VERSION
 
 P = ParamSpec("P")
@@ -149,6 +151,26 @@ def scan(context: Context) -> None:
         click.echo(orphan_scan.scan_for_orphans(context, now=clock.now()))
     except orphan_scan.OrphansFound as found:
         raise click.ClickException(str(found)) from None
+
+
+@store.command()
+@click.option(
+    "--empty", is_flag=True, help="Adopt it although none of the files that it should hold are in it."
+)
+@with_context
+def adopt(context: Context, *, empty: bool) -> None:
+    """Take the store that WORKSPACES_STORAGE_URL names for the one of this database, whatever its marker says.
+
+    After a restore from a backup, a move to another store, or a copy of the database.
+    """
+    try:
+        adopted = StoreIdentity(context.sessions).adopt(context.store, actor=getuser(), is_empty_meant=empty)
+    except OSError as error:
+        raise click.ClickException(str(error)) from None
+    was = "it had a marker" if adopted.had_marker else "it had no marker"
+    click.echo(
+        f"adopted ({was}): the database knows {adopted.known} of the workspaces in it, and not {adopted.unknown} others"
+    )
 
 
 @main.group()

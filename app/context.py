@@ -7,6 +7,13 @@ from app.config import Settings
 from app.db import Sessions, connect, sessions_of
 from app.dispatch import BackgroundPublisher, TaskPublisher
 from app.storage.blob_store import BlobStore
+from app.store_identity import StoreIdentity
+
+
+def open_store(settings: Settings, sessions: Sessions) -> BlobStore:
+    """The store that `settings` name, which is used only if the database knows it as its own. Opens nothing yet."""
+    identity = StoreIdentity(sessions)
+    return BlobStore.open(settings.blob_url, identity=identity, group=settings.storage_group or None)
 
 
 @dataclass(frozen=True)
@@ -21,9 +28,10 @@ class Context:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Prepare the connections that `settings` name; none is opened yet."""
+        sessions = sessions_of(connect(settings))
         return cls(
             settings=settings,
-            sessions=sessions_of(connect(settings)),
-            store=BlobStore.open(settings.blob_url),
+            sessions=sessions,
+            store=open_store(settings, sessions),
             publisher=BackgroundPublisher(settings),
         )

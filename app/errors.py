@@ -113,6 +113,12 @@ class TooManyRequests(DomainError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class StorageFull(DomainError):
+    """The store has no space left: repeating the request would not help."""
+
+    status = 507
+
+
 class Busy(DomainError):
     """A lock or a dependency did not answer in time; the same request may succeed later."""
 

@@ -13,9 +13,9 @@ from app.config import Settings
 from app.context import Context
 from app.db import sessions_of
 from app.logs import configure_logs
-from app.storage.blob_store import BlobStore
 from tests.support.application import Engines, answering_from
 from tests.support.publisher import RecordingPublisher
+from tests.support.store import store_of
 
 pytest_plugins = [f"tests.support.{name}" for name in ("database", "figures", "groups", "needs", "processes")]
 
@@ -54,10 +54,11 @@ def engines() -> Iterator[Engines]:
 def context(
     database: Engine, settings: Settings, publisher: RecordingPublisher, engines: Engines
 ) -> Iterator[Context]:
+    sessions = sessions_of(engines.of(settings))
     yield Context(
         settings=settings,
-        sessions=sessions_of(engines.of(settings)),
-        store=BlobStore.open(settings.blob_url),
+        sessions=sessions,
+        store=store_of(settings, sessions),
         publisher=publisher,
     )
     engines.tidy()

@@ -34,7 +34,13 @@ def empty_database(database_url: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [("db", "upgrade"), ("cleanup", "run"), ("store", "scan"), ("runtime", "purge", "gone")],
+    [
+        ("db", "upgrade"),
+        ("cleanup", "run"),
+        ("store", "scan"),
+        ("store", "adopt"),
+        ("runtime", "purge", "gone"),
+    ],
 )
 def test_without_its_database_a_command_says_one_line(command: tuple[str, ...]) -> None:
     ended = run(*command, WORKSPACES_DATABASE_URL="postgresql+psycopg://app@127.0.0.1:1/x")

@@ -56,6 +56,7 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_STAGED_UPLOAD_DAYS", "1e9", "less than or equal to"),
         ("WORKSPACES_JWKS_CACHE_SECONDS", "604800", "less than or equal to 86400"),
         ("WORKSPACES_LEASE_SECONDS", "50", "WORKSPACES_TASK_HARD_LIMIT_SECONDS < WORKSPACES_LEASE_SECONDS"),
+        ("WORKSPACES_STORAGE_GROUP", "nobodys", "there is no group 'nobodys'"),
         ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
         ("WORKSPACES_RUNTIME_HOST", "kubernetes", "WORKSPACES_RUNTIME_HOST cannot"),
         ("WORKSPACES_LOG_LEVEL", "LOUD", "'DEBUG'"),

@@ -92,7 +92,7 @@ def test_requests_that_succeed_and_requests_that_are_refused(client: FlaskClient
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(OSError(28, "No space left on device"), 503), (RuntimeError("the store is broken"), 500)],
+    [(OSError(28, "No space left on device"), 507), (RuntimeError("the store is broken"), 500)],
     ids=["expected", "unexpected"],
 )
 def test_a_store_that_fails(

@@ -4,12 +4,13 @@ from threading import Lock
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_ready
 
 from app.config import Settings, load_settings
 from app.context import Context
 from app.dispatch import CLEANUP_QUEUE, transport_options
 from app.logs import configure_logs
+from app.store_identity import report_store
 from workers.log_filter import log_sweeps_at_debug
 from workers.schedule import beat_schedule
 
@@ -77,6 +78,12 @@ def context() -> Context:
 def _forget_inherited_connections(**_: Any) -> None:
     global _context  # noqa: PLW0603 -- a connection must not be shared across a fork
     _context = None
+
+
+@worker_ready.connect
+def _report_store(**_: Any) -> None:
+    # With connections of its own, because the processes of the pool must inherit none.
+    report_store(Context.open(load_settings()).store)
 
 
 @setup_logging.connect

@@ -236,13 +236,18 @@ class _Slice:
         with session_scope(self._context.sessions) as session:
             kept = failures.retained(session, claim.id, "filesets")
             is_given_up = failures.is_store_given_up(session, claim.id)
+        displaced = None
         if not is_given_up:
             try:
+                displaced = self._context.store.remove_displaced(claim.workspace_id)
                 self._context.store.purge_workspace(claim.workspace_id, keep=kept)
             except Exception as error:  # noqa: BLE001 -- filed as its own, because a person may give up on it
                 return self._whole_kind_failed(error, failures.STORE)
         with session_scope(self._context.sessions) as session:
             lease.renew(session, claim, lease_until=self._lease_until())
+            if displaced:
+                name = claim.workspace_name
+                ledger.record_displaced(session, claim, now=self._now(), name=name, was=displaced)
             remaining.remove_retained_rows(session, claim.id)
             for kind in (WORKSPACE, failures.STORE):
                 failures.forget_kind(session, claim.id, kind)

@@ -172,6 +172,11 @@ def note_part(session: Session, claim: Claim, *, cursor: UUID, lease_until: date
     write(session, claim, has_progressed=True, cursor=cursor, lease_until=lease_until)
 
 
+def record_displaced(session: Session, claim: Claim, *, now: datetime, name: str, was: str) -> None:
+    """Put on record what stood in the place of a directory of the store, and was removed as such."""
+    record(session, claim.id, "displaced", actor=claim.owner, at=now, name=name, was=was)
+
+
 def next_pass(session: Session, claim: Claim) -> None:
     """Begin another pass after one that made progress, with a fresh budget of attempts."""
     write(session, claim, cursor=None, has_progressed=False, attempts=0, polls=0)

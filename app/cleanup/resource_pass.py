@@ -15,6 +15,7 @@ from app.cleanup.timeout import call_with_timeout
 from app.context import Context
 from app.db import session_scope
 from app.lifecycle import FailureClass
+from app.storage.tree import StoreAbsent
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class DeadlineReached:
 
 @dataclass(frozen=True)
 class DependencyIsDown:
-    """Too many resources failed in a row: the dependency that they share is probably down."""
+    """Too many resources failed in a row, or the store is absent: what they share is down."""
 
     cursor: UUID | None
 
@@ -51,6 +52,7 @@ class ResourcePass:
         self._context, self._settings, self._claim, self._kind = context, context.settings, claim, kind
         self._deadline, self._now = deadline, now
         self._transient_in_a_row = 0
+        self._is_store_absent = False
         self.removed = 0
         """How many resources were deleted."""
         self.part = ""
@@ -66,7 +68,7 @@ class ResourcePass:
                 cursor = resource.id
                 is_transient = failure is FailureClass.TRANSIENT
                 self._transient_in_a_row = self._transient_in_a_row + 1 if is_transient else 0
-                if self._transient_in_a_row >= self._settings.dependency_down_after:
+                if self._is_store_absent or self._transient_in_a_row >= self._settings.dependency_down_after:
                     return DependencyIsDown(cursor)
         return Exhausted()
 
@@ -104,17 +106,18 @@ class ResourcePass:
                 failure = self._judge_waiting(why)
             case error:
                 failure = classify(error), explain(error)
+                self._is_store_absent = isinstance(error, StoreAbsent)
         with session_scope(self._context.sessions) as session:
             if failure:
                 self._keep_failure(session, resource, *failure)
                 return failure[0]
             if isinstance(outcome, InProgress):
                 self._settle_part(session, resource, outcome.what)
-            else:
-                self._settle_deleted(session, resource)
+            elif isinstance(outcome, Deleted):
+                self._settle_deleted(session, resource, outcome.displaced)
             return None
 
-    def _settle_deleted(self, session: Session, resource: Any) -> None:
+    def _settle_deleted(self, session: Session, resource: Any, displaced: str | None) -> None:
         removed = remaining.remove_row(session, self._kind, resource.id)
         ledger.count_deleted(
             session,
@@ -125,6 +128,8 @@ class ResourcePass:
             lease_until=self._lease_until(),
         )
         failures.forget(session, self._claim.id, self._kind.name, resource.id)
+        if displaced:
+            ledger.record_displaced(session, self._claim, now=self._now(), name=resource.name, was=displaced)
         self.removed += removed
 
     def _settle_part(self, session: Session, resource: Any, what: str) -> None:

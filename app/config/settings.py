@@ -3,7 +3,9 @@
 import os
 import re
 import sys
+from contextlib import suppress
 from datetime import timedelta
+from grp import getgrnam
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from socket import getaddrinfo
@@ -36,6 +38,12 @@ def _rate(text: str) -> str:
             "or empty for no limit"
         )
     return text
+
+
+def _group(name: str) -> str:
+    with suppress(KeyError):
+        return getgrnam(name).gr_name if name else ""
+    raise ValueError(f"there is no group '{name}' on this machine")
 
 
 def is_protected(url: str) -> bool:
@@ -102,6 +110,8 @@ class Settings(BaseSettings):
     storage_url: str = Field("", repr=False)
     """fsspec URL of the store for the bytes of filesets; empty means the directory `blobs` in the data directory.
     """
+    storage_group: Annotated[str, AfterValidator(_group)] = ""
+    """Group of this machine whose members may read what is stored on a disk; empty means the owner alone."""
 
     log_format: Literal["console", "json"] = "console"
     """`console` for people, `json` for machines."""

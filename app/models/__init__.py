@@ -8,6 +8,7 @@ from app.models.fileset import Fileset
 from app.models.job import Job, JobLog
 from app.models.project import Project
 from app.models.role_binding import RoleBinding
+from app.models.store import StoreRecord
 from app.models.workspace import BUILT_IN, Workspace
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "JobLog",
     "Project",
     "RoleBinding",
+    "StoreRecord",
     "Workspace",
 ]

@@ -16,6 +16,7 @@ from app.services.workspaces import readable_workspace
 from app.storage.blob_store import StoredFile
 from app.storage.paths import checked_path
 from app.storage.reading import Reading
+from app.storage.tree import told_to_clients
 
 log = get_logger(__name__)
 
@@ -95,7 +96,7 @@ def delete_file(context: Context, actor: Actor, workspace: str, name: str, path:
 def store_errors(workspace: str, name: str, path: str) -> Iterator[None]:
     """Turn an error of the store into a DomainError that names no path of the server.
 
-    Raises NotFound, Conflict, BadRequest, TooLarge, and Busy for any other OSError.
+    Raises NotFound, Conflict, BadRequest, TooLarge, StorageFull, and Busy for any other OSError.
     """
     try:
         yield
@@ -114,7 +115,7 @@ def store_errors(workspace: str, name: str, path: str) -> Iterator[None]:
                 "The file is too large for this storage: at most 77 GiB without a Content-Length, 618 GiB with one."
             ) from None
         log.warning("store.failed", fileset=f"{workspace}/{name}", exc_info=error)
-        raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
+        raise told_to_clients(error) from error
 
 
 def _readable_fileset(context: Context, actor: Actor, workspace: str, name: str) -> Fileset:

@@ -12,7 +12,7 @@ from app.access.authorize import Actor
 from app.access.permissions import Permission
 from app.context import Context
 from app.db import session_scope
-from app.errors import BadRequest, Busy, NotFound, Unprocessable, WrongState
+from app.errors import BadRequest, NotFound, Unprocessable, WrongState
 from app.models import Fileset, Job, Workspace
 from app.services.filesets import find_fileset
 from app.services.jobs import find_job, writable_job
@@ -21,6 +21,7 @@ from app.storage.archive import tar_gz
 from app.storage.blob_store import BlobStore, StoredFile
 from app.storage.paths import checked_path
 from app.storage.reading import Reading
+from app.storage.tree import told_to_clients
 
 FOLDER = "results"
 """The folder in a job's fileset for the files that its steps have produced."""
@@ -108,7 +109,7 @@ def open_download(context: Context, actor: Actor, workspace: str, job_name: str,
     except FileNotFoundError:
         raise NotFound(f"The artifact '{url}' of result '{name}' does not exist any more.") from None
     except OSError as error:
-        raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
+        raise told_to_clients(error) from error
 
 
 def _open(store: BlobStore, fileset: Fileset, path: str, name: str) -> Download:

@@ -5,24 +5,25 @@ The keys of its tree are <workspace id>/<fileset id>/<path>.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import wraps
 from math import inf
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from time import monotonic
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
+from app.storage.disk import Disk
 from app.storage.filetree import FileTree
+from app.storage.marker import Marker, read_marker, write_marker
+from app.storage.paths import naming_relative_paths
 from app.storage.purge import BytesRemain, PartialPurge, below_workspace, carry_out, purge
 from app.storage.reading import Reading
 from app.storage.tree import StagedUpload, Tree
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -42,45 +43,40 @@ class ReceivedUpload:
     size: int
 
 
-def _naming_relative_paths(
-    method: Callable[Concatenate["BlobStore", P], R],
-) -> Callable[Concatenate["BlobStore", P], R]:
-    """Cut the paths in OSErrors of `method` to the part below the workspace: users and operators read them."""
+class Identity(Protocol):
+    """What tells this store from others: `app.store_identity.StoreIdentity`."""
 
-    @wraps(method)
-    def guarded(self: "BlobStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(self, *args, **kwargs)
-        except OSError as error:
-            # Changed in place: callers decide by the class whether to retry.
-            error.args = tuple(self.relative(value) for value in error.args)
-            if error.filename is not None:  # Even None, once set, would change how the error reads.
-                error.filename = self.relative(error.filename)
-            if error.filename2 is not None:
-                error.filename2 = self.relative(error.filename2)
-            raise
-
-    return guarded
+    def verify(self, store: "BlobStore", *, before_destruction: bool) -> None: ...
 
 
 class BlobStore:
     """Bytes by workspace, fileset and path: on a disk, in a bucket, or on any other filesystem of fsspec.
 
     Paths are trusted here: `checked_path` has refused absolute ones and those with `..`. Failures of the store
-    are raised as OSErrors; the paths in their messages start below the workspace.
+    are raised as OSErrors; the paths in their messages start below the workspace. Every method that reads, stores or
+    destroys raises StoreAbsent if this is not the store of the installation.
     """
 
-    def __init__(self, filesystem: Any, root: str, *, kind: Callable[[Any, str], Tree] = FileTree) -> None:
+    def __init__(
+        self,
+        filesystem: Any,
+        root: str,
+        *,
+        kind: Callable[[Any, str], Tree] = FileTree,
+        identity: Identity | None = None,
+    ) -> None:
         root = root.rstrip("/")
         self._tree = kind(filesystem, root)
+        self._identity, self._trusted_until = identity, {False: -inf, True: -inf}
         self._hidden = re.compile(re.escape(root) + r"/((files|staging)/[0-9a-f-]{36}/)?")
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, *, identity: Identity | None = None, group: str | None = None) -> Self:
         """The store at an fsspec URL such as `file:///var/lib/workspaces/blobs` or `s3://bucket/prefix`.
 
-        Opens no connection. Raises ImportError, which names the package to install, if the URL needs one,
-        and ValueError for an S3 URL with credentials, which s3fs would treat as a part of the bucket's name.
+        `identity` tells this store from others before each use; `group` may read what is stored on a disk.
+        Opens no connection. Raises ImportError, which names the package to install, if the URL needs one, and
+        ValueError for an S3 URL with credentials, which s3fs would treat as a part of the bucket's name.
         """
         if url.startswith(("s3://", "s3a://")) and "@" in urlsplit(url).netloc:
             raise ValueError(
@@ -88,17 +84,46 @@ class BlobStore:
             )
         # No cache of listings: a purge must see the files that other processes wrote.
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+        if type(filesystem) is LocalFileSystem:
+            return cls(Disk(root, group=group), root, identity=identity)
         if "s3" not in filesystem.protocol:
-            return cls(filesystem, root)
+            return cls(filesystem, root, identity=identity)
         from app.storage.objecttree import ObjectTree  # noqa: PLC0415 -- s3fs is an extra
 
-        return cls(filesystem, root, kind=ObjectTree)
+        return cls(filesystem, root, kind=ObjectTree, identity=identity)
 
     def relative(self, value: Any) -> Any:
         """`value`; if it is text, every path in it is cut to the part below its workspace."""
         return self._hidden.sub("", value) if isinstance(value, str) else value
 
-    @_naming_relative_paths
+    # --- which store this is -----------------------------------------------------------------------------------
+
+    def marker(self) -> Marker | None:
+        """What the store says of itself; None if it has no marker. Raises the store's errors."""
+        return read_marker(self._tree)
+
+    def write_marker(self, marker: Marker) -> None:
+        """Give the store a marker, and close it to others on this machine. Raises the store's errors."""
+        write_marker(self._tree, marker)
+        self._tree.restrict()
+
+    @naming_relative_paths
+    def verify(self, *, before_destruction: bool = False) -> None:
+        """Raise StoreAbsent unless this is the store of the installation, and ours to destroy if that is next."""
+        if self._identity and monotonic() >= self._trusted_until[before_destruction]:
+            self._identity.verify(self, before_destruction=before_destruction)
+            self._trusted_until[before_destruction] = monotonic() + self._tree.trusted_s
+
+    @contextmanager
+    def _verified(self) -> Iterator[None]:
+        """The store is ours before the block destroys something or finds nothing, and still is when it has."""
+        self.verify(before_destruction=True)
+        yield
+        self.verify(before_destruction=True)
+
+    # --- uploads -----------------------------------------------------------------------------------------------
+
+    @naming_relative_paths
     def stage(
         self,
         workspace_id: UUID,
@@ -114,6 +139,7 @@ class BlobStore:
         a store may refuse very large files with EFBIG. Raises FileNotFoundError, as `publish` does, if the upload
         was purged or collected meanwhile.
         """
+        self.verify()
         fileset = _key(workspace_id, fileset_id)
         staged = self._tree.stage(f"{fileset}/{path}", within=fileset, size=at_most)
         size = 0
@@ -127,7 +153,7 @@ class BlobStore:
             raise
         return ReceivedUpload(staged, path, size)
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def publish(self, upload: ReceivedUpload) -> StoredFile:
         """Make an upload visible atomically; it replaces an older file at its path.
 
@@ -141,16 +167,19 @@ class BlobStore:
         """Remove an upload unless it was published. Never fails: the orphan scan collects what is left."""
         upload.staged.discard()
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def collect_staged_uploads(self, older_than: datetime) -> int:
         """Remove the uploads that were last written before `older_than`; returns their number.
 
         An upload that cannot be removed does not stop the others; the first error is raised at the end.
         """
-        steps = list(self._tree.collect_staged_uploads(older_than))
+        with self._verified():
+            steps = list(self._tree.collect_staged_uploads(older_than))
         for failure in (step for step in steps if isinstance(step, OSError)):
             raise failure
         return len(steps)
+
+    # --- files -------------------------------------------------------------------------------------------------
 
     def files(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> list[StoredFile]:
         """Every file of a fileset, or those at and below `path`, in the order of their paths."""
@@ -162,7 +191,7 @@ class BlobStore:
         while file := self._next_of(found):
             yield file
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def _next_of(self, found: Iterator[StoredFile]) -> StoredFile | None:
         return next(found, None)
 
@@ -170,29 +199,33 @@ class BlobStore:
         if path:
             with suppress(FileNotFoundError):
                 yield self.stat(workspace_id, fileset_id, path)
+        self.verify()
         fileset = _key(workspace_id, fileset_id)
         for file in self._tree.files(f"{fileset}/{path}" if path else fileset):
             yield StoredFile(file.key.removeprefix(f"{fileset}/"), file.size)
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def stat(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
         """The file at `path`. Raises FileNotFoundError, also for a directory."""
+        self.verify()
         return StoredFile(path, self._tree.file_size(_key(workspace_id, fileset_id, path)))
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def read(self, workspace_id: UUID, fileset_id: UUID, path: str) -> Reading:
         """The bytes of the file at `path`. Raises FileNotFoundError, also for a directory."""
+        self.verify()
         file = self._tree.open_file(_key(workspace_id, fileset_id, path))
         return Reading(file, self._tree.chunk_bytes, self._tree.etag(file))
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def remove(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
         """Delete one file and the directories that it leaves empty. Raises FileNotFoundError."""
+        self.verify(before_destruction=True)
         file = self.stat(workspace_id, fileset_id, path)
         self._tree.remove_file(_key(workspace_id, fileset_id, path))
         return file
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def purge_fileset(
         self, workspace_id: UUID, fileset_id: UUID, *, within_s: float = inf
     ) -> PartialPurge | None:
@@ -203,17 +236,32 @@ class BlobStore:
         A file that cannot be deleted does not stop the purge of the others; its error is raised at the end, or at
         the deadline if nothing was removed. Raises BytesRemain if the store reported a success that was none.
         """
-        return purge(self._tree, _key(workspace_id, fileset_id), within_s)
+        with self._verified():
+            return purge(self._tree, _key(workspace_id, fileset_id), within_s)
 
-    @_naming_relative_paths
+    @naming_relative_paths
+    def remove_displaced(self, workspace_id: UUID, fileset_id: UUID | None = None) -> str | None:
+        """Remove what stands in the place of the directory of a workspace or fileset; what it was.
+
+        A link is removed, and what it leads to is left alone. None if there is a directory, or nothing.
+        """
+        self.verify(before_destruction=True)
+        return self._tree.remove_displaced(
+            _key(workspace_id, fileset_id) if fileset_id else str(workspace_id)
+        )
+
+    @naming_relative_paths
     def purge_workspace(self, workspace_id: UUID, *, keep: Set[UUID] = frozenset()) -> None:
         """Remove the staged uploads and empty directories of a workspace after all its filesets were purged.
 
         The filesets in `keep` and uploads to them are not touched: the store may refuse to delete them. Raises
         BytesRemain if any other fileset has bytes: it was never purged, and an operator has to find out why.
         """
-        workspace = str(workspace_id)
         kept = {_key(workspace_id, fileset_id) for fileset_id in keep}
+        with self._verified():
+            self._purge_workspace(str(workspace_id), kept)
+
+    def _purge_workspace(self, workspace: str, kept: Set[str]) -> None:
         # Uploads first, so that none of them can be published afterwards.
         for fileset in self._tree.with_staged_uploads(workspace) - kept:
             carry_out(self._tree, self._tree.remove_staged_uploads(fileset))
@@ -226,15 +274,22 @@ class BlobStore:
                 raise BytesRemain(f"{below_workspace(each.key)} holds bytes of a fileset that is unknown")
             purge(self._tree, each.key)
         self._tree.prune(workspace)
+        self._tree.sync(workspace)
 
-    @_naming_relative_paths
+    @naming_relative_paths
     def size(self, workspace_id: UUID) -> int:
         """The number of bytes in all filesets of a workspace."""
+        self.verify()
         return sum(file.size for file in self._tree.files(str(workspace_id)))
 
-    @_naming_relative_paths
-    def workspace_ids(self) -> set[UUID]:
-        """The workspaces that have any entry in the store, an empty directory included."""
+    @naming_relative_paths
+    def workspace_ids(self, *, verified: bool = True) -> set[UUID]:
+        """The workspaces that have any entry in the store, an empty directory included.
+
+        Without `verified`, those of whatever store is there.
+        """
+        if verified:
+            self.verify()
         ids = set()
         for top in self._tree.tops():
             with suppress(ValueError):  # `lost+found` and the like.

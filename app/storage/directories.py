@@ -1,13 +1,11 @@
 """Directories of an fsspec filesystem: honest listing, creation beside removal, removal that goes on after an error."""
 
-import os
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from fsspec.implementations.local import LocalFileSystem
-
+from app.storage.disk import Disk
 from app.storage.tree import Removed
 
 _CREATE_ATTEMPTS = 50
@@ -25,13 +23,8 @@ class Directories:
     def entries(self, directory: str) -> Iterator[dict[str, Any]]:
         """The entries of a directory; none if it is missing. Any other failure is raised: it does not mean empty."""
         try:
-            # A local directory is read as a stream: the details of a million files take half a gigabyte, and a
-            # purge could not begin before they are complete. Subclasses may list in their own way.
-            if type(self._fs) is LocalFileSystem:
-                with os.scandir(directory) as entries:
-                    for entry in entries:
-                        with suppress(FileNotFoundError):  # Removed since it was listed.
-                            yield self._fs.info(entry)
+            if isinstance(self._fs, Disk):
+                yield from self._fs.scan(directory)
             else:
                 for details in self._fs.ls(directory, detail=True):
                     if details["name"] != directory:  # A file lists as itself.
@@ -50,7 +43,17 @@ class Directories:
         return act()
 
     def remove_below(self, top: str) -> Iterator[Removed | OSError]:
-        """Delete everything below `top`, and `top` itself, step by step; an error does not stop it."""
+        """Delete everything below `top`, and `top` itself, step by step; an error does not stop it.
+
+        What is no directory, such as a link, is removed as such.
+        """
+        try:
+            is_directory = self._fs.info(top)["type"] == "directory"
+        except (FileNotFoundError, NotADirectoryError):
+            return  # nothing of it is here, also where a link or a file is in the place of one above
+        if not is_directory:
+            yield from self.remove_step(self._fs.rm_file, top)
+            return
         # Depth first, and each directory as soon as it is empty: a purge that was interrupted need not walk
         # through what is gone.
         pending = [(top, False)]
@@ -72,6 +75,17 @@ class Directories:
             except OSError as error:  # It cannot be listed.
                 yield error
 
+    def displaced(self, directory: str) -> str | None:
+        """What is in the place of a directory: a link or a file. None for a directory, and if there is nothing."""
+        try:
+            found = self._fs.info(directory)["type"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if found == "directory":
+            return None
+        target = self._fs.target(directory) if isinstance(self._fs, Disk) else None
+        return f"a link to {target}" if target is not None else "a file"
+
     @staticmethod
     def remove_step(remove: Callable[[str], Any], path: str) -> Iterator[Removed | OSError]:
         """Remove one path: yields the path or the error, and nothing if the path is gone already."""
@@ -83,6 +97,11 @@ class Directories:
             yield error
         else:
             yield path
+
+    def sync(self, directory: str) -> None:
+        """Make durable what was added to and removed from the directory and those above it, where it is known how."""
+        if isinstance(self._fs, Disk):
+            self._fs.sync(directory)
 
     def prune(self, directory: str, *, below: str) -> None:
         """Remove the directory and its parents as long as they are empty, up to but not including `below`."""

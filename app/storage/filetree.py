@@ -13,10 +13,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
 from uuid_utils.compat import uuid7
 
 from app.storage.directories import Directories
+from app.storage.disk import Disk
 from app.storage.staged_file import StagedFile
 from app.storage.tree import Found, Removed
 
@@ -26,6 +26,9 @@ class FileTree:
 
     chunk_bytes = 1024 * 1024
     """The best size of the chunks in which a file is read."""
+
+    trusted_s = 0.0
+    """Seconds for which a store that was just seen to be ours is believed to be: a volume can go at any moment."""
 
     def __init__(self, filesystem: Any, root: str) -> None:
         self._fs = filesystem
@@ -64,6 +67,7 @@ class FileTree:
         names = [
             (posixpath.basename(entry["name"]) + "/" * (entry["type"] == "directory"), entry["size"] or 0)
             for entry in self._directories.entries(f"{self._files}/{top}")
+            if entry["type"] in ("directory", "file")  # not a link, which is not followed
         ]
         names.sort()
         return ((f"{top}/{name}", size) for name, size in names)
@@ -116,8 +120,10 @@ class FileTree:
     def _publish_staged(self, path: str, key: str, within: str) -> None:
         target = f"{self._files}/{key}"
         try:
-            self._refuse_conflict(target, f"{self._files}/{within}")
+            self._refuse_conflict(target, f"{self._files}/{within}".rstrip("/"))
             self._directories.create_below(target, lambda: self._replace(path, target))
+            # Without it a power cut could take the name of a file that was answered as stored.
+            self._directories.sync(posixpath.dirname(target))
         except OSError as error:
             # The fileset may be deleted: directories made for the upload must not outlive it.
             self._directories.prune(posixpath.dirname(target), below=self._files)
@@ -142,11 +148,17 @@ class FileTree:
             above = posixpath.dirname(above)
 
     def _replace(self, source: str, target: str) -> None:
-        if isinstance(self._fs, LocalFileSystem):
-            os.replace(source, target)  # noqa: PTH105 -- keys are text; fsspec's own move is not atomic
+        if isinstance(self._fs, Disk):
+            self._fs.replace(source, target)
         else:
             self._fs.cp_file(source, target)
             self._fs.rm_file(source)
+
+    def restrict(self) -> None:
+        """Close the directories to others, if an earlier release left them open."""
+        if isinstance(self._fs, Disk):
+            self._fs.restrict(self._files)
+            self._fs.restrict(self._staging)
 
     # --- removing -----------------------------------------------------------------------------------------
 
@@ -155,6 +167,15 @@ class FileTree:
         path = f"{self._files}/{key}"
         self._fs.rm_file(path)
         self._directories.prune(posixpath.dirname(path), below=self._files)
+        self._directories.sync(posixpath.dirname(path))
+
+    def remove_displaced(self, top: str) -> str | None:
+        """Remove a link or a file that stands where the directory `top` should; what it was, None if it did not."""
+        path = f"{self._files}/{top}"
+        if was := self._directories.displaced(path):
+            self._fs.rm_file(path)
+            self.sync(top)
+        return was
 
     def remove_all(self, top: str) -> Iterator[Removed | OSError]:
         """Delete everything below `top` step by step; each step yields the removed path or its error.
@@ -170,6 +191,11 @@ class FileTree:
             self._fs.info(removed)
             return True
         return False
+
+    def sync(self, top: str) -> None:
+        """Make the removal of `top` durable: it must not come back after a power cut."""
+        self._directories.sync(posixpath.dirname(f"{self._files}/{top}"))
+        self._directories.sync(posixpath.dirname(f"{self._staging}/{top}"))
 
     def remains(self, top: str) -> str | None:
         """The key of any entry that is still below `top`, an empty directory included."""

@@ -43,6 +43,7 @@ class ObjectTree:
     """FileTree's promises, kept in a bucket. Its directories are the prefixes that slashes in keys form."""
 
     chunk_bytes = 4 * 1024 * 1024
+    trusted_s = 60.0
 
     def __init__(self, filesystem: S3FileSystem, root: str) -> None:
         self._fs = filesystem
@@ -112,6 +113,9 @@ class ObjectTree:
                 raise NotADirectoryError(f"{self._bucket.path(above)} is a file")
             above = above.rpartition("/")[0]
 
+    def restrict(self) -> None:
+        """Who may read a bucket is the operator's to say."""
+
     # --- removing -----------------------------------------------------------------------------------------
 
     def remove_file(self, key: str) -> None:
@@ -130,6 +134,13 @@ class ObjectTree:
                 name = each["Key"]
                 path = self._bucket.path(self._bucket.key(name))
                 yield deletion_error(path, failed[name]) if name in failed else each
+
+    def remove_displaced(self, top: str) -> str | None:  # noqa: ARG002 -- for FileTree
+        """A bucket has no directories that something could stand in the place of."""
+        return None
+
+    def sync(self, top: str) -> None:
+        """What a bucket has answered is durable."""
 
     def is_there(self, removed: Removed) -> bool:
         with suppress(FileNotFoundError):

@@ -1,8 +1,14 @@
-"""Valid paths of files in a fileset, for every way to store one."""
+"""Valid paths of files in a fileset, for every way to store one, and the paths that errors may name."""
 
 import unicodedata
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from app.errors import BadRequest
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _MAX_PATH_BYTES = 1024  # The limit of S3 for a key; no filesystem has a lower one.
 _MAX_COMPONENT_BYTES = 255  # The limit of filesystems for a name.
@@ -31,3 +37,22 @@ def checked_path(path: str) -> str:
             f"The path is too long: at most {_MAX_PATH_BYTES} bytes, and {_MAX_COMPONENT_BYTES} between slashes."
         )
     return path
+
+
+def naming_relative_paths(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Cut the paths in OSErrors of a BlobStore's method to the part below the workspace: users read them."""
+
+    @wraps(method)
+    def guarded(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except OSError as error:
+            # Changed in place: callers decide by the class whether to retry.
+            error.args = tuple(self.relative(value) for value in error.args)
+            if error.filename is not None:  # Even None, once set, would change how the error reads.
+                error.filename = self.relative(error.filename)
+            if error.filename2 is not None:
+                error.filename2 = self.relative(error.filename2)
+            raise
+
+    return guarded

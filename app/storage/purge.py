@@ -25,6 +25,7 @@ def purge(tree: Tree, top: str, within_s: float = inf) -> PartialPurge | None:
         return partial
     if left := tree.remains(top):
         raise BytesRemain(f"{below_workspace(left)} is still there after it was deleted")
+    tree.sync(top)
     return None
 
 

@@ -1,9 +1,12 @@
 """The interface between the blob store and its media: a tree of files, and uploads into it."""
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+
+from app.errors import Busy, DomainError, StorageFull
 
 Removed = Any
 """An entry that a tree has removed, in the tree's own representation."""
@@ -11,6 +14,21 @@ Removed = Any
 
 class StoreMisconfigured(OSError):
     """The store cannot work with its present configuration; a person has to change it."""
+
+
+class StoreAbsent(OSError):
+    """The store is not there, or is not the one of this installation. It may come back: nothing in it is known."""
+
+
+def told_to_clients(error: OSError) -> DomainError:
+    """An error of the store as a client may read it: without paths, buckets and hosts of the server."""
+    if isinstance(error, StoreAbsent):
+        return Busy(
+            "The storage is not there, or is not that of this installation; its operator has to look."
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("The storage has no space left; delete files, or ask its operator for more.")
+    return Busy(f"The storage failed ({type(error).__name__}); try again.")
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,8 @@ class Tree(Protocol):
 
     @property
     def chunk_bytes(self) -> int: ...
+    @property
+    def trusted_s(self) -> float: ...
 
     def children(self, top: str = "") -> list[Found]: ...
     def files(self, top: str) -> Iterator[Found]: ...
@@ -44,8 +64,11 @@ class Tree(Protocol):
     def open_file(self, key: str) -> Any: ...
     def etag(self, file: Any) -> str: ...
     def stage(self, key: str, *, within: str, size: int | None = None) -> StagedUpload: ...
+    def restrict(self) -> None: ...
     def remove_file(self, key: str) -> None: ...
     def remove_all(self, top: str) -> Iterator[Removed | OSError]: ...
+    def remove_displaced(self, top: str) -> str | None: ...
+    def sync(self, top: str) -> None: ...
     def is_there(self, removed: Removed) -> bool: ...
     def remains(self, top: str) -> str | None: ...
     def prune(self, top: str) -> None: ...

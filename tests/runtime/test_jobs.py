@@ -1,7 +1,9 @@
 """Messages for jobs without a process or with a lost runner, and the messages that the sweep sends."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from threading import Event
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +17,7 @@ from uuid_utils.compat import uuid7
 from app import clock
 from app.cleanup.kinds.base import Deleted, Pending
 from app.cleanup.kinds.jobs import KIND
-from app.context import Context
+from app.context import Context, open_store
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog
 from app.runtime.hosts.startup import messages_for_hosts
@@ -95,6 +97,21 @@ def test_where_no_process_may_be_started_a_job_ends_with_the_reason(
     ended = find(session, job.id)
     assert (ended.status, ended.host) == (JobStatus.ERROR, None)
     assert "WORKSPACES_SUBPROCESS_PROVIDER is off" in ended.error_details["message"]
+
+
+def test_where_the_store_is_another_one_a_job_is_left_to_other_hosts(
+    context: Context, session: Session, tmp_path: Path
+) -> None:
+    """Its results would be stored where nobody finds them, and stay when its workspace is deleted."""
+    job = put(session, JobStatus.CREATED)
+    elsewhere = context.settings.model_copy(update={"data_dir": tmp_path / "elsewhere"})
+    context = replace(context, settings=elsewhere, store=open_store(elsewhere, context.sessions))
+
+    summary = supervisor.supervise(context, job.id, stopping=Event())
+
+    assert "stays created: the store has no marker" in summary
+    assert status_of(session, job.id) is JobStatus.CREATED
+    assert not elsewhere.data_dir.exists()
 
 
 def test_a_message_for_a_job_that_is_gone_is_harmless(context: Context) -> None:

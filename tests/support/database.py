@@ -22,6 +22,7 @@ from app.db import Base, session_scope, sessions_of
 from app.services.workspaces import seed
 from devstack.servers import EmbeddedPostgres
 from tests.support.deadlines import DEADLINE_S
+from tests.support.store import record_store
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = "pristine"
@@ -71,6 +72,7 @@ def _prepare(server: EmbeddedPostgres) -> None:
     engine = create_engine(url, poolclass=NullPool)
     with session_scope(sessions_of(engine)) as session:
         seed(session)
+        record_store(session)
     with engine.begin() as made:
         made.exec_driver_sql(_restore(made.dialect.get_table_names(made)))
     with _administrator(server.url) as connection:

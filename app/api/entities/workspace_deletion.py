@@ -11,6 +11,7 @@ from app.db import session_scope
 from app.errors import Busy, Conflict, NotFound
 from app.http.field_types import Resource
 from app.http.route import Body, RequestContext, Routes
+from app.storage.tree import told_to_clients
 
 routes = Routes("workspaces")
 _WORKSPACE = "/apis/entities/v2/workspaces/<workspace>"
@@ -83,7 +84,7 @@ def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
         # Outside a transaction: listing a large workspace takes longer than one may stay idle.
         size = call.context.store.size(found.workspace_id)
     except OSError as error:
-        raise Busy(f"The storage failed ({type(error).__name__}); try again.") from error
+        raise told_to_clients(error) from error
     return DeletionPreview.from_row(found, bytes=size)
 
 

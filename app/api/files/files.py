@@ -9,7 +9,17 @@ from flask import Response, request
 from pydantic import BaseModel, Field
 
 from app.access.permissions import Permission
-from app.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, RangeNotSatisfiable, TooLarge, TooSlow
+from app.errors import (
+    BadRequest,
+    Busy,
+    Conflict,
+    Forbidden,
+    NotFound,
+    RangeNotSatisfiable,
+    StorageFull,
+    TooLarge,
+    TooSlow,
+)
 from app.http.route import Query, RequestContext, Routes
 from app.http.uploads import uploaded
 from app.services import files
@@ -87,7 +97,7 @@ def list_files(call: RequestContext, workspace: str, name: str, query: FileQuery
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_WRITE,
     returns=File,
-    raises=(BadRequest, Forbidden, NotFound, TooSlow, Conflict, TooLarge, Busy),
+    raises=(BadRequest, Forbidden, NotFound, TooSlow, Conflict, TooLarge, StorageFull, Busy),
     transaction=False,
     upload=True,
 )

@@ -18,6 +18,9 @@ from app.storage.tree import StoreMisconfigured
 class Deleted:
     """Nothing of the resource is left but its row, which the engine removes."""
 
+    displaced: str | None = None
+    """What stood in the place of its directory in the store, and was removed as such."""
+
 
 @dataclass(frozen=True)
 class Pending:

@@ -1,5 +1,6 @@
 """Handles the message for one job: runs it, confirms a request, reaps what a lost runner left, or removes it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event
@@ -22,6 +23,7 @@ from app.runtime.rows import lock_for_claim, lock_lapsed, take_lease_away
 from app.services import job_steps
 from app.services.job_removal import remove_ended
 from app.services.jobs import fail, move
+from app.store_identity import why_absent
 
 log = get_logger(__name__)
 
@@ -130,6 +132,15 @@ def _confirm(context: Context, session: Session, job: Job, stopping: Event, *, i
         return f"{before} → {job.status}, this host may not start processes"
     if stopping.is_set():
         return f"stays {before}, this worker is being stopped"
+    return _why_no_results(context, before)
+
+
+def _why_no_results(context: Context, before: JobStatus) -> str | None:
+    """Why a job is not taken up here: its results would be lost, or be stored where nobody finds them."""
+    with suppress(OSError):  # One that is away may be back before there are results.
+        if reason := why_absent(context.store):
+            log.error("job.store_absent", reason=reason)
+            return f"stays {before}: {reason}"
     return None
 
 

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.context import Context
 from app.lifecycle import WorkspaceState
 from app.models import Fileset, Workspace
+from app.storage.disk import Disk
 from tests.factories import make_fileset, make_workspace
 from tests.support.hasty_store import HastyStore
 
@@ -267,14 +269,15 @@ def test_a_fileset_with_too_many_files_for_one_request_goes_on_with_the_next(
 
 
 def test_a_store_that_fails_keeps_the_fileset_for_another_try(
-    client: FlaskClient, session: Session, workspace: Workspace, tmp_path: Path
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The store cannot list what is, here, a link to itself."""
     create(client)
-    fileset = session.query(Fileset).one()
-    place = tmp_path / "blobs" / "files" / str(workspace.id)
-    place.mkdir(parents=True)
-    (place / str(fileset.id)).symlink_to(place / str(fileset.id))
+    client.put(f"{FILESETS}/data/-/a", data=b"bytes")
+
+    def fail(disk: Disk, path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(Disk, "rm_file", fail)
 
     response = client.delete(f"{FILESETS}/data")
 
@@ -282,5 +285,5 @@ def test_a_store_that_fails_keeps_the_fileset_for_another_try(
     assert str(tmp_path) not in response.text
     assert client.get(f"{FILESETS}/data").status_code == 200
 
-    (place / str(fileset.id)).unlink()
+    monkeypatch.undo()
     assert client.delete(f"{FILESETS}/data").status_code == 200
