@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote_plus
 
 from s3fs import S3FileSystem
 
@@ -60,7 +61,10 @@ class Bucket:
             yield page
             if not page.get("IsTruncated"):
                 return
-            parameters |= {name.removeprefix("Next"): page[name] for name in page if name.startswith("Next")}
+            following = {name.removeprefix("Next"): page[name] for name in page if name.startswith("Next")}
+            if method == "list_multipart_uploads" and page.get("EncodingType") == "url":
+                following["KeyMarker"] = unquote_plus(following["KeyMarker"])
+            parameters |= following
 
     # --- multipart uploads --------------------------------------------------------------------------------
 
@@ -86,9 +90,13 @@ class Bucket:
     def uploads(self, top: str) -> Iterator[Upload]:
         """The multipart uploads below `top` that are neither complete nor aborted."""
         prefix = self.prefix(top)
-        for page in self.pages("list_multipart_uploads", Prefix=prefix):
-            # Some stores ignore the prefix.
-            yield from (each for each in page.get("Uploads", []) if each["Key"].startswith(prefix))
+        # Encoded, because a name that XML cannot carry would make the whole answer unreadable; botocore asks for that
+        # and decodes it by itself in other lists.
+        for page in self.pages("list_multipart_uploads", Prefix=prefix, EncodingType="url"):
+            for each in page.get("Uploads", []):
+                key = unquote_plus(each["Key"]) if page.get("EncodingType") == "url" else each["Key"]
+                if key.startswith(prefix):  # Some stores ignore the prefix.
+                    yield {**each, "Key": key}
 
     def last_written(self, upload: Upload) -> datetime:
         """The time of the newest part, or that of the start if there is none."""

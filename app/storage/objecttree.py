@@ -5,7 +5,8 @@ request for any size: it runs in a transaction that locks the fileset, in which 
 """
 
 import errno
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -17,6 +18,9 @@ from app.storage.bucket import Bucket, identity
 from app.storage.s3_errors import deletion_error, plain_errors
 from app.storage.staged_object import StagedObject
 from app.storage.tree import Found, Removed
+
+_XML_UNFIT = re.compile("[^\t\n\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot carry, or that its readers change."""
 
 
 class ObjectReader:
@@ -126,7 +130,11 @@ class ObjectTree:
             yield from self.remove_staged_uploads(top)
         except OSError as error:  # They cannot be listed.
             yield error
-        for batch in self._versions(top):
+        for page in self._versions(top):
+            batch = [each for each in page if not _XML_UNFIT.search(each["Key"])]
+            yield from self._remove_singly(each for each in page if _XML_UNFIT.search(each["Key"]))
+            if not batch:
+                continue
             answer = self._bucket.call("delete_objects", Delete={"Objects": batch, "Quiet": True})
             # The request as a whole succeeded, which is all that s3fs checks; single keys may have failed.
             failed = {each["Key"]: each for each in answer.get("Errors", [])}
@@ -134,6 +142,16 @@ class ObjectTree:
                 name = each["Key"]
                 path = self._bucket.path(self._bucket.key(name))
                 yield deletion_error(path, failed[name]) if name in failed else each
+
+    def _remove_singly(self, versions: Iterable[dict[str, str]]) -> Iterator[Removed | OSError]:
+        """Delete objects whose names the XML of `delete_objects` cannot carry; here they are part of the URL."""
+        for each in versions:
+            try:
+                self._bucket.call("delete_object", **each)
+            except OSError as error:
+                yield error
+            else:
+                yield each
 
     def remove_displaced(self, top: str) -> str | None:  # noqa: ARG002 -- for FileTree
         """A bucket has no directories that something could stand in the place of."""

@@ -26,9 +26,11 @@ def checked_path(path: str) -> str:
     if "?versionId=" in path:
         # s3fs would read the rest as a version and the start as the path of another file.
         raise BadRequest("The path must not contain '?versionId='; choose another name.")
-    # The server replaces bytes that are not UTF-8 by U+FFFD.
-    if any(unicodedata.category(sign) in ("Cc", "Cs") or sign == "\ufffd" for sign in path):
-        raise BadRequest("The path contains control characters or is not UTF-8; remove them.")
+    # The server replaces bytes that are not UTF-8 by U+FFFD; S3 answers in XML, which cannot carry the two after it.
+    if any(unicodedata.category(sign) in ("Cc", "Cs") or "\ufffd" <= sign <= "\uffff" for sign in path):
+        raise BadRequest(
+            "The path contains control characters, U+FFFE or U+FFFF, or is not UTF-8; remove them."
+        )
     if (
         len(path.encode()) > _MAX_PATH_BYTES
         or max(len(each.encode()) for each in components) > _MAX_COMPONENT_BYTES

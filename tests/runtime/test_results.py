@@ -105,7 +105,7 @@ def test_a_result_that_could_never_be_asked_for_ends_the_job_with_the_reason(
         job = run.end()
 
     assert job.status is JobStatus.ERROR
-    assert "control characters or is not UTF-8" in job.error_details["message"]
+    assert "control characters, U+FFFE or U+FFFF, or is not UTF-8" in job.error_details["message"]
     assert stored(run) == {}
 
 

@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from app import clock
 from app.cleanup.kinds.base import classify, explain
@@ -81,6 +83,33 @@ def test_the_bytes_of_every_version_are_deleted(s3: S3Server, workspace: UUID) -
 
     left = s3.client.list_object_versions(Bucket="versioned")
     assert (left.get("Versions", []), left.get("DeleteMarkers", [])) == ([], [])
+
+
+@pytest.mark.parametrize("is_versioned", [False, True], ids=["plain", "versioned"])
+@pytest.mark.parametrize("sign", ["\ufffe", "\uffff", "\x01"], ids=ascii)
+def test_a_name_that_xml_cannot_carry_stops_neither_purge_nor_scan(
+    s3: S3Server, workspace: UUID, sign: str, is_versioned: bool
+) -> None:
+    """A release before this one took such names, and then neither could read what the bucket answered."""
+    bucket = f"unfit-{uuid4()}"
+    s3.client.create_bucket(Bucket=bucket)
+    if is_versioned:
+        s3.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    store = BlobStore.open(f"s3://{bucket}")
+    put(store, workspace, "fit")
+    name = f"files/{workspace}/{FILESET}/a{sign}b +%41"
+    s3.client.put_object(Bucket=bucket, Key=name, Body=b"x")
+    with pytest.raises((ResponseParserError, ClientError)):
+        s3.client.create_multipart_upload(Bucket=bucket, Key=name)
+
+    assert store.workspace_ids() == {workspace}
+    assert store.collect_staged_uploads(datetime(2000, 1, 1, tzinfo=UTC)) == 0
+    store.purge_fileset(workspace, FILESET)
+    store.purge_workspace(workspace)
+
+    assert store.workspace_ids() == set()
+    assert s3.client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    assert not s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
 
 
 @pytest.mark.parametrize("name", ["dir/", "a//b", "./c", "../d", "a", "a/b/", "e /\u00fc+%41?&#", "/"])

@@ -35,7 +35,7 @@ class S3Server:
             aws_access_key_id="key",
             aws_secret_access_key="secret",
             region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}),
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
         )
 
     def keys(self, prefix: str = "") -> list[str]:

@@ -4,9 +4,12 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import quote
 
+from moto.core.responses import ActionResult
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
+from moto.s3.responses import S3Response
 from moto.server import main
 
 
@@ -24,6 +27,20 @@ def only_if_there(act: Callable[..., Any]) -> Any:
 
 for name in ("complete_multipart_upload", "upload_part", "list_parts"):
     setattr(S3Backend, name, only_if_there(getattr(S3Backend, name)))
+
+
+def encode_names(response: S3Response, result: ActionResult) -> Any:
+    """Encode the names in a list where the client asks for it; moto does so in some lists only."""
+    if response.querystring.get("encoding-type") == ["url"]:
+        for name in ("Uploads", "Versions", "DeleteMarkers"):
+            for each in result.result.get(name, ()):
+                each["Key"] = quote(each["Key"])
+                result.result["EncodingType"] = "url"
+    return serialized(response, result)
+
+
+serialized = S3Response.serialized
+S3Response.serialized = encode_names
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -165,6 +165,8 @@ def test_a_file_and_a_directory_cannot_share_a_path(client: FlaskClient, path: s
         "a\n",
         "\r\n",
         "a\x7f",
+        "a\ufffe",
+        "a\uffff",
         "x" * 256,
         "/".join(["x" * 200] * 6),
     ],
