@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
+from uuid import UUID
 
 from app.access.authorize import Actor
 from app.context import Context
@@ -23,8 +24,8 @@ log = get_logger(__name__)
 
 def list_files(
     context: Context, actor: Actor, workspace: str, name: str, path: str = ""
-) -> Iterator[StoredFile]:
-    """The files of a fileset, or those at or below `path`; the first has been read from the store.
+) -> tuple[UUID, Iterator[StoredFile]]:
+    """The workspace of a fileset and its files, or those at or below `path`; the first has been read from the store.
 
     Raises NotFound, BadRequest for a malformed path, and Busy when the store fails.
     """
@@ -32,7 +33,7 @@ def list_files(
     found = context.store.each_file(fileset.workspace_id, fileset.id, checked_path(path) if path else "")
     with store_errors(workspace, name, path):
         # The first one is read now, so that a failing store fails before anything is answered.
-        return chain(list(islice(found, 1)), found)
+        return fileset.workspace_id, chain(list(islice(found, 1)), found)
 
 
 def put_file(

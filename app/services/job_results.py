@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -88,6 +89,7 @@ class Download:
     name: str
     chunks: Iterator[bytes]
     close: Callable[[], None]
+    workspace_id: UUID
     size: int | None = None
 
 
@@ -122,10 +124,10 @@ def _open(store: BlobStore, fileset: Fileset, path: str, name: str) -> Download:
     if [file.path for file in files] == [path]:
         reading = read(files[0])
         reading.begin()
-        return Download(name, reading, reading.close, reading.size)
+        return Download(name, reading, reading.close, fileset.workspace_id, reading.size)
     archive = tar_gz(files, read, within=path, named=path.rpartition("/")[2] or fileset.name)
     # The first chunk is made now, so that a failing store fails before anything is answered.
-    return Download(f"{name}.tar.gz", chain([next(archive)], archive), archive.close)
+    return Download(f"{name}.tar.gz", chain([next(archive)], archive), archive.close, fileset.workspace_id)
 
 
 def _find_artifact(

@@ -215,7 +215,7 @@ class BlobStore:
         """The bytes of the file at `path`. Raises FileNotFoundError, also for a directory."""
         self.verify()
         file = self._tree.open_file(_key(workspace_id, fileset_id, path))
-        return Reading(file, self._tree.chunk_bytes, self._tree.etag(file))
+        return Reading(file, self._tree.chunk_bytes, self._tree.etag(file), workspace_id=workspace_id)
 
     @naming_relative_paths
     def remove(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:

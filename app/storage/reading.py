@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 
 class Reading(Iterator[bytes]):
@@ -11,8 +12,9 @@ class Reading(Iterator[bytes]):
     those of the old file, or end in an OSError.
     """
 
-    def __init__(self, file: Any, chunk_bytes: int, etag: str = "") -> None:
+    def __init__(self, file: Any, chunk_bytes: int, etag: str = "", *, workspace_id: UUID) -> None:
         self._file, self._chunk_bytes = file, chunk_bytes
+        self.workspace_id = workspace_id
         self.etag = etag
         """A token that differs for every content of the path; empty if the store offers none."""
         self._fetched = b""

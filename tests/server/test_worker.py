@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     plug_in.mkdir()
     (plug_in / "sitecustomize.py").write_text(
         f"from app.server import worker\nworker._TIME_BUDGET_S, worker._BYTES_PER_S = {TIME_BUDGET_S}, 1e6\n"
+        "from app.http import streaming\nstreaming._LOOK_S = 0\n"
     )
     with Stack(directory / "product", parts=("web",), plug_ins=[plug_in]) as stack:
         assert stack.client.post(FILESETS, json={"name": "data"}).status_code == 200
@@ -56,6 +57,24 @@ def download(stack: Stack, connections: ExitStack) -> socket.socket:
     connection = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: x", "")
     assert connection.recv(15) == b"HTTP/1.1 200 OK"
     return connection
+
+
+def test_a_download_is_cut_when_its_workspace_is_deleted(stack: Stack, connections: ExitStack) -> None:
+    """What the kernel had not sent yet is discarded: a slow client would be served from there for minutes."""
+    workspace = stack.client.post("/apis/entities/v2/workspaces", json={"name": "doomed"})
+    assert workspace.status_code == 201, workspace.text
+    filesets = FILESETS.replace("default", "doomed")
+    assert stack.client.post(filesets, json={"name": "data"}).is_success
+    assert stack.client.put(f"{filesets}/data/-/large", content=bytes(50_000_000)).is_success
+    connection = connect(stack, connections, f"GET {filesets}/data/-/large HTTP/1.1", "Host: x", "")
+    received = len(connection.recv(100_000))
+
+    assert stack.client.delete("/apis/entities/v2/workspaces/doomed").is_success
+
+    with suppress(ConnectionResetError):
+        while more := connection.recv(1_000_000):
+            received += len(more)
+    assert 0 < received < 50_000_000
 
 
 def test_transfers_leave_threads_to_all_other_requests(stack: Stack, connections: ExitStack) -> None:

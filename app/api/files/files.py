@@ -1,6 +1,6 @@
 """The files of a fileset over HTTP. Bytes are streamed in both directions."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Self
 from urllib.parse import quote
@@ -21,8 +21,10 @@ from app.errors import (
     TooSlow,
 )
 from app.http.route import Query, RequestContext, Routes
+from app.http.streaming import RevocableStream
 from app.http.uploads import uploaded
 from app.services import files
+from app.services.workspaces import may_still_read
 from app.storage.blob_store import StoredFile
 from app.storage.reading import Reading
 
@@ -84,12 +86,16 @@ def list_files(call: RequestContext, workspace: str, name: str, query: FileQuery
     All files of the fileset, or of a directory and its subdirectories.
     """
     path = query.path.rstrip("/")
-    found = files.list_files(call.context, call.actor, workspace, name, path)
+    workspace_id, found = files.list_files(call.context, call.actor, workspace, name, path)
     status = "not_cacheable" if query.include_cache_status else None
     documents = (
         File.from_stored(file, workspace, name, status).model_dump_json(by_alias=True) for file in found
     )
-    return Response(_joined(documents), mimetype="application/json")
+    text = _joined(documents)
+    stream = RevocableStream(
+        text, lambda: may_still_read(call.context, call.actor, workspace_id), close=text.close
+    )
+    return Response(stream, mimetype="application/json")
 
 
 @routes.add(
@@ -148,7 +154,12 @@ def download_file(call: RequestContext, workspace: str, name: str, path: str) ->
     if request.method == "GET":
         with files.store_errors(workspace, name, path):
             reading.begin()
-    response = Response(reading, 206 if span else 200, mimetype="application/octet-stream")
+    stream = RevocableStream(
+        reading,
+        lambda: may_still_read(call.context, call.actor, reading.workspace_id),
+        close=reading.close,
+    )
+    response = Response(stream, 206 if span else 200, mimetype="application/octet-stream")
     response.content_length = stop - start
     response.headers["Accept-Ranges"] = "bytes"
     if reading.etag:
@@ -177,7 +188,7 @@ def delete_file(call: RequestContext, workspace: str, name: str, path: str) -> F
     return File.from_stored(file, workspace, name)
 
 
-def _joined(documents: Iterator[str]) -> Iterator[str]:
+def _joined(documents: Iterator[str]) -> Generator[str]:
     """A FileList in chunks of text; one FileList object would take a hundred times the memory of its text."""
     yield '{"data":['
     separator = ""

@@ -12,8 +12,10 @@ from app.clock import Timestamp
 from app.errors import Busy, NotFound, Unprocessable, WrongState
 from app.http.field_types import Name, Resource
 from app.http.route import Body, Query, RequestContext, Routes
+from app.http.streaming import RevocableStream
 from app.services import job_results
 from app.services.jobs import readable_job
+from app.services.workspaces import may_still_read
 
 routes = Routes("jobs")
 RESULTS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/results"
@@ -124,10 +126,14 @@ def download_result(call: RequestContext, workspace: str, name: str, result: str
     """
     download = job_results.open_download(call.context, call.actor, workspace, name, result)
     media_type = "application/x-tar" if download.size is None else "application/octet-stream"
-    response = Response(download.chunks, mimetype=media_type)
+    stream = RevocableStream(
+        download.chunks,
+        lambda: may_still_read(call.context, call.actor, download.workspace_id),
+        close=download.close,
+    )
+    response = Response(stream, mimetype=media_type)
     if download.size is not None:
         response.content_length = download.size
-    response.call_on_close(download.close)
     # A header is ASCII; `filename` has a `?` for every other character, `filename*` has them all.
     names = {"filename": download.name.encode("ascii", "replace").decode()}
     if not download.name.isascii():
