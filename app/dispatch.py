@@ -172,9 +172,11 @@ def publisher(settings: Settings) -> Celery:
     """A Celery application that only sends, and that fails within a fraction of a second."""
     celery = Celery("workspaces", broker=settings.broker_url, set_as_current=False)
     celery.conf.update(
-        broker_transport_options=transport_options(
-            settings, socket_timeout_seconds=settings.publish_timeout_seconds
-        ),
+        broker_transport_options={
+            **transport_options(settings, socket_timeout_seconds=settings.publish_timeout_seconds),
+            # By default kombu tries to connect again after 2 and 4 s, whatever `retry` says.
+            "max_retries": 0,
+        },
         task_ignore_result=True,
         task_send_sent_event=True,
         task_serializer="json",

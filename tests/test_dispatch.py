@@ -12,11 +12,12 @@ import pytest
 import redis
 from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+from kombu.exceptions import OperationalError
 
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import BackgroundPublisher, cleanup_message, notify_after_commit
+from app.dispatch import BackgroundPublisher, cleanup_message, notify_after_commit, publisher, send
 from tests.support.deadlines import DEADLINE_S
 from tests.support.publisher import RecordingPublisher
 
@@ -84,6 +85,25 @@ def test_no_caller_waits_while_the_broker_hangs():
 
         # All twenty were taken while the first had not even been answered.
         connection.close()
+
+
+def test_a_publish_that_is_not_answered_is_not_repeated():
+    """By default kombu connects three times, with pauses of 2 and 4 s between."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        settings = Settings(
+            broker_url=f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", publish_timeout_seconds=0.1
+        )
+
+        with pytest.raises(OperationalError, match="Timeout"):
+            send(publisher(settings), cleanup_message(DELETION, "ml-team", "jobs"))
+
+        deaf.settimeout(0)
+        connections = []
+        with suppress(BlockingIOError):
+            while True:
+                connections.append(deaf.accept()[0])
+        assert len(connections) == 1
+        connections[0].close()
 
 
 def test_a_lost_message_is_logged_and_the_next_one_arrives(broker, capsys):
