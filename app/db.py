@@ -3,16 +3,30 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from psycopg.errors import UniqueViolation
-from sqlalchemy import Engine, MetaData, create_engine
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.errors import UniqueViolation, _WaitTimeout
+from sqlalchemy import Engine, MetaData, create_engine, event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from app.config import Settings
 
 Sessions = sessionmaker[Session]
+T = TypeVar("T")
+
+KEEPALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
+"""Connection arguments by which the kernel notices, in about ten seconds, that the network was cut."""
+
+_ANSWER_MARGIN_S = 2.0
+"""How much later than its own time limit the server may say that it has cancelled a statement."""
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -29,10 +43,34 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
 
 
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that is closed, with an OperationalError, when the server does not answer within `answer_s` seconds.
+
+    The limits that the server keeps are of no use while it is frozen, and the kernel's while it acknowledges bytes.
+    """
+
+    answer_s: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Carry out one request. psycopg calls it for each statement, without a time-out."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.answer_s)
+        except _WaitTimeout:
+            # A late answer would be taken for that of the next statement.
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"the server did not answer within {self.answer_s:g} s") from None
+
+
 def connect(settings: Settings) -> Engine:
-    """An engine that checks its connections before use and limits the duration of statements."""
+    """An engine that checks its connections before use and limits the duration of statements.
+
+    A server that never answers is given up shortly after that limit: then statements raise OperationalError.
+    """
     timeout_ms = int(settings.statement_timeout_seconds * 1000)
-    return create_engine(
+    longest_s = max(settings.statement_timeout_seconds, settings.delete_lock_timeout_seconds)
+    engine = create_engine(
         settings.database_url,
         pool_size=settings.database_pool_size,
         max_overflow=0,
@@ -42,12 +80,21 @@ def connect(settings: Settings) -> Engine:
         hide_parameters=True,
         json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
         connect_args={
+            **KEEPALIVE,
             "connect_timeout": 3,
             # A paused or disconnected worker must not keep its locks: the server ends idle transactions.
             "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}"
             f" -c idle_in_transaction_session_timeout={timeout_ms * 6}",
         },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def open_bounded(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
+        connection = BoundedConnection.connect(*arguments, **options)
+        connection.answer_s = longest_s + _ANSWER_MARGIN_S
+        return connection
+
+    return engine
 
 
 def sessions_of(engine: Engine) -> Sessions:

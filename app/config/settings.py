@@ -170,7 +170,8 @@ class Settings(BaseSettings):
     database_pool_size: PositiveInt = 9
     """Database connections of each process; one more than the threads of a web process."""
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
-    """Time limit of a database statement; after it the database cancels the statement and the API answers 503."""
+    """Time limit of a database statement; after it the database cancels the statement and the API answers 503.
+    A connection that has not answered 2 s later is closed."""
     delete_lock_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
     """How long a DELETE waits for writes in progress in its workspace before it answers 503."""
     max_body_bytes: PositiveInt = 4 * 1024 * 1024
