@@ -1,11 +1,15 @@
-"""gunicorn's threaded worker with a minimum transfer rate, so that slow clients cannot occupy its threads."""
+"""gunicorn's threaded worker: slow clients cannot occupy its threads, and whether it lives needs none of them."""
 
 import errno
+import selectors
 import socket
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
+
+from app.server.liveness import PEEKED_BYTES, asks_if_live, live_response, respond
 
 _TIME_BUDGET_S = 30.0
 """How long one request may keep a thread waiting, beyond the time that its bytes add."""
@@ -68,19 +72,42 @@ def _too_slow() -> TimeoutError:
 
 
 class MinimumRateWorker(ThreadWorker):
-    """The gthread worker with MinimumRateSocket, and with threads reserved for requests that transfer no file."""
+    """The gthread worker with MinimumRateSocket, and with threads reserved for requests that transfer no file.
+
+    It says that it lives also while all its threads wait, and gives a thread only to a client that has sent something.
+    """
 
     def load_wsgi(self) -> None:
         """Limit the transfers of the application so that a quarter of the threads, at least one, stays free."""
         super().load_wsgi()
         threads = self.cfg.threads
         self.wsgi.extensions["service"].transfers.limit = threads - max(1, threads // 4)
+        self._live_response = live_response(self.wsgi)
 
     def enqueue_req(self, conn: Any) -> None:
-        """Hand a connection to a thread."""
+        """Hand a connection to a thread, unless it is a new one that needs none, or none yet."""
         if not isinstance(conn.sock, MinimumRateSocket):
+            try:
+                received = conn.sock.recv(PEEKED_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait_for_data(conn)
+                return
+            except OSError:
+                received = b""
+            if asks_if_live(received):
+                respond(conn.sock, self._live_response)
+                self.nr_conns -= 1
+                conn.close()
+                return
             conn.sock = MinimumRateSocket(conn.sock)
         super().enqueue_req(conn)
+
+    def _wait_for_data(self, conn: Any) -> None:
+        """Let the event loop enqueue the connection again when it is readable, or close it when that takes too long."""
+        conn.timeout = monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        resume = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, resume)
 
     def handle(self, conn: Any) -> Any:
         """Serve the next request of a connection, in a thread."""

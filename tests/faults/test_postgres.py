@@ -1,12 +1,24 @@
-"""PostgreSQL restarted, in order and by kill -9, in the middle of a deletion."""
+"""PostgreSQL restarted, in order and by kill -9, in the middle of a deletion; and frozen."""
 
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 
+from devstack.servers import EmbeddedPostgres
 from tests.faults.world import WORK_S, WORKER_LOST_S, World, seconds_since
+from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
+
+REQUESTS = 20  # more than twice as many as the web process has threads
+STATEMENT_S, CONNECT_S = 7.0, 3.0
+"""The longest that a statement and a new connection wait for a database that never answers."""
 
 
 @pytest.mark.parametrize("phase", ["filesets", "entities"])
@@ -36,3 +48,46 @@ def test_a_restart_of_postgres_delays_a_deletion_and_nothing_else(
     assert world.left_of(doomed.id) == []
     assert world.is_untouched(neighbour)
     assert world.is_untouched(successor)
+
+
+@contextmanager
+def frozen(server: EmbeddedPostgres) -> Iterator[None]:
+    """Stop all processes of the server for the block: the kernel accepts connections and bytes, nobody answers."""
+    postmaster = int((server.home.cluster / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGSTOP)
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    stopped = [*map(int, children), postmaster]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_frozen_postgres_leaves_no_request_without_an_answer(world: World, within: Within) -> None:
+    url, doomed = world.stack.api_url, world.fill()
+    world.pause(paused=True)
+    deletion = world.delete(doomed.name)
+    longest_live_s, began = 0.0, time.monotonic()
+
+    with frozen(world.stack.postgres), ThreadPoolExecutor(REQUESTS) as clients:
+        listed = f"{url}/apis/entities/v2/workspaces"
+        asked = [clients.submit(httpx.get, listed, timeout=DEADLINE_S) for _ in range(REQUESTS)]
+        while wait(asked, timeout=0.1).not_done:
+            live = httpx.get(f"{url}/health/live", timeout=DEADLINE_S)
+            assert live.json() == {"status": "live"}
+            longest_live_s = max(longest_live_s, live.elapsed.total_seconds())
+        answered_s = seconds_since(began)
+        assert {each.result().status_code for each in asked} == {503}
+    thawed_at = time.monotonic()
+    world.stack.wait_until(lambda: world.stack.client.get("/health/ready").is_success, "the API serves again")
+    recovered_s = seconds_since(thawed_at)
+    world.pause(paused=False)
+    world.wait_for_state(deletion, "DONE")
+
+    within("PostgreSQL frozen: /health/live", longest_live_s, 1.0)
+    within(f"PostgreSQL frozen: {REQUESTS} requests for 8 threads", answered_s, STATEMENT_S + 3 * CONNECT_S)
+    within("PostgreSQL frozen: served again", recovered_s, STATEMENT_S + CONNECT_S)
+    assert world.left_of(doomed.id) == []

@@ -1,15 +1,19 @@
-"""Slow clients of a real gunicorn, over real sockets."""
+"""Slow clients of a real gunicorn, over real sockets, and threads that all wait."""
 
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import count
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from sqlalchemy import create_engine, text
 
 from app.server import worker
+from app.server.liveness import asks_if_live
 from app.server.worker import MinimumRateSocket
 from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
@@ -23,7 +27,7 @@ HUNG_UP = b"hung up"
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The web server alone, with a short time budget."""
+    """The web server alone, with a short time budget for clients and a long one for the database."""
     directory = tmp_path_factory.mktemp("stack")
     plug_in = directory / "plug-in"
     plug_in.mkdir()
@@ -31,7 +35,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         f"from app.server import worker\nworker._TIME_BUDGET_S, worker._BYTES_PER_S = {TIME_BUDGET_S}, 1e6\n"
         "from app.http import streaming\nstreaming._LOOK_S = 0\n"
     )
-    with Stack(directory / "product", parts=("web",), plug_ins=[plug_in]) as stack:
+    with Stack(
+        directory / "product", parts=("web",), plug_ins=[plug_in], statement_timeout_seconds=DEADLINE_S
+    ) as stack:
         assert stack.client.post(FILESETS, json={"name": "data"}).status_code == 200
         assert stack.client.put(f"{FILESETS}/data/-/large", content=bytes(50_000_000)).status_code == 200
         yield stack
@@ -153,16 +159,64 @@ def test_a_client_that_does_not_close_keeps_no_other_waiting(
     kept, began = THREADS * 2, time.monotonic()
     for _ in range(kept):
         answered = connect(
-            stack, connections, "GET /health/live HTTP/1.1", "Host: x", "Connection: close", ""
+            stack, connections, "GET /health/ready HTTP/1.1", "Host: x", "Connection: close", ""
         )
         assert answered.recv(15) == b"HTTP/1.1 200 OK"
 
-    fresh = connect(stack, connections, "GET /health/live HTTP/1.1", "Host: x", "")
+    fresh = connect(stack, connections, "GET /health/ready HTTP/1.1", "Host: x", "")
     assert fresh.recv(15) == b"HTTP/1.1 200 OK"
 
     took_s = time.monotonic() - began
     within(f"{kept + 1} answers to clients that do not hang up", took_s, kept)
     assert took_s < kept, "half of what they would wait"
+
+
+def test_the_process_says_that_it_lives_while_all_its_threads_wait(stack: Stack, within: Within) -> None:
+    engine = create_engine(stack.database_url, isolation_level="AUTOCOMMIT")
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE pg_blocking_pids(pid) <> '{}'")
+    with ThreadPoolExecutor(THREADS) as clients, engine.connect() as lock, engine.connect() as observer:
+        lock.execute(text("BEGIN; LOCK TABLE workspaces IN ACCESS EXCLUSIVE MODE"))
+        url = f"{stack.api_url}/apis/entities/v2/workspaces"
+        asked = [clients.submit(httpx.get, url, timeout=DEADLINE_S) for _ in range(THREADS)]
+        stack.wait_until(lambda: observer.scalar(waiting) == THREADS, "all threads wait")
+
+        began = time.monotonic()
+        answer = httpx.get(f"{stack.api_url}/health/live", timeout=DEADLINE_S / 5)
+
+        within("/health/live while all threads wait", time.monotonic() - began, 1.0)
+        assert answer.json() == {"status": "live"}
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert observer.scalar(waiting) == THREADS
+        lock.execute(text("ROLLBACK"))
+        assert {each.result().status_code for each in asked} == {200}
+    engine.dispose()
+
+
+def test_a_client_that_has_sent_nothing_keeps_no_thread(stack: Stack, connections: ExitStack) -> None:
+    for _ in range(THREADS * 2):
+        address = urlsplit(stack.api_url)
+        connections.enter_context(socket.create_connection((address.hostname, address.port)))
+
+    late = connect(stack, connections, "GET /health/ready HTTP/1.1", "Host: x")
+    late.sendall(b"\r\n")
+    assert late.recv(15) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(
+    ("received", "is_asked"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n", True),
+        (b"GET /health/live HTTP/1.0\r\n\r\n", True),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n", False),
+        (b"GET /health/live HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", False),
+        (b"GET /health/live HTTP/1.1\r\n\r\nGET /health/live HTTP/1.1\r\n\r\n", False),
+        (b"GET /health/ready HTTP/1.1\r\n\r\n", False),
+        (b"", False),
+    ],
+    ids=["whole", "HTTP 1.0", "cut off", "with a body", "two at once", "another path", "nothing"],
+)
+def test_only_a_whole_request_is_answered_without_a_thread(received: bytes, is_asked: bool) -> None:
+    assert asks_if_live(received) is is_asked
 
 
 @pytest.fixture
