@@ -4,7 +4,7 @@ What is left to do is read from the tables each time, never remembered: a slice 
 finds its place by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -15,6 +15,7 @@ from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify, expla
 from app.cleanup.lease import Claim
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
 from app.cleanup.resource_pass import DeadlineReached, DependencyIsDown, Exhausted, ResourcePass
+from app.cleanup.timeout import call_with_timeout
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import cleanup_message
@@ -230,6 +231,13 @@ class _Slice:
             f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left{self._part}"
         )
 
+    def _purge_rest(self, kept: Set[UUID]) -> str | None:
+        """Purge the store of what no fileset accounts for; what stood in the place of the workspace's directory."""
+        store, workspace_id = self._context.store, self._claim.workspace_id
+        displaced = store.remove_displaced(workspace_id)
+        store.purge_workspace(workspace_id, keep=kept)
+        return displaced
+
     def _finish(self) -> Outcome:
         """Every kind is empty or retained: let the database prove it by dropping the workspace row."""
         claim = self._claim
@@ -238,11 +246,15 @@ class _Slice:
             is_given_up = failures.is_store_given_up(session, claim.id)
         displaced = None
         if not is_given_up:
-            try:
-                displaced = self._context.store.remove_displaced(claim.workspace_id)
-                self._context.store.purge_workspace(claim.workspace_id, keep=kept)
-            except Exception as error:  # noqa: BLE001 -- filed as its own, because a person may give up on it
-                return self._whole_kind_failed(error, failures.STORE)
+            outcome = call_with_timeout(
+                lambda: self._purge_rest(kept),
+                timeout_s=self._settings.slice_seconds,
+                dependency="filesets",
+                resource_id=claim.workspace_id,
+            )
+            if isinstance(outcome, Exception):  # filed as its own, because a person may give up on it
+                return self._whole_kind_failed(outcome, failures.STORE)
+            displaced = outcome
         with session_scope(self._context.sessions) as session:
             lease.renew(session, claim, lease_until=self._lease_until())
             if displaced:

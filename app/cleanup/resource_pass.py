@@ -17,6 +17,9 @@ from app.db import session_scope
 from app.lifecycle import FailureClass
 from app.storage.tree import StoreAbsent
 
+_HUNG_AFTER = 2
+"""Time-outs in a row. A third may have ended the slice before, of which something went."""
+
 
 @dataclass(frozen=True)
 class DeadlineReached:
@@ -27,7 +30,7 @@ class DeadlineReached:
 
 @dataclass(frozen=True)
 class DependencyIsDown:
-    """Too many resources failed in a row, or the store is absent: what they share is down."""
+    """Too many resources failed in a row, none went in time, or the store is absent: what they share is down or hangs."""
 
     cursor: UUID | None
 
@@ -53,6 +56,8 @@ class ResourcePass:
         self._deadline, self._now = deadline, now
         self._transient_in_a_row = 0
         self._is_store_absent = False
+        self._time_outs_in_a_row = 0
+        self._has_failed = False
         self.removed = 0
         """How many resources were deleted."""
         self.part = ""
@@ -63,14 +68,19 @@ class ResourcePass:
         while page := self._next_page(cursor):
             for resource in page:
                 if self._now() >= self._deadline:
-                    return DeadlineReached(cursor)
-                failure = self._try(resource)
+                    # Another slice at once would do as little, and keep a worker from others.
+                    return DependencyIsDown(cursor) if self._went_nowhere else DeadlineReached(cursor)
+                self._try(resource)
                 cursor = resource.id
-                is_transient = failure is FailureClass.TRANSIENT
-                self._transient_in_a_row = self._transient_in_a_row + 1 if is_transient else 0
-                if self._is_store_absent or self._transient_in_a_row >= self._settings.dependency_down_after:
+                is_down = self._transient_in_a_row >= self._settings.dependency_down_after
+                is_hung = self._time_outs_in_a_row >= _HUNG_AFTER
+                if is_down or is_hung or self._is_store_absent:
                     return DependencyIsDown(cursor)
         return Exhausted()
+
+    @property
+    def _went_nowhere(self) -> bool:
+        return self._has_failed and not self.removed and not self.part
 
     def quarantine_suspect(self, session: Session) -> UUID | None:
         """Leave out, in this pass, the resource on which the last worker vanished; the cursor behind it.
@@ -93,11 +103,25 @@ class ResourcePass:
         claim = self._claim
         return remaining.page(session, self._kind, claim.workspace_id, claim.id, after=cursor, limit=limit)
 
-    def _try(self, resource: Any) -> FailureClass | None:
-        """Try one resource and settle the outcome: why it is still there, or None if it or a part of it was deleted."""
+    def _try(self, resource: Any) -> None:
+        """Try one resource and settle the outcome."""
         outcome = call_with_timeout(
-            lambda: self._kind.delete(self._context, resource), timeout_s=self._settings.item_timeout_seconds
+            lambda: self._kind.delete(self._context, resource),
+            timeout_s=self._settings.item_timeout_seconds,
+            dependency=self._kind.name,
+            resource_id=resource.id,
         )
+        failure = self._judge(outcome)
+        with session_scope(self._context.sessions) as session:
+            if failure:
+                self._keep_failure(session, resource, *failure)
+            elif isinstance(outcome, InProgress):
+                self._settle_part(session, resource, outcome.what)
+            elif isinstance(outcome, Deleted):
+                self._settle_deleted(session, resource, outcome.displaced)
+
+    def _judge(self, outcome: Deleted | Pending | InProgress | Exception) -> tuple[FailureClass, str] | None:
+        """Why the resource is still there, or None if it or a part of it was deleted. Counts failures in a row."""
         failure: tuple[FailureClass, str] | None
         match outcome:
             case Deleted() | InProgress():
@@ -106,16 +130,13 @@ class ResourcePass:
                 failure = self._judge_waiting(why)
             case error:
                 failure = classify(error), explain(error)
-                self._is_store_absent = isinstance(error, StoreAbsent)
-        with session_scope(self._context.sessions) as session:
-            if failure:
-                self._keep_failure(session, resource, *failure)
-                return failure[0]
-            if isinstance(outcome, InProgress):
-                self._settle_part(session, resource, outcome.what)
-            elif isinstance(outcome, Deleted):
-                self._settle_deleted(session, resource, outcome.displaced)
-            return None
+        is_transient = failure is not None and failure[0] is FailureClass.TRANSIENT
+        self._has_failed |= is_transient
+        self._transient_in_a_row = self._transient_in_a_row + 1 if is_transient else 0
+        is_time_out = isinstance(outcome, TimeoutError)
+        self._time_outs_in_a_row = self._time_outs_in_a_row + 1 if is_time_out else 0
+        self._is_store_absent = isinstance(outcome, StoreAbsent)
+        return failure
 
     def _settle_deleted(self, session: Session, resource: Any, displaced: str | None) -> None:
         removed = remaining.remove_row(session, self._kind, resource.id)
