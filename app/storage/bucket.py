@@ -16,6 +16,10 @@ Upload = dict[str, Any]
 _CLIENT = {"connect_timeout": 5, "read_timeout": 10, "max_pool_connections": 32}
 _ATTEMPTS = 2
 """Attempts per request. Both must fail within the 30 s after which PostgreSQL ends an idle transaction."""
+_REQUEST_S = 30.0
+"""Time limit of a request with all its attempts. The client's are for each packet, and none for what it sends."""
+_BYTES_PER_S = 256 * 1024
+"""The minimum rate at which the store takes content, which extends the limit."""
 
 
 class Bucket:
@@ -48,11 +52,20 @@ class Bucket:
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send one request. Raises only OSErrors; see `plain_errors`."""
+        within_s = _REQUEST_S + len(parameters.get("Body", b"")) / _BYTES_PER_S
         with plain_errors():
             # Parameters that the operator sets for every request, such as the encryption.
             usual = self.filesystem.s3_additional_kwargs
-            answer: dict[str, Any] = self.filesystem.call_s3(method, usual, Bucket=self._bucket, **parameters)
+            answer: dict[str, Any] = self.filesystem.call_s3(
+                method, usual, Bucket=self._bucket, timeout=within_s, **parameters
+            )
         return answer
+
+    def info(self, key: str) -> dict[str, Any]:
+        """What s3fs knows of a file or directory. Raises only OSErrors."""
+        with plain_errors():
+            info: dict[str, Any] = self.filesystem.info(self.path(key), timeout=_REQUEST_S)
+        return info
 
     def pages(self, method: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """All pages of a list request."""

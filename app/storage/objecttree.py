@@ -82,8 +82,7 @@ class ObjectTree:
         return {key.partition("/")[0] for key in keys}
 
     def file_size(self, key: str) -> int:
-        with plain_errors():
-            entry = self._fs.info(self._bucket.path(key))
+        entry = self._bucket.info(key)
         if entry["type"] != "file":
             raise FileNotFoundError(f"{self._bucket.path(key)} is not a file")
         return int(entry["size"])

@@ -16,6 +16,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
+from fsspec.exceptions import FSTimeoutError
 from s3fs.errors import translate_boto_error
 from s3fs.utils import FileExpired
 
@@ -36,7 +37,7 @@ def plain_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (ConnectTimeoutError, ReadTimeoutError) as error:
+    except (ConnectTimeoutError, ReadTimeoutError, FSTimeoutError) as error:
         raise TimeoutError("the object store does not answer") from error
     except (
         NoConnection,

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,9 +22,11 @@ from botocore.parsers import ResponseParserError
 from app import clock
 from app.cleanup.kinds.base import classify, explain
 from app.lifecycle import FailureClass
+from app.storage import bucket
 from app.storage.blob_store import BlobStore
 from app.storage.purge import BytesRemain
 from app.storage.tree import StoreMisconfigured
+from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Flat
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
 from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
@@ -331,6 +335,40 @@ def test_a_store_that_does_not_answer_is_a_transient_failure(
 
     assert classify(raised.value) is FailureClass.TRANSIENT
     proxy.released.set()
+
+
+class Trickle(BaseRequestHandler):
+    """Answers byte by byte: never silent for long, and not done before the tests give up."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n<")
+        deadline = time.monotonic() + DEADLINE_S
+        with suppress(OSError):
+            while time.monotonic() < deadline:
+                self.request.sendall(b" ")
+                threading.Event().wait(0.05)
+
+
+@pytest.fixture
+def trickling(s3: S3Server) -> Iterator[BlobStore]:
+    with ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        with s3fs_uses(f"http://127.0.0.1:{server.server_address[1]}"):
+            yield BlobStore.open(f"s3://{BUCKET}")
+        server.shutdown()
+
+
+def test_an_answer_that_never_ends_is_given_up(
+    trickling: BlobStore, workspace: UUID, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(bucket, "_REQUEST_S", 1.0)
+
+    with pytest.raises(TimeoutError, match="the object store does not answer") as raised:
+        trickling.purge_fileset(workspace, FILESET)
+
+    assert classify(raised.value) is FailureClass.TRANSIENT
 
 
 def test_without_credentials_the_reason_is_readable(s3: S3Server, workspace: UUID, monkeypatch: Any) -> None:
