@@ -55,6 +55,7 @@ class RouteOptions(TypedDict, total=False):
     media_type: str
     upload: bool
     streams: bool
+    waits_for_store: bool
 
 
 class Parameters(TypedDict):
@@ -87,6 +88,8 @@ class Route:
     upload: bool = False
     streams: bool = False
     """Whether the answer is sent as it is made, so that it may take as long as a file."""
+    waits_for_store: bool = False
+    """Whether it calls the store, which may answer late, without transferring a file."""
 
     @property
     def area(self) -> str:
@@ -95,8 +98,9 @@ class Route:
 
     @property
     def is_transfer(self) -> bool:
-        """Whether it takes as long as the client needs to send or receive a file."""
-        return self.upload or self.streams or self.media_type == "application/octet-stream"
+        """Whether it takes as long as the client needs for a file, or the store for its answer."""
+        is_download = self.streams or self.media_type == "application/octet-stream"
+        return self.upload or is_download or self.waits_for_store
 
     @property
     def action(self) -> str:

@@ -17,13 +17,15 @@ from app.storage.blob_store import BlobStore
 from tests.faults.world import EACH, MESSAGE_LOST_S, QUICK, WORK_S, Tenant, World, seconds_since
 from tests.support.figures import Within
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
-from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
+from tests.support.s3_proxy import FORBIDDEN, HANGING, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
 from tests.support.stack import Stack
 
 URL = f"s3://{BUCKET}/production"
 ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
 OUTAGE_S = 12.0
 SLOW = Fault(delay_s=0.2)
+# Until the client gives up the requests that hang, so that their files are tried again.
+STORE_CLIENT_S = 10.0
 # The back-off after the last failure, and what a slice of several requests to a bucket takes.
 RECOVERY_S = QUICK["backoff_cap_seconds"] + MESSAGE_LOST_S + 2 * WORK_S
 
@@ -169,6 +171,27 @@ def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
     assert (world.left_of(doomed.id), keys(s3, doomed)) == ([], [])
     assert world.is_untouched(neighbour)
     assert keys(s3, neighbour) == neighbours != []
+
+
+def test_a_deletion_whose_store_hangs_is_tried_again_with_that_reason(
+    world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Within
+) -> None:
+    doomed, neighbour = world.fill(), world.fill()
+    proxy.fail(HANGING, only=str(doomed.id))
+    deletion = world.delete(doomed.name)
+
+    stack.wait_until(lambda: world.report(deletion)["attempts"] >= 2, "no progress in two passes")
+    assert any("TimeoutError: no answer" in each["message"] for each in world.report(deletion)["failures"])
+    assert f"{doomed.name} filesets: 0 deleted" not in stack.log("worker")
+    other = world.delete(neighbour.name)
+    world.wait_for_state(other, "DONE")
+    assert world.report(deletion)["state"] == "DELETING"
+
+    proxy.fail(None)
+    healed = time.monotonic()
+    world.wait_for_state(deletion, "DONE")
+    within("store hung: DONE after it answers", seconds_since(healed), STORE_CLIENT_S + RECOVERY_S)
+    assert (world.left_of(doomed.id), keys(s3, doomed)) == ([], [])
 
 
 def test_the_api_says_that_the_store_fails_and_goes_on_when_it_is_back(

@@ -90,6 +90,8 @@ def test_transfers_leave_threads_to_all_other_requests(stack: Stack, connections
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert "try again" in refused.json()["detail"]
     assert stack.client.put(f"{FILESETS}/data/-/other", content=b"x").status_code == 503
+    waits_for_the_store = stack.client.delete(f"{FILESETS}/data/-/other")
+    assert (waits_for_the_store.status_code, "try again" in waits_for_the_store.text) == (503, True)
     assert stack.client.get(f"{FILESETS}/data").status_code == 200
 
     under_way[0].close()

@@ -75,6 +75,7 @@ def delete_workspace(call: RequestContext, workspace: str) -> Response:
     returns=DeletionPreview,
     raises=(NotFound, Busy),
     transaction=False,
+    waits_for_store=True,
 )
 def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
     """Count the resources and bytes that a deletion of the workspace would destroy."""

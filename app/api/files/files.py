@@ -178,6 +178,7 @@ def download_file(call: RequestContext, workspace: str, name: str, path: str) ->
     returns=File,
     raises=(BadRequest, Forbidden, NotFound, Busy),
     transaction=False,
+    waits_for_store=True,
 )
 def delete_file(call: RequestContext, workspace: str, name: str, path: str) -> File:
     """Delete a file

@@ -186,6 +186,7 @@ def update_fileset(call: RequestContext, workspace: str, name: str, body: Filese
     returns=Fileset,
     raises=(Forbidden, NotFound, Busy),
     transaction=False,
+    waits_for_store=True,
 )
 def delete_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """Delete a fileset and all its files

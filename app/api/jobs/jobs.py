@@ -11,7 +11,7 @@ from app.access.permissions import Permission
 from app.api.jobs.spec import PlatformSpec, Profile, profiles
 from app.clock import Timestamp
 from app.dispatch import job_message, notify_after_commit
-from app.errors import BadRequest, NameTaken, NotFound, WrongState
+from app.errors import BadRequest, Busy, NameTaken, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
@@ -191,7 +191,13 @@ def rerun_job(call: RequestContext, workspace: str, name: str) -> Job:
 
 
 @routes.add(
-    "DELETE", ONE, permission=Permission.JOBS_WRITE, status=204, raises=(NotFound,), transaction=False
+    "DELETE",
+    ONE,
+    permission=Permission.JOBS_WRITE,
+    status=204,
+    raises=(NotFound, Busy),
+    transaction=False,
+    waits_for_store=True,
 )
 def delete_job(call: RequestContext, workspace: str, name: str) -> None:
     """Delete a job with its fileset.
