@@ -30,7 +30,7 @@ class DeadlineReached:
 
 @dataclass(frozen=True)
 class DependencyIsDown:
-    """Too many resources failed in a row, none went in time, or the store is absent: what they share is down or hangs."""
+    """Too many failed in a row, none went in time, or the store is absent: what they share is down or hangs."""
 
     cursor: UUID | None
 

@@ -42,6 +42,9 @@ class HangingStore:
         self._answer(workspace_id)
         self.real.purge_workspace(workspace_id, keep=keep)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
     def _answer(self, what: UUID) -> None:
         self.asked.append(what)
         if len(self.asked) > self.answers and not self.released.is_set():
