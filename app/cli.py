@@ -13,7 +13,7 @@ from psycopg.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app import clock, distribution
+from app import distribution
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
@@ -135,7 +135,7 @@ def run(context: Context) -> None:
 @with_context
 def sweep(context: Context) -> None:
     """Reopen failed deletions that are due, and enqueue all that are due."""
-    click.echo(str(maintenance.sweep(context, now=clock.now())))
+    click.echo(str(maintenance.sweep(context)))
 
 
 @main.group()
@@ -148,7 +148,7 @@ def store() -> None:
 def scan(context: Context) -> None:
     """Search for orphans of deleted workspaces and deployments; exit with 1 if there are any."""
     try:
-        click.echo(orphan_scan.scan_for_orphans(context, now=clock.now()))
+        click.echo(orphan_scan.scan_for_orphans(context))
     except orphan_scan.OrphansFound as found:
         raise click.ClickException(str(found)) from None
 
@@ -185,7 +185,7 @@ def purge(context: Context, name: str) -> None:
     """Give up the jobs and deployments of host NAME, which is gone for good and cannot confirm that they ended."""
     try:
         with session_scope(context.sessions) as session:
-            purged = purge_host(session, name, now=clock.now())
+            purged = purge_host(session, name)
     except CannotPurge as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"given up on host '{name}': jobs {purged.jobs}, deployments {purged.deployments}")

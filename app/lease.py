@@ -4,13 +4,13 @@ Deletions are leased by cleanup workers, jobs and deployments by runtime workers
 theirs to say: see `app.cleanup.lease` and `app.runtime.lease`.
 """
 
-from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, or_, update
 from sqlalchemy.orm import Session
 
+from app.clock import database_now
 from app.models.columns import Leased
 
 R = TypeVar("R", bound=Leased)
@@ -47,6 +47,13 @@ def write(
     return row
 
 
-def has_lapsed(model: type[Leased], now: datetime) -> ColumnElement[bool]:
+def holds(model: type[Leased]) -> ColumnElement[bool]:
+    """Whether a row has an owner whose lease has not run out, as a condition of a query."""
+    return and_(model.lease_owner.is_not(None), model.lease_until > database_now())
+
+
+def has_lapsed(model: type[Leased]) -> ColumnElement[bool]:
     """Whether the holder of a row has let its lease run out, as a condition of a query."""
-    return and_(model.lease_owner.is_not(None), or_(model.lease_until.is_(None), model.lease_until <= now))
+    return and_(
+        model.lease_owner.is_not(None), or_(model.lease_until.is_(None), model.lease_until <= database_now())
+    )

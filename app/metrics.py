@@ -3,17 +3,16 @@
 The database is the truth: no process keeps counts, and every API process answers the same.
 """
 
-from datetime import datetime
-
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.clock import seconds_since
 from app.lifecycle import DeletionState, WorkspaceState
 from app.models import CleanupControl, Deletion, Workspace
 
 
-def exposition(session: Session, *, now: datetime) -> bytes:
+def exposition(session: Session) -> bytes:
     """All metrics in the text format of Prometheus."""
     registry = CollectorRegistry()
     workspaces = Gauge("workspaces", "Workspaces by state.", ["state"], registry=registry)
@@ -35,8 +34,7 @@ def exposition(session: Session, *, now: datetime) -> bytes:
         query = select(func.count()).where(Deletion.state == deletion_state)
         deletions.labels(deletion_state.value).set(session.scalar(query) or 0)
     unfinished = Deletion.state.in_([DeletionState.DELETING, DeletionState.FAILED])
-    first = session.scalar(select(func.min(Deletion.requested_at)).where(unfinished))
-    oldest.set((now - first).total_seconds() if first else 0)
+    oldest.set(session.scalar(select(seconds_since(func.min(Deletion.requested_at))).where(unfinished)) or 0)
     control = session.get_one(CleanupControl, 1)
     sweep.set(control.last_sweep_at.timestamp() if control.last_sweep_at else 0)
     paused.set(control.paused)

@@ -52,6 +52,7 @@ def claim_of(deletion: Deletion, **changes: Any) -> Claim:
         "phase_started_at": None,
         "cursor": None,
         "round": 0,
+        "lease_s": 60,
         "is_first": False,
         "is_takeover": False,
     }
@@ -59,11 +60,11 @@ def claim_of(deletion: Deletion, **changes: Any) -> Claim:
 
 
 def restore(session: Session, deletion: Deletion) -> None:
-    ledger.close_as_restored(session, deletion.id, actor="ann", now=clock.now(), name="ml-team")
+    ledger.close_as_restored(session, deletion.id, actor="ann", name="ml-team")
 
 
 def reopen(session: Session, deletion: Deletion) -> None:
-    ledger.reopen(session, deletion.id, event="retried", actor="ann", now=clock.now())
+    ledger.reopen(session, deletion.id, event="retried", actor="ann")
 
 
 def fail(session: Session, deletion: Deletion, **changes: Any) -> None:
@@ -71,7 +72,6 @@ def fail(session: Session, deletion: Deletion, **changes: Any) -> None:
         session,
         claim_of(deletion, **changes),
         SETTINGS,
-        now=clock.now(),
         reason="no",
         is_permanent=False,
         attempts=8,
@@ -79,11 +79,11 @@ def fail(session: Session, deletion: Deletion, **changes: Any) -> None:
 
 
 def finish(session: Session, deletion: Deletion, **changes: Any) -> None:
-    ledger.finish(session, claim_of(deletion, **changes), now=clock.now())
+    ledger.finish(session, claim_of(deletion, **changes))
 
 
 def wait(session: Session, deletion: Deletion, **changes: Any) -> None:
-    ledger.wait(session, claim_of(deletion, **changes), SETTINGS, now=clock.now(), polls=1)
+    ledger.wait(session, claim_of(deletion, **changes), SETTINGS, polls=1)
 
 
 MAKERS: dict[DeletionMove, Callable[[Session, Deletion], None]] = {

@@ -8,7 +8,6 @@ from uuid import UUID
 from celery import Task
 from sqlalchemy.exc import OperationalError
 
-from app import clock
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
@@ -81,11 +80,11 @@ for _phase in [*(kind.name for kind in ORDER), None]:
 @celery.task(name=TaskName.SWEEP.value, max_retries=0)
 def sweep() -> str:
     """Reopen what may be tried again, and enqueue what is due."""
-    swept = maintenance.sweep(context(), now=clock.now())
+    swept = maintenance.sweep(context())
     return NOTHING_TO_DO if swept.found_nothing else str(swept)
 
 
 @celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0)
 def scan_for_orphans() -> str:
     """Fail if anything is left of deleted workspaces and deployments."""
-    return orphan_scan.scan_for_orphans(context(), now=clock.now())
+    return orphan_scan.scan_for_orphans(context())

@@ -2,7 +2,6 @@
 
 import re
 from base64 import b64encode
-from datetime import timedelta
 from functools import cache
 from hashlib import sha256
 from hmac import compare_digest
@@ -15,10 +14,11 @@ from pydantic import BaseModel
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import clock, metrics
+from app import metrics
 from app import models as rows
 from app.access.permissions import Permission
 from app.cleanup import control
+from app.clock import seconds_from_now
 from app.config import Settings
 from app.db import session_scope
 from app.errors import Busy, Forbidden
@@ -123,10 +123,10 @@ def _check_controllers(call: RequestContext) -> dict[str, bool]:
     with session_scope(call.context.sessions) as session:
         switch = control.state(session)
         failed = session.scalar(select(func.count()).where(rows.Deletion.state == DeletionState.FAILED))
-        limit = timedelta(seconds=call.context.settings.sweep_seconds * _MISSED_SWEEPS)
+        limit = seconds_from_now(-call.context.settings.sweep_seconds * _MISSED_SWEEPS)
+        swept = session.scalar(select(func.count()).where(rows.CleanupControl.last_sweep_at > limit))
         return {
-            "workspace_cleanup_sweep": switch.last_sweep_at is not None
-            and clock.now() - switch.last_sweep_at < limit,
+            "workspace_cleanup_sweep": bool(swept),
             "workspace_cleanup_not_paused": not switch.paused,
             "workspace_cleanup_none_failed": failed == 0,
         }
@@ -145,7 +145,7 @@ def read_metrics(call: RequestContext) -> Response:
         raise Forbidden(
             "Metrics can be read from this host, or with WORKSPACES_METRICS_TOKEN as the bearer token."
         )
-    return Response(metrics.exposition(call.session, now=clock.now()), content_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.exposition(call.session), content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read_metrics(settings: Settings) -> bool:

@@ -1,13 +1,12 @@
 """The switch that pauses destruction, and the breaker that throws it. Revocation is never paused."""
 
-from datetime import datetime, timedelta
-
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.access import audit
 from app.access.authorize import Actor
 from app.cleanup.history import record
+from app.clock import database_now, seconds_from_now
 from app.config import Settings
 from app.logs import get_logger
 from app.models import CleanupControl, Deletion
@@ -23,15 +22,19 @@ def state(session: Session) -> CleanupControl:
     return session.get_one(CleanupControl, 1)
 
 
-def set_paused(
-    session: Session, *, paused: bool, actor: Actor | str, now: datetime, reason: str | None = None
-) -> bool:
+def set_paused(session: Session, *, paused: bool, actor: Actor | str, reason: str | None = None) -> bool:
     """Pause or resume destruction, for slices that start from now on. False if it was so already."""
     name = actor.id if isinstance(actor, Actor) else actor
     values = (
-        {"paused": True, "paused_by": name, "paused_at": now, "reason": reason}
+        {"paused": True, "paused_by": name, "paused_at": database_now(), "reason": reason}
         if paused
-        else {"paused": False, "paused_by": None, "paused_at": None, "reason": None, "resumed_at": now}
+        else {
+            "paused": False,
+            "paused_by": None,
+            "paused_at": None,
+            "reason": None,
+            "resumed_at": database_now(),
+        }
     )
     changed = session.scalars(
         update(CleanupControl)
@@ -47,7 +50,7 @@ def set_paused(
     return changed is not None
 
 
-def trip_on_burst(session: Session, settings: Settings, deletion: Deletion, *, now: datetime) -> None:
+def trip_on_burst(session: Session, settings: Settings, deletion: Deletion) -> None:
     """Pause destruction when more deletions are asked for than a person would: everything can still be restored.
 
     Counts what was requested within the window, but nothing from before an administrator last resumed.
@@ -55,13 +58,16 @@ def trip_on_burst(session: Session, settings: Settings, deletion: Deletion, *, n
     limit = settings.burst_deletions
     if limit == 0:
         return
-    control_row = state(session)
-    since = now - timedelta(seconds=settings.burst_window_seconds)
-    if control_row.resumed_at:
-        since = max(since, control_row.resumed_at)
-    recent = select(Deletion.id).where(Deletion.requested_at > since).limit(limit + 1).subquery()
+    # `greatest` ignores null: nobody has resumed yet.
+    since = func.greatest(seconds_from_now(-settings.burst_window_seconds), CleanupControl.resumed_at)
+    recent = (
+        select(Deletion.id)
+        .where(Deletion.requested_at > select(since).scalar_subquery())
+        .limit(limit + 1)
+        .subquery()
+    )
     if (session.scalar(select(func.count()).select_from(recent)) or 0) <= limit:
         return
     reason = f"more than {limit} deletions were requested within {settings.burst_window_seconds:g} s"
-    if set_paused(session, paused=True, actor=BREAKER, now=now, reason=reason):
-        record(session, deletion.id, "destruction_paused", actor=BREAKER, at=now, reason=reason)
+    if set_paused(session, paused=True, actor=BREAKER, reason=reason):
+        record(session, deletion.id, "destruction_paused", actor=BREAKER, reason=reason)

@@ -4,12 +4,11 @@ What is left to do is read from the tables each time, never remembered: a slice 
 finds its place by itself.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import replace
-from datetime import datetime, timedelta
+from time import monotonic
 from uuid import UUID
 
-from app import clock
 from app.cleanup import failures, lease, ledger, remaining
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify, explain
 from app.cleanup.lease import Claim
@@ -38,20 +37,19 @@ def run_slice(
     deletion_id: UUID | None = None,
     *,
     owner: str,
-    now: Callable[[], datetime] = clock.now,
 ) -> Outcome:
     """Work on one due deletion, on one kind, for at most the slice's time.
 
     Safe to call at any time by anybody: only the holder of the lease gets beyond the first transaction.
     Commits as it goes. Raises SQLAlchemy's OperationalError when the database goes away.
     """
-    until = now() + timedelta(seconds=context.settings.lease_seconds)
+    lease_s = context.settings.lease_seconds
     with session_scope(context.sessions) as session:
-        claim = lease.claim(session, owner=owner, now=now(), until=until, deletion_id=deletion_id)
+        claim = lease.claim(session, owner=owner, lease_s=lease_s, deletion_id=deletion_id)
         if claim is None:
-            return Idle(remaining.why_idle(session, deletion_id, now=now()))
+            return Idle(remaining.why_idle(session, deletion_id))
     try:
-        return _Slice(context, claim, now).run()
+        return _Slice(context, claim).run()
     except LeaseLost as lost:
         log.warning("cleanup.lease_lost", deletion_id=str(claim.id), owner=owner, fence=claim.fence)
         return Idle(str(lost))
@@ -60,12 +58,11 @@ def run_slice(
 class _Slice:
     """The work on one claim. Every write to the database passes the claim's fencing token."""
 
-    def __init__(self, context: Context, claim: Claim, now: Callable[[], datetime]) -> None:
+    def __init__(self, context: Context, claim: Claim) -> None:
         self._context = context
         self._settings = context.settings
         self._claim = claim
-        self._now = now
-        self._deadline = now() + timedelta(seconds=self._settings.slice_seconds)
+        self._deadline = monotonic() + self._settings.slice_seconds
         self._removed = 0
         self._part = ""
 
@@ -92,44 +89,39 @@ class _Slice:
     def _phase(self) -> str:
         return self._claim.phase or WORKSPACE
 
-    def _lease_until(self) -> datetime:
-        return self._now() + timedelta(seconds=self._settings.lease_seconds)
-
     def _enter(self) -> Kind | None:
         """The kind to clean now, noted in the ledger if it is another than before."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
             if claim.is_first:
                 held = remaining.count_by_kind(session, [claim.workspace_id])[claim.workspace_id]
-                ledger.begin(session, claim, now=self._now(), counts=held)
+                ledger.begin(session, claim, counts=held)
             kind = remaining.first_kind(session, claim.workspace_id, claim.id)
             name = kind.name if kind else None
             if name != claim.phase or claim.phase_started_at is None:
                 if claim.phase:
                     failures.forget_kind(session, claim.id, claim.phase)
-                claim = ledger.enter_phase(session, claim, name, now=self._now())
+                claim = ledger.enter_phase(session, claim, name)
             elif claim.is_takeover and isinstance(kind, ResourceKind):
                 claim = replace(claim, cursor=self._pass(claim, kind).quarantine_suspect(session))
         self._claim = claim
         return kind
 
     def _pass(self, claim: Claim, kind: ResourceKind) -> ResourcePass:
-        return ResourcePass(self._context, claim, kind, deadline=self._deadline, now=self._now)
+        return ResourcePass(self._context, claim, kind, deadline=self._deadline)
 
     # --- kinds that are only rows -----------------------------------------------------------------------
 
     def _clean_rows(self, kind: RowsKind) -> Outcome:
         claim = self._claim
-        while self._now() < self._deadline:
+        while monotonic() < self._deadline:
             with session_scope(self._context.sessions) as session:
                 removed = kind.delete_chunk(session, claim.workspace_id, self._settings.chunk_size)
                 if not removed:
                     if remaining.has_rows(session, kind, claim.workspace_id):
                         raise RuntimeError(f"none of the {kind.name} that are left could be removed")
                     break
-                ledger.count_deleted(
-                    session, claim, kind.name, removed=removed, lease_until=self._lease_until()
-                )
+                ledger.count_deleted(session, claim, kind.name, removed=removed)
             self._removed += removed
         return self._yield(kind)
 
@@ -162,24 +154,22 @@ class _Slice:
                 is_empty = True
             else:
                 is_empty = False
-                deletion = lease.renew(session, claim, lease_until=self._lease_until())
+                deletion = lease.renew(session, claim)
                 left = failures.open_by_class(session, claim.id, kind.name)
                 if deletion.has_progressed:
                     ledger.next_pass(session, claim)
                     return None
                 if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
-                    delay = ledger.wait(
-                        session, claim, self._settings, now=self._now(), polls=deletion.polls + 1
-                    )
+                    delay = ledger.wait(session, claim, self._settings, polls=deletion.polls + 1)
                     return Postponed(failures.worst(session, claim.id, kind.name), 0, delay)
         return self._yield(kind) if is_empty else self._without_progress(None)
 
     def _without_progress(self, cursor: UUID | None, kind: str | None = None) -> Outcome:
         """Count an attempt unless the pass made progress, and back off or make the deletion FAILED."""
         kind = kind or self._phase
-        claim, settings, now = self._claim, self._settings, self._now()
+        claim, settings = self._claim, self._settings
         with session_scope(self._context.sessions) as session:
-            deletion = lease.renew(session, claim, cursor=cursor, lease_until=self._lease_until())
+            deletion = lease.renew(session, claim, cursor=cursor)
             attempts = 0 if deletion.has_progressed else deletion.attempts + 1
             left = failures.open_by_class(session, claim.id, kind)
             worst = failures.worst(session, claim.id, kind)
@@ -191,21 +181,18 @@ class _Slice:
                     session,
                     claim,
                     settings,
-                    now=now,
                     reason=reason,
                     is_permanent=is_permanent,
                     attempts=attempts,
                 )
                 return Failed(reason)
-            delay = ledger.back_off(
-                session, claim, settings, now=now, attempts=attempts, reason=worst, cursor=cursor
-            )
+            delay = ledger.back_off(session, claim, settings, attempts=attempts, reason=worst, cursor=cursor)
             return Postponed(worst, attempts, delay)
 
     def _whole_kind_failed(self, error: Exception, kind: str | None = None) -> Outcome:
         claim = self._claim
         with session_scope(self._context.sessions) as session:
-            lease.renew(session, claim, lease_until=self._lease_until())
+            lease.renew(session, claim)
             failures.upsert(
                 session,
                 claim.id,
@@ -214,7 +201,6 @@ class _Slice:
                 name=failures.WHOLE_KIND,
                 error_class=classify(error),
                 message=explain(error),
-                now=self._now(),
             )
         return self._without_progress(None, kind)
 
@@ -224,7 +210,7 @@ class _Slice:
         with session_scope(self._context.sessions) as session:
             left = remaining.count(session, kind, claim.workspace_id, claim.id)
             following = kind if left else remaining.first_kind(session, claim.workspace_id, claim.id)
-            lease.release(session, claim, now=self._now(), cursor=cursor)
+            lease.release(session, claim, cursor=cursor)
         phase = following.name if following else None
         self._context.publisher.publish(cleanup_message(claim.id, claim.workspace_name, phase))
         return Advanced(
@@ -256,13 +242,12 @@ class _Slice:
                 return self._whole_kind_failed(outcome, failures.STORE)
             displaced = outcome
         with session_scope(self._context.sessions) as session:
-            lease.renew(session, claim, lease_until=self._lease_until())
+            lease.renew(session, claim)
             if displaced:
-                name = claim.workspace_name
-                ledger.record_displaced(session, claim, now=self._now(), name=name, was=displaced)
+                ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
             remaining.remove_retained_rows(session, claim.id)
             for kind in (WORKSPACE, failures.STORE):
                 failures.forget_kind(session, claim.id, kind)
-            totals = ledger.finish(session, claim, now=self._now())
+            totals = ledger.finish(session, claim)
         counts = ", ".join(f"{kind} {number}" for kind, number in totals.items()) or "it was empty"
         return Finished(f"{claim.workspace_name} is gone: {counts}")

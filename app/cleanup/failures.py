@@ -1,7 +1,6 @@
 """What is still there and why: one row per resource that could not be deleted."""
 
 from collections import Counter
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, u
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.clock import database_now
 from app.lifecycle import FailureClass
 from app.models import DeletionFailure
 
@@ -28,7 +28,6 @@ def upsert(
     name: str,
     error_class: FailureClass,
     message: str,
-    now: datetime,
 ) -> None:
     """Keep why a resource stays for now; None is the kind as a whole."""
     seen = insert(DeletionFailure).values(
@@ -40,8 +39,8 @@ def upsert(
         message=message,
         # Asking again whether a resource has stopped is no attempt.
         attempts=0 if error_class is FailureClass.WAITING else 1,
-        first_seen_at=now,
-        last_seen_at=now,
+        first_seen_at=database_now(),
+        last_seen_at=database_now(),
     )
     session.execute(
         seen.on_conflict_do_update(

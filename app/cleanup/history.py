@@ -1,6 +1,5 @@
 """The history of a deletion: append-only, and written to the log in the same words."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,10 +14,8 @@ _WORRYING = {"backed_off", "worker_lost", "destruction_paused"}
 """Events after which the work goes on by itself, but that a person may want to notice."""
 
 
-def record(
-    session: Session, deletion_id: UUID, event: str, *, actor: str, at: datetime, **detail: Any
-) -> None:
+def record(session: Session, deletion_id: UUID, event: str, *, actor: str, **detail: Any) -> None:
     """Append one line to a deletion's history, and to the log."""
-    session.add(DeletionEvent(deletion_id=deletion_id, at=at, actor=actor, event=event, detail=detail))
+    session.add(DeletionEvent(deletion_id=deletion_id, actor=actor, event=event, detail=detail))
     write = log.warning if event in _WORRYING else log.info
     write(f"deletion.{event}", deletion_id=str(deletion_id), actor=actor, **detail)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import lease
 from app.cleanup.history import record
+from app.clock import database_now, seconds_from_now, seconds_since
 from app.lease import RELEASED, LeaseLost
 from app.lifecycle import DeletionState
 from app.models import CleanupControl, Deletion
@@ -29,28 +30,28 @@ class Claim:
     cursor: UUID | None
     round: int
     """The same for as long as the claim holds."""
+    lease_s: float
+    """How many seconds the lease lasts from each renewal on."""
     is_first: bool
     is_takeover: bool
     """The worker before us vanished without giving its lease back."""
 
 
-def is_due(now: datetime) -> Any:
+def is_due() -> Any:
     """The condition under which a deletion may be claimed."""
     paused = exists().where(CleanupControl.paused)
     return and_(
         Deletion.state == DeletionState.DELETING,
-        Deletion.next_run_at <= now,
-        Deletion.purge_after <= now,
-        or_(Deletion.lease_until.is_(None), Deletion.lease_until < now),
+        Deletion.next_run_at <= database_now(),
+        Deletion.purge_after <= database_now(),
+        or_(Deletion.lease_until.is_(None), Deletion.lease_until < database_now()),
         ~paused,
     )
 
 
-def claim(
-    session: Session, *, owner: str, now: datetime, until: datetime, deletion_id: UUID | None = None
-) -> Claim | None:
-    """Take the lease of one due deletion, the longest due first; None if there is none to be had."""
-    row = _lease_one(session, owner=owner, now=now, until=until, deletion_id=deletion_id)
+def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | None = None) -> Claim | None:
+    """Take the lease of one due deletion for `lease_s` seconds, the longest due first; None if none is to be had."""
+    row = _lease_one(session, owner=owner, lease_s=lease_s, deletion_id=deletion_id)
     if row is None:
         return None
     deletion, owner_before, started_before = row
@@ -64,16 +65,17 @@ def claim(
         phase_started_at=deletion.phase_started_at,
         cursor=deletion.cursor,
         round=deletion.round,
+        lease_s=lease_s,
         is_first=started_before is None,
         is_takeover=owner_before is not None,
     )
     if taken.is_takeover:
-        record(session, taken.id, "worker_lost", actor=owner, at=now, lost=owner_before, phase=taken.phase)
+        record(session, taken.id, "worker_lost", actor=owner, lost=owner_before, phase=taken.phase)
     return taken
 
 
 def _lease_one(
-    session: Session, *, owner: str, now: datetime, until: datetime, deletion_id: UUID | None
+    session: Session, *, owner: str, lease_s: float, deletion_id: UUID | None
 ) -> Row[Deletion, str | None, datetime | None] | None:
     """The deletion with its new lease, who had it before, and since when it has been worked on."""
     named = Deletion.id == deletion_id if deletion_id else true()
@@ -83,7 +85,7 @@ def _lease_one(
             Deletion.lease_owner.label("owner_before"),
             Deletion.started_at.label("started_before"),
         )
-        .where(is_due(now), named)
+        .where(is_due(), named)
         .order_by(Deletion.next_run_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -95,8 +97,8 @@ def _lease_one(
         .values(
             fence=Deletion.fence + 1,
             lease_owner=owner,
-            lease_until=until,
-            started_at=func.coalesce(Deletion.started_at, now),
+            lease_until=seconds_from_now(lease_s),
+            started_at=func.coalesce(Deletion.started_at, database_now()),
         )
         .returning(Deletion, due.c.owner_before, due.c.started_before),
         execution_options={"populate_existing": True, "synchronize_session": False},
@@ -123,11 +125,18 @@ def _is_owner(claim: Claim) -> ColumnElement[bool]:
     return Deletion.lease_owner == claim.owner
 
 
-def renew(session: Session, claim: Claim, *, lease_until: datetime, cursor: UUID | None = None) -> Deletion:
-    """Keep the lease, and note how far the pass has come."""
-    return write(session, claim, cursor=cursor, lease_until=lease_until)
+def renew(session: Session, claim: Claim, *, cursor: UUID | None = None, **values: Any) -> Deletion:
+    """Keep the lease, note how far the pass has come, and change other values with it."""
+    return write(session, claim, cursor=cursor, lease_until=seconds_from_now(claim.lease_s), **values)
 
 
-def release(session: Session, claim: Claim, *, now: datetime, cursor: UUID | None) -> None:
+def release(session: Session, claim: Claim, *, cursor: UUID | None) -> None:
     """Give the lease back with work left, due now: to the end of the queue."""
+    now = database_now()
     write(session, claim, cursor=cursor, next_run_at=now, last_enqueued_at=now, **RELEASED)
+
+
+def seconds_in_phase(session: Session, claim: Claim) -> float:
+    """For how long the claimed deletion has been at its phase."""
+    since = select(seconds_since(Deletion.phase_started_at)).where(Deletion.id == claim.id)
+    return session.scalars(since).one() or 0.0

@@ -6,16 +6,16 @@ transaction. A change of state takes its guard from `lifecycle`. Each write of a
 
 import random
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, func, insert, update
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from app.cleanup.history import record
-from app.cleanup.lease import Claim, is_held, lost, write
+from app.cleanup.lease import Claim, is_held, lost, renew, write
+from app.clock import database_now, seconds_from_now
 from app.config import Settings
 from app.errors import WrongState
 from app.lease import RELEASED
@@ -32,25 +32,25 @@ SWEEP = "sweep"
 # --- the request's side -------------------------------------------------------------------------------------
 
 
-def open_deletion(
-    session: Session, *, workspace_id: UUID, name: str, actor: str, now: datetime, grace: timedelta
-) -> Deletion:
+def open_deletion(session: Session, *, workspace_id: UUID, name: str, actor: str, grace_s: float) -> Deletion:
     """Write down that a workspace is to be destroyed once the grace period is over."""
-    deletion = Deletion(
-        workspace_id=workspace_id,
-        workspace_name=name,
-        requested_by=actor,
-        requested_at=now,
-        purge_after=now + grace,
-        next_run_at=now + grace,
-    )
-    session.add(deletion)
-    session.flush()  # the event refers to it
-    record(session, deletion.id, "requested", actor=actor, at=now, workspace=name)
+    deletion = session.scalars(
+        insert(Deletion)
+        .values(
+            workspace_id=workspace_id,
+            workspace_name=name,
+            requested_by=actor,
+            requested_at=database_now(),
+            purge_after=seconds_from_now(grace_s),
+            next_run_at=seconds_from_now(grace_s),
+        )
+        .returning(Deletion)
+    ).one()
+    record(session, deletion.id, "requested", actor=actor, workspace=name)
     return deletion
 
 
-def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, now: datetime, name: str) -> None:
+def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, name: str) -> None:
     """The record's side of a restore. Raises WrongState once destruction has begun."""
     _move(
         session,
@@ -58,14 +58,12 @@ def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, now: d
         Deletion.id == deletion_id,
         Deletion.started_at.is_(None),
         error=WrongState("Destruction has begun or the deletion has ended: it cannot be restored any more."),
-        finished_at=now,
+        finished_at=database_now(),
     )
-    record(session, deletion_id, "restored", actor=actor, at=now, workspace=name)
+    record(session, deletion_id, "restored", actor=actor, workspace=name)
 
 
-def reopen(
-    session: Session, deletion_id: UUID, *, event: str, actor: str, now: datetime, **detail: Any
-) -> None:
+def reopen(session: Session, deletion_id: UUID, *, event: str, actor: str, **detail: Any) -> None:
     """Set the workers on it again: due now, with a fresh budget of attempts.
 
     A scheduled re-attempt uses up a round; a person's retry starts the rounds anew. Raises WrongState unless FAILED.
@@ -81,13 +79,13 @@ def reopen(
         has_progressed=False,
         phase=None,
         phase_started_at=None,
-        next_run_at=now,
+        next_run_at=database_now(),
         next_reattempt_at=None,
         reason=None,
         last_enqueued_at=None,
     )
     _follow(session, WorkspaceMove.REOPEN, deletion.workspace_id)
-    record(session, deletion_id, event, actor=actor, at=now, round=deletion.round, **detail)
+    record(session, deletion_id, event, actor=actor, round=deletion.round, **detail)
 
 
 def _move(
@@ -116,19 +114,19 @@ def _follow(session: Session, move: WorkspaceMove, workspace_id: UUID) -> None:
 # --- the worker's side --------------------------------------------------------------------------------------
 
 
-def begin(session: Session, claim: Claim, *, now: datetime, counts: dict[str, int]) -> None:
+def begin(session: Session, claim: Claim, *, counts: dict[str, int]) -> None:
     """First claim: note what the workspace held."""
     write(session, claim, created_counts=counts)
-    record(session, claim.id, "started", actor=claim.owner, at=now, held=counts)
+    record(session, claim.id, "started", actor=claim.owner, held=counts)
 
 
-def enter_phase(session: Session, claim: Claim, phase: str | None, *, now: datetime) -> Claim:
+def enter_phase(session: Session, claim: Claim, phase: str | None) -> Claim:
     """Move on to another kind, None when only the workspace row is left. The claim as it is from now on."""
     deletion = write(
         session,
         claim,
         phase=phase,
-        phase_started_at=now,
+        phase_started_at=database_now(),
         cursor=None,
         attempts=0,
         polls=0,
@@ -136,12 +134,10 @@ def enter_phase(session: Session, claim: Claim, phase: str | None, *, now: datet
     )
     if claim.phase:
         deleted = deletion.deleted_counts.get(claim.phase, 0)
-        record(
-            session, claim.id, "phase_finished", actor=claim.owner, at=now, kind=claim.phase, deleted=deleted
-        )
+        record(session, claim.id, "phase_finished", actor=claim.owner, kind=claim.phase, deleted=deleted)
     if phase:
-        record(session, claim.id, "phase_started", actor=claim.owner, at=now, kind=phase)
-    return replace(claim, phase=phase, phase_started_at=now, cursor=None)
+        record(session, claim.id, "phase_started", actor=claim.owner, kind=phase)
+    return replace(claim, phase=phase, phase_started_at=deletion.phase_started_at, cursor=None)
 
 
 def count_deleted(
@@ -150,31 +146,29 @@ def count_deleted(
     kind: str,
     *,
     removed: int,
-    lease_until: datetime,
     cursor: UUID | None = None,
 ) -> None:
     """Count rows of a kind as deleted, which is progress, and renew the lease."""
     so_far = func.coalesce(Deletion.deleted_counts[kind].as_integer(), 0)
-    write(
+    renew(
         session,
         claim,
         has_progressed=True,
         cursor=cursor,
-        lease_until=lease_until,
         deleted_counts=func.jsonb_set(
             Deletion.deleted_counts, array([kind]), func.to_jsonb(so_far + removed)
         ),
     )
 
 
-def note_part(session: Session, claim: Claim, *, cursor: UUID, lease_until: datetime) -> None:
+def note_part(session: Session, claim: Claim, *, cursor: UUID) -> None:
     """Note that a part of one resource was deleted: progress, although no row is gone. Renews the lease."""
-    write(session, claim, has_progressed=True, cursor=cursor, lease_until=lease_until)
+    renew(session, claim, has_progressed=True, cursor=cursor)
 
 
-def record_displaced(session: Session, claim: Claim, *, now: datetime, name: str, was: str) -> None:
+def record_displaced(session: Session, claim: Claim, *, name: str, was: str) -> None:
     """Put on record what stood in the place of a directory of the store, and was removed as such."""
-    record(session, claim.id, "displaced", actor=claim.owner, at=now, name=name, was=was)
+    record(session, claim.id, "displaced", actor=claim.owner, name=name, was=was)
 
 
 def next_pass(session: Session, claim: Claim) -> None:
@@ -182,7 +176,7 @@ def next_pass(session: Session, claim: Claim) -> None:
     write(session, claim, cursor=None, has_progressed=False, attempts=0, polls=0)
 
 
-def wait(session: Session, claim: Claim, settings: Settings, *, now: datetime, polls: int) -> float:
+def wait(session: Session, claim: Claim, settings: Settings, *, polls: int) -> float:
     """Give the lease back while everything left is stopping; costs no attempt. Seconds until the next poll.
 
     `polls` counts such polls in a row, this one included.
@@ -196,7 +190,7 @@ def wait(session: Session, claim: Claim, settings: Settings, *, now: datetime, p
         cursor=None,
         has_progressed=False,
         polls=polls,
-        next_run_at=now + timedelta(seconds=delay),
+        next_run_at=seconds_from_now(delay),
         **RELEASED,
     )
     return delay
@@ -207,7 +201,6 @@ def back_off(
     claim: Claim,
     settings: Settings,
     *,
-    now: datetime,
     attempts: int,
     reason: str,
     cursor: UUID | None,
@@ -225,7 +218,7 @@ def back_off(
         has_progressed=False,
         attempts=attempts,
         polls=0,
-        next_run_at=now + timedelta(seconds=delay),
+        next_run_at=seconds_from_now(delay),
         **RELEASED,
     )
     record(
@@ -233,7 +226,6 @@ def back_off(
         claim.id,
         "backed_off",
         actor=claim.owner,
-        at=now,
         attempt=attempts,
         reason=reason,
         retry_in_s=round(delay, 1),
@@ -246,15 +238,13 @@ def fail(
     claim: Claim,
     settings: Settings,
     *,
-    now: datetime,
     reason: str,
     is_permanent: bool,
     attempts: int,
 ) -> None:
     """Give up until a person reopens it, or the schedule: but not what would fail in the same way for a week."""
     delay = None if is_permanent else settings.reattempt_delay(claim.round)
-    next_reattempt_at = now + delay if delay else None
-    _move(
+    deletion = _move(
         session,
         DeletionMove.FAIL,
         is_held(claim),
@@ -262,7 +252,7 @@ def fail(
         reason=reason,
         attempts=attempts,
         cursor=None,
-        next_reattempt_at=next_reattempt_at,
+        next_reattempt_at=seconds_from_now(delay.total_seconds()) if delay else None,
         **RELEASED,
     )
     _follow(session, WorkspaceMove.FAIL, claim.workspace_id)
@@ -271,16 +261,15 @@ def fail(
         claim.id,
         "failed",
         actor=claim.owner,
-        at=now,
         reason=reason,
-        next_reattempt_at=next_reattempt_at.isoformat() if next_reattempt_at else None,
+        next_reattempt_at=due_at.isoformat() if (due_at := deletion.next_reattempt_at) else None,
     )
     log.error(
         "workspace.cleanup_failed", deletion_id=str(claim.id), workspace=claim.workspace_name, reason=reason
     )
 
 
-def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
+def finish(session: Session, claim: Claim) -> dict[str, int]:
     """Close the record in the transaction that removes the workspace row. The totals per kind.
 
     The caller's commit fails with a foreign key violation if anything is left after all.
@@ -291,14 +280,16 @@ def finish(session: Session, claim: Claim, *, now: datetime) -> dict[str, int]:
         is_held(claim),
         error=lost(claim),
         phase=None,
-        finished_at=now,
+        finished_at=database_now(),
         **RELEASED,
     )
     _follow(session, WorkspaceMove.REMOVE, claim.workspace_id)
-    record(session, claim.id, "finished", actor=claim.owner, at=now, deleted=deletion.deleted_counts)
+    record(session, claim.id, "finished", actor=claim.owner, deleted=deletion.deleted_counts)
     return deletion.deleted_counts
 
 
-def note_enqueued(session: Session, deletion_id: UUID, *, now: datetime) -> None:
+def note_enqueued(session: Session, deletion_id: UUID) -> None:
     """Note that the sweep has enqueued a message, so that it enqueues no other for the requeue interval."""
-    session.execute(update(Deletion).where(Deletion.id == deletion_id).values(last_enqueued_at=now))
+    session.execute(
+        update(Deletion).where(Deletion.id == deletion_id).values(last_enqueued_at=database_now())
+    )

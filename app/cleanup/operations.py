@@ -3,12 +3,12 @@
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.access import audit
 from app.access.authorize import Actor
 from app.cleanup import failures, ledger
 from app.cleanup.history import record
 from app.cleanup.requests import notify_workers, workspace_of
+from app.clock import database_now
 from app.context import Context
 from app.db import unique_or
 from app.errors import NameTaken, NotFound
@@ -23,9 +23,8 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
 
     Raises WrongState once destruction has begun, NameTaken when a successor has the name.
     """
-    now = clock.now()
     new_name = name or deletion.workspace_name
-    ledger.close_as_restored(session, deletion.id, actor=actor.id, now=now, name=new_name)
+    ledger.close_as_restored(session, deletion.id, actor=actor.id, name=new_name)
     session.execute(
         update(RoleBinding)
         .where(RoleBinding.revoked_by_deletion == deletion.id)
@@ -38,7 +37,7 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
             WorkspaceMove.RESTORE,
             Workspace.id == deletion.workspace_id,
             name=new_name,
-            updated_at=now,
+            updated_at=database_now(),
             updated_by=actor.id,
         )
     if workspace is None:
@@ -68,7 +67,7 @@ def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) 
 
 def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str) -> None:
     """Make a FAILED deletion due again, and notify the workers. Raises WrongState unless it is FAILED."""
-    ledger.reopen(session, deletion.id, event=event, actor=actor.id, now=clock.now())
+    ledger.reopen(session, deletion.id, event=event, actor=actor.id)
     notify_workers(session, context, deletion)
 
 
@@ -117,7 +116,6 @@ def _record_skipped(
         deletion.id,
         "skipped",
         actor=actor.id,
-        at=clock.now(),
         kind=kind,
         resource_id=resource_id,
         name=name,
@@ -140,7 +138,7 @@ def set_protection(session: Session, actor: Actor, name: str, *, is_protected: b
     workspace = changeable_workspace(session, actor, name)
     if workspace.is_protected != is_protected:
         workspace.is_protected = is_protected
-        workspace.updated_at = clock.now()
+        workspace.updated_at = database_now()
         workspace.updated_by = actor.id
         event = AuditEvent.WORKSPACE_PROTECTED if is_protected else AuditEvent.WORKSPACE_UNPROTECTED
         audit.record(session, actor, event, workspace=(workspace.id, name))

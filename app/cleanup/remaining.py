@@ -1,7 +1,6 @@
 """What a workspace still holds, read from its tables."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.cleanup import failures
 from app.cleanup.kinds import ORDER
 from app.cleanup.kinds.base import Kind, ResourceKind
+from app.clock import seconds_since
 from app.lifecycle import DeletionState
 from app.models import CleanupControl, Deletion, DeletionFailure
 
@@ -75,20 +75,26 @@ def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID,
     return held
 
 
-def why_idle(session: Session, deletion_id: UUID | None, *, now: datetime) -> str:
+def why_idle(session: Session, deletion_id: UUID | None) -> str:
     """Why a deletion could not be claimed, for the operator who reads the task's result."""
     if deletion_id is None:
         return "nothing is due"
-    deletion = session.get(Deletion, deletion_id)
-    if deletion is None:
+    found = session.execute(
+        select(
+            Deletion.state,
+            Deletion.lease_owner,
+            seconds_since(Deletion.lease_until).label("lapsed_s"),
+            seconds_since(func.greatest(Deletion.next_run_at, Deletion.purge_after)).label("due_s"),
+        ).where(Deletion.id == deletion_id)
+    ).one_or_none()
+    if found is None:
         return "no such deletion"
-    if deletion.state is not DeletionState.DELETING:
-        return f"it is {deletion.state.value}"
-    if deletion.lease_until is not None and deletion.lease_until >= now:
-        return f"{deletion.lease_owner} works on it"
-    due_at = max(deletion.next_run_at, deletion.purge_after)
-    if due_at > now:
-        return f"not due for {(due_at - now).total_seconds():.0f} s"
+    if found.state is not DeletionState.DELETING:
+        return f"it is {found.state.value}"
+    if found.lapsed_s is not None and found.lapsed_s <= 0:
+        return f"{found.lease_owner} works on it"
+    if found.due_s < 0:
+        return f"not due for {-found.due_s:.0f} s"
     if session.scalar(select(exists().where(CleanupControl.paused))):
         return "destruction is paused"
     return "another worker was quicker"

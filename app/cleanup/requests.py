@@ -1,15 +1,14 @@
 """Requesting a deletion: access is revoked in the transaction of the request, workers are notified after it."""
 
-from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.access import audit
 from app.access.authorize import Actor, access_error, is_platform_admin, permitted
 from app.cleanup import control, ledger, remaining
+from app.clock import database_now
 from app.config import Settings
 from app.context import Context
 from app.dispatch import cleanup_message, notify_after_commit
@@ -30,7 +29,6 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
     if name in BUILT_IN:
         readable_workspace(session, actor, name)  # raises for those who could not delete it anyway
         raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
-    now = clock.now()
     _wait_for_creators(session, context.settings)
     workspace = move_workspace(
         session,
@@ -38,7 +36,7 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
         Workspace.name == name,
         Workspace.is_protected.is_(False),
         permitted(actor),
-        updated_at=now,
+        updated_at=database_now(),
         updated_by=actor.id,
     )
     if workspace is None:
@@ -48,12 +46,11 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
         workspace_id=workspace.id,
         name=name,
         actor=actor.id,
-        now=now,
-        grace=timedelta(seconds=context.settings.deletion_grace),
+        grace_s=context.settings.deletion_grace,
     )
-    _revoke(session, actor, deletion, now=now)
-    control.trip_on_burst(session, context.settings, deletion, now=now)
-    if deletion.purge_after <= now:
+    _revoke(session, actor, deletion)
+    control.trip_on_burst(session, context.settings, deletion)
+    if deletion.purge_after == deletion.requested_at:
         notify_workers(session, context, deletion)
     return deletion
 
@@ -67,12 +64,12 @@ def _wait_for_creators(session: Session, settings: Settings) -> None:
     )
 
 
-def _revoke(session: Session, actor: Actor, deletion: Deletion, *, now: datetime) -> None:
+def _revoke(session: Session, actor: Actor, deletion: Deletion) -> None:
     """End all access to the workspace, and put the request on record."""
     session.execute(
         update(RoleBinding)
         .where(RoleBinding.workspace_id == deletion.workspace_id, RoleBinding.revoked_at.is_(None))
-        .values(revoked_at=now, revoked_by_deletion=deletion.id)
+        .values(revoked_at=database_now(), revoked_by_deletion=deletion.id)
     )
     audit.record(
         session,

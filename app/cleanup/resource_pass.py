@@ -1,8 +1,7 @@
 """One pass over the resources of one kind, in the order of their ids; each is settled before the next."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -41,7 +40,10 @@ class Exhausted:
 
 
 class ResourcePass:
-    """A pass over the resources of `kind` in a claimed workspace. Every write passes the claim's fencing token."""
+    """A pass over the resources of `kind` in a claimed workspace. Every write passes the claim's fencing token.
+
+    It ends at `deadline`, a time of `monotonic()`.
+    """
 
     def __init__(
         self,
@@ -49,11 +51,10 @@ class ResourcePass:
         claim: Claim,
         kind: ResourceKind,
         *,
-        deadline: datetime,
-        now: Callable[[], datetime],
+        deadline: float,
     ) -> None:
         self._context, self._settings, self._claim, self._kind = context, context.settings, claim, kind
-        self._deadline, self._now = deadline, now
+        self._deadline = deadline
         self._transient_in_a_row = 0
         self._is_store_absent = False
         self._time_outs_in_a_row = 0
@@ -67,7 +68,7 @@ class ResourcePass:
         """Try one after another, beginning behind `cursor`. Commits after each. Raises LeaseLost."""
         while page := self._next_page(cursor):
             for resource in page:
-                if self._now() >= self._deadline:
+                if monotonic() >= self._deadline:
                     # Another slice at once would do as little, and keep a worker from others.
                     return DependencyIsDown(cursor) if self._went_nowhere else DeadlineReached(cursor)
                 self._try(resource)
@@ -111,8 +112,8 @@ class ResourcePass:
             dependency=self._kind.name,
             resource_id=resource.id,
         )
-        failure = self._judge(outcome)
         with session_scope(self._context.sessions) as session:
+            failure = self._judge(session, outcome)
             if failure:
                 self._keep_failure(session, resource, *failure)
             elif isinstance(outcome, InProgress):
@@ -120,14 +121,16 @@ class ResourcePass:
             elif isinstance(outcome, Deleted):
                 self._settle_deleted(session, resource, outcome.displaced)
 
-    def _judge(self, outcome: Deleted | Pending | InProgress | Exception) -> tuple[FailureClass, str] | None:
+    def _judge(
+        self, session: Session, outcome: Deleted | Pending | InProgress | Exception
+    ) -> tuple[FailureClass, str] | None:
         """Why the resource is still there, or None if it or a part of it was deleted. Counts failures in a row."""
         failure: tuple[FailureClass, str] | None
         match outcome:
             case Deleted() | InProgress():
                 failure = None
             case Pending(why):
-                failure = self._judge_waiting(why)
+                failure = self._judge_waiting(session, why)
             case error:
                 failure = classify(error), explain(error)
         is_transient = failure is not None and failure[0] is FailureClass.TRANSIENT
@@ -146,27 +149,25 @@ class ResourcePass:
             self._kind.name,
             removed=removed,
             cursor=resource.id,
-            lease_until=self._lease_until(),
         )
         failures.forget(session, self._claim.id, self._kind.name, resource.id)
         if displaced:
-            ledger.record_displaced(session, self._claim, now=self._now(), name=resource.name, was=displaced)
+            ledger.record_displaced(session, self._claim, name=resource.name, was=displaced)
         self.removed += removed
 
     def _settle_part(self, session: Session, resource: Any, what: str) -> None:
-        ledger.note_part(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
+        ledger.note_part(session, self._claim, cursor=resource.id)
         failures.forget(session, self._claim.id, self._kind.name, resource.id)
         self.part = f" ({what} of {resource.name} went)"
 
-    def _judge_waiting(self, why: str) -> tuple[FailureClass, str]:
-        limit = timedelta(seconds=self._settings.waiting_limit_seconds)
-        since = self._claim.phase_started_at
-        if since is None or self._now() - since <= limit:
+    def _judge_waiting(self, session: Session, why: str) -> tuple[FailureClass, str]:
+        limit_s = self._settings.waiting_limit_seconds
+        if lease.seconds_in_phase(session, self._claim) <= limit_s:
             return FailureClass.WAITING, why
-        return FailureClass.TRANSIENT, f"{why}; no answer for more than {limit.total_seconds():g} s"
+        return FailureClass.TRANSIENT, f"{why}; no answer for more than {limit_s:g} s"
 
     def _keep_failure(self, session: Session, resource: Any, error_class: FailureClass, message: str) -> None:
-        lease.renew(session, self._claim, cursor=resource.id, lease_until=self._lease_until())
+        lease.renew(session, self._claim, cursor=resource.id)
         failures.upsert(
             session,
             self._claim.id,
@@ -175,8 +176,4 @@ class ResourcePass:
             name=resource.name,
             error_class=error_class,
             message=message,
-            now=self._now(),
         )
-
-    def _lease_until(self) -> datetime:
-        return self._now() + timedelta(seconds=self._settings.lease_seconds)

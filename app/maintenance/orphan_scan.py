@@ -1,12 +1,13 @@
 """The daily search for what deleted workspaces and deployments left behind."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import clock
 from app.cleanup import failures
 from app.cleanup.kinds.base import explain
 from app.context import Context
@@ -22,13 +23,13 @@ class OrphansFound(Exception):
     """Something is left of workspaces or deployments that no longer exist, or might be."""
 
 
-def scan_for_orphans(context: Context, *, now: datetime) -> str:
+def scan_for_orphans(context: Context) -> str:
     """Look for stored bytes without a workspace and servers without a deployment, and collect abandoned uploads.
 
     Rows cannot be orphaned: the foreign keys forbid it. Raises OrphansFound naming what a person must look at;
     what is not known is never deleted.
     """
-    limit = now - timedelta(days=context.settings.staged_upload_days)
+    limit = clock.now() - timedelta(days=context.settings.staged_upload_days)
     collected, troubles = 0, []
     try:
         collected = context.store.collect_staged_uploads(limit)

@@ -10,13 +10,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from app import clock
+from app.clock import database_now
 
 Id = Annotated[UUID, mapped_column(primary_key=True, default=uuid7)]
 """UUID version 7: ids sort by age, so pages list rows in the order of their creation."""
 
 Time = Annotated[datetime, mapped_column(DateTime(timezone=True))]
-Now = Annotated[datetime, mapped_column(DateTime(timezone=True), default=clock.now)]
+Now = Annotated[datetime, mapped_column(DateTime(timezone=True), default=database_now())]
+"""The database's time when the row is inserted."""
 Json = Annotated[dict[str, Any], mapped_column(JSONB, default=dict, server_default=text("'{}'::jsonb"))]
 String = Annotated[str, mapped_column(Text)]
 

@@ -7,14 +7,17 @@ process is left; the row must not be deleted before.
 import os
 import socket
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Self
 
+from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from app import lease
+from app.clock import seconds_from_now
 from app.config import Settings
 from app.models import Deployment, Job
 
@@ -68,24 +71,36 @@ def _birth(pid: int) -> str:
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}:{ticks}"
 
 
-def claim(row: Row, runner: Runner, *, now: datetime, lasting: timedelta) -> int | None:
-    """Take the lease of a row that the caller has locked FOR UPDATE; the fencing token, or None if it is not free.
+@dataclass(frozen=True)
+class Lease:
+    """What a claim gives."""
+
+    fence: int
+    """The fencing token."""
+    until: float
+    """A time of `monotonic()`, before which the database does not let the lease lapse."""
+
+
+def claim(session: Session, row: Row, runner: Runner, *, lease_s: float) -> Lease | None:
+    """Take the lease of a row that the caller has locked FOR UPDATE, for `lease_s` seconds; None if it is not free.
 
     A row with a host can only be claimed on that host, because processes may be alive there. The lease is free when
     nobody holds it, when it has lapsed, or when its owner is dead. Does not commit.
     """
-    if row.host not in (None, runner.host) or is_supervised(row, runner, now=now):
+    if row.host not in (None, runner.host) or is_supervised(session, row, runner):
         return None
+    asked_at = monotonic()
     row.host, row.lease_owner = runner.host, runner.name
-    row.lease_until = now + lasting
+    row.lease_until = seconds_from_now(lease_s)
     row.fence += 1
-    return row.fence
+    return Lease(row.fence, asked_at + lease_s)
 
 
-def is_supervised(row: Row, runner: Runner, *, now: datetime) -> bool:
+def is_supervised(session: Session, row: Row, runner: Runner) -> bool:
     """Whether a runner that is not certainly dead holds the lease of a row on the host of `runner`."""
-    is_held = row.lease_until is not None and row.lease_until > now and row.lease_owner is not None
-    return is_held and not runner.has_died(row.lease_owner or "")
+    model = type(row)
+    owner = session.scalar(select(model.lease_owner).where(model.id == row.id, lease.holds(model)))
+    return owner is not None and not runner.has_died(owner)
 
 
 RELEASED: dict[str, None] = {"host": None, **lease.RELEASED}

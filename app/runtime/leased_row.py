@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Generic, TypeVar, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import clock, lease
+from app import lease
+from app.clock import seconds_from_now
 from app.context import Context
 from app.db import session_scope
 from app.lease import LeaseLost
 from app.models import Deployment, Job
-from app.runtime.lease import DATABASE_AWAY
+from app.runtime.lease import DATABASE_AWAY, Lease
 
 _AGAIN_S = 0.2  # Between two attempts to reach a database that is away.
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class LeasedRow(Generic[R, S]):
-    """A job or a deployment, with the status it was claimed in and the fencing token of its claim.
+    """A job or a deployment, with the status it was claimed in and the lease of its claim.
 
     `on_renewal` runs in the transaction of each renewal that `refresh` makes.
     """
@@ -33,15 +33,15 @@ class LeasedRow(Generic[R, S]):
         context: Context,
         row: R,
         status: S,
-        fence: int,
+        held: Lease,
         *,
         on_renewal: Callable[[Session, R], None] = lambda _session, _row: None,
     ) -> None:
-        self._context, self._row_id, self._fence = context, row.id, fence
+        self._context, self._row_id, self._fence = context, row.id, held.fence
         self._model: type[R] = type(row)
         self._on_renewal: Callable[[Session, R], None] = on_renewal
         self._lease_s = context.settings.runtime_lease_seconds
-        self._held_until = time.monotonic() + self._lease_s
+        self._held_until = held.until
         self.status: S = status
         """As read last."""
 
@@ -69,19 +69,19 @@ class LeasedRow(Generic[R, S]):
         `first` takes the locks that come before the row's. Raises LeaseLost; then nothing has changed.
         """
         while True:
-            now = time.monotonic()
+            asked_at = time.monotonic()
             try:
                 with session_scope(self._context.sessions) as session:
                     if first:
                         first(session)
-                    until = clock.now() + timedelta(seconds=self._lease_s)
+                    until = seconds_from_now(self._lease_s)
                     row = lease.write(session, self._model, self._row_id, self._fence, lease_until=until)
                     outcome = change(session, row)
             except DATABASE_AWAY as error:
-                if now > self._held_until:
+                if asked_at > self._held_until:
                     raise LeaseLost(self._model, self._row_id, self._fence) from error
                 time.sleep(_AGAIN_S)
                 continue
-            self._held_until = now + self._lease_s
+            self._held_until = asked_at + self._lease_s
             self.status = cast(S, row.status)
             return outcome

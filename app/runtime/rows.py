@@ -1,7 +1,6 @@
 """Rows of jobs and deployments around their lease: locked before a claim, found once it has lapsed, released."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -29,11 +28,11 @@ def lock_for_claim(session: Session, model: type[R], row_id: UUID) -> tuple[R, b
     return None if row is None else (row, is_active)
 
 
-def lock_lapsed(session: Session, model: type[R], *, now: datetime) -> Sequence[R]:
+def lock_lapsed(session: Session, model: type[R]) -> Sequence[R]:
     """The rows whose supervisors did not renew their lease in time, locked; the oldest first, a few hundred at most."""
     query = (
         select(model)
-        .where(model.host.is_not(None), has_lapsed(model, now))
+        .where(model.host.is_not(None), has_lapsed(model))
         .order_by(model.lease_until)
         .limit(_LOST_AT_ONCE)
         .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other

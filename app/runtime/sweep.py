@@ -5,86 +5,87 @@ and marks the rows whose supervisors no longer renew their lease as lost.
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.clock import database_now, seconds_from_now, seconds_since
 from app.dispatch import Message, deployment_message, job_message
 from app.lifecycle import JOB_TERMINAL, WorkspaceState
 from app.models import Deployment, Job, Workspace
 from app.runtime.deployments import claim as deployment_claim
-from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 
 _MESSAGES_PER_SWEEP = 200
 """Limit for jobs and for deployments each: a long outage must not fill the queue at once; the next sweep goes on."""
 
-_LONGEST_REQUEUE_INTERVAL = timedelta(hours=1)
+_LONGEST_REQUEUE_S = 3600.0
 
 
-def mark_lost(session: Session, *, now: datetime) -> int:
-    """Mark the jobs and deployments whose leases have lapsed as lost; how many. Their hosts stay on record."""
-    return jobs.mark_lost(session, now=now) + deployments.mark_lost(session, now=now)
-
-
-def unsupervised(session: Session, *, now: datetime, requeue_interval: timedelta) -> list[Message]:
-    """Messages for the rows that wait for a supervisor, the longest untouched first. Records when the next is due.
+def unsupervised_jobs(session: Session, *, requeue_s: float) -> list[Message]:
+    """Messages for the jobs that wait for a supervisor, the longest untouched first. Records when the next is due.
 
     Rows of a workspace that is being deleted get one only if they have to stop: the cascade waits for that. The first
-    message is due `requeue_interval` after the last change of the row. Each later one is due when the row has waited
+    message is due `requeue_s` seconds after the last change of the row. Each later one is due when the row has waited
     half as long again, at most an hour: all runtime workers may be busy for days, and the queue keeps every message.
     """
-    in_use = Workspace.state == WorkspaceState.ACTIVE
-    waiting_jobs = or_(
-        Job.status.in_(jobs.CONFIRMED),
-        and_(in_use, Job.status.in_(jobs.TAKEN_UP)),
-        and_(in_use, Job.status.in_(JOB_TERMINAL), Job.delete_requested_at.is_not(None)),
+    stopping = Job.status.in_(jobs.CONFIRMED)
+    starting = Job.status.in_(jobs.TAKEN_UP)
+    is_doomed = Job.delete_requested_at.is_not(None)
+    waits = or_(stopping, and_(_in_use(Job), or_(starting, and_(is_doomed, Job.status.in_(JOB_TERMINAL)))))
+    return _messages(
+        session, Job, job_message, waits, or_(stopping, starting, is_doomed), requeue_s=requeue_s
     )
-    waiting_deployments = or_(
-        Deployment.status.in_(deployment_claim.CONFIRMED),
-        and_(in_use, Deployment.status.in_(deployment_claim.TAKEN_UP)),
+
+
+def unsupervised_deployments(session: Session, *, requeue_s: float) -> list[Message]:
+    """Messages for the deployments that wait for a supervisor, as `unsupervised_jobs`."""
+    stopping = Deployment.status.in_(deployment_claim.CONFIRMED)
+    starting = Deployment.status.in_(deployment_claim.TAKEN_UP)
+    waits = or_(stopping, and_(_in_use(Deployment), starting))
+    return _messages(
+        session, Deployment, deployment_message, waits, or_(stopping, starting), requeue_s=requeue_s
     )
-    return [
-        *_messages(session, Job, job_message, waiting_jobs, now=now, requeue_interval=requeue_interval),
-        *_messages(
-            session,
-            Deployment,
-            deployment_message,
-            waiting_deployments,
-            now=now,
-            requeue_interval=requeue_interval,
-        ),
-    ]
+
+
+def _in_use(model: type[Any]) -> ColumnElement[bool]:
+    return exists().where(Workspace.id == model.workspace_id, Workspace.state == WorkspaceState.ACTIVE)
 
 
 def _messages(
     session: Session,
     model: type[Any],
     message: Callable[..., Message],
-    is_waiting: ColumnElement[bool],
+    waits: ColumnElement[bool],
+    may_wait: ColumnElement[bool],
     *,
-    now: datetime,
-    requeue_interval: timedelta,
+    requeue_s: float,
 ) -> list[Message]:
-    query = (
-        select(model)
-        .join(Workspace, Workspace.id == model.workspace_id)
+    """`may_wait` is what `waits` says of the row alone: for that there are indexes."""
+    due = (
+        select(model.id)
         .where(
             model.lease_owner.is_(None),
-            or_(model.host.is_not(None), is_waiting),
+            or_(model.host.is_not(None), may_wait),
+            or_(model.host.is_not(None), waits),
             # Without a supervisor, `lease_until` is when the last message counts as lost; until then it may be queued.
-            func.coalesce(model.lease_until, model.updated_at + requeue_interval) < now,
+            func.coalesce(model.lease_until, model.updated_at + timedelta(seconds=requeue_s))
+            < database_now(),
         )
         .order_by(model.updated_at)
         .limit(_MESSAGES_PER_SWEEP)
-        .with_for_update(of=model, skip_locked=True)  # two sweeps share the work
-        .execution_options(populate_existing=True)
+        .with_for_update(skip_locked=True)  # two sweeps share the work
+        .cte("due")
     )
-    rows = session.scalars(query).all()
-    for row in rows:
-        row.lease_until = now + min(
-            _LONGEST_REQUEUE_INTERVAL, max(requeue_interval, (now - row.updated_at) / 2)
-        )
-    return [message(row.id, row.workspace_id, row.name, row.host) for row in rows]
+    interval_s = func.least(_LONGEST_REQUEUE_S, func.greatest(requeue_s, seconds_since(model.updated_at) / 2))
+    rows = session.scalars(
+        update(model)
+        .where(model.id == due.c.id)
+        .values(lease_until=seconds_from_now(interval_s))
+        .returning(model),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    )
+    longest_untouched_first = sorted(rows, key=lambda row: row.updated_at)
+    return [message(row.id, row.workspace_id, row.name, row.host) for row in longest_untouched_first]

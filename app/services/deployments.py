@@ -1,6 +1,5 @@
 """Deployments: versions of long-lived servers, each created from a version of a configuration."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.authorize import Actor
+from app.clock import database_now, seconds_from_now
 from app.errors import WrongState
 from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
 from app.models import Deployment, Workspace
@@ -162,8 +162,8 @@ def replace_older(session: Session, deployment: Deployment, *which: ColumnElemen
     return older
 
 
-def remove_gone(session: Session, *, until: datetime) -> int:
-    """Remove the versions that have been DELETED since `until` or earlier; returns their number.
+def remove_gone(session: Session, *, after_s: float) -> int:
+    """Remove the versions that have been DELETED for `after_s` seconds; returns their number.
 
     Skips workspaces that are being deleted: there the cascade removes and counts the rows. Does not commit.
     """
@@ -173,7 +173,7 @@ def remove_gone(session: Session, *, until: datetime) -> int:
         .where(
             Deployment.status == DeploymentStatus.DELETED,
             Deployment.host.is_(None),
-            Deployment.updated_at <= until,
+            Deployment.updated_at <= seconds_from_now(-after_s),
             Workspace.state == WorkspaceState.ACTIVE,
         )
         .order_by(Deployment.updated_at)
@@ -211,16 +211,17 @@ def move(session: Session, deployment: Deployment, to: DeploymentStatus, message
     before = deployment.status
     if to is not before and to not in DEPLOYMENT_MOVES[before]:
         raise WrongState(_explain_refusal(before, to))
-    changed = session.execute(
+    changed = session.scalars(
         update(Deployment)
         .where(Deployment.id == deployment.id, Deployment.status == before)
         .values(
             status=to,
             status_message=message,
             status_history=_extended(deployment.status_history, to, message),
-            updated_at=clock.now(),
+            updated_at=database_now(),
         )
-        .returning(Deployment.id)
+        .returning(Deployment),
+        execution_options={"populate_existing": True},
     )
     if changed.one_or_none() is None:
         raise WrongState(f"Deployment '{deployment.name}' changed meanwhile. Read its status and try again.")

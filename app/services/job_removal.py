@@ -5,8 +5,8 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.access.authorize import Actor
+from app.clock import database_now
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import job_message
@@ -37,7 +37,7 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
         if job is None:
             return False
         # The sweep enqueues the least recently updated job first: a job whose files resist moves behind the others.
-        job.updated_at = clock.now()
+        job.updated_at = database_now()
         fileset = _fileset_of(session, job)
     # Outside a transaction: a slow store must not hold the lock that a DELETE of the workspace waits for.
     if fileset and context.store.purge_fileset(fileset.workspace_id, fileset.id, within_s=_PURGE_S):

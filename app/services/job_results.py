@@ -16,7 +16,7 @@ from app.db import session_scope
 from app.errors import BadRequest, NotFound, Unprocessable, WrongState
 from app.models import Fileset, Job, Workspace
 from app.services.filesets import find_fileset
-from app.services.jobs import find_job, writable_job
+from app.services.jobs import find_job, touch, writable_job
 from app.services.workspaces import readable_workspace, writable_workspace
 from app.storage.archive import tar_gz
 from app.storage.blob_store import BlobStore, StoredFile
@@ -70,7 +70,7 @@ def declare(session: Session, actor: Actor, workspace: str, job_name: str, name:
     if len(job.results) >= _MOST_RESULTS and all(result["name"] != name for result in job.results):
         raise WrongState(f"Job '{job_name}' has {_MOST_RESULTS} results, the most there can be.")
     note(job, {name: kept(url, workspace_row.name)})
-    job.updated_at, job.updated_by = clock.now(), actor.id
+    touch(session, actor, job)
     return job
 
 

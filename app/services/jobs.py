@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from app import clock
 from app.access.authorize import Actor
+from app.clock import database_now
 from app.db import insert_unique
 from app.errors import NameTaken, NotFound, WrongState
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
@@ -69,7 +69,7 @@ def request_move(session: Session, actor: Actor, workspace: str, name: str, requ
 def request_deletion(session: Session, actor: Actor, workspace: str, name: str) -> Job:
     """Cancel a job and request its removal, which follows once it has ended. Raises NotFound."""
     job = request_move(session, actor, workspace, name, JobMove.CANCEL)
-    job.delete_requested_at = job.delete_requested_at or clock.now()
+    job.delete_requested_at = job.delete_requested_at or database_now()
     return job
 
 
@@ -170,10 +170,17 @@ def _change(
     changed = (
         update(Job)
         .where(Job.id == job.id, Job.status.in_(chosen.value.before), *guards)
-        .values(status=chosen.value.after, updated_at=clock.now(), **values)
+        .values(status=chosen.value.after, updated_at=database_now(), **values)
+        .returning(Job)
     )
-    if session.execute(changed.returning(Job.id)).one_or_none() is None:
+    if session.scalars(changed, execution_options={"populate_existing": True}).one_or_none() is None:
         raise wrong_state
+
+
+def touch(session: Session, actor: Actor, job: Job) -> None:
+    """Note who has changed a job otherwise than by a move. The sweep goes by the time: it is the database's."""
+    job.updated_at, job.updated_by = database_now(), actor.id
+    session.flush()  # before that the time is an expression
 
 
 def readable_job(session: Session, actor: Actor, workspace: str, name: str) -> Job:

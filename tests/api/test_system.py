@@ -1,15 +1,15 @@
 """Health, status and metrics."""
 
-from datetime import timedelta
-
 import pytest
 from flask.testing import FlaskClient
 from pydantic import SecretStr
+from sqlalchemy.orm import Session
 
-from app import clock, create_app
+from app import create_app
 from app.cleanup import control
 from app.context import Context
 from app.maintenance import sweep
+from tests.support.aging import age_everything
 
 
 @pytest.fixture
@@ -32,19 +32,21 @@ def test_a_server_with_its_database_is_ready(client: FlaskClient) -> None:
     assert client.get("/health/ready").json == {"status": "ready"}
 
 
-def test_the_status_is_healthy_only_while_somebody_sweeps(client: FlaskClient, context: Context) -> None:
+def test_the_status_is_healthy_only_while_somebody_sweeps(
+    client: FlaskClient, context: Context, session: Session
+) -> None:
     assert client.get("/status").json["status"] == "degraded"
 
-    sweep.sweep(context, now=clock.now())
+    sweep.sweep(context)
     assert client.get("/status").json["status"] == "healthy"
 
-    sweep.sweep(context, now=clock.now() - timedelta(minutes=5))
+    age_everything(session, 300)
     assert client.get("/status").json["controllers"]["status"]["workspace_cleanup_sweep"] is False
 
 
 def test_a_pause_is_no_secret(client: FlaskClient, context: Context, session) -> None:
-    sweep.sweep(context, now=clock.now())
-    control.set_paused(session, paused=True, actor="root", now=clock.now())
+    sweep.sweep(context)
+    control.set_paused(session, paused=True, actor="root")
     session.commit()
 
     assert client.get("/status").json["status"] == "degraded"

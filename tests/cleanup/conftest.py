@@ -1,40 +1,54 @@
-"""A deletion's world: a fake clock, kinds that can be told to fail, and a driver of slices."""
+"""A deletion's world: time that passes at once, kinds that can be told to fail, and a driver of slices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy.orm import Session
 
-from app.cleanup import requests
+from app.cleanup import engine, requests, resource_pass
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Finished, Idle, Outcome, Postponed
 from app.context import Context
-from app.db import session_scope
+from app.db import Sessions, session_scope
 from app.models import Deletion
 from tests.support.actors import trusted
+from tests.support.aging import age_everything, time_of
 
 
 @dataclass
-class FakeClock:
-    """Time that passes only when it is told to."""
+class TimeMachine:
+    """Lets time pass at once: every row grows older, and so does the slice that is at work.
 
-    # Ahead of the clock by which requests are stamped, also where a busy machine takes long between the two.
-    at: datetime = field(default_factory=lambda: datetime.now(UTC) + timedelta(seconds=30))
+    For the deadlines of slices it is the only time that passes.
+    """
+
+    sessions: Sessions
+    passed_s: float = 0.0
 
     def now(self) -> datetime:
-        return self.at
+        """The database's time."""
+        with session_scope(self.sessions) as session:
+            return time_of(session)
+
+    def monotonic(self) -> float:
+        return self.passed_s
 
     def pass_(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
+        self.passed_s += seconds
+        with self.sessions() as session:
+            age_everything(session, seconds)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock(context: Context, monkeypatch: pytest.MonkeyPatch) -> TimeMachine:
+    clock = TimeMachine(context.sessions)
+    for module in (engine, resource_pass):
+        monkeypatch.setattr(module, "monotonic", clock.monotonic)
+    return clock
 
 
 @pytest.fixture
@@ -49,13 +63,13 @@ def delete(context: Context) -> Callable[[str], UUID]:
 
 
 @pytest.fixture
-def drive(context: Context, clock: FakeClock) -> Callable[..., list[Outcome]]:
+def drive(context: Context, clock: TimeMachine) -> Callable[..., list[Outcome]]:
     """Run slices until the deletion ends or `rounds` are over, letting time pass whenever one is postponed."""
 
     def run(deletion_id: UUID, *, rounds: int = 200, context: Context = context) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for _ in range(rounds):
-            outcomes.append(run_slice(context, deletion_id, owner="test", now=clock.now))
+            outcomes.append(run_slice(context, deletion_id, owner="test"))
             match outcomes[-1]:
                 case Postponed(_, _, retry_in_s):
                     clock.pass_(retry_in_s + 0.001)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from threading import Semaphore, Thread
 from typing import Any
 from uuid import UUID
@@ -30,13 +29,12 @@ class SimulatedWorker:
     moves at a time cannot meet another: what the test does is repeatable.
     """
 
-    def __init__(self, context: Context, now: Callable[[], datetime]) -> None:
+    def __init__(self, context: Context) -> None:
         self._sessions = context.sessions
         # `replace` keeps the rest of the context real. A callable stands in for the session factory.
         self._context = replace(
             context, sessions=self._open_session, store=_SuspendingStore(context.store, self._suspend)
         )
-        self._now = now
         self._go = Semaphore(0)
         self._stopped = Semaphore(0)
         self._is_doomed = False
@@ -66,7 +64,7 @@ class SimulatedWorker:
 
     def _run(self, deletion_id: UUID | None) -> None:
         try:
-            run_slice(self._context, deletion_id, owner=OWNER, now=self._now)
+            run_slice(self._context, deletion_id, owner=OWNER)
         except Crash:
             pass
         except BaseException as error:  # noqa: BLE001 -- raised again in the thread of the test

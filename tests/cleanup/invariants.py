@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, literal, select, union_all
 
 from app.cleanup.kinds import KINDS
+from app.clock import database_now
 from app.config import Settings
 from app.lifecycle import DeletionState, WorkspaceState
 from app.models import CleanupControl, Deletion, DeletionEvent, DeletionFailure, Workspace
@@ -81,13 +82,13 @@ class Observer:
         self._store = store
         self._world = world
 
-    def look(self, at: datetime) -> Snapshot:
+    def look(self) -> Snapshot:
         """How things are; call it while nobody is inside a transaction."""
         rows: dict[UUID, Rows] = defaultdict(lambda: defaultdict(set))
         for kind, workspace_id, row_id in self._reader.execute(_ROWS):
             rows[workspace_id][kind].add(row_id)
         return Snapshot(
-            at=at,
+            at=self._reader.execute(select(database_now())).scalar_one(),
             is_paused=self._reader.execute(select(CleanupControl.paused)).scalar_one(),
             workspaces={row.id: row.state for row in self._reader.execute(_WORKSPACES)},
             rows={workspace_id: dict(held) for workspace_id, held in rows.items()},
@@ -258,8 +259,9 @@ def check_that_the_sweep_forgot_nobody(
 ) -> None:
     """Every due row has been enqueued, or will be within the time a message needs."""
     requeue_interval = timedelta(seconds=settings.requeue_after_seconds)
-    for deletion_id in now.deletions:
-        lately = before.deletions[deletion_id].last_enqueued_at
-        if now.is_due(deletion_id, now.at) and deletion_id not in published:
-            assert lately is not None
-            assert lately >= now.at - requeue_interval
+    for deletion_id, deletion in before.deletions.items():
+        # What became due while the sweep was on its way may wait for the next one.
+        was_due = before.is_due(deletion_id, before.at) or deletion.state is DeletionState.FAILED
+        if was_due and now.is_due(deletion_id, now.at) and deletion_id not in published:
+            assert deletion.last_enqueued_at is not None
+            assert deletion.last_enqueued_at >= before.at - requeue_interval

@@ -1,7 +1,5 @@
 """The slice: what it removes, in which order, and how it ends."""
 
-from datetime import timedelta
-
 import pytest
 from sqlalchemy import select, text, update
 
@@ -47,7 +45,7 @@ def test_everything_of_a_workspace_goes_and_its_neighbours_keep_everything(sessi
 
     outcome = None
     while not isinstance(outcome, Finished):
-        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        outcome = run_slice(context, deletion_id, owner="w")
         settle_runtime(session)
         clock.pass_(3)
 
@@ -107,7 +105,7 @@ def test_a_slice_says_what_it_did_in_words(session, context, delete, clock):
         factories.make_fileset(session, workspace, f"fs-{i}")
     session.commit()
 
-    outcome = run_slice(context, delete("ml-team"), owner="w", now=clock.now)
+    outcome = run_slice(context, delete("ml-team"), owner="w")
 
     assert outcome == Advanced("ml-team filesets: 3 deleted, 0 left")
 
@@ -119,9 +117,9 @@ def test_filesets_wait_until_the_last_job_has_ended(session, context, delete, cl
     session.commit()
     deletion_id = delete("ml-team")
 
-    first = run_slice(context, deletion_id, owner="w", now=clock.now)
+    first = run_slice(context, deletion_id, owner="w")
     clock.pass_(60)
-    second = run_slice(context, deletion_id, owner="w", now=clock.now)
+    second = run_slice(context, deletion_id, owner="w")
 
     assert isinstance(first, Postponed)
     assert isinstance(second, Postponed)
@@ -137,7 +135,7 @@ def test_waiting_polls_more_and_more_slowly(session, context, delete, clock):
 
     waits = []
     for _ in range(5):
-        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        outcome = run_slice(context, deletion_id, owner="w")
         assert isinstance(outcome, Postponed)
         waits.append(outcome.retry_in_s)
         clock.pass_(outcome.retry_in_s)
@@ -237,7 +235,7 @@ def test_five_transient_failures_in_a_row_end_the_pass(session, context, delete,
     faulty.faults = {fileset.id: ConnectionError("refused") for fileset in filesets}
     deletion_id = delete("ml-team")
 
-    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+    outcome = run_slice(context, deletion_id, owner="w")
 
     assert isinstance(outcome, Postponed)
     assert len(faulty.purged) == 5
@@ -283,7 +281,7 @@ def test_back_off_is_drawn_from_below_a_ceiling_that_doubles(session, context, d
     deletion_id = delete("ml-team")
 
     for attempt in range(1, 8):
-        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        outcome = run_slice(context, deletion_id, owner="w")
         assert isinstance(outcome, Postponed)
         assert outcome.attempt == attempt
         assert 0 <= outcome.retry_in_s <= min(120, 2 * 2**attempt)
@@ -298,7 +296,7 @@ def test_a_slice_yields_when_its_time_is_over(session, context, delete, clock, f
     faulty.real, real = _Slow(faulty.real, clock, seconds=8), faulty.real
     deletion_id = delete("ml-team")
 
-    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+    outcome = run_slice(context, deletion_id, owner="w")
 
     assert outcome == Advanced("ml-team filesets: 3 deleted, 2 left")
     assert the(session, deletion_id).lease_owner is None
@@ -445,12 +443,12 @@ def test_a_fileset_that_takes_many_attempts_is_progress_and_no_failure(
     )
     deletion_id = delete("ml-team")
 
-    first = run_slice(strict, deletion_id, owner="w", now=clock.now)
+    first = run_slice(strict, deletion_id, owner="w")
     assert first == Advanced("ml-team filesets: 0 deleted, 2 left (1 files of bulky went)")
     assert the(session, deletion_id).has_progressed
     outcomes = [first]
     while not isinstance(outcomes[-1], Finished):
-        outcomes.append(run_slice(strict, deletion_id, owner="w", now=clock.now))
+        outcomes.append(run_slice(strict, deletion_id, owner="w"))
 
     assert {type(outcome) for outcome in outcomes} == {Advanced, Finished}
     assert context.store.workspace_ids() == set()
@@ -468,7 +466,7 @@ def test_a_message_for_a_finished_deletion_does_nothing(session, context, delete
     deletion_id = delete("ml-team")
     drive(deletion_id)
 
-    assert run_slice(context, deletion_id, owner="late", now=clock.now) == Idle("it is DONE")
+    assert run_slice(context, deletion_id, owner="late") == Idle("it is DONE")
 
 
 def test_two_messages_for_one_deletion_work_on_it_once(session, context, delete, clock, faulty):
@@ -477,11 +475,9 @@ def test_two_messages_for_one_deletion_work_on_it_once(session, context, delete,
     session.commit()
     deletion_id = delete("ml-team")
     second = []
-    faulty.real = _During(
-        faulty.real, lambda: second.append(run_slice(context, deletion_id, owner="second", now=clock.now))
-    )
+    faulty.real = _During(faulty.real, lambda: second.append(run_slice(context, deletion_id, owner="second")))
 
-    first = run_slice(context, deletion_id, owner="first", now=clock.now)
+    first = run_slice(context, deletion_id, owner="first")
 
     assert first == Advanced("ml-team filesets: 1 deleted, 0 left")
     assert second == [Idle("first works on it")]
@@ -511,11 +507,11 @@ def test_a_worker_paused_past_its_lease_cannot_write(session, context, delete, c
         if not takeover:
             takeover.append("started")
             clock.pass_(context.settings.lease_seconds + 1)
-            takeover.append(run_slice(context, deletion_id, owner="second", now=clock.now))
+            takeover.append(run_slice(context, deletion_id, owner="second"))
 
     faulty.real = _During(faulty.real, sleep_past_the_lease)
 
-    first = run_slice(context, deletion_id, owner="first", now=clock.now)
+    first = run_slice(context, deletion_id, owner="first")
 
     assert isinstance(first, Idle)
     assert "outdated" in first.why
@@ -545,7 +541,7 @@ def test_a_resource_that_kills_its_worker_is_passed_over_and_named(
     outcome = None
     for _ in range(60):
         try:
-            outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+            outcome = run_slice(context, deletion_id, owner="w")
         except _KilledError:
             outcome = None
         if isinstance(outcome, Finished | Failed):
@@ -584,9 +580,9 @@ def test_nothing_is_destroyed_during_the_grace_period(session, context, delete, 
     object.__setattr__(context, "settings", settings.model_copy(update={"deletion_grace": 3600}))
     deletion_id = delete("ml-team")
 
-    early = run_slice(context, deletion_id, owner="w", now=clock.now)
-    clock.at += timedelta(hours=1, seconds=1)
-    late = run_slice(context, deletion_id, owner="w", now=clock.now)
+    early = run_slice(context, deletion_id, owner="w")
+    clock.pass_(3601)
+    late = run_slice(context, deletion_id, owner="w")
 
     assert isinstance(early, Idle)
     assert early.why.startswith("not due for")
@@ -619,7 +615,7 @@ def test_a_pass_in_which_something_went_is_not_counted_although_the_rest_is_down
     faulty.faults = {fileset.id: ConnectionError("refused") for fileset in filesets[1:]}
     deletion_id = delete("ml-team")
 
-    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+    outcome = run_slice(context, deletion_id, owner="w")
 
     assert isinstance(outcome, Postponed)
     assert the(session, deletion_id).attempts == 0

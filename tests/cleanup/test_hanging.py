@@ -16,7 +16,7 @@ from app.cleanup.outcomes import Advanced, Finished, Idle, Postponed
 from app.cleanup.timeout import call_with_timeout
 from app.models import DeletionFailure
 from tests import factories
-from tests.cleanup.conftest import FakeClock, the
+from tests.cleanup.conftest import TimeMachine, the
 from tests.support.deadlines import DEADLINE_S
 
 FILESETS = 12
@@ -27,7 +27,7 @@ TIMEOUT_S = 0.5
 class HangingStore:
     """The real store, but once it hangs its calls answer no more until it is released."""
 
-    def __init__(self, real: Any, clock: FakeClock) -> None:
+    def __init__(self, real: Any, clock: TimeMachine) -> None:
         self.real, self.clock = real, clock
         self.answers = 0
         """The number of calls that are answered before it hangs."""
@@ -98,13 +98,13 @@ def test_a_store_that_hangs_is_seen_to_be_down_within_three_time_outs(
 ):
     deletion_id = doomed(session, delete)
 
-    outcome = run_slice(impatient(), deletion_id, owner="w", now=clock.now)
+    outcome = run_slice(impatient(), deletion_id, owner="w")
 
     assert isinstance(outcome, Postponed)
     assert "TimeoutError: no answer within 0.5 s" in outcome.reason
     assert outcome.attempt == 1
     assert len(hanging.asked) <= 3
-    assert isinstance(run_slice(impatient(), deletion_id, owner="w", now=clock.now), Idle)
+    assert isinstance(run_slice(impatient(), deletion_id, owner="w"), Idle)
 
 
 def test_time_outs_on_both_sides_of_the_end_of_a_slice_count_together(
@@ -113,8 +113,8 @@ def test_time_outs_on_both_sides_of_the_end_of_a_slice_count_together(
     hanging.answers = 1
     deletion_id = doomed(session, delete)
 
-    first = run_slice(impatient(10), deletion_id, owner="w", now=clock.now)
-    second = run_slice(impatient(), deletion_id, owner="w", now=clock.now)
+    first = run_slice(impatient(10), deletion_id, owner="w")
+    second = run_slice(impatient(), deletion_id, owner="w")
 
     assert first == Advanced(f"ml-team filesets: 1 deleted, {FILESETS - 1} left")
     assert isinstance(second, Postponed)
@@ -126,7 +126,7 @@ def test_a_slice_that_removed_nothing_in_its_time_is_not_due_at_once(
 ):
     deletion_id = doomed(session, delete)
 
-    outcome = run_slice(impatient(10), deletion_id, owner="w", now=clock.now)
+    outcome = run_slice(impatient(10), deletion_id, owner="w")
 
     assert isinstance(outcome, Postponed)
     assert len(hanging.asked) == 1
@@ -140,7 +140,7 @@ def test_what_hangs_costs_few_threads_and_no_time_once_it_is_known(
 
     outcomes = []
     for deletion_id in deletions * 2:
-        outcomes.append(run_slice(impatient(), deletion_id, owner="w", now=clock.now))
+        outcomes.append(run_slice(impatient(), deletion_id, owner="w"))
         clock.pass_(10)
     clock.pass_(200)
 
@@ -159,7 +159,7 @@ def test_the_last_step_is_postponed_while_the_store_hangs(
 ):
     deletion_id = doomed(session, delete, filesets=0)
 
-    outcome = run_slice(impatient(TIMEOUT_S), deletion_id, owner="w", now=clock.now)
+    outcome = run_slice(impatient(TIMEOUT_S), deletion_id, owner="w")
 
     assert isinstance(outcome, Postponed)
     [failure] = session.scalars(select(DeletionFailure))

@@ -162,7 +162,7 @@ def test_a_restored_workspace_is_as_before_and_gives_back_exactly_the_roles_it_t
     )
     assert {one.principal for one in session.scalars(active)} == {"user-0@example.com", "user-1@example.com"}
     assert the(session, deletion_id).state is DeletionState.RESTORED
-    assert run_slice(context, deletion_id, owner="late", now=clock.now) == Idle("it is RESTORED")
+    assert run_slice(context, deletion_id, owner="late") == Idle("it is RESTORED")
 
 
 def test_nothing_is_restored_once_destruction_has_begun(session, context, delete, clock):
@@ -170,7 +170,7 @@ def test_nothing_is_restored_once_destruction_has_begun(session, context, delete
     factories.make_project(session, workspace)
     session.commit()
     deletion_id = delete("ml-team")
-    run_slice(context, deletion_id, owner="w", now=clock.now)
+    run_slice(context, deletion_id, owner="w")
 
     with pytest.raises(WrongState, match="begun"), session_scope(context.sessions) as other:
         operations.restore(other, ANN, other.get_one(Deletion, deletion_id))
@@ -200,16 +200,16 @@ def test_a_pause_stops_destruction_but_not_revocation(session, context, delete, 
     binding = factories.make_binding(session, workspace)
     session.commit()
     with session_scope(context.sessions) as other:
-        control.set_paused(other, paused=True, actor="root", now=clock.now())
+        control.set_paused(other, paused=True, actor="root")
 
     deletion_id = delete("ml-team")
-    outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+    outcome = run_slice(context, deletion_id, owner="w")
 
     session.expire_all()
     assert outcome == Idle("destruction is paused")
     assert binding.revoked_at is not None
     assert factories.rows_of(session, workspace.id) == {"projects": 1, "role_bindings": 1}
-    assert sweep.sweep(context, now=clock.now()).enqueued == 0
+    assert sweep.sweep(context).enqueued == 0
 
 
 def test_a_burst_of_deletions_pauses_destruction_and_says_so(session, context, delete, settings):

@@ -26,10 +26,9 @@ def test_a_store_that_is_down_does_not_fill_the_report(session, delete, clock):
             name=f"fs-{i:03}",
             error_class=FailureClass.TRANSIENT,
             message="503",
-            now=clock.now() + timedelta(seconds=i),
         )
 
-    [shown] = report(session, [deletion], now=clock.now())
+    [shown] = report(session, [deletion])
 
     assert [one.name for one in shown.failures] == [f"fs-{i:03}" for i in range(100)], (
         "the longest known first"
@@ -50,9 +49,9 @@ def test_the_number_of_queries_does_not_grow_with_the_number_of_deletions(sessio
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        report(session, deletions[:1], now=clock.now())
+        report(session, deletions[:1])
         for_one = len(statements)
-        report(session, deletions, now=clock.now())
+        report(session, deletions)
     finally:
         event.remove(engine, "before_cursor_execute", note)
 
@@ -68,6 +67,6 @@ def test_the_expected_end_follows_from_the_speed_so_far(session, delete, clock):
     deletion.started_at = clock.now() - timedelta(seconds=10)
     deletion.deleted_counts = {"entities": 100}
 
-    [shown] = report(session, [deletion], now=clock.now())
+    [shown] = report(session, [deletion])
 
     assert shown.eta_seconds == 3

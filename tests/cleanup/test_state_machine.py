@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -39,9 +39,9 @@ from app.models import Deletion, Deployment, Job, RoleBinding, Workspace
 from app.services.workspaces import create_workspace, writable_workspace
 from app.storage.blob_store import BlobStore
 from tests import factories
-from tests.cleanup.conftest import FakeClock, FaultyStore
+from tests.cleanup.conftest import FaultyStore, TimeMachine
 from tests.cleanup.interleaving import OWNER, SimulatedWorker
-from tests.cleanup.invariants import Observer, World, check, check_that_the_sweep_forgot_nobody
+from tests.cleanup.invariants import Observer, Snapshot, World, check, check_that_the_sweep_forgot_nobody
 from tests.support.actors import trusted
 from tests.support.database import restore
 from tests.support.publisher import RecordingPublisher
@@ -69,20 +69,18 @@ choices = st.integers(0, 11)
 class Cascade(RuleBasedStateMachine):
     """Workspaces `alpha` and `beta` may be deleted, and their successors; `neighbour` never is."""
 
-    def __init__(self, context: Context, reader: Connection) -> None:
+    def __init__(self, context: Context, reader: Connection, clock: TimeMachine) -> None:
         super().__init__()
         self.context = context
         self.store: FaultyStore = context.store
         self.publisher: RecordingPublisher = context.publisher
-        # Ahead of the true time, which the request's side uses: whatever it makes due is due.
-        self.clock = FakeClock()
-        self.clock.pass_(3600)
+        self.clock = clock
         self.world = World(context.settings)
         self.observer = Observer(reader, self.store.real, self.world)
-        self.workers = [SimulatedWorker(context, self.clock.now) for _ in range(2)]
+        self.workers = [SimulatedWorker(context) for _ in range(2)]
         for name in (*DOOMED, "neighbour"):
             self._make_workspace(name, is_rich=name == "alpha")
-        self.now = self.observer.look(self.clock.at)
+        self.now = self.observer.look()
         self._request("alpha")
         self._look()
 
@@ -109,12 +107,12 @@ class Cascade(RuleBasedStateMachine):
                 factories.make_binding(session, workspace)
                 self.store.real.stage(workspace.id, uuid4(), "a", [b"abandoned"])
         self.world.active.add(workspace.id)
-        self.world.held[workspace.id] = self.observer.look(self.clock.at).rows[workspace.id]
+        self.world.held[workspace.id] = self.observer.look().rows[workspace.id]
 
     @invariant()
     def _look(self) -> None:
         """Check what holds at every moment. Also called between the steps of a rule that makes several."""
-        before, self.now = self.now, self.observer.look(self.clock.at)
+        before, self.now = self.now, self.observer.look()
         check(self.world, before, self.now)
 
     # --- workers ----------------------------------------------------------------------------------------
@@ -142,7 +140,7 @@ class Cascade(RuleBasedStateMachine):
         for _ in range(slices if idle else 0):
             if deletion.state is not DeletionState.DELETING:
                 return
-            self.clock.at = max(self.clock.at, *_obstacles(deletion))
+            self._pass(_seconds_in_the_way(deletion, self.now))
             idle[0].start(deletion.id)
             while idle[0].is_busy:
                 self._step(idle[0])
@@ -169,7 +167,11 @@ class Cascade(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([3, 25, 130, 700]))
     def pass_time(self, seconds: int) -> None:
         """A moment, a slice, more than a lease, or more than the longest wait."""
+        self._pass(seconds)
+
+    def _pass(self, seconds: float) -> None:
         self.clock.pass_(seconds)
+        self._look()  # of snapshots from before the times are no longer right
 
     @rule(which=choices, fault=st.sampled_from([*FAULTS, None]))
     def break_or_heal_a_fileset(self, which: int, fault: str | None) -> None:
@@ -209,7 +211,7 @@ class Cascade(RuleBasedStateMachine):
 
     def _sweep(self) -> set[UUID]:
         before, published_before = self.now, len(self.publisher.published)
-        sweep.sweep(self.context, now=self.clock.now())
+        sweep.sweep(self.context)
         self._look()
         facts = [message.facts for message in self.publisher.published[published_before:]]
         published = {UUID(one["deletion_id"]) for one in facts if "deletion_id" in one}
@@ -269,7 +271,7 @@ class Cascade(RuleBasedStateMachine):
 
     def _set_paused(self, *, is_paused: bool) -> None:
         with session_scope(self.context.sessions) as session:
-            control.set_paused(session, paused=is_paused, actor=ANN.id, now=self.clock.now())
+            control.set_paused(session, paused=is_paused, actor=ANN.id)
 
     def _restore(self, before: Any) -> None:
         permitted = before.state is DeletionState.DELETING and before.started_at is None
@@ -333,7 +335,7 @@ class Cascade(RuleBasedStateMachine):
                 if self.now.deletions[deletion_id].next_reattempt_at is None:
                     self._remedy(deletion_id, "retry")
             for deletion_id in sorted(self._sweep()):
-                run_slice(self.context, deletion_id, owner=OWNER, now=self.clock.now)
+                run_slice(self.context, deletion_id, owner=OWNER)
                 self._look()
             self.runtime_confirms()
             self.clock.pass_(self.context.settings.backoff_cap_seconds + 1)
@@ -366,10 +368,10 @@ class Cascade(RuleBasedStateMachine):
         return [one.id for one in self.now.deletions.values() if one.state is DeletionState.FAILED]
 
 
-def _obstacles(deletion: Any) -> list[datetime]:
-    """Moments before which no slice of it can begin."""
+def _seconds_in_the_way(deletion: Any, seen: Snapshot) -> float:
+    """How long it takes until a slice of it can begin."""
     lapsed_at = [deletion.lease_until + timedelta(seconds=1)] if deletion.lease_until else []
-    return [deletion.next_run_at, *lapsed_at]
+    return max(0.0, *((at - seen.at).total_seconds() for at in (deletion.next_run_at, *lapsed_at)))
 
 
 SEARCH_EXAMPLES = os.environ.get("CLEANUP_SEARCH_EXAMPLES")
@@ -389,7 +391,7 @@ SEARCH = search_settings(
 
 @pytest.mark.timeout(3600 if SEARCH_EXAMPLES else 900)  # a failing example is made small for some minutes
 def test_no_interleaving_of_workers_breaks_a_promise_of_the_cascade(
-    context: Context, engine: Engine, settings: Settings
+    context: Context, engine: Engine, settings: Settings, clock: TimeMachine
 ) -> None:
     impatient = settings.model_copy(
         update={
@@ -408,7 +410,7 @@ def test_no_interleaving_of_workers_breaks_a_promise_of_the_cascade(
         shutil.rmtree(settings.data_dir, ignore_errors=True)
         store = FaultyStore(BlobStore.open(settings.blob_url))
         return Cascade(
-            replace(context, settings=impatient, store=store, publisher=RecordingPublisher()), reader
+            replace(context, settings=impatient, store=store, publisher=RecordingPublisher()), reader, clock
         )
 
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as reader:

@@ -75,7 +75,7 @@ class TestAway:
         AWAY[away](root)
         deletion_id = delete("ml-team")
 
-        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        outcome = run_slice(context, deletion_id, owner="w")
 
         assert isinstance(outcome, Postponed)
         assert "StoreAbsent" in outcome.reason
@@ -88,7 +88,7 @@ class TestAway:
         root.with_name("unmounted").rename(root)
         while not isinstance(outcome, Finished):
             clock.pass_(60)
-            outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+            outcome = run_slice(context, deletion_id, owner="w")
             assert not isinstance(outcome, Failed)
         assert {path.name for path in root.rglob("*") if path.is_file()} == {KEY}
 
@@ -111,12 +111,11 @@ class TestAway:
         context: Context,
         workspace: Workspace,
         root: Path,
-        clock,
     ) -> None:
         AWAY[away](root)
 
         with pytest.raises(StoreAbsent):
-            scan_for_orphans(context, now=clock.now())
+            scan_for_orphans(context)
 
 
 def test_a_store_that_goes_during_a_purge_is_not_believed(
@@ -226,7 +225,7 @@ class TestACopyOfTheDatabase:
         assert client.delete(FILE).status_code == 503
         deletion_id = delete("ml-team")
 
-        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        outcome = run_slice(context, deletion_id, owner="w")
         assert isinstance(outcome, Postponed)
         assert "workspaces store adopt" in outcome.reason
 
@@ -234,7 +233,7 @@ class TestACopyOfTheDatabase:
         assert (adopted.known, adopted.unknown, adopted.had_marker) == (1, 0, True)
         while not isinstance(outcome, Finished):
             clock.pass_(60)
-            outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+            outcome = run_slice(context, deletion_id, owner="w")
 
 
 class TestAdopting:
@@ -271,7 +270,7 @@ def test_what_stood_in_the_place_of_a_directory_is_on_record(
 
     outcome = None
     while not isinstance(outcome, Finished):
-        outcome = run_slice(context, deletion_id, owner="w", now=clock.now)
+        outcome = run_slice(context, deletion_id, owner="w")
         assert not isinstance(outcome, Postponed | Failed)
         clock.pass_(3)
 

@@ -44,7 +44,7 @@ def test_a_workspace_goes_with_its_toys(session, context):
     with session_scope(context.sessions) as other:
         deletion = requests.request_deletion(other, context, trusted("ann"), "ml-team").id
     for _ in range(10):
-        run_slice(context, deletion, owner="test", now=clock.now)
+        run_slice(context, deletion, owner="test")
 
     assert rows_of(session, doomed_id) == {}
     assert session.scalars(select(Workspace.name).where(Workspace.id == doomed_id)).all() == []

@@ -22,6 +22,7 @@ from app.lifecycle import JobStatus
 from app.models import Job
 from app.runtime.jobs.attempt import STOPPED
 from app.runtime.jobs.log import LogWriter
+from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import processes_of
 from app.runtime.processes.workdir import WorkDirectory
@@ -497,10 +498,9 @@ def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
         }
     )
     engine = connect(settings)
-    row = LeasedRow(
-        replace(context, settings=settings, sessions=sessions_of(engine)), job, job.status, fence=1
-    )
+    cut_off = replace(context, settings=settings, sessions=sessions_of(engine))
     started = time.monotonic()
+    row = LeasedRow(cut_off, job, job.status, Lease(1, started + 1))
 
     assert row.refresh() is job.status
     with pytest.raises(LeaseLost):

@@ -535,7 +535,7 @@ def test_a_runner_that_wakes_up_after_it_was_marked_lost_ends_its_server_and_wri
 
     # In one transaction, or the runner would renew its lease between the two.
     session.execute(update(Deployment).values(lease_until=clock.now() - timedelta(seconds=1)))
-    assert supervisor.mark_lost(session, now=clock.now()) == 1
+    assert supervisor.mark_lost(session) == 1
     session.commit()
 
     lost = serving.end()
@@ -555,7 +555,7 @@ def test_a_lost_one_is_taken_up_again_on_its_own_host_and_nowhere_else(
     session.get_one(Deployment, deployment_id).lease_until = clock.now() - timedelta(seconds=1)
     session.commit()
 
-    assert supervisor.mark_lost(session, now=clock.now()) == 1
+    assert supervisor.mark_lost(session) == 1
     session.commit()
 
     row = session.get_one(Deployment, deployment_id, populate_existing=True)

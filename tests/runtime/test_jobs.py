@@ -24,11 +24,12 @@ from app.runtime.hosts.startup import messages_for_hosts
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
 from app.runtime.processes.workdir import WorkDirectory
-from app.runtime.sweep import unsupervised
+from app.runtime.sweep import unsupervised_jobs
 from app.services import job_removal
 from app.storage.purge import PartialPurge
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.runtime.runs import dead_runner, tuned
+from tests.support.aging import age
 from tests.support.publisher import RecordingPublisher
 
 INTERVAL = timedelta(seconds=15)
@@ -139,7 +140,7 @@ def test_a_job_whose_lease_has_lapsed_is_an_error_and_its_host_stays_on_record(
     alive = make_job(session, workspace, "alive", before, **ELSEWHERE, lease_until=clock.now() + INTERVAL)
     session.commit()
 
-    assert supervisor.mark_lost(session, now=clock.now()) == 1
+    assert supervisor.mark_lost(session) == 1
     session.commit()
 
     found = find(session, lost.id)
@@ -189,7 +190,8 @@ def test_a_runner_in_another_container_of_the_same_host_name_is_given_the_time_o
     job = put(session, JobStatus.ACTIVE, **away, lease_until=clock.now() + INTERVAL)
 
     assert deliver(context, job.id) == f"active, supervised on host '{runner.host}'"
-    assert supervisor.mark_lost(session, now=clock.now() + INTERVAL) == 1
+    age(session, job, INTERVAL.total_seconds())
+    assert supervisor.mark_lost(session) == 1
     session.commit()
     deliver(context, job.id)
 
@@ -323,7 +325,7 @@ def test_the_sweep_sends_messages_for_exactly_the_jobs_that_need_one(
         or (is_active and status in JOB_TERMINAL and delete_requested_at is not None)
     )
 
-    messages = unsupervised(session, now=clock.now(), requeue_interval=INTERVAL)
+    messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
 
     assert [(one.facts["job_id"], one.queue) for one in messages] == ([(str(job.id), "runtime")] * expected)
 
@@ -338,7 +340,7 @@ def test_the_sweep_sends_messages_to_the_host_where_processes_may_be_alive_unles
     supervised = {**ELSEWHERE, "lease_until": clock.now() + INTERVAL}
     make_job(session, workspace, "supervised", status, **supervised, updated_at=LONG_AGO)
 
-    messages = unsupervised(session, now=clock.now(), requeue_interval=INTERVAL)
+    messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
 
     assert [(one.facts["job"], one.queue) for one in messages] == [("left", "runtime.elsewhere")]
 
@@ -348,23 +350,23 @@ def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(
     for name, minutes in (("fresh", 0), ("late", 5), ("later", 9)):
         make_job(session, workspace, name, updated_at=clock.now() - timedelta(minutes=minutes))
 
-    messages = unsupervised(session, now=clock.now(), requeue_interval=INTERVAL)
+    messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
 
     assert [message.facts["job"] for message in messages] == ["later", "late"]
 
 
 def test_the_sweep_sends_messages_less_often_the_longer_a_job_has_waited(session: Session) -> None:
     """All runtime workers may be busy for days, and the queue keeps every message."""
-    put(session, JobStatus.CREATED)
-    start = clock.now()
+    job = put(session, JobStatus.CREATED)
     ticks = [timedelta(seconds=20 * tick) for tick in range(15)] + [
         timedelta(minutes=m) for m in range(5, 24 * 60, 4)
     ]
-    day = [start + tick for tick in ticks]
 
-    last_enqueued_at = [
-        now - start for now in day if unsupervised(session, now=now, requeue_interval=INTERVAL)
-    ]
+    last_enqueued_at = []
+    for before, tick in pairwise([timedelta(), *ticks]):
+        age(session, job, (tick - before).total_seconds())
+        if unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds()):
+            last_enqueued_at.append(tick)
 
     assert last_enqueued_at[0] <= timedelta(seconds=40)
     assert all(

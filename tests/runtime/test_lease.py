@@ -83,7 +83,7 @@ def test_a_runner_that_was_marked_lost_cannot_write_when_it_wakes_up(
 ) -> None:
     row = leased(session, model)
 
-    assert module.mark_lost(session, now=NOW) == 1
+    assert module.mark_lost(session) == 1
     session.commit()
 
     with pytest.raises(LeaseLost):
@@ -98,7 +98,7 @@ def test_a_lost_deployment_that_is_to_be_stopped_is_not_called_lost(
 ) -> None:
     row = leased(session, Deployment, status=status)
 
-    assert deployments.mark_lost(session, now=NOW) == 1
+    assert deployments.mark_lost(session) == 1
     session.commit()
 
     session.refresh(row)

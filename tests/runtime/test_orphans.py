@@ -28,7 +28,7 @@ def api() -> Iterator[KubeApi]:
 
 def scan(context: Context, api: KubeApi, **settings: Any) -> str:
     chosen = {"deployment_runtime": "kubernetes", "kubernetes_api_url": api.url, **settings}
-    return orphan_scan.scan_for_orphans(tuned(context, **chosen), now=clock.now())
+    return orphan_scan.scan_for_orphans(tuned(context, **chosen))
 
 
 @pytest.fixture

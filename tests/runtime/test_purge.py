@@ -14,8 +14,9 @@ from app.context import Context
 from app.lifecycle import JOB_TERMINAL, DeploymentStatus, JobStatus
 from app.models import Deployment, Job
 from app.runtime.jobs import supervisor
-from app.runtime.sweep import unsupervised
+from app.runtime.sweep import unsupervised_deployments, unsupervised_jobs
 from tests.factories import make_deployment, make_job, make_workspace
+from tests.support.aging import age
 
 LAPSED: dict[str, Any] = {"host": "gone", "lease_owner": "7@1.00", "fence": 3, "lease_until": clock.now()}
 LOST: dict[str, Any] = {**LAPSED, "lease_owner": None, "lease_until": None}
@@ -69,8 +70,8 @@ def test_a_deployment_of_a_purged_host_waits_for_another_or_is_deleted(
     else:
         after = before if before is DeploymentStatus.ERROR else DeploymentStatus.PENDING
     assert row.status is after
-    later = clock.now() + timedelta(hours=1)
-    messages = unsupervised(session, now=later, requeue_interval=timedelta(seconds=1))
+    age(session, row, 3600)
+    messages = unsupervised_jobs(session, requeue_s=1) + unsupervised_deployments(session, requeue_s=1)
     assert [message.queue for message in messages] == (
         ["runtime"] if after is DeploymentStatus.PENDING else []
     )

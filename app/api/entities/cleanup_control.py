@@ -1,6 +1,5 @@
 """The switch that pauses destruction, over HTTP."""
 
-from app import clock
 from app.access.permissions import Permission
 from app.cleanup import control
 from app.clock import Timestamp
@@ -46,5 +45,5 @@ def get_cleanup_control(call: RequestContext) -> CleanupControl:
 )
 def put_cleanup_control(call: RequestContext, body: CleanupControlUpdate) -> CleanupControl:
     """Pause or resume destruction. Deletions are accepted and access is revoked in both states."""
-    control.set_paused(call.session, paused=body.paused, actor=call.actor, now=clock.now())
+    control.set_paused(call.session, paused=body.paused, actor=call.actor)
     return CleanupControl.from_row(control.state(call.session))

@@ -6,7 +6,6 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 from sqlalchemy import select
 
-from app import clock
 from app import models as rows
 from app.access.authorize import access_error
 from app.access.permissions import Permission
@@ -93,7 +92,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Page[Deletion
     page: Page[Any] = list_page(
         call, query, statement, FIELDS, item=lambda deletion: deletion, sort_fields=SORT_FIELDS
     )
-    return page.model_copy(update={"data": report(call.session, page.data, now=clock.now())})
+    return page.model_copy(update={"data": report(call.session, page.data)})
 
 
 @routes.add(
@@ -207,4 +206,4 @@ def _find(call: RequestContext, deletion_id: str) -> rows.Deletion:
 
 
 def _report(call: RequestContext, deletion: rows.Deletion) -> DeletionReport:
-    return report(call.session, [deletion], now=clock.now())[0]
+    return report(call.session, [deletion])[0]

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from pydantic import Field, RootModel
 
-from app import clock
 from app import models as rows
 from app.access.permissions import Permission
 from app.api.jobs.spec import PlatformSpec, Profile, profiles
@@ -213,7 +212,7 @@ def update_status_details(call: RequestContext, workspace: str, name: str, body:
     """Merge keys into the status details of a job."""
     job = jobs.writable_job(call.session, call.actor, workspace, name)
     job.status_details = {**job.status_details, **body.root}
-    job.updated_at, job.updated_by = clock.now(), call.actor.id
+    jobs.touch(call.session, call.actor, job)
 
 
 @routes.add(

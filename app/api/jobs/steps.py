@@ -8,7 +8,7 @@ from sqlalchemy import true
 
 from app import models as rows
 from app.access.permissions import Permission
-from app.clock import Timestamp, now
+from app.clock import Timestamp
 from app.errors import BadRequest, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Resource
@@ -16,7 +16,7 @@ from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
 from app.services import job_steps
-from app.services.jobs import readable_job, writable_job
+from app.services.jobs import readable_job, touch, writable_job
 from app.services.listing import rows_in
 
 routes = Routes("jobs")
@@ -179,7 +179,7 @@ def report_step(call: RequestContext, workspace: str, name: str, step: str, body
     reported = job_steps.report_step(
         job, step, body.status, status_details=body.status_details, error_details=body.error_details
     )
-    job.updated_at, job.updated_by = now(), call.actor.id
+    touch(call.session, call.actor, job)
     return Step.from_entry(job, workspace, reported)
 
 

@@ -7,13 +7,13 @@ from pydantic import BaseModel, Field
 
 from app import models as rows
 from app.access.permissions import Permission
-from app.clock import Timestamp, now
+from app.clock import Timestamp
 from app.errors import NotFound
 from app.http.field_types import Name, Resource
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
 from app.services import job_steps
-from app.services.jobs import readable_job, writable_job
+from app.services.jobs import readable_job, touch, writable_job
 
 routes = Routes("jobs")
 TASKS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/steps/<step>/tasks"
@@ -98,5 +98,5 @@ def report_task(
         error_details=body.error_details,
         error_stack=body.error_stack,
     )
-    job.updated_at, job.updated_by = now(), call.actor.id
+    touch(call.session, call.actor, job)
     return Task.from_entry(job, workspace, job_steps.find_step(job, step), reported)

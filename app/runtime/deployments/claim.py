@@ -1,14 +1,12 @@
 """Claims a version of a deployment when a message for it arrives, and reads its spec."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from threading import Event
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
@@ -16,7 +14,7 @@ from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime.deployments.backends.kubernetes import has_kubernetes
 from app.runtime.deployments.contract import KUBERNETES, DeploymentSpec, InvalidDeploymentSpec
-from app.runtime.lease import Runner, claim
+from app.runtime.lease import Lease, Runner, claim
 from app.runtime.rows import lock_for_claim
 from app.services.deployments import move
 from app.services.workspaces import installation
@@ -36,7 +34,7 @@ class Claimed:
     spec: DeploymentSpec
     invalid_spec: InvalidDeploymentSpec | None
     """Why it cannot be served. Then it is only stopped, for which `spec` is enough."""
-    fence: int
+    lease: Lease
     may_serve: bool
     """False if its workspace is being deleted: then processes that an earlier runner left are only stopped."""
 
@@ -51,14 +49,14 @@ def claim_deployment(context: Context, deployment_id: UUID, stopping: Event) -> 
         version, before = f"version {row.entity_version}", row.status
         if row.host is None and (why := _confirm(session, row, stopping, is_active=is_active)):
             return f"{version} {why}"
-        lasting = timedelta(seconds=context.settings.runtime_lease_seconds)
-        fence = claim(row, _runner(context.settings, row), now=clock.now(), lasting=lasting)
-        if fence is None:
+        runner = _runner(context.settings, row)
+        lease = claim(session, row, runner, lease_s=context.settings.runtime_lease_seconds)
+        if lease is None:
             return f"{version} {before}, supervised on host '{row.host}'"
         if row.host == KUBERNETES:
             # Recorded before anything is created there: it has to be found even if the setting changes.
             row.namespace = row.namespace or context.settings.kubernetes_namespace
-        return Claimed(row, *_spec_of(session, row), fence, is_active)
+        return Claimed(row, *_spec_of(session, row), lease, is_active)
 
 
 def _confirm(session: Session, row: Deployment, stopping: Event, *, is_active: bool) -> str | None:

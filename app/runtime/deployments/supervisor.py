@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from datetime import datetime
 from threading import Event
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -42,16 +41,16 @@ def supervise(context: Context, deployment_id: UUID, *, stopping: Event) -> str:
     try:
         return _Supervisor(context, claimed, stopping).run()
     except LeaseLost:
-        log.warning("deployment.lease_lost", deployment_id=str(deployment_id), fence=claimed.fence)
+        log.warning("deployment.lease_lost", deployment_id=str(deployment_id), fence=claimed.lease.fence)
         return "the lease was lost; its processes were killed"
 
 
-def mark_lost(session: Session, *, now: datetime) -> int:
+def mark_lost(session: Session) -> int:
     """Mark the deployments as LOST whose supervisors no longer renew their lease; how many.
 
     Their hosts stay on record: only there can a worker confirm that nothing is left, and there they are claimed again.
     """
-    lost = lock_lapsed(session, Deployment, now=now)
+    lost = lock_lapsed(session, Deployment)
     for deployment in lost:
         log.warning("deployment.runner_lost", deployment_id=str(deployment.id), host=deployment.host)
         if deployment.status not in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
@@ -72,7 +71,7 @@ class _Supervisor:
             context,
             claimed.deployment,
             claimed.deployment.status,
-            claimed.fence,
+            claimed.lease,
             on_renewal=self._replace_again,
         )
         self._reported: ObservedState | None = None

@@ -1,12 +1,12 @@
 """Purging a host that is gone for good: no worker will ever start there and confirm that no process is left."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, union
 from sqlalchemy.orm import Session
 
+from app.lease import holds
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment, Job
@@ -34,7 +34,7 @@ class PurgedHost:
     deployments: int
 
 
-def purge_host(session: Session, host: str, *, now: datetime) -> PurgedHost:
+def purge_host(session: Session, host: str) -> PurgedHost:
     """Record that no process is left on `host`, because an operator says so.
 
     Jobs that had not ended become `error`. Deployments that were to be deleted become DELETED; the sweep sends
@@ -48,8 +48,8 @@ def purge_host(session: Session, host: str, *, now: datetime) -> PurgedHost:
     jobs, deployments = _locked(session, Job, host), _locked(session, Deployment, host)
     if not jobs and not deployments:
         raise CannotPurge(f"no job or deployment is on host '{host}'; {_describe_hosts(session)}")
-    for row in (*jobs, *deployments):
-        if row.lease_owner and row.lease_until and row.lease_until > now:
+    for model in (Job, Deployment):
+        if row := _supervised(session, model, host):
             raise CannotPurge(
                 f"host '{host}' is alive: its runner {row.lease_owner} has '{row.name}' until "
                 f"{row.lease_until:%H:%M:%S} UTC; stop the runtime worker there, and repeat this after that time"
@@ -78,6 +78,10 @@ def _describe_hosts(session: Session) -> str:
 def _locked(session: Session, model: type[Any], host: str) -> list[Any]:
     query = select(model).where(model.host == host).order_by(model.id).with_for_update()
     return list(session.scalars(query.execution_options(populate_existing=True)))
+
+
+def _supervised(session: Session, model: type[Any], host: str) -> Any:
+    return session.scalars(select(model).where(model.host == host, holds(model)).limit(1)).one_or_none()
 
 
 def _release(row: Row) -> None:

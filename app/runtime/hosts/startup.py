@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
@@ -48,7 +47,7 @@ def _kill_server(context: Context, deployment_id: UUID) -> None:
     runner = Runner.of_this_process(context.settings)
     with session_scope(context.sessions) as session:
         row = session.get(Deployment, deployment_id, with_for_update=True)
-        if row and row.host == runner.host and not is_supervised(row, runner, now=clock.now()):
+        if row and row.host == runner.host and not is_supervised(session, row, runner):
             _kill_processes(context, deployment_id)
 
 

@@ -17,6 +17,7 @@ from app.runtime.jobs import results
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader, LogWriter
 from app.runtime.jobs.run_time import RunTime
+from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.process import Process
@@ -65,11 +66,11 @@ class Attempt:
     nothing.
     """
 
-    def __init__(self, context: Context, job: Job, workspace: str, fence: int, stopping: Event) -> None:
+    def __init__(self, context: Context, job: Job, workspace: str, held: Lease, stopping: Event) -> None:
         self._context, self._settings = context, context.settings
         self._job, self._workspace, self._stopping = job, workspace, stopping
-        self._row = LeasedRow(context, job, job.status, fence)
-        self._log = LogWriter(context, job, fence)
+        self._row = LeasedRow(context, job, job.status, held)
+        self._log = LogWriter(context, job, held.fence)
         self._directory = WorkDirectory(self._settings, job.id)
         self._run_time = RunTime(self._settings)
 

@@ -2,13 +2,11 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from threading import Event
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.context import Context
 from app.db import session_scope
 from app.lease import LeaseLost, write
@@ -16,7 +14,7 @@ from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
 from app.runtime.jobs.attempt import Attempt
-from app.runtime.lease import RELEASED, Runner, claim
+from app.runtime.lease import RELEASED, Lease, Runner, claim
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
 from app.runtime.rows import lock_for_claim, lock_lapsed, take_lease_away
@@ -41,7 +39,7 @@ class _Claimed:
 
     job: Job
     workspace: str
-    fence: int
+    lease: Lease
     is_lost: bool
 
 
@@ -59,7 +57,7 @@ def supervise(context: Context, job_id: UUID, *, stopping: Event) -> str:
         try:
             summary = _reap(context, claimed) if claimed.is_lost else _attempt(context, claimed, stopping)
         except LeaseLost:
-            log.warning("job.lease_lost", job_id=str(job_id), fence=claimed.fence)
+            log.warning("job.lease_lost", job_id=str(job_id), fence=claimed.lease.fence)
             return "the lease was lost; its processes were killed"
     if remove_ended(context, job_id):
         return f"{summary}; removed, as requested"
@@ -82,12 +80,12 @@ def reap(context: Context, job_id: UUID) -> str:
         return "the lease was lost"
 
 
-def mark_lost(session: Session, *, now: datetime) -> int:
+def mark_lost(session: Session) -> int:
     """End the jobs whose runners no longer renew their lease as `error`; how many.
 
     Their hosts stay on record until they have confirmed that no process is left.
     """
-    lost = lock_lapsed(session, Job, now=now)
+    lost = lock_lapsed(session, Job)
     for job in lost:
         log.warning("job.runner_lost", job_id=str(job.id), host=job.host, lease_owner=job.lease_owner)
         fail_lost(session, job)
@@ -105,15 +103,15 @@ def _claim_job(context: Context, job_id: UUID, stopping: Event) -> _Claimed | st
         is_lost = job.host is not None
         if not is_lost and (why := _confirm(context, session, job, stopping, is_active=is_active)):
             return why
-        lasting = timedelta(seconds=context.settings.runtime_lease_seconds)
-        fence = claim(job, Runner.of_this_process(context.settings), now=clock.now(), lasting=lasting)
-        if fence is None:
+        runner = Runner.of_this_process(context.settings)
+        lease = claim(session, job, runner, lease_s=context.settings.runtime_lease_seconds)
+        if lease is None:
             return f"{job.status}, supervised on host '{job.host}'"
         if is_lost:
             fail_lost(session, job)
         elif job.status is not JobStatus.PENDING:
             move(session, job, JobMove.TAKE_UP)
-        return _Claimed(job, session.get_one(Workspace, job.workspace_id).name, fence, is_lost)
+        return _Claimed(job, session.get_one(Workspace, job.workspace_id).name, lease, is_lost)
 
 
 def _confirm(context: Context, session: Session, job: Job, stopping: Event, *, is_active: bool) -> str | None:
@@ -152,7 +150,7 @@ def fail_lost(session: Session, job: Job) -> None:
 
 
 def _attempt(context: Context, claimed: _Claimed, stopping: Event) -> str:
-    return Attempt(context, claimed.job, claimed.workspace, claimed.fence, stopping).run()
+    return Attempt(context, claimed.job, claimed.workspace, claimed.lease, stopping).run()
 
 
 def _reap(context: Context, claimed: _Claimed) -> str:
@@ -163,5 +161,5 @@ def _reap(context: Context, claimed: _Claimed) -> str:
         return f"{job.status}, processes of a lost runner cannot be killed"
     WorkDirectory(context.settings, job.id).discard()
     with session_scope(context.sessions) as session:
-        write(session, Job, job.id, claimed.fence, **RELEASED)
+        write(session, Job, job.id, claimed.lease.fence, **RELEASED)
     return f"{job.status}, nothing of it is left here"
