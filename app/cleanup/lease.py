@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, exists, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, exists, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app import lease
@@ -33,6 +33,7 @@ class Claim:
     lease_s: float
     """How many seconds the lease lasts from each renewal on."""
     is_first: bool
+    """No worker has begun yet: also if one has claimed it, and was lost before it could."""
     is_takeover: bool
     """The worker before us vanished without giving its lease back."""
 
@@ -54,7 +55,7 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
     row = _lease_one(session, owner=owner, lease_s=lease_s, deletion_id=deletion_id)
     if row is None:
         return None
-    deletion, owner_before, started_before = row
+    deletion, owner_before = row
     taken = Claim(
         id=deletion.id,
         workspace_id=deletion.workspace_id,
@@ -66,7 +67,7 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
         cursor=deletion.cursor,
         round=deletion.round,
         lease_s=lease_s,
-        is_first=started_before is None,
+        is_first=deletion.started_at is None,
         is_takeover=owner_before is not None,
     )
     if taken.is_takeover:
@@ -76,14 +77,13 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
 
 def _lease_one(
     session: Session, *, owner: str, lease_s: float, deletion_id: UUID | None
-) -> Row[Deletion, str | None, datetime | None] | None:
-    """The deletion with its new lease, who had it before, and since when it has been worked on."""
+) -> Row[Deletion, str | None] | None:
+    """The deletion with its new lease, and who had it before."""
     named = Deletion.id == deletion_id if deletion_id else true()
     due = (
         select(
             Deletion.id,
             Deletion.lease_owner.label("owner_before"),
-            Deletion.started_at.label("started_before"),
         )
         .where(is_due(), named)
         .order_by(Deletion.next_run_at)
@@ -98,9 +98,8 @@ def _lease_one(
             fence=Deletion.fence + 1,
             lease_owner=owner,
             lease_until=seconds_from_now(lease_s),
-            started_at=func.coalesce(Deletion.started_at, database_now()),
         )
-        .returning(Deletion, due.c.owner_before, due.c.started_before),
+        .returning(Deletion, due.c.owner_before),
         execution_options={"populate_existing": True, "synchronize_session": False},
     ).one_or_none()
 

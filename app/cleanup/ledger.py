@@ -59,6 +59,7 @@ def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, name: 
         Deletion.started_at.is_(None),
         error=WrongState("Destruction has begun or the deletion has ended: it cannot be restored any more."),
         finished_at=database_now(),
+        **RELEASED,  # of a worker that has claimed it and not begun
     )
     record(session, deletion_id, "restored", actor=actor, workspace=name)
 
@@ -115,8 +116,8 @@ def _follow(session: Session, move: WorkspaceMove, workspace_id: UUID) -> None:
 
 
 def begin(session: Session, claim: Claim, *, counts: dict[str, int]) -> None:
-    """First claim: note what the workspace held."""
-    write(session, claim, created_counts=counts)
+    """First slice: note what the workspace held. From here on it cannot be restored."""
+    write(session, claim, started_at=database_now(), created_counts=counts)
     record(session, claim.id, "started", actor=claim.owner, held=counts)
 
 

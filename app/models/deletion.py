@@ -45,7 +45,7 @@ class Deletion(Leased, Base):
     purge_after: Mapped[Now]
     """End of the grace period; destruction begins no earlier."""
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """Time of the first claim. From then on the workspace cannot be restored."""
+    """When the first slice began. From then on the workspace cannot be restored."""
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     phase: Mapped[str | None] = mapped_column(Text)

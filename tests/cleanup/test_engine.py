@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import select, text, update
 
+from app.cleanup import lease
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
@@ -84,6 +85,23 @@ def test_the_history_is_complete_and_in_the_order_of_the_kinds(session, context,
         ("finished", None),
     ]
     assert events[-1].detail["deleted"] == {"jobs": 1, "filesets": 1, "projects": 1}
+
+
+def test_a_worker_lost_before_it_could_begin_leaves_the_beginning_to_the_next(
+    session, context, delete, clock, drive
+):
+    workspace = factories.make_workspace(session)
+    factories.make_project(session, workspace)
+    session.commit()
+    deletion_id = delete("ml-team")
+    assert lease.claim(session, owner="lost", lease_s=60, deletion_id=deletion_id)
+    session.commit()
+    clock.pass_(61)
+
+    assert isinstance(drive(deletion_id)[-1], Finished)
+
+    assert the(session, deletion_id).created_counts == {"projects": 1}
+    assert session.scalars(select(DeletionEvent.event)).all().count("started") == 1
 
 
 def test_each_slice_cleans_one_kind_and_enqueues_the_next_by_name(session, context, delete, drive, publisher):
