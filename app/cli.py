@@ -134,8 +134,11 @@ def run(context: Context) -> None:
 @cleanup.command()
 @with_context
 def sweep(context: Context) -> None:
-    """Reopen failed deletions that are due, and enqueue all that are due."""
-    click.echo(str(maintenance.sweep(context)))
+    """Do one round of maintenance: enqueue what is due, reopen what may be tried again; exit with 1 if a step fails."""
+    swept = maintenance.sweep(context)
+    click.echo(str(swept))
+    if swept.failed:
+        raise SystemExit(1)
 
 
 @main.group()

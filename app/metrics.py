@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from app.clock import seconds_since
 from app.lifecycle import DeletionState, WorkspaceState
-from app.models import CleanupControl, Deletion, Workspace
+from app.models import CleanupControl, Deletion, MaintenanceStep, Workspace
+from app.models.maintenance import Step
 
 
 def exposition(session: Session) -> bytes:
@@ -22,7 +23,13 @@ def exposition(session: Session) -> bytes:
     )
     sweep = Gauge(
         "workspaces_cleanup_last_sweep_timestamp_seconds",
-        "When the sweep last ran; alert when it is older than a minute.",
+        "When a sweep last succeeded in all its steps; alert when it is older than a minute.",
+        registry=registry,
+    )
+    steps = Gauge(
+        "workspaces_maintenance_last_success_timestamp_seconds",
+        "When each step of the sweep last succeeded, 0 if never; alert when one is older than a minute.",
+        ["step"],
         registry=registry,
     )
     paused = Gauge("workspaces_destruction_paused", "1 while destruction is paused.", registry=registry)
@@ -37,5 +44,8 @@ def exposition(session: Session) -> bytes:
     oldest.set(session.scalar(select(seconds_since(func.min(Deletion.requested_at))).where(unfinished)) or 0)
     control = session.get_one(CleanupControl, 1)
     sweep.set(control.last_sweep_at.timestamp() if control.last_sweep_at else 0)
+    succeeded = {step.name: step.last_success_at for step in session.scalars(select(MaintenanceStep))}
+    for name in Step:
+        steps.labels(name.value).set(succeeded[name].timestamp() if name in succeeded else 0)
     paused.set(control.paused)
     return generate_latest(registry)

@@ -28,6 +28,10 @@ class CleanupFailed(Exception):
     """The reason why a workspace is FAILED; Flower shows it beside FAILURE."""
 
 
+class StepsFailed(Exception):
+    """Some steps of a sweep failed; the log has the reason of each."""
+
+
 def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int = 0) -> str:
     """Run one slice and translate its outcome: SUCCESS, RETRY with its reason, or FAILURE.
 
@@ -81,6 +85,8 @@ for _phase in [*(kind.name for kind in ORDER), None]:
 def sweep() -> str:
     """Reopen what may be tried again, and enqueue what is due."""
     swept = maintenance.sweep(context())
+    if swept.failed:
+        raise StepsFailed(str(swept))
     return NOTHING_TO_DO if swept.found_nothing else str(swept)
 
 

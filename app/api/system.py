@@ -25,11 +25,12 @@ from app.errors import Busy, Forbidden
 from app.http.headers import STRICT_POLICY
 from app.http.route import RequestContext, Routes
 from app.lifecycle import DeletionState
+from app.models.maintenance import Step
 
 routes = Routes("system")
 
 _MISSED_SWEEPS = 3
-"""Missed sweeps after which beat or the workers count as down."""
+"""Missed sweeps after which maintenance counts as down, or one step of it as failing."""
 
 
 class Live(BaseModel):
@@ -95,7 +96,7 @@ def ready(call: RequestContext) -> Ready | Response:
 def status(call: RequestContext) -> Status:
     """Get the state of the whole product, including background work.
 
-    It is `degraded` while destruction is paused, a deletion is FAILED, or no sweep runs.
+    It is `degraded` while destruction is paused, a deletion is FAILED, no sweep runs, or a step of it fails.
     """
     error = _database_error(call)
     if error:
@@ -125,10 +126,13 @@ def _check_controllers(call: RequestContext) -> dict[str, bool]:
         failed = session.scalar(select(func.count()).where(rows.Deletion.state == DeletionState.FAILED))
         limit = seconds_from_now(-call.context.settings.sweep_seconds * _MISSED_SWEEPS)
         swept = session.scalar(select(func.count()).where(rows.CleanupControl.last_sweep_at > limit))
+        steps = select(rows.MaintenanceStep.name).where(rows.MaintenanceStep.last_success_at > limit)
+        succeeded = set(session.scalars(steps))
         return {
             "workspace_cleanup_sweep": bool(swept),
             "workspace_cleanup_not_paused": not switch.paused,
             "workspace_cleanup_none_failed": failed == 0,
+            **{f"workspace_maintenance_{step}": step in succeeded for step in Step},
         }
 
 

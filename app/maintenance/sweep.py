@@ -1,16 +1,23 @@
 """The ten-second round that keeps deletions, jobs and deployments going when messages are lost."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from sqlalchemy import update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.cleanup import sweep as deletions
+from app.cleanup.kinds.base import explain
 from app.clock import database_now
 from app.context import Context
 from app.db import session_scope
+from app.dispatch import Message, notify_after_commit
 from app.logs import get_logger
-from app.models import CleanupControl
-from app.runtime import sweep as supervisors
+from app.models import CleanupControl, MaintenanceStep
+from app.models.maintenance import Step
+from app.runtime import sweep as runtime
 from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 from app.services.deployments import remove_gone
@@ -18,24 +25,35 @@ from app.services.deployments import remove_gone
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Swept:
-    """What a sweep found."""
+    """What a sweep found, or one step of it."""
 
-    enqueued: int
-    reattempted: int
-    ended: int
+    enqueued: int = 0
+    reattempted: int = 0
+    ended: int = 0
     """Jobs and deployments whose supervisor was silent, and deployments that were removed."""
-    oldest_s: float
+    oldest_s: float = 0.0
     """Age of the oldest unfinished deletion that is due, in seconds."""
+    failed: list[Step] = field(default_factory=list)
 
     @property
     def found_nothing(self) -> bool:
-        """Whether the sweep had nothing to do and nothing is due."""
-        return not (self.enqueued or self.reattempted or self.ended or self.oldest_s)
+        """Whether the sweep had nothing to do, nothing is due, and no step failed."""
+        return self == Swept()
+
+    def add(self, found: "Swept") -> None:
+        """Count what a step found."""
+        self.enqueued += found.enqueued
+        self.reattempted += found.reattempted
+        self.ended += found.ended
+        self.oldest_s += found.oldest_s
 
     def __str__(self) -> str:
-        return f"enqueued {self.enqueued}, re-attempted {self.reattempted}, oldest {self.oldest_s:.0f} s"
+        failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
+        return (
+            f"enqueued {self.enqueued}, re-attempted {self.reattempted}, oldest {self.oldest_s:.0f} s{failed}"
+        )
 
 
 def sweep(context: Context) -> Swept:
@@ -43,21 +61,79 @@ def sweep(context: Context) -> Swept:
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
     silent, enqueues those that have none, and removes deployments that have been shown as DELETED long enough.
-    Any number of sweeps may run at once.
+    Each step is a transaction of its own, and notes its success in it. One that fails is logged and named in the
+    result; the others go on. Any number of sweeps may run at once.
     """
-    with session_scope(context.sessions) as session:
-        session.execute(update(CleanupControl).values(last_sweep_at=database_now()))
-    with session_scope(context.sessions) as session:
-        reattempted = deletions.reattempt_failed(session)
-    with session_scope(context.sessions) as session:
-        ended = jobs.mark_lost(session) + deployments.mark_lost(session)
-    with session_scope(context.sessions) as session:
-        ended += remove_gone(session, after_s=context.settings.deleted_deployment_seconds)
+    swept = Swept()
+    for step, take in _STEPS.items():
+        try:
+            with session_scope(context.sessions) as session:
+                found = take(session, context)
+                _note_success(session, step)
+        except Exception as error:  # the other steps must not wait for this one
+            is_bug = not isinstance(error, SQLAlchemyError)
+            log.exception("maintenance.step_failed", step=step.value, error=explain(error), exc_info=is_bug)
+            swept.failed.append(step)
+        else:
+            swept.add(found)
+    if not swept.failed:
+        with session_scope(context.sessions) as session:
+            session.execute(update(CleanupControl).values(last_sweep_at=database_now()))
+    return swept
+
+
+def _note_success(session: Session, step: Step) -> None:
+    success = insert(MaintenanceStep).values(name=step.value, last_success_at=database_now())
+    session.execute(
+        success.on_conflict_do_update(
+            index_elements=["name"], set_={"last_success_at": success.excluded.last_success_at}
+        )
+    )
+
+
+def _reattempt_deletions(session: Session, _: Context) -> Swept:
+    return Swept(reattempted=deletions.reattempt_failed(session))
+
+
+def _enqueue_deletions(session: Session, context: Context) -> Swept:
+    messages, oldest_s = deletions.due_messages(session, requeue_s=context.settings.requeue_after_seconds)
+    return _enqueue(session, context, messages, oldest_s)
+
+
+def _mark_lost_jobs(session: Session, _: Context) -> Swept:
+    return Swept(ended=jobs.mark_lost(session))
+
+
+def _enqueue_jobs(session: Session, context: Context) -> Swept:
     requeue_s = context.settings.requeue_after_seconds
-    with session_scope(context.sessions) as session:
-        messages, oldest_s = deletions.due_messages(session, requeue_s=requeue_s)
-        messages += supervisors.unsupervised_jobs(session, requeue_s=requeue_s)
-        messages += supervisors.unsupervised_deployments(session, requeue_s=requeue_s)
+    return _enqueue(session, context, runtime.unsupervised_jobs(session, requeue_s=requeue_s))
+
+
+def _mark_lost_deployments(session: Session, _: Context) -> Swept:
+    return Swept(ended=deployments.mark_lost(session))
+
+
+def _enqueue_deployments(session: Session, context: Context) -> Swept:
+    requeue_s = context.settings.requeue_after_seconds
+    return _enqueue(session, context, runtime.unsupervised_deployments(session, requeue_s=requeue_s))
+
+
+def _remove_deployments(session: Session, context: Context) -> Swept:
+    return Swept(ended=remove_gone(session, after_s=context.settings.deleted_deployment_seconds))
+
+
+def _enqueue(session: Session, context: Context, messages: list[Message], oldest_s: float = 0.0) -> Swept:
     for message in messages:
-        context.publisher.publish(message)
-    return Swept(enqueued=len(messages), reattempted=reattempted, ended=ended, oldest_s=oldest_s)
+        notify_after_commit(session, context.publisher, message)
+    return Swept(enqueued=len(messages), oldest_s=oldest_s)
+
+
+_STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
+    Step.REATTEMPT_DELETIONS: _reattempt_deletions,
+    Step.ENQUEUE_DELETIONS: _enqueue_deletions,
+    Step.MARK_LOST_JOBS: _mark_lost_jobs,
+    Step.ENQUEUE_JOBS: _enqueue_jobs,
+    Step.MARK_LOST_DEPLOYMENTS: _mark_lost_deployments,
+    Step.ENQUEUE_DEPLOYMENTS: _enqueue_deployments,
+    Step.REMOVE_DEPLOYMENTS: _remove_deployments,
+}

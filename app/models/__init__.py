@@ -6,6 +6,7 @@ from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
 from app.models.fileset import Fileset
 from app.models.job import Job, JobLog
+from app.models.maintenance import MaintenanceStep
 from app.models.project import Project
 from app.models.role_binding import RoleBinding
 from app.models.store import StoreRecord
@@ -24,6 +25,7 @@ __all__ = [
     "Fileset",
     "Job",
     "JobLog",
+    "MaintenanceStep",
     "Project",
     "RoleBinding",
     "StoreRecord",

@@ -38,6 +38,8 @@ class Deployment(InWorkspace, Stamped, Supervised, Base):
         Index("ix_deployments_workspace_id_id", "workspace_id", "id"),
         Index("uq_deployments_version", "workspace_id", "name", "entity_version", unique=True),
         Index("ix_deployments_status_updated_at", "status", "updated_at"),
+        # Of what runs or was lost: few rows, however many have ended.
+        Index("ix_deployments_host", "host", postgresql_where=text("host IS NOT NULL")),
     )
 
     name: Mapped[String]

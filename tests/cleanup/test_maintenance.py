@@ -1,21 +1,24 @@
 """What keeps deletions going when a message is lost."""
 
 import os
+import re
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, text, update
 from uuid_utils.compat import uuid7
 
 from app.cleanup import operations
 from app.cleanup.outcomes import Failed, Finished
 from app.db import session_scope
-from app.lifecycle import DeletionState, DeploymentStatus, WorkspaceState
+from app.lifecycle import DeletionState, DeploymentStatus, JobStatus, WorkspaceState
 from app.maintenance import orphan_scan, sweep
-from app.models import CleanupControl, Deletion, DeletionEvent, Deployment, Workspace
+from app.models import CleanupControl, Deletion, DeletionEvent, Deployment, MaintenanceStep, Workspace
+from app.models.maintenance import Step
 from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.actors import trusted
+from tests.support.aging import age_everything
 
 
 def failed_deletion(session, context, delete, drive, faulty):
@@ -188,3 +191,108 @@ def test_the_orphan_scan_collects_uploads_that_were_abandoned(session, context, 
     context.store.stage(workspace.id, uuid7(), "b", [b"fresh"])
 
     assert orphan_scan.scan_for_orphans(context).endswith("1 abandoned uploads collected")
+
+
+# --- steps --------------------------------------------------------------------------------------------------
+
+
+def succeeded(session) -> set[str]:
+    session.rollback()
+    return set(session.scalars(select(MaintenanceStep.name)))
+
+
+@pytest.mark.parametrize("broken", Step)
+def test_a_step_that_fails_stops_no_other_and_is_named(session, context, client, broken, monkeypatch, caplog):
+    def fail(session, _):
+        session.execute(text("SELECT 1 / 0"))
+
+    monkeypatch.setitem(sweep._STEPS, broken, fail)
+
+    swept = sweep.sweep(context)
+
+    assert swept.failed == [broken]
+    assert str(swept).endswith(f"; failed: {broken}")
+    assert succeeded(session) == set(Step) - {broken}
+    [line] = [one for one in caplog.records if one.name == "app.maintenance.sweep"]
+    assert (line.msg["event"], line.msg["step"], line.exc_info) == ("maintenance.step_failed", broken, None)
+    assert "22012" in line.msg["error"]
+    checks = client.get("/status").json["controllers"]["status"]
+    assert {name for name, is_well in checks.items() if not is_well} == {
+        "workspace_cleanup_sweep",
+        f"workspace_maintenance_{broken}",
+    }
+    sample = f'workspaces_maintenance_last_success_timestamp_seconds{{step="{broken}"}} 0.0'
+    assert sample in client.get("/metrics").text
+    assert session.get_one(CleanupControl, 1).last_sweep_at is None
+
+
+def test_a_step_that_has_failed_for_a_minute_is_seen(session, context, client, monkeypatch):
+    sweep.sweep(context)
+    age_everything(session, 60)
+    monkeypatch.setitem(sweep._STEPS, Step.ENQUEUE_JOBS, lambda *_: 1 / 0)
+
+    sweep.sweep(context)
+
+    checks = client.get("/status").json["controllers"]["status"]
+    assert [name for name, is_well in checks.items() if "maintenance" in name and not is_well] == [
+        "workspace_maintenance_enqueue_jobs"
+    ]
+
+
+ENDED = 20_000
+"""Of each of jobs, deployments and deletions: enough for a plan that reads them all to lose against an index."""
+
+
+@pytest.fixture
+def many_that_have_ended(session):
+    """A few rows that are due, among many that are not."""
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, "waiting")
+    factories.make_job(session, workspace, "lost", JobStatus.ACTIVE, host="here", lease_owner="7@1.00")
+    factories.make_deployment(session, workspace, "waiting")
+    session.commit()
+    age_everything(session, 60)
+    made = {"count": ENDED, "workspace": workspace.id}
+    for statement in (
+        "INSERT INTO jobs (id, workspace_id, name, attempt_id, source, fileset, status, created_at, created_by,"
+        " updated_at, updated_by) SELECT gen_random_uuid(), :workspace, 'job-' || i, gen_random_uuid(), '', '',"
+        " 'completed', now(), '', now(), '' FROM generate_series(1, :count) i",
+        "INSERT INTO deployments (id, workspace_id, name, entity_version, config, config_version, status,"
+        " status_message, created_at, created_by, updated_at, updated_by) SELECT gen_random_uuid(), :workspace,"
+        " 'ended-' || i, 1, '', 1, 'ERROR', '', now(), '', now(), '' FROM generate_series(1, :count) i",
+        "INSERT INTO deletions (id, workspace_id, workspace_name, state, requested_by, requested_at, purge_after,"
+        " has_progressed, attempts, polls, round, next_run_at, created_counts, deleted_counts)"
+        " SELECT gen_random_uuid(), gen_random_uuid(), 'gone', 'DONE', '', now(), now(), false, 0, 0, 0, now(), '{}',"
+        " '{}' FROM generate_series(1, :count) i",
+    ):
+        session.execute(text(statement), made)
+    session.commit()
+    for table in ("jobs", "deployments", "deletions"):
+        session.execute(text(f"ANALYZE {table}"))
+    session.commit()
+
+
+@pytest.mark.usefixtures("many_that_have_ended")
+def test_no_step_reads_what_has_ended(session, context, engine):
+    """A sweep costs what is due, not what exists."""
+    plans = []
+
+    def explain(_, cursor, statement, parameters, *__):
+        if not statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
+            return
+        with cursor.connection.cursor() as explaining:
+            explaining.execute(f"EXPLAIN {statement}", parameters)
+            plans.append("\n".join(row[0] for row in explaining.fetchall()))
+
+    bind = context.sessions.kw["bind"]
+    event.listen(bind, "before_cursor_execute", explain)
+    try:
+        swept = sweep.sweep(context)
+    finally:
+        event.remove(bind, "before_cursor_execute", explain)
+
+    assert not swept.failed
+    assert (swept.ended, swept.enqueued) == (1, 2)
+    scans = [plan for plan in plans if re.search("Seq Scan on (jobs|deployments|deletions)", plan)]
+    assert scans == []
+    assert len(plans) > len(Step)
