@@ -82,7 +82,9 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("process", type=click.Choice(["web", "worker", "runtime", "beat", "flower"]), default="web")
+@click.argument(
+    "process", type=click.Choice(["web", "worker", "maintenance", "runtime", "beat", "flower"]), default="web"
+)
 def serve(process: str) -> None:
     """Run one PROCESS of the product, web unless another one is named, as its Procfile says."""
     distribution.become(process)

@@ -25,6 +25,7 @@ log = get_logger(__name__)
 
 CLEANUP_QUEUE = "cleanup"
 RUNTIME_QUEUE = "runtime"
+MAINTENANCE_QUEUE = "maintenance"
 
 _BUFFER_SIZE = 10_000
 """Messages kept while the broker is away; the sweep enqueues again what is dropped beyond that."""

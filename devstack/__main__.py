@@ -18,8 +18,8 @@ from devstack.supervisor import Part, StackStopped, Stage, Supervisor
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
-WORKERS = {"worker", "runtime"}
-READY_WORDS = {"worker": " ready.", "runtime": " ready.", "beat": "beat: Starting"}
+WORKERS = {"worker", "maintenance", "runtime"}
+READY_WORDS = dict.fromkeys(WORKERS, " ready.") | {"beat": "beat: Starting"}
 """Text of the INFO line that each program prints when it is ready."""
 ANSWER_TIMEOUT_S = 30.0
 READY_TIMEOUT_S = 120.0

@@ -11,11 +11,8 @@ from sqlalchemy.exc import OperationalError
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
-from app.dispatch import TaskName, cleanup_task, readable
-from app.maintenance import orphan_scan
-from app.maintenance import sweep as maintenance
+from app.dispatch import cleanup_task, readable
 from workers.celery_app import celery, context
-from workers.log_filter import NOTHING_TO_DO
 
 _DATABASE_AWAY_SECONDS = 3.0
 
@@ -26,10 +23,6 @@ class NotYet(Exception):
 
 class CleanupFailed(Exception):
     """The reason why a workspace is FAILED; Flower shows it beside FAILURE."""
-
-
-class StepsFailed(Exception):
-    """Some steps of a sweep failed; the log has the reason of each."""
 
 
 def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int = 0) -> str:
@@ -79,18 +72,3 @@ def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdo
 for _phase in [*(kind.name for kind in ORDER), None]:
     # The ledger counts retries; Celery's own limit must never be reached.
     celery.task(clean, name=cleanup_task(_phase), bind=True, max_retries=10_000)
-
-
-@celery.task(name=TaskName.SWEEP.value, max_retries=0)
-def sweep() -> str:
-    """Reopen what may be tried again, and enqueue what is due."""
-    swept = maintenance.sweep(context())
-    if swept.failed:
-        raise StepsFailed(str(swept))
-    return NOTHING_TO_DO if swept.found_nothing else str(swept)
-
-
-@celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0)
-def scan_for_orphans() -> str:
-    """Fail if anything is left of deleted workspaces and deployments."""
-    return orphan_scan.scan_for_orphans(context())

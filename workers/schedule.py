@@ -3,7 +3,13 @@
 from typing import Any
 
 from app.config import Settings
-from app.dispatch import CLEANUP_QUEUE, TaskName
+from app.dispatch import MAINTENANCE_QUEUE, TaskName
+
+_TICKS_KEPT = 30
+"""Ticks after which the message of a sweep expires: a late one is as good, those of an outage must not pile up.
+
+Five minutes by default: the expiry is a time of beat's clock, and that of a worker may differ from it.
+"""
 
 
 def beat_schedule(settings: Settings) -> dict[str, Any]:
@@ -12,12 +18,11 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
         "sweep": {
             "task": TaskName.SWEEP.value,
             "schedule": settings.sweep_seconds,
-            # Messages expire, so that those of an outage cannot pile up.
-            "options": {"queue": CLEANUP_QUEUE, "expires": settings.sweep_seconds},
+            "options": {"queue": MAINTENANCE_QUEUE, "expires": settings.sweep_seconds * _TICKS_KEPT},
         },
         "orphan-scan": {
             "task": TaskName.ORPHAN_SCAN.value,
             "schedule": settings.orphan_scan_seconds,
-            "options": {"queue": CLEANUP_QUEUE, "expires": settings.orphan_scan_seconds / 2},
+            "options": {"queue": MAINTENANCE_QUEUE, "expires": settings.orphan_scan_seconds / 2},
         },
     }

@@ -16,7 +16,9 @@ ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The product with authentication on, believing the tokens that `nemo auth login --unsigned-token` makes."""
     settings = {"auth_enabled": True, "allow_unsigned_jwt": True, "admin_email": OPERATOR}
-    with Stack(tmp_path_factory.mktemp("guarded"), parts=["web", "worker", "beat"], **settings) as stack:
+    with Stack(
+        tmp_path_factory.mktemp("guarded"), parts=["web", "worker", "maintenance", "beat"], **settings
+    ) as stack:
         yield stack
 
 

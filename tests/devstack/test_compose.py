@@ -58,7 +58,7 @@ def test_the_host_of_jobs_keeps_its_name_in_the_next_container() -> None:
     assert SERVICES["runtime"]["hostname"]
 
 
-@pytest.mark.parametrize("name", ["worker", "runtime"])
+@pytest.mark.parametrize("name", ["worker", "maintenance", "runtime"])
 def test_a_worker_has_a_minute_to_give_its_work_back(name: str) -> None:
     assert SERVICES[name]["stop_grace_period"] == "60s"
     assert SERVICES[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"

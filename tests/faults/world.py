@@ -18,7 +18,7 @@ from app.models import Workspace
 from app.storage.blob_store import BlobStore
 from tests.factories import fill, make_workspace, rows_of
 from tests.support.deadlines import DEADLINE_S
-from tests.support.stack import Part, Stack
+from tests.support.stack import ALL, Part, Stack
 
 FINALIZE = "finalize"
 EACH = 4  # of every kind in a tenant
@@ -186,7 +186,7 @@ class World:
         for server in (self.stack.postgres, self.stack.valkey):
             if not server.answers():
                 server.start()
-        for name in ("web", "worker", "runtime", "beat"):
+        for name in ALL:
             self.one(name)
         self.pause(paused=False)
 

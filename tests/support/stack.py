@@ -23,12 +23,15 @@ from tests.support.deadlines import DEADLINE_S
 from tests.support.preloaded import Preloaded, start_preloaded
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-ALL = ("web", "worker", "runtime", "beat")
+ALL = ("web", "worker", "maintenance", "runtime", "beat")
 START_TIMEOUT_S = DEADLINE_S
 TAIL_LINES = 25
 
 # What each program writes when it is at work; the others have a port to ask.
-READY_WORDS = {"worker": " ready.", "runtime": " ready.", "beat": "beat: Starting"}
+READY_WORDS = {
+    **dict.fromkeys(("worker", "maintenance", "runtime"), " ready."),
+    "beat": "beat: Starting",
+}
 
 
 @dataclass(eq=False)

@@ -1,0 +1,26 @@
+"""The tasks of the maintenance queue, which has a worker of its own: no load of deletions may keep it waiting."""
+
+from app.dispatch import TaskName
+from app.maintenance import orphan_scan
+from app.maintenance import sweep as maintenance
+from workers.celery_app import celery, context
+from workers.log_filter import NOTHING_TO_DO
+
+
+class StepsFailed(Exception):
+    """Some steps of a sweep failed; the log has the reason of each."""
+
+
+@celery.task(name=TaskName.SWEEP.value, max_retries=0)
+def sweep() -> str:
+    """Reopen what may be tried again, and enqueue what is due."""
+    swept = maintenance.sweep(context())
+    if swept.failed:
+        raise StepsFailed(str(swept))
+    return NOTHING_TO_DO if swept.found_nothing else str(swept)
+
+
+@celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0)
+def scan_for_orphans() -> str:
+    """Fail if anything is left of deleted workspaces and deployments."""
+    return orphan_scan.scan_for_orphans(context())
