@@ -6,17 +6,17 @@ from sqlalchemy import ColumnElement, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from app.access import audit
-from app.access.authorize import Actor, access_error, is_platform_admin, permitted
+from app.access.authorize import Actor, is_platform_admin
 from app.cleanup import control, ledger, remaining
 from app.clock import database_now
 from app.config import Settings
 from app.context import Context
 from app.dispatch import cleanup_message, notify_after_commit
-from app.errors import Protected
-from app.lifecycle import DeletionState, WorkspaceMove, WorkspaceState
+from app.errors import Forbidden, NotFound, Protected
+from app.lifecycle import DeletionState, WorkspaceMove
 from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
 from app.models.audit import AuditEvent
-from app.services.workspaces import move_workspace, readable_workspace
+from app.services.workspaces import changeable_workspace, move_workspace, readable_workspace
 
 
 def request_deletion(session: Session, context: Context, actor: Actor, name: str) -> Deletion:
@@ -29,22 +29,31 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
     if name in BUILT_IN:
         readable_workspace(session, actor, name)  # raises for those who could not delete it anyway
         raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
-    _wait_for_creators(session, context.settings)
-    workspace = move_workspace(
-        session,
-        WorkspaceMove.DELETE,
-        Workspace.name == name,
-        Workspace.is_protected.is_(False),
-        permitted(actor),
-        updated_at=database_now(),
-        updated_by=actor.id,
-    )
-    if workspace is None:
-        return _already_requested(session, actor, name)
+    _limit_the_wait(session, context.settings)
+    try:
+        workspace = changeable_workspace(session, actor, name)
+    except (Forbidden, NotFound):
+        # It may have been deleted while this request waited.
+        if deletion := _already_requested(session, actor, name):
+            return deletion
+        raise
+    if workspace.is_protected:
+        raise Protected(
+            f"Workspace '{name}' is protected against deletion; take the protection away first "
+            f"(PUT /apis/entities/v2/workspaces/{name}/deletion-protection)."
+        )
+    return _begin(session, context, actor, workspace)
+
+
+def _begin(session: Session, context: Context, actor: Actor, workspace: Workspace) -> Deletion:
+    """Delete a workspace that is locked for a change."""
+    values = {"updated_at": database_now(), "updated_by": actor.id}
+    if move_workspace(session, WorkspaceMove.DELETE, Workspace.id == workspace.id, **values) is None:
+        raise RuntimeError(f"workspace {workspace.id} has left its state under a lock")
     deletion = ledger.open_deletion(
         session,
         workspace_id=workspace.id,
-        name=name,
+        name=workspace.name,
         actor=actor.id,
         grace_s=context.settings.deletion_grace,
     )
@@ -55,8 +64,8 @@ def request_deletion(session: Session, context: Context, actor: Actor, name: str
     return deletion
 
 
-def _wait_for_creators(session: Session, settings: Settings) -> None:
-    """Creators hold FOR SHARE while they insert: wait for them, but not longer than a client would."""
+def _limit_the_wait(session: Session, settings: Settings) -> None:
+    """Wait for the creators that are at work, but not longer than a client would."""
     lock_s, statement_s = settings.delete_lock_timeout_seconds, settings.statement_timeout_seconds
     session.execute(
         text("SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :all, true)"),
@@ -87,26 +96,18 @@ def notify_workers(session: Session, context: Context, deletion: Deletion) -> No
     notify_after_commit(session, context.publisher, message)
 
 
-def _already_requested(session: Session, actor: Actor, name: str) -> Deletion:
-    if session.scalar(
-        select(Workspace.id).where(
-            Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
-        )
-    ):
-        raise Protected(
-            f"Workspace '{name}' is protected against deletion; take the protection away first "
-            f"(PUT /apis/entities/v2/workspaces/{name}/deletion-protection)."
-        )
-    living = (DeletionState.DELETING, DeletionState.FAILED)
-    deletion = session.scalars(
+def _already_requested(session: Session, actor: Actor, name: str) -> Deletion | None:
+    """The unfinished deletion of that name that the actor may follow, the latest first."""
+    return session.scalars(
         select(Deletion)
-        .where(Deletion.workspace_name == name, Deletion.state.in_(living), may_follow(actor))
+        .where(
+            Deletion.workspace_name == name,
+            Deletion.state.in_((DeletionState.DELETING, DeletionState.FAILED)),
+            may_follow(actor),
+        )
         .order_by(Deletion.requested_at.desc())
         .limit(1)
     ).one_or_none()
-    if deletion is None:
-        raise access_error(session, actor, f"Workspace '{name}' not found", workspace=name)
-    return deletion
 
 
 def may_follow(actor: Actor) -> ColumnElement[bool]:

@@ -1,9 +1,10 @@
 """Workspaces: creating them, and the checks and locks for every access to what is in them."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, select, text, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -58,18 +59,25 @@ def writable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
 
     Every insert and change below a workspace goes through this function. Raises as `readable_workspace` does.
     """
+    query = _permitted(actor, name)
+    workspace_id = _queue(session, query, func.pg_advisory_xact_lock_shared)
     # FOR SHARE, not the key share lock of the foreign key: that one lets a DELETE change the state under our
     # open transaction, and our row would be left in a workspace that nobody can read.
-    return _one(session, actor, name, _permitted(actor, name).with_for_update(read=True))
+    query = query.where(Workspace.id == workspace_id).with_for_update(read=True)
+    return _one(session, actor, name, query)
 
 
 def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
     """The ACTIVE workspace of that name, locked for a change of its own row.
 
-    Raises as `readable_workspace` does.
+    Waits for the creators in it; those that come later wait for this transaction. Raises as `readable_workspace`
+    does, also if the workspace is deleted meanwhile and another one has its name.
     """
+    query = _permitted(actor, name)
+    workspace_id = _queue(session, query, func.pg_advisory_xact_lock)
     # Not FOR SHARE: two transactions that share the lock and then both update the row would deadlock.
-    return _one(session, actor, name, _permitted(actor, name).with_for_update(key_share=True))
+    query = query.where(Workspace.id == workspace_id).with_for_update(key_share=True)
+    return _one(session, actor, name, query)
 
 
 def _permitted(actor: Actor, name: str) -> Select[Workspace]:
@@ -77,6 +85,18 @@ def _permitted(actor: Actor, name: str) -> Select[Workspace]:
     return select(Workspace).where(
         Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
     )
+
+
+def _queue(session: Session, query: Select[Workspace], lock: Callable[..., Any]) -> UUID | None:
+    """Queue for the lock of the workspace that `query` finds, until the transaction ends; its id, or None.
+
+    The row's own lock is not fair: whoever comes while it is shared shares it too, and a stream of creators would
+    keep a DELETE out for ever. It is taken all the same, because the previous release takes no other.
+    A statement of its own: the next one sees what was committed while this one waited.
+    """
+    key = func.hashtextextended(func.concat("workspace:", Workspace.id), 0)
+    found = session.execute(query.with_only_columns(Workspace.id, lock(key))).one_or_none()
+    return found[0] if found else None
 
 
 def _one(session: Session, actor: Actor, name: str, query: Select[Workspace]) -> Workspace:
@@ -191,6 +211,7 @@ def lock_active_workspace(session: Session, workspace_id: UUID) -> bool:
 
     Called before any row below the workspace is locked: requests take the locks in the same order.
     """
-    query = select(Workspace.id).where(Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE)
+    query = select(Workspace).where(Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE)
+    _queue(session, query, func.pg_advisory_xact_lock_shared)
     # FOR SHARE, as in writable_workspace: no deletion of the workspace can come between this check and a write.
-    return session.scalar(query.with_for_update(read=True)) is not None
+    return session.scalar(query.with_only_columns(Workspace.id).with_for_update(read=True)) is not None

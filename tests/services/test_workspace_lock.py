@@ -1,4 +1,4 @@
-"""The lock of every creator on its workspace: a DELETE waits for it, and later creators find no ACTIVE workspace."""
+"""The lock of every creator on its workspace: a DELETE waits for those that have it, later ones for the DELETE."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,11 +9,20 @@ from sqlalchemy import Engine, create_engine, event, select, update
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from app.cleanup.operations import set_protection
+from app.cleanup.requests import request_deletion
+from app.context import Context
 from app.db import Base
 from app.errors import NotFound
 from app.lifecycle import WorkspaceState
 from app.models import Job, Workspace
-from app.services.workspaces import readable_workspace, writable_workspace
+from app.services.workspaces import (
+    create_workspace,
+    lock_active_workspace,
+    readable_workspace,
+    update_workspace,
+    writable_workspace,
+)
 from tests.factories import (
     make_binding,
     make_config,
@@ -188,3 +197,106 @@ def test_creators_do_not_wait_for_each_other(
     creating.result()
 
     assert rows_of(session, workspace.id) == {"projects": 2}
+
+
+def create(engine: Engine, name: str = "late") -> None:
+    with Session(engine) as creator:
+        make_project(creator, writable_workspace(creator, ANN, "ml-team"), name)
+        creator.commit()
+
+
+def create_for_runtime(engine: Engine, workspace_id: UUID) -> bool:
+    """Write to a workspace that is known by its id, as the runtime does; whether it was ACTIVE."""
+    with Session(engine) as creator:
+        if not lock_active_workspace(creator, workspace_id):
+            return False
+        make_project(creator, creator.get_one(Workspace, workspace_id), "late")
+        creator.commit()
+        return True
+
+
+def delete(engine: Engine, context: Context) -> None:
+    with Session(engine) as deleter:
+        request_deletion(deleter, context, ANN, "ml-team")
+        deleter.commit()
+
+
+def test_creators_that_come_while_a_delete_waits_queue_behind_it(
+    database: Engine, session: Session, workspace: Workspace, context: Context
+) -> None:
+    with Session(database) as first:
+        make_project(first, writable_workspace(first, ANN, "ml-team"), "first")
+        with meanwhile(lambda: delete(database, context)) as deleting:
+            assert has_to_wait(database, deleting)
+            with (
+                meanwhile(lambda: create(database)) as creating,
+                meanwhile(lambda: create_for_runtime(database, workspace.id)) as running,
+            ):
+                assert has_to_wait(database, creating, together=3), (
+                    "a stream of creators would starve the DELETE"
+                )
+                first.commit()
+        deleting.result()
+        with pytest.raises(NotFound):
+            creating.result()
+        assert running.result() is False
+
+    assert rows_of(session, workspace.id) == {"projects": 1}
+
+
+@pytest.mark.parametrize("change", ["update", "protection"])
+def test_creators_that_come_while_a_change_of_the_workspace_waits_queue_behind_it(
+    database: Engine, session: Session, workspace: Workspace, change: str
+) -> None:
+    def act() -> None:
+        with Session(database) as changer:
+            if change == "update":
+                update_workspace(changer, ANN, "ml-team", description="new")
+            else:
+                set_protection(changer, ANN, "ml-team", is_protected=True)
+            changer.commit()
+
+    with Session(database) as first:
+        make_project(first, writable_workspace(first, ANN, "ml-team"), "first")
+        with meanwhile(act) as changing:
+            assert has_to_wait(database, changing)
+            with meanwhile(lambda: create(database)) as creating:
+                assert has_to_wait(database, creating, together=2)
+                first.commit()
+        changing.result()
+        creating.result()
+
+    assert rows_of(session, workspace.id) == {"projects": 2}
+
+
+def test_a_creator_that_waited_for_a_delete_creates_nothing_in_the_successor_of_the_name(
+    database: Engine, session: Session, workspace: Workspace, context: Context
+) -> None:
+    with Session(database) as deleter:
+        request_deletion(deleter, context, ANN, "ml-team")
+        successor = create_workspace(deleter, ANN, "ml-team", description=None, with_admin=False).id
+        with meanwhile(lambda: create(database)) as creating:
+            assert has_to_wait(database, creating)
+            deleter.commit()
+    with pytest.raises(NotFound):
+        creating.result()
+
+    assert rows_of(session, workspace.id) == rows_of(session, successor) == {}
+
+
+def test_a_delete_that_waited_for_another_answers_with_its_deletion_although_the_name_has_a_successor(
+    database: Engine, session: Session, workspace: Workspace, context: Context
+) -> None:
+    def ask() -> UUID:
+        with Session(database) as asking:
+            return request_deletion(asking, context, ANN, "ml-team").workspace_id
+
+    with Session(database) as deleter:
+        request_deletion(deleter, context, ANN, "ml-team")
+        successor = create_workspace(deleter, ANN, "ml-team", description=None, with_admin=False).id
+        with meanwhile(ask) as asking:
+            assert has_to_wait(database, asking)
+            deleter.commit()
+
+    assert asking.result() == workspace.id
+    assert session.get_one(Workspace, successor).state is WorkspaceState.ACTIVE

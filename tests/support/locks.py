@@ -22,8 +22,8 @@ def meanwhile(act: Callable[[], T]) -> Iterator["Future[T]"]:
         task.exception(DEADLINE_S)
 
 
-def has_to_wait(engine: Engine, task: "Future[T]") -> bool:
-    """Whether `task` comes to wait for a lock; False as soon as it is done without."""
+def has_to_wait(engine: Engine, task: "Future[T]", *, together: int = 1) -> bool:
+    """Whether `task` comes to wait for a lock, as the last of so many together; False as soon as it is done without."""
     deadline = time.monotonic() + DEADLINE_S
     # Of this database: on the same server other processes test something else.
     waiting = text(
@@ -34,6 +34,6 @@ def has_to_wait(engine: Engine, task: "Future[T]") -> bool:
         while time.monotonic() < deadline:
             if task.done():
                 return False
-            if observer.scalar(waiting):
+            if (observer.scalar(waiting) or 0) >= together:
                 return True
     raise TimeoutError("the task neither ended nor came to wait for a lock")
