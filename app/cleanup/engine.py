@@ -99,9 +99,10 @@ class _Slice:
             kind = remaining.first_kind(session, claim.workspace_id, claim.id)
             name = kind.name if kind else None
             if name != claim.phase or claim.phase_started_at is None:
-                if claim.phase:
-                    failures.forget_kind(session, claim.id, claim.phase)
+                emptied = claim.phase
                 claim = ledger.enter_phase(session, claim, name)
+                if emptied:
+                    failures.forget_kind(session, claim.id, emptied)
             elif claim.is_takeover and isinstance(kind, ResourceKind):
                 claim = replace(claim, cursor=self._pass(claim, kind).quarantine_suspect(session))
         self._claim = claim

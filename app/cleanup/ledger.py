@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, insert, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
@@ -62,6 +62,12 @@ def close_as_restored(session: Session, deletion_id: UUID, *, actor: str, name: 
         **RELEASED,  # of a worker that has claimed it and not begun
     )
     record(session, deletion_id, "restored", actor=actor, workspace=name)
+
+
+def lock(session: Session, deletion_id: UUID) -> None:
+    """Lock a deletion before its failures, as workers do: in another order, the two could deadlock."""
+    row = select(Deletion.id).where(Deletion.id == deletion_id)
+    session.execute(row.with_for_update(key_share=True))
 
 
 def reopen(session: Session, deletion_id: UUID, *, event: str, actor: str, **detail: Any) -> None:

@@ -85,6 +85,7 @@ def skip(
 
     Raises WrongState unless the deletion is FAILED, NotFound if it has no such failure to skip.
     """
+    ledger.lock(session, deletion.id)
     chosen = failures.skip(
         session, deletion.id, actor=actor.id, reason=reason, kind=kind, resource_id=resource_id
     )
