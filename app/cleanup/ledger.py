@@ -32,7 +32,15 @@ SWEEP = "sweep"
 # --- the request's side -------------------------------------------------------------------------------------
 
 
-def open_deletion(session: Session, *, workspace_id: UUID, name: str, actor: str, grace_s: float) -> Deletion:
+def open_deletion(
+    session: Session,
+    *,
+    workspace_id: UUID,
+    name: str,
+    actor: str,
+    grace_s: float,
+    reason: str | None = None,
+) -> Deletion:
     """Write down that a workspace is to be destroyed once the grace period is over."""
     deletion = session.scalars(
         insert(Deletion)
@@ -43,10 +51,12 @@ def open_deletion(session: Session, *, workspace_id: UUID, name: str, actor: str
             requested_at=database_now(),
             purge_after=seconds_from_now(grace_s),
             next_run_at=seconds_from_now(grace_s),
+            request_reason=reason,
         )
         .returning(Deletion)
     ).one()
-    record(session, deletion.id, "requested", actor=actor, workspace=name)
+    why = {"reason": reason} if reason else {}
+    record(session, deletion.id, "requested", actor=actor, workspace=name, **why)
     return deletion
 
 

@@ -40,6 +40,7 @@ class DeletionReport(BaseModel):
     phase: str | None
     requested_by: str
     requested_at: Timestamp
+    request_reason: str | None
     purge_after: Timestamp
     started_at: Timestamp | None
     finished_at: Timestamp | None
@@ -110,6 +111,7 @@ def _describe(
         phase=deletion.phase,
         requested_by=deletion.requested_by,
         requested_at=deletion.requested_at,
+        request_reason=deletion.request_reason,
         purge_after=deletion.purge_after,
         started_at=deletion.started_at,
         finished_at=deletion.finished_at,

@@ -1,8 +1,10 @@
 """Requesting a deletion: access is revoked in the transaction of the request, workers are notified after it."""
 
+from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, text, true, update
 from sqlalchemy.orm import Session
 
 from app.access import audit
@@ -12,40 +14,99 @@ from app.clock import database_now
 from app.config import Settings
 from app.context import Context
 from app.dispatch import cleanup_message, notify_after_commit
-from app.errors import Forbidden, NotFound, Protected
+from app.errors import Forbidden, NotFound, Protected, WrongState
 from app.lifecycle import DeletionState, WorkspaceMove
 from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
 from app.models.audit import AuditEvent
 from app.services.workspaces import changeable_workspace, move_workspace, readable_workspace
 
+_RETRY_WINDOW = timedelta(minutes=1)
+"""A client that repeats a request whose answer was lost does so within this time."""
 
-def request_deletion(session: Session, context: Context, actor: Actor, name: str) -> Deletion:
+
+@dataclass(frozen=True)
+class DeletionRequest:
+    """What a requester says beside the name."""
+
+    workspace_id: UUID | None = None
+    """The id of the workspace to delete, so that no successor of its name is meant."""
+    grace: timedelta = timedelta()
+    """The least grace period; that of the settings may be longer."""
+    reason: str | None = None
+    is_retry: bool = False
+    """Whether the client has sent the request before and has seen no answer."""
+
+
+_PLAIN = DeletionRequest()
+
+
+def request_deletion(
+    session: Session, context: Context, actor: Actor, name: str, asked: DeletionRequest = _PLAIN
+) -> Deletion:
     """Revoke all access to a workspace and hand it to the workers, in the caller's transaction.
 
     From the commit on nobody can see it or create anything in it, and its name is free. Asking again while it is
-    being deleted gives the same deletion. Workers are notified after the commit; the sweep makes a lost message good.
-    Raises Protected for built-in and protected workspaces, and as `readable_workspace` if there is none of that name.
+    being deleted gives the same deletion; so does asking with the id of the workspace, or as a retry, at any time.
+    Workers are notified after the commit; the sweep makes a lost message good. Raises Protected for built-in and
+    protected workspaces, WrongState if another workspace has the name, and as `readable_workspace` if none has it.
     """
     if name in BUILT_IN:
         readable_workspace(session, actor, name)  # raises for those who could not delete it anyway
         raise Protected(f"Workspace '{name}' is built in and cannot be deleted.")
+    if earlier := _already_answered(session, actor, name, asked):
+        return earlier
     _limit_the_wait(session, context.settings)
     try:
         workspace = changeable_workspace(session, actor, name)
     except (Forbidden, NotFound):
         # It may have been deleted while this request waited.
-        if deletion := _already_requested(session, actor, name):
-            return deletion
+        if earlier := _already_answered(session, actor, name, asked) or _unfinished(
+            session, actor, name, asked
+        ):
+            return earlier
         raise
+    if asked.workspace_id not in {None, workspace.id}:
+        raise WrongState(
+            f"Workspace '{name}' has the id {workspace.id}: it is not the one that the request names."
+        )
     if workspace.is_protected:
         raise Protected(
             f"Workspace '{name}' is protected against deletion; take the protection away first "
             f"(PUT /apis/entities/v2/workspaces/{name}/deletion-protection)."
         )
-    return _begin(session, context, actor, workspace)
+    return _begin(session, context, actor, workspace, asked)
 
 
-def _begin(session: Session, context: Context, actor: Actor, workspace: Workspace) -> Deletion:
+def _already_answered(session: Session, actor: Actor, name: str, asked: DeletionRequest) -> Deletion | None:
+    """The deletion that an earlier request for the same thing began, however far it has come."""
+    if asked.workspace_id is None and not asked.is_retry:
+        return None
+    same = Deletion.workspace_id == asked.workspace_id if asked.workspace_id else true()
+    is_kept = Deletion.state != DeletionState.RESTORED if asked.workspace_id else false()
+    is_recent = Deletion.requested_at > func.now() - _RETRY_WINDOW if asked.is_retry else false()
+    which = and_(same, or_(is_kept, and_(is_recent, Deletion.requested_by == actor.id)))
+    return _latest(session, actor, name, which)
+
+
+def _unfinished(session: Session, actor: Actor, name: str, asked: DeletionRequest) -> Deletion | None:
+    if asked.workspace_id:
+        return None
+    return _latest(session, actor, name, Deletion.state.in_((DeletionState.DELETING, DeletionState.FAILED)))
+
+
+def _latest(session: Session, actor: Actor, name: str, which: ColumnElement[bool]) -> Deletion | None:
+    """The latest deletion of that name that the actor may follow."""
+    return session.scalars(
+        select(Deletion)
+        .where(Deletion.workspace_name == name, which, may_follow(actor))
+        .order_by(Deletion.requested_at.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def _begin(
+    session: Session, context: Context, actor: Actor, workspace: Workspace, asked: DeletionRequest
+) -> Deletion:
     """Delete a workspace that is locked for a change."""
     values = {"updated_at": database_now(), "updated_by": actor.id}
     if move_workspace(session, WorkspaceMove.DELETE, Workspace.id == workspace.id, **values) is None:
@@ -55,7 +116,8 @@ def _begin(session: Session, context: Context, actor: Actor, workspace: Workspac
         workspace_id=workspace.id,
         name=workspace.name,
         actor=actor.id,
-        grace_s=context.settings.deletion_grace,
+        grace_s=max(asked.grace.total_seconds(), context.settings.deletion_grace),
+        reason=asked.reason,
     )
     _revoke(session, actor, deletion)
     control.trip_on_burst(session, context.settings, deletion)
@@ -86,6 +148,7 @@ def _revoke(session: Session, actor: Actor, deletion: Deletion) -> None:
         AuditEvent.DELETION_REQUESTED,
         workspace=workspace_of(deletion),
         subject=str(deletion.id),
+        reason=deletion.request_reason,
     )
 
 
@@ -94,20 +157,6 @@ def notify_workers(session: Session, context: Context, deletion: Deletion) -> No
     kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
     message = cleanup_message(deletion.id, deletion.workspace_name, kind.name if kind else None)
     notify_after_commit(session, context.publisher, message)
-
-
-def _already_requested(session: Session, actor: Actor, name: str) -> Deletion | None:
-    """The unfinished deletion of that name that the actor may follow, the latest first."""
-    return session.scalars(
-        select(Deletion)
-        .where(
-            Deletion.workspace_name == name,
-            Deletion.state.in_((DeletionState.DELETING, DeletionState.FAILED)),
-            may_follow(actor),
-        )
-        .order_by(Deletion.requested_at.desc())
-        .limit(1)
-    ).one_or_none()
 
 
 def may_follow(actor: Actor) -> ColumnElement[bool]:

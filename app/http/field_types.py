@@ -3,10 +3,19 @@
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-__all__ = ["NAME_PATTERN", "Deleted", "Description", "Name", "Resource", "ShortText", "VariableName"]
+__all__ = [
+    "NAME_PATTERN",
+    "Deleted",
+    "Description",
+    "Name",
+    "Reason",
+    "Resource",
+    "ShortText",
+    "VariableName",
+]
 
 _NAME = re.compile(r"[a-z](?!.*--)[a-z0-9\-@.+_]{1,62}(?<!-)\Z")
 _NAME_RULE = (
@@ -43,6 +52,9 @@ Description = Annotated[str, Field(max_length=10_000)]
 
 ShortText = Annotated[str, Field(max_length=255)]
 """A short text that need not be a name: a reference or a source."""
+
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
+"""Why somebody does something that is kept on record."""
 
 VariableName = Annotated[str, Field(min_length=1, pattern="^[^=]+$")]
 """The name of an environment variable. Every operating system refuses `=` in one."""

@@ -42,6 +42,8 @@ class Deletion(Leased, Base):
     state: Mapped[DeletionState] = mapped_column(state_column(DeletionState), default=DeletionState.DELETING)
     requested_by: Mapped[str] = mapped_column(Text, default="")
     requested_at: Mapped[Now]
+    request_reason: Mapped[str | None] = mapped_column(Text)
+    """Why it was requested, in the requester's words."""
     purge_after: Mapped[Now]
     """End of the grace period; destruction begins no earlier."""
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -1,9 +1,9 @@
 """Deletions over HTTP: reports, retries, skips and restores."""
 
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from sqlalchemy import select
 
 from app import models as rows
@@ -14,7 +14,7 @@ from app.cleanup.report import DeletionReport, report
 from app.clock import Timestamp
 from app.errors import Conflict, NotFound, WrongState
 from app.filters.fields import Fields
-from app.http.field_types import Name, Resource, ShortText
+from app.http.field_types import Name, Reason, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
 from app.lifecycle import DeletionState
@@ -22,8 +22,6 @@ from app.lifecycle import DeletionState
 routes = Routes("deletions")
 _DELETIONS = "/apis/entities/v2/deletions"
 _DELETION = f"{_DELETIONS}/<deletion_id>"
-
-Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
 
 class DeletionEvent(Resource):

@@ -97,7 +97,16 @@ def test_a_deletion_can_be_followed_from_request_to_end(client, context, workspa
     assert after["finished_at"].endswith("Z")
     assert after["eta_seconds"] is None
     assert set(after) == {
-        *("id", "workspace_id", "workspace_name", "state", "phase", "requested_by", "requested_at"),
+        *(
+            "id",
+            "workspace_id",
+            "workspace_name",
+            "state",
+            "phase",
+            "requested_by",
+            "requested_at",
+            "request_reason",
+        ),
         *("purge_after", "started_at", "finished_at", "attempts", "round", "next_run_at"),
         *("next_reattempt_at", "reason", "deleted", "remaining", "failures", "eta_seconds"),
     }
