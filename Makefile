@@ -28,7 +28,8 @@ quick: $(VENV)/.installed-dev ## Run the tests that are short and need no runnin
 	@$(PYTEST) -n $(WORKERS) --quick $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Run the searches through requests and interleavings in their long form
-	@SOAK=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py $(ARGS)
+	@SOAK=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py \
+		tests/services/test_writers_against_delete.py $(ARGS)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types, import contracts, tests: what a change must pass
 	$(BIN)/ruff format --check
