@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.clock import seconds_since
 from app.lifecycle import DeletionState, WorkspaceState
-from app.models import CleanupControl, Deletion, MaintenanceStep, Workspace
+from app.models import CleanupControl, Deletion, DeletionHold, MaintenanceStep, Workspace
 from app.models.maintenance import Step
 
 
@@ -48,4 +48,8 @@ def exposition(session: Session) -> bytes:
     for name in Step:
         steps.labels(name.value).set(succeeded[name].timestamp() if name in succeeded else 0)
     paused.set(control.paused)
+    held = Gauge("workspaces_deletions_held", "Deletions that the breaker holds.", registry=registry)
+    holds = select(DeletionHold.requested_by).where(DeletionHold.released_at.is_(None))
+    living = select(func.count()).where(Deletion.state == DeletionState.DELETING)
+    held.set(session.scalar(living.where(Deletion.requested_by.in_(holds))) or 0)
     return generate_latest(registry)

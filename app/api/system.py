@@ -96,7 +96,7 @@ def ready(call: RequestContext) -> Ready | Response:
 def status(call: RequestContext) -> Status:
     """Get the state of the whole product, including background work.
 
-    It is `degraded` while destruction is paused, a deletion is FAILED, no sweep runs, or a step of it fails.
+    It is `degraded` while destruction is paused, deletions are held, one is FAILED, or a step of the sweep fails.
     """
     error = _database_error(call)
     if error:
@@ -131,6 +131,7 @@ def _check_controllers(call: RequestContext) -> dict[str, bool]:
         return {
             "workspace_cleanup_sweep": bool(swept),
             "workspace_cleanup_not_paused": not switch.paused,
+            "workspace_cleanup_none_held": not control.held(session),
             "workspace_cleanup_none_failed": failed == 0,
             **{f"workspace_maintenance_{step}": step in succeeded for step in Step},
         }

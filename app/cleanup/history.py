@@ -10,7 +10,7 @@ from app.models import DeletionEvent
 
 log = get_logger(__name__)
 
-_WORRYING = {"backed_off", "worker_lost", "destruction_paused"}
+_WORRYING = {"backed_off", "worker_lost", "held"}
 """Events after which the work goes on by itself, but that a person may want to notice."""
 
 

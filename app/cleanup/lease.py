@@ -13,7 +13,7 @@ from app.cleanup.history import record
 from app.clock import database_now, seconds_from_now, seconds_since
 from app.lease import RELEASED, LeaseLost
 from app.lifecycle import DeletionState
-from app.models import CleanupControl, Deletion
+from app.models import CleanupControl, Deletion, DeletionHold
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,14 @@ def is_due() -> Any:
         Deletion.purge_after <= database_now(),
         or_(Deletion.lease_until.is_(None), Deletion.lease_until < database_now()),
         ~paused,
+        ~is_on_hold(),
+    )
+
+
+def is_on_hold() -> ColumnElement[bool]:
+    """Whether the breaker holds the `Deletion` of the surrounding query."""
+    return exists().where(
+        DeletionHold.requested_by == Deletion.requested_by, DeletionHold.released_at.is_(None)
     )
 
 

@@ -35,8 +35,7 @@ SWEEP = "sweep"
 def open_deletion(
     session: Session,
     *,
-    workspace_id: UUID,
-    name: str,
+    workspace: Workspace,
     actor: str,
     grace_s: float,
     reason: str | None = None,
@@ -45,8 +44,9 @@ def open_deletion(
     deletion = session.scalars(
         insert(Deletion)
         .values(
-            workspace_id=workspace_id,
-            workspace_name=name,
+            workspace_id=workspace.id,
+            workspace_name=workspace.name,
+            workspace_created_at=workspace.created_at,
             requested_by=actor,
             requested_at=database_now(),
             purge_after=seconds_from_now(grace_s),
@@ -56,7 +56,7 @@ def open_deletion(
         .returning(Deletion)
     ).one()
     why = {"reason": reason} if reason else {}
-    record(session, deletion.id, "requested", actor=actor, workspace=name, **why)
+    record(session, deletion.id, "requested", actor=actor, workspace=workspace.name, **why)
     return deletion
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.cleanup import failures
 from app.cleanup.kinds import ORDER
 from app.cleanup.kinds.base import Kind, ResourceKind
+from app.cleanup.lease import is_on_hold
 from app.clock import seconds_since
 from app.lifecycle import DeletionState
 from app.models import CleanupControl, Deletion, DeletionFailure
@@ -83,6 +84,7 @@ def why_idle(session: Session, deletion_id: UUID | None) -> str:
         select(
             Deletion.state,
             Deletion.lease_owner,
+            Deletion.requested_by,
             seconds_since(Deletion.lease_until).label("lapsed_s"),
             seconds_since(func.greatest(Deletion.next_run_at, Deletion.purge_after)).label("due_s"),
         ).where(Deletion.id == deletion_id)
@@ -97,6 +99,8 @@ def why_idle(session: Session, deletion_id: UUID | None) -> str:
         return f"not due for {-found.due_s:.0f} s"
     if session.scalar(select(exists().where(CleanupControl.paused))):
         return "destruction is paused"
+    if session.scalar(select(Deletion.id).where(Deletion.id == deletion_id, is_on_hold())):
+        return f"the deletions of '{found.requested_by}' are held"
     return "another worker was quicker"
 
 

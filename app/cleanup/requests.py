@@ -113,14 +113,13 @@ def _begin(
         raise RuntimeError(f"workspace {workspace.id} has left its state under a lock")
     deletion = ledger.open_deletion(
         session,
-        workspace_id=workspace.id,
-        name=workspace.name,
+        workspace=workspace,
         actor=actor.id,
         grace_s=max(asked.grace.total_seconds(), context.settings.deletion_grace),
         reason=asked.reason,
     )
     _revoke(session, actor, deletion)
-    control.trip_on_burst(session, context.settings, deletion)
+    control.hold_on_burst(session, context.settings, deletion)
     if deletion.purge_after == deletion.requested_at:
         notify_workers(session, context, deletion)
     return deletion

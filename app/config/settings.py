@@ -232,9 +232,12 @@ class Settings(BaseSettings):
 
     deletion_grace: DurationOrZero = 0
     """Seconds between DELETE and the first destruction; until then the deletion can be restored."""
-    burst_deletions: Annotated[int, Field(ge=0)] = 1000
-    """More deletions than this within `WORKSPACES_BURST_WINDOW_SECONDS` pause destruction; 0 disables the breaker.
-    """
+    burst_deletions: Annotated[int, Field(ge=0)] = 5
+    """The breaker holds the deletions of a requester only from this many requests within
+    `WORKSPACES_BURST_WINDOW_SECONDS` on; 0 disables it. Workspaces younger than the window do not count."""
+    burst_share: Annotated[float, Field(gt=0, le=1)] = 0.3334
+    """Share of the workspaces older than the window that one requester may delete within it; the breaker holds the
+    deletions of one who deletes more."""
     burst_window_seconds: Duration = 600
     """Time window of the breaker."""
 

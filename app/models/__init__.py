@@ -1,7 +1,7 @@
 """The tables. Importing this package registers all of them."""
 
 from app.models.audit import AuditRecord
-from app.models.deletion import CleanupControl, Deletion, DeletionEvent, DeletionFailure
+from app.models.deletion import CleanupControl, Deletion, DeletionEvent, DeletionFailure, DeletionHold
 from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
 from app.models.fileset import Fileset
@@ -19,6 +19,7 @@ __all__ = [
     "Deletion",
     "DeletionEvent",
     "DeletionFailure",
+    "DeletionHold",
     "Deployment",
     "DeploymentConfig",
     "Entity",

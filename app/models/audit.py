@@ -24,6 +24,8 @@ class AuditEvent(StrEnum):
     DELETION_RETRIED = "deletion.retried"
     DELETION_SKIPPED = "deletion.skipped"
     DELETION_FORCED = "deletion.forced"
+    DELETIONS_HELD = "deletions.held"
+    DELETIONS_RELEASED = "deletions.released"
     DESTRUCTION_PAUSED = "destruction.paused"
     DESTRUCTION_RESUMED = "destruction.resumed"
 
@@ -46,7 +48,7 @@ class AuditRecord(Base):
     at: Mapped[Now]
     event: Mapped[String]
     actor: Mapped[String]
-    """The principal's id, or `breaker`."""
+    """The principal's id; one with the prefix `service:` if the product itself acted."""
     email: Mapped[str] = mapped_column(Text, default="")
     """The principal's email, from the token or the gateway: some ids mean nothing to a person."""
     service: Mapped[str] = mapped_column(Text, default="")

@@ -34,11 +34,13 @@ class Deletion(Leased, Base):
         Index("ix_deletions_reattempt", "next_reattempt_at", postgresql_where=text("state = 'FAILED'")),
         Index("ix_deletions_requested_at", "requested_at"),
         Index("ix_deletions_workspace_name", "workspace_name"),
+        Index("ix_deletions_requested_by", "requested_by", "requested_at"),
     )
 
     id: Mapped[Id]
     workspace_id: Mapped[UUID]
     workspace_name: Mapped[String]
+    workspace_created_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     state: Mapped[DeletionState] = mapped_column(state_column(DeletionState), default=DeletionState.DELETING)
     requested_by: Mapped[str] = mapped_column(Text, default="")
     requested_at: Mapped[Now]
@@ -107,6 +109,18 @@ class DeletionEvent(Base):
     detail: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
 
 
+class DeletionHold(Base):
+    """The breaker's hold on the deletions of one requester, until an administrator releases them."""
+
+    __tablename__ = "deletion_holds"
+
+    requested_by: Mapped[str] = mapped_column(Text, primary_key=True)
+    held_at: Mapped[Time]
+    reason: Mapped[String]
+    released_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """The breaker counts only later requests; otherwise it would hold them again at the next one."""
+
+
 class CleanupControl(Base):
     """The single row that pauses destruction and records when the sweep last ran."""
 
@@ -117,6 +131,7 @@ class CleanupControl(Base):
     paused_by: Mapped[str | None] = mapped_column(Text)
     paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)
+    """Why the breaker of an earlier release has paused all destruction."""
     resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """The breaker counts only later requests; otherwise it would pause again right after a resume."""
+    """When destruction was last resumed."""
     last_sweep_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -1,12 +1,13 @@
 """The audit log: complete, unchangeable, and there for as long as the database is."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -148,19 +149,21 @@ def test_pausing_is_on_record(send: Callable[..., Any]) -> None:
     assert send("PUT", CONTROL, {"paused": False}, ADMIN)[0] == [("destruction.resumed", None, {})]
 
 
-class TestTheBreaker:
-    @pytest.fixture
-    def settings(self, settings: Settings) -> Settings:
-        return settings.model_copy(update={"burst_deletions": 1})
+def test_the_breaker_is_on_record_by_its_own_name_and_so_is_a_release(
+    client: FlaskClient, session: Session, send: Callable[..., Any]
+) -> None:
+    for number in range(5):
+        client.post(W, json={"name": f"old-{number}"}, headers=ANN)
+    session.execute(update(Workspace).values(created_at=Workspace.created_at - timedelta(hours=1)))
+    session.commit()
+    for number in range(5):
+        client.delete(f"{W}/old-{number}", headers=ANN)
 
-    def test_is_on_record_by_its_own_name(self, client: FlaskClient) -> None:
-        for name in ("one", "two"):
-            client.post(W, json={"name": name}, headers=ANN)
-            client.delete(f"{W}/{name}", headers=ANN)
-
-        (line,) = lines(client, **{"filter[event]": "destruction.paused"})
-        assert (line["actor"], line["address"], line["request_id"]) == ("breaker", "", "")
-        assert "more than 1 deletions" in line["detail"]["reason"]
+    (line,) = lines(client, **{"filter[event]": "deletions.held"})
+    assert (line["actor"], line["address"], line["request_id"]) == ("service:breaker", "", "")
+    assert line["subject"] == "ann"
+    assert line["detail"] == {"reason": "5 of 5 workspaces were deleted within 600 s"}
+    assert send("PUT", CONTROL, {"release": "ann"}, ADMIN)[0] == [("deletions.released", "ann", {})]
 
 
 def test_every_event_is_recorded_by_some_test_above() -> None:

@@ -2,11 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
 from threading import Thread
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, text
 
 from app.cleanup import control, operations, preview, requests
 from app.cleanup.engine import run_slice
@@ -15,7 +14,7 @@ from app.db import connect, session_scope, sessions_of
 from app.errors import NameTaken, NotFound, Protected, WrongState
 from app.lifecycle import DeletionState, WorkspaceState
 from app.maintenance import sweep
-from app.models import CleanupControl, Deletion, DeletionEvent, RoleBinding, Workspace
+from app.models import Deletion, RoleBinding, Workspace
 from app.services.workspaces import create_workspace, readable_workspace, writable_workspace
 from tests import factories
 from tests.cleanup.conftest import the
@@ -210,69 +209,6 @@ def test_a_pause_stops_destruction_but_not_revocation(session, context, delete, 
     assert binding.revoked_at is not None
     assert factories.rows_of(session, workspace.id) == {"projects": 1, "role_bindings": 1}
     assert sweep.sweep(context).enqueued == 0
-
-
-def test_a_burst_of_deletions_pauses_destruction_and_says_so(session, context, delete, settings):
-    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 3}))
-    for i in range(5):
-        factories.make_workspace(session, f"victim-{i}")
-    session.commit()
-
-    for i in range(3):
-        delete(f"victim-{i}")
-    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
-    fourth = delete("victim-3")
-
-    switch = session.get_one(CleanupControl, 1, populate_existing=True)
-    assert switch.paused
-    assert switch.paused_by == "breaker"
-    events = session.scalars(select(DeletionEvent.event).where(DeletionEvent.deletion_id == fourth))
-    assert "destruction_paused" in events.all()
-    hidden = session.scalars(select(Workspace.name).where(Workspace.state == WorkspaceState.DELETING))
-    assert len(hidden.all()) == 4, "revocation never pauses"
-
-
-def test_a_resumed_breaker_does_not_trip_again_over_the_same_burst(
-    session, context, delete, settings, client
-):
-    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 2}))
-    for i in range(5):
-        factories.make_workspace(session, f"victim-{i}")
-    session.commit()
-    for i in range(3):
-        delete(f"victim-{i}")
-
-    client.put("/apis/entities/v2/cleanup-control", json={"paused": False})
-    delete("victim-3")
-
-    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
-
-
-def test_old_requests_do_not_count_towards_a_burst(session, context, delete, settings):
-    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 2}))
-    for i in range(4):
-        factories.make_workspace(session, f"victim-{i}")
-    session.commit()
-    for i in range(2):
-        delete(f"victim-{i}")
-    session.execute(update(Deletion).values(requested_at=Deletion.requested_at - timedelta(minutes=11)))
-    session.commit()
-
-    delete("victim-2")
-
-    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
-
-
-def test_zero_switches_the_breaker_off(session, context, delete, settings):
-    object.__setattr__(context, "settings", settings.model_copy(update={"burst_deletions": 0}))
-    for i in range(4):
-        factories.make_workspace(session, f"victim-{i}")
-    session.commit()
-
-    for i in range(4):
-        delete(f"victim-{i}")
-
-    assert not session.get_one(CleanupControl, 1, populate_existing=True).paused
 
 
 def test_a_preview_counts_and_destroys_nothing(session, context):

@@ -162,7 +162,9 @@ def test_no_other_request_is_taken_for_a_retry(
     assert second.json["deletion_id"] != first.json["deletion_id"]
 
 
-@pytest.mark.parametrize("count", ["", "x", "-1", "1e9", "9" * 400])
+@pytest.mark.parametrize(
+    "count", ["", "x", "-1", "1e9", "9" * 400], ids=["empty", "letter", "negative", "float", "huge"]
+)
 def test_a_count_of_retries_that_is_none_is_no_error(
     client: FlaskClient, workspace_id: UUID, count: str
 ) -> None:
