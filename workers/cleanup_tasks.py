@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
-from app.dispatch import cleanup_task, readable
+from app.dispatch import cleanup_message, cleanup_task, readable
 from workers.celery_app import celery, context
 
 _DATABASE_AWAY_SECONDS = 3.0
@@ -28,7 +28,8 @@ class CleanupFailed(Exception):
 def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int = 0) -> str:
     """Run one slice and translate its outcome: SUCCESS, RETRY with its reason, or FAILURE.
 
-    A stale `phase` is harmless: the slice reads the present one from the row.
+    A stale `phase` is harmless: the slice reads the present one from the row. It may be one of another deletion, if it
+    is another requester's turn; a retry then is for that one.
     """
     owner = f"{socket.gethostname()}/{os.getpid()}/{task.request.id}"
     facts: dict[str, Any] = {
@@ -48,12 +49,14 @@ def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int
             return f"{workspace}: nothing done, {why}"
         case Advanced(summary) | Finished(summary):
             return summary
-        case Postponed(reason, made, retry_in_s):
+        case Postponed(reason, made, retry_in_s, claim):
             budget = f"attempt {made}/{context().settings.max_attempts}, " if made else ""
-            not_yet = NotYet(f"{workspace} {reason} {budget}next in {retry_in_s:.0f} s")
+            not_yet = NotYet(f"{claim.workspace_name} {reason} {budget}next in {retry_in_s:.0f} s")
+            if str(claim.id) != deletion_id:
+                facts = cleanup_message(claim.id, claim.workspace_name, claim.phase).facts
             raise _again(task, facts, made, not_yet, retry_in_s)
-        case Failed(reason):
-            raise CleanupFailed(f"{workspace} is FAILED: {reason}")
+        case Failed(reason, claim):
+            raise CleanupFailed(f"{claim.workspace_name} is FAILED: {reason}")
 
 
 def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdown: float) -> Exception:

@@ -40,6 +40,7 @@ def run_slice(
 ) -> Outcome:
     """Work on one due deletion, on one kind, for at most the slice's time.
 
+    It is the one with that id if the turn is its requester's, and else one of the requester whose turn it is.
     Safe to call at any time by anybody: only the holder of the lease gets beyond the first transaction.
     Commits as it goes. Raises SQLAlchemy's OperationalError when the database goes away.
     """
@@ -162,7 +163,7 @@ class _Slice:
                     return None
                 if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
                     delay = ledger.wait(session, claim, self._settings, polls=deletion.polls + 1)
-                    return Postponed(failures.worst(session, claim.id, kind.name), 0, delay)
+                    return Postponed(failures.worst(session, claim.id, kind.name), 0, delay, claim)
         return self._yield(kind) if is_empty else self._without_progress(None)
 
     def _without_progress(self, cursor: UUID | None, kind: str | None = None) -> Outcome:
@@ -186,9 +187,9 @@ class _Slice:
                     is_permanent=is_permanent,
                     attempts=attempts,
                 )
-                return Failed(reason)
+                return Failed(reason, claim)
             delay = ledger.back_off(session, claim, settings, attempts=attempts, reason=worst, cursor=cursor)
-            return Postponed(worst, attempts, delay)
+            return Postponed(worst, attempts, delay, claim)
 
     def _whole_kind_failed(self, error: Exception, kind: str | None = None) -> Outcome:
         claim = self._claim

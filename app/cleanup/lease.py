@@ -1,5 +1,6 @@
 """The lease of a deletion: which worker may work on it. Its writes pass the fencing token of the claim."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -59,9 +60,15 @@ def is_on_hold() -> ColumnElement[bool]:
 
 
 def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | None = None) -> Claim | None:
-    """Take the lease of one due deletion for `lease_s` seconds, the longest due first; None if none is to be had."""
-    row = _lease_one(session, owner=owner, lease_s=lease_s, deletion_id=deletion_id)
-    if row is None:
+    """Take the lease, for `lease_s` seconds, of one due deletion of the requester whose turn it is; None if there is none.
+
+    Of that requester's it is the one with `deletion_id`, or else the one that has been due the longest.
+    """
+    for which in _choices(session, deletion_id=deletion_id):
+        row = _lease_one(session, which, owner=owner, lease_s=lease_s)
+        if row is not None:
+            break
+    else:
         return None
     deletion, owner_before = row
     taken = Claim(
@@ -83,17 +90,44 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
     return taken
 
 
+def _choices(session: Session, *, deletion_id: UUID | None) -> Iterator[ColumnElement[bool]]:
+    """Conditions that a deletion must meet besides being due, the most wanted first."""
+    requester = _whose_turn(session)
+    if requester is None:
+        return
+    is_theirs = Deletion.requested_by == requester
+    if deletion_id:
+        yield and_(is_theirs, Deletion.id == deletion_id)
+    yield is_theirs
+    yield true()  # other workers have just taken theirs
+
+
+def _whose_turn(session: Session) -> str | None:
+    """The requester whose turn it is: in the order of their names, the next one with anything due.
+
+    A message does not decide it: a thousand of one requester's stand in the queue before a neighbour's first.
+    """
+    last = session.scalar(
+        select(Deletion.requested_by)
+        .where(Deletion.claimed_at.is_not(None))
+        .order_by(Deletion.claimed_at.desc())
+        .limit(1)
+    )
+    due = select(Deletion.requested_by).where(is_due()).order_by(Deletion.requested_by).limit(1)
+    following = session.scalar(due.where(Deletion.requested_by > (last or "")))
+    return session.scalar(due) if following is None else following
+
+
 def _lease_one(
-    session: Session, *, owner: str, lease_s: float, deletion_id: UUID | None
+    session: Session, which: ColumnElement[bool], *, owner: str, lease_s: float
 ) -> Row[Deletion, str | None] | None:
     """The deletion with its new lease, and who had it before."""
-    named = Deletion.id == deletion_id if deletion_id else true()
     due = (
         select(
             Deletion.id,
             Deletion.lease_owner.label("owner_before"),
         )
-        .where(is_due(), named)
+        .where(is_due(), which)
         .order_by(Deletion.next_run_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -106,6 +140,7 @@ def _lease_one(
             fence=Deletion.fence + 1,
             lease_owner=owner,
             lease_until=seconds_from_now(lease_s),
+            claimed_at=func.clock_timestamp(),
         )
         .returning(Deletion, due.c.owner_before),
         execution_options={"populate_existing": True, "synchronize_session": False},

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from app.cleanup.lease import Claim
+
 
 @dataclass(frozen=True)
 class Idle:
@@ -31,6 +33,7 @@ class Postponed:
     reason: str
     attempt: int
     retry_in_s: float
+    claim: Claim
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Failed:
     """Given up until the schedule or an administrator reopens it."""
 
     reason: str
+    claim: Claim
 
 
 Outcome = Idle | Advanced | Finished | Postponed | Failed

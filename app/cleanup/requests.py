@@ -46,7 +46,7 @@ def request_deletion(
     """Revoke all access to a workspace and hand it to the workers, in the caller's transaction.
 
     From the commit on nobody can see it or create anything in it, and its name is free. Asking again while it is
-    being deleted gives the same deletion; so does asking with the id of the workspace, or as a retry, at any time.
+    being deleted gives the same deletion; so does asking with the id of the workspace, or as a retry within a minute.
     Workers are notified after the commit; the sweep makes a lost message good. Raises Protected for built-in and
     protected workspaces, WrongState if another workspace has the name, and as `readable_workspace` if none has it.
     """

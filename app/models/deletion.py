@@ -31,6 +31,13 @@ class Deletion(Leased, Base):
             postgresql_where=text("state IN ('DELETING', 'FAILED')"),
         ),
         Index("ix_deletions_due", "next_run_at", postgresql_where=text("state = 'DELETING'")),
+        Index(
+            "ix_deletions_turn",
+            "requested_by",
+            "next_run_at",
+            postgresql_where=text("state = 'DELETING'"),
+        ),
+        Index("ix_deletions_claimed_at", "claimed_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_deletions_reattempt", "next_reattempt_at", postgresql_where=text("state = 'FAILED'")),
         Index("ix_deletions_requested_at", "requested_at"),
         Index("ix_deletions_workspace_name", "workspace_name"),
@@ -50,6 +57,8 @@ class Deletion(Leased, Base):
     """End of the grace period; destruction begins no earlier."""
     started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When the first slice began. From then on the workspace cannot be restored."""
+    claimed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When the last claim was; the latest of all deletions says whose turn it was."""
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     phase: Mapped[str | None] = mapped_column(Text)

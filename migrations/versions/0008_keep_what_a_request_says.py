@@ -1,4 +1,4 @@
-"""Keep what a request to delete says, and the breaker's holds"""
+"""Keep what a request to delete says, the breaker's holds, and whose turn it was"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,19 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("deletions", sa.Column("request_reason", sa.Text(), nullable=True))
     op.add_column("deletions", sa.Column("workspace_created_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("deletions", sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_index(
+        "ix_deletions_claimed_at",
+        "deletions",
+        ["claimed_at"],
+        postgresql_where=sa.text("claimed_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_deletions_turn",
+        "deletions",
+        ["requested_by", "next_run_at"],
+        postgresql_where=sa.text("state = 'DELETING'"),
+    )
     op.create_index("ix_deletions_requested_by", "deletions", ["requested_by", "requested_at"])
     op.create_table(
         "deletion_holds",
@@ -26,5 +39,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("deletion_holds")
     op.drop_index("ix_deletions_requested_by", table_name="deletions")
+    op.drop_index("ix_deletions_turn", table_name="deletions")
+    op.drop_index("ix_deletions_claimed_at", table_name="deletions")
+    op.drop_column("deletions", "claimed_at")
     op.drop_column("deletions", "workspace_created_at")
     op.drop_column("deletions", "request_reason")

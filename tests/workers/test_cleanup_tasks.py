@@ -103,6 +103,26 @@ def test_a_retry_keeps_its_readable_args(session, delete_workspace, run):
     assert options["argsrepr"].startswith("workspace=ml-team attempt=0 phase=filesets")
 
 
+def test_a_retry_of_a_slice_that_served_another_requester_is_a_message_for_that_deletion(
+    session, client, run
+):
+    ids = {}
+    for who in ("ann", "bob"):
+        workspace = factories.make_workspace(session, f"{who}s")
+        factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE, host="somewhere")
+        session.commit()
+        answer = client.delete(f"/apis/entities/v2/workspaces/{who}s", headers={"X-NMP-Principal-Id": who})
+        ids[who] = answer.json["deletion_id"]
+
+    with pytest.raises(Retry) as retry:
+        run(ids["bob"])
+
+    assert str(retry.value.exc).startswith("anns jobs/train: cancelling")
+    [(facts, options)] = run.sent
+    assert facts["deletion_id"] == ids["ann"]
+    assert options["argsrepr"].startswith("workspace=anns attempt=0 phase=jobs")
+
+
 def test_failed_is_a_failure_with_the_reason(session, context, delete_workspace, run):
     workspace = factories.make_workspace(session)
     factories.make_fileset(session, workspace, "bad")
