@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import distribution
+from app.access.principal import SERVICE_PREFIX
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
@@ -26,6 +27,9 @@ from app.runtime.hosts.purge import CannotPurge, purge_host
 from app.services.workspaces import seed
 from app.store_identity import StoreIdentity
 from app.version import VERSION
+
+_OPERATOR = f"{SERVICE_PREFIX}cli@{socket.gethostname()}"
+"""The actor of what a command does, in the audit log. No token can claim this prefix."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -190,7 +194,7 @@ def purge(context: Context, name: str) -> None:
     """Give up the jobs and deployments of host NAME, which is gone for good and cannot confirm that they ended."""
     try:
         with session_scope(context.sessions) as session:
-            purged = purge_host(session, name)
+            purged = purge_host(session, _OPERATOR, name)
     except CannotPurge as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"given up on host '{name}': jobs {purged.jobs}, deployments {purged.deployments}")

@@ -60,7 +60,7 @@ def is_on_hold() -> ColumnElement[bool]:
 
 
 def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | None = None) -> Claim | None:
-    """Take the lease, for `lease_s` seconds, of one due deletion of the requester whose turn it is; None if there is none.
+    """Take the lease of one due deletion of the requester whose turn it is, for `lease_s` seconds; None if none is due.
 
     Of that requester's it is the one with `deletion_id`, or else the one that has been due the longest.
     """
@@ -140,7 +140,7 @@ def _lease_one(
             fence=Deletion.fence + 1,
             lease_owner=owner,
             lease_until=seconds_from_now(lease_s),
-            claimed_at=func.clock_timestamp(),
+            claimed_at=database_now(),
         )
         .returning(Deletion, due.c.owner_before),
         execution_options={"populate_existing": True, "synchronize_session": False},

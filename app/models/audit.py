@@ -11,7 +11,7 @@ from app.models.columns import Id, Json, Now, String
 
 
 class AuditEvent(StrEnum):
-    """The recorded actions on workspaces, members and deletions."""
+    """The recorded actions on workspaces, members, deletions and hosts."""
 
     WORKSPACE_CREATED = "workspace.created"
     WORKSPACE_UPDATED = "workspace.updated"
@@ -28,6 +28,7 @@ class AuditEvent(StrEnum):
     DELETIONS_RELEASED = "deletions.released"
     DESTRUCTION_PAUSED = "destruction.paused"
     DESTRUCTION_RESUMED = "destruction.resumed"
+    HOST_PURGED = "host.purged"
 
 
 class AuditRecord(Base):

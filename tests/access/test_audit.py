@@ -1,22 +1,26 @@
 """The audit log: complete, unchangeable, and there for as long as the database is."""
 
+import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 from flask.testing import FlaskClient
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.cleanup.engine import run_slice
+from app.cli import runtime
 from app.config import Settings
 from app.context import Context
 from app.models import Workspace
 from app.models.audit import AuditEvent
 from tests.access.world import make_world
+from tests.factories import make_job, make_workspace
 from tests.support.people import OPERATOR, announced
 
 W = "/apis/entities/v2/workspaces"
@@ -164,6 +168,19 @@ def test_the_breaker_is_on_record_by_its_own_name_and_so_is_a_release(
     assert line["subject"] == "ann"
     assert line["detail"] == {"reason": "5 of 5 workspaces were deleted within 600 s"}
     assert send("PUT", CONTROL, {"release": "ann"}, ADMIN)[0] == [("deletions.released", "ann", {})]
+
+
+def test_a_host_that_an_operator_purges_is_on_record(
+    client: FlaskClient, session: Session, context: Context
+) -> None:
+    make_job(session, make_workspace(session, "ml-team"), host="gone")
+    session.commit()
+
+    assert CliRunner().invoke(runtime, ["purge", "gone"], obj=context).exit_code == 0
+
+    (line,) = lines(client, **{"filter[event]": "host.purged"})
+    assert line["actor"] == f"service:cli@{socket.gethostname()}"
+    assert (line["subject"], line["detail"]) == ("gone", {"jobs": 1, "deployments": 0})
 
 
 def test_every_event_is_recorded_by_some_test_above() -> None:

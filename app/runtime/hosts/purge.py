@@ -6,10 +6,13 @@ from typing import Any
 from sqlalchemy import select, union
 from sqlalchemy.orm import Session
 
+from app.access import audit
+from app.access.authorize import Actor
 from app.lease import holds
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment, Job
+from app.models.audit import AuditEvent
 from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs.supervisor import fail_lost
 from app.runtime.lease import Row
@@ -34,7 +37,7 @@ class PurgedHost:
     deployments: int
 
 
-def purge_host(session: Session, host: str) -> PurgedHost:
+def purge_host(session: Session, actor: Actor | str, host: str) -> PurgedHost:
     """Record that no process is left on `host`, because an operator says so.
 
     Jobs that had not ended become `error`. Deployments that were to be deleted become DELETED; the sweep sends
@@ -64,6 +67,14 @@ def purge_host(session: Session, host: str) -> PurgedHost:
             move(session, deployment, DeploymentStatus.PENDING, f"host '{host}' was purged")
         deployment.address = None
         _release(deployment)
+    audit.record(
+        session,
+        actor,
+        AuditEvent.HOST_PURGED,
+        subject=host,
+        jobs=len(jobs),
+        deployments=len(deployments),
+    )
     log.warning("runtime.host_purged", host=host, jobs=len(jobs), deployments=len(deployments))
     return PurgedHost(len(jobs), len(deployments))
 
