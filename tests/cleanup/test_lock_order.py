@@ -38,7 +38,6 @@ def test_a_skip_and_a_worker_that_comes_back_do_not_deadlock(
                 name="bad",
                 error_class=FailureClass.PERMANENT,
                 message="seen again",
-                now=the(session, deletion_id).requested_at,
             )
             worker.commit()
         skipping.result()

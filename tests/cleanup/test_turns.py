@@ -35,11 +35,8 @@ def claim(context, clock):
     """Claim a deletion, as a message for `named` would have it done; whose it is, and its id."""
 
     def run(named=None):
-        now = clock.now()
         with session_scope(context.sessions) as session:
-            taken = lease.claim(
-                session, owner="w", now=now, until=now + timedelta(seconds=60), deletion_id=named
-            )
+            taken = lease.claim(session, owner="w", lease_s=60, deletion_id=named)
             return taken and (session.get_one(Deletion, taken.id).requested_by, taken.id)
 
     return run
@@ -120,8 +117,7 @@ def test_a_claim_costs_what_is_due_and_not_what_exists(session, claim, clock):
         "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = 'deletions'"
     )
 
-    now = clock.now()
-    taken = lease.claim(session, owner="w", now=now, until=now, deletion_id=None)
+    taken = lease.claim(session, owner="w", lease_s=60)
 
     assert taken is not None
     assert taken.id == of_dora
@@ -132,7 +128,7 @@ def test_every_deletion_ends_although_messages_serve_others(session, context, as
     made = [ask(who, f"{who}-{i}") for who in ("ann", "bob") for i in range(3)]
 
     outcomes = []
-    while not isinstance(outcome := run_slice(context, made[0], owner="w", now=clock.now), Idle):
+    while not isinstance(outcome := run_slice(context, made[0], owner="w"), Idle):
         outcomes.append(outcome)
 
     assert sum(isinstance(one, Advanced) for one in outcomes) == 6

@@ -7,9 +7,17 @@ from sqlalchemy import DateTime, inspect, select, update
 from sqlalchemy.orm import Session
 
 from app.clock import database_now
-from app.models import CleanupControl, Deletion, DeletionFailure, Deployment, Job, MaintenanceStep
+from app.models import (
+    CleanupControl,
+    Deletion,
+    DeletionFailure,
+    DeletionHold,
+    Deployment,
+    Job,
+    MaintenanceStep,
+)
 
-_WITH_LEASES = (Deletion, DeletionFailure, CleanupControl, Job, Deployment, MaintenanceStep)
+_WITH_LEASES = (Deletion, DeletionFailure, DeletionHold, CleanupControl, Job, Deployment, MaintenanceStep)
 
 
 def age(session: Session, row: Any, seconds: float) -> None:

@@ -129,6 +129,9 @@ def test_failed_is_a_failure_with_the_reason(session, context, delete_workspace,
     session.commit()
 
     class Store:
+        def remove_displaced(self, workspace_id, fileset_id):
+            return None
+
         def purge_fileset(self, workspace_id, fileset_id, *, within_s):
             raise PermissionError("access denied")
 
