@@ -1,6 +1,7 @@
 """Projects, and the references to them in other rows, which are names."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -13,9 +14,14 @@ from app.models import Deployment, DeploymentConfig, Entity, Fileset, Job, Proje
 from app.services.workspaces import writable_workspace
 
 
-def find_project(session: Session, workspace: Workspace, name: str) -> Project:
-    """The project of that name. Raises NotFound."""
+def find_project(
+    session: Session, workspace: Workspace, name: str, *, lock: Literal["change", "delete"] | None = None
+) -> Project:
+    """The project of that name, locked until the transaction ends to change or delete it. Raises NotFound."""
     query = select(Project).where(Project.workspace_id == workspace.id, Project.name == name)
+    if lock:
+        # A change leaves the key alone, and so does not wait for those that refer to it.
+        query = query.with_for_update(key_share=lock == "change")
     project = session.scalars(query).one_or_none()
     if project is None:
         raise NotFound(f"Project '{name}' not found in workspace '{workspace.name}'")
@@ -42,7 +48,7 @@ def require_project(session: Session, workspace: Workspace, name: str) -> None:
 def delete_project(session: Session, actor: Actor, workspace: str, name: str) -> None:
     """Delete a project and clear the references to it; the rows that referred to it stay. Raises NotFound."""
     workspace_row = writable_workspace(session, actor, workspace)
-    session.delete(find_project(session, workspace_row, name))
+    session.delete(find_project(session, workspace_row, name, lock="delete"))
     session.flush()  # waits for transactions that lock the project, before the references are searched
     for clearing in (
         update(Entity).values(project=None, db_version=Entity.db_version + 1),
@@ -76,7 +82,7 @@ def update_project(
     session: Session, actor: Actor, workspace: str, name: str, changes: Mapping[str, str | None]
 ) -> Project:
     """Set the columns that `changes` names. Raises NotFound."""
-    project = find_project(session, writable_workspace(session, actor, workspace), name)
+    project = find_project(session, writable_workspace(session, actor, workspace), name, lock="change")
     for column, value in changes.items():
         setattr(project, column, value)
     if session.is_modified(project):
