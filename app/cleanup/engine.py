@@ -115,17 +115,23 @@ class _Slice:
     # --- kinds that are only rows -----------------------------------------------------------------------
 
     def _clean_rows(self, kind: RowsKind) -> Outcome:
-        claim = self._claim
+        claim, cursor = self._claim, self._claim.cursor
         while monotonic() < self._deadline:
             with session_scope(self._context.sessions) as session:
-                removed = kind.delete_chunk(session, claim.workspace_id, self._settings.chunk_size)
-                if not removed:
-                    if remaining.has_rows(session, kind, claim.workspace_id):
-                        raise RuntimeError(f"none of the {kind.name} that are left could be removed")
+                removed = kind.delete_chunk(session, claim.workspace_id, self._settings.chunk_size, cursor)
+                if removed:
+                    cursor = removed[-1]
+                    ledger.count_deleted(session, claim, kind.name, removed=len(removed), cursor=cursor)
+                    if not self._removed:
+                        failures.forget_kind(session, claim.id, kind.name)
+                elif cursor:
+                    cursor = None  # once more from the start, for what was passed over
+                elif remaining.has_rows(session, kind, claim.workspace_id):
+                    raise RuntimeError(f"none of the {kind.name} that are left could be removed")
+                else:
                     break
-                ledger.count_deleted(session, claim, kind.name, removed=removed)
-            self._removed += removed
-        return self._yield(kind)
+            self._removed += len(removed)
+        return self._yield(kind, cursor)
 
     # --- kinds with something outside the database ------------------------------------------------------
 
@@ -157,13 +163,16 @@ class _Slice:
             else:
                 is_empty = False
                 deletion = lease.renew(session, claim)
-                left = failures.open_by_class(session, claim.id, kind.name)
+                since = deletion.pass_started_at
+                failures.forget_unseen(session, claim.id, kind.name, since=since)
+                left = failures.open_by_class(session, claim.id, kind.name, since=since)
                 if deletion.has_progressed:
                     ledger.next_pass(session, claim)
                     return None
                 if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
+                    worst = failures.worst(session, claim.id, kind.name, since=since)
                     delay = ledger.wait(session, claim, self._settings, polls=deletion.polls + 1)
-                    return Postponed(failures.worst(session, claim.id, kind.name), 0, delay, claim)
+                    return Postponed(worst, 0, delay, claim)
         return self._yield(kind) if is_empty else self._without_progress(None)
 
     def _without_progress(self, cursor: UUID | None, kind: str | None = None) -> Outcome:
@@ -173,8 +182,9 @@ class _Slice:
         with session_scope(self._context.sessions) as session:
             deletion = lease.renew(session, claim, cursor=cursor)
             attempts = 0 if deletion.has_progressed else deletion.attempts + 1
-            left = failures.open_by_class(session, claim.id, kind)
-            worst = failures.worst(session, claim.id, kind)
+            since = deletion.pass_started_at
+            left = failures.open_by_class(session, claim.id, kind, since=since)
+            worst = failures.worst(session, claim.id, kind, since=since)
             is_permanent = set(left) == {FailureClass.PERMANENT}
             if is_permanent or attempts >= settings.max_attempts:
                 why = "it will not go away by itself" if is_permanent else f"no progress in {attempts} passes"
@@ -210,9 +220,10 @@ class _Slice:
         """Give the lease back and enqueue the next slice at the end of the queue: other tenants wait too."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
-            left = remaining.count(session, kind, claim.workspace_id, claim.id)
-            following = kind if left else remaining.first_kind(session, claim.workspace_id, claim.id)
-            lease.release(session, claim, cursor=cursor)
+            is_left = remaining.has_rows(session, kind, claim.workspace_id, claim.id)
+            following = kind if is_left else remaining.first_kind(session, claim.workspace_id, claim.id)
+            released = lease.release(session, claim, cursor=cursor)
+            left = remaining.reckon(released, kind) if is_left else 0
         phase = following.name if following else None
         self._context.publisher.publish(cleanup_message(claim.id, claim.workspace_name, phase))
         return Advanced(
@@ -248,8 +259,7 @@ class _Slice:
             if displaced:
                 ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
             remaining.remove_retained_rows(session, claim.id)
-            for kind in (WORKSPACE, failures.STORE):
-                failures.forget_kind(session, claim.id, kind)
+            failures.forget_all(session, claim.id)
             totals = ledger.finish(session, claim)
         counts = ", ".join(f"{kind} {number}" for kind, number in totals.items()) or "it was empty"
         return Finished(f"{claim.workspace_name} is gone: {counts}")

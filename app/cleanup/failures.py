@@ -1,10 +1,11 @@
 """What is still there and why: one row per resource that could not be deleted."""
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, not_, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -69,21 +70,57 @@ def forget_kind(session: Session, deletion_id: UUID, kind: str) -> None:
     session.execute(delete(DeletionFailure).where(_open(deletion_id, kind)))
 
 
-def open_by_class(session: Session, deletion_id: UUID, kind: str) -> Counter[FailureClass]:
-    """How many resources of a kind are still there, by failure class."""
+def forget_unseen(session: Session, deletion_id: UUID, kind: str, *, since: datetime | None) -> None:
+    """Remove the failures of a kind that a whole pass has not seen again: what they were about is over."""
+    session.execute(
+        delete(DeletionFailure).where(_open(deletion_id, kind), not_(_seen(since))),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def forget_all(session: Session, deletion_id: UUID) -> None:
+    """Remove the failures of a deletion that has done all, except skipped ones."""
+    session.execute(
+        delete(DeletionFailure).where(
+            DeletionFailure.deletion_id == deletion_id, DeletionFailure.skipped_by.is_(None)
+        ),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def forget_whole_kinds(session: Session, deletion_id: UUID, kind: str | None = None) -> int:
+    """Remove the failures of kinds as a whole, or of one kind, which the next pass judges anew; how many."""
+    which = [
+        DeletionFailure.deletion_id == deletion_id,
+        DeletionFailure.resource_id == WHOLE_KIND,
+        DeletionFailure.kind != STORE,
+        DeletionFailure.skipped_by.is_(None),
+        *([DeletionFailure.kind == kind] if kind else []),
+    ]
+    removed = session.execute(
+        delete(DeletionFailure).where(*which).returning(DeletionFailure.kind),
+        execution_options={"synchronize_session": False},
+    )
+    return len(removed.all())
+
+
+def open_by_class(
+    session: Session, deletion_id: UUID, kind: str, *, since: datetime | None
+) -> Counter[FailureClass]:
+    """How many resources of a kind were seen to be still there `since` that time, by failure class."""
     rows = session.execute(
         select(DeletionFailure.error_class, func.count())
-        .where(_open(deletion_id, kind))
+        .where(_open(deletion_id, kind), _seen(since))
         .group_by(DeletionFailure.error_class)
     )
     return Counter({error_class: number for error_class, number in rows})  # noqa: C416 -- a Row is no pair to mypy
 
 
-def worst(session: Session, deletion_id: UUID, kind: str) -> str:
-    """One line about the failure that an operator should see first, and how many more there are."""
+def worst(session: Session, deletion_id: UUID, kind: str, *, since: datetime | None) -> str:
+    """One line about the failure since that time that an operator should see first, and how many more there are."""
     failure = session.scalars(
         select(DeletionFailure)
-        .where(_open(deletion_id, kind))
+        .where(_open(deletion_id, kind), _seen(since))
         .order_by(
             # permanent, then transient, then waiting; the longest known first
             DeletionFailure.error_class != FailureClass.PERMANENT,
@@ -95,7 +132,7 @@ def worst(session: Session, deletion_id: UUID, kind: str) -> str:
     ).one_or_none()
     if failure is None:
         return kind
-    others = open_by_class(session, deletion_id, kind).total() - 1
+    others = open_by_class(session, deletion_id, kind, since=since).total() - 1
     more = f", and {others} more" if others else ""
     return f"{kind}/{failure.name}: {failure.message} ({failure.error_class.value}){more}"
 
@@ -165,6 +202,10 @@ def _open(deletion_id: UUID, kind: str) -> ColumnElement[bool]:
         DeletionFailure.kind == kind,
         DeletionFailure.skipped_by.is_(None),
     )
+
+
+def _seen(since: datetime | None) -> ColumnElement[bool]:
+    return DeletionFailure.last_seen_at >= since if since else true()
 
 
 def _key(resource_id: Any) -> str:

@@ -172,10 +172,10 @@ def renew(session: Session, claim: Claim, *, cursor: UUID | None = None, **value
     return write(session, claim, cursor=cursor, lease_until=seconds_from_now(claim.lease_s), **values)
 
 
-def release(session: Session, claim: Claim, *, cursor: UUID | None) -> None:
-    """Give the lease back with work left, due now: to the end of the queue."""
+def release(session: Session, claim: Claim, *, cursor: UUID | None) -> Deletion:
+    """Give the lease back with work left, due now: to the end of the queue. The deletion as it is now."""
     now = database_now()
-    write(session, claim, cursor=cursor, next_run_at=now, last_enqueued_at=now, **RELEASED)
+    return write(session, claim, cursor=cursor, next_run_at=now, last_enqueued_at=now, **RELEASED)
 
 
 def seconds_in_phase(session: Session, claim: Claim) -> float:

@@ -96,6 +96,7 @@ def reopen(session: Session, deletion_id: UUID, *, event: str, actor: str, **det
         has_progressed=False,
         phase=None,
         phase_started_at=None,
+        pass_started_at=database_now(),
         next_run_at=database_now(),
         next_reattempt_at=None,
         reason=None,
@@ -144,6 +145,7 @@ def enter_phase(session: Session, claim: Claim, phase: str | None) -> Claim:
         claim,
         phase=phase,
         phase_started_at=database_now(),
+        pass_started_at=database_now(),
         cursor=None,
         attempts=0,
         polls=0,
@@ -190,7 +192,15 @@ def record_displaced(session: Session, claim: Claim, *, name: str, was: str) -> 
 
 def next_pass(session: Session, claim: Claim) -> None:
     """Begin another pass after one that made progress, with a fresh budget of attempts."""
-    write(session, claim, cursor=None, has_progressed=False, attempts=0, polls=0)
+    write(
+        session,
+        claim,
+        cursor=None,
+        pass_started_at=database_now(),
+        has_progressed=False,
+        attempts=0,
+        polls=0,
+    )
 
 
 def wait(session: Session, claim: Claim, settings: Settings, *, polls: int) -> float:
@@ -205,7 +215,9 @@ def wait(session: Session, claim: Claim, settings: Settings, *, polls: int) -> f
         session,
         claim,
         cursor=None,
+        pass_started_at=database_now(),
         has_progressed=False,
+        attempts=0,  # what failed before has not failed in this pass
         polls=polls,
         next_run_at=seconds_from_now(delay),
         **RELEASED,
@@ -232,6 +244,7 @@ def back_off(
         session,
         claim,
         cursor=cursor,
+        **({"pass_started_at": database_now()} if cursor is None else {}),
         has_progressed=False,
         attempts=attempts,
         polls=0,

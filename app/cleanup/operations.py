@@ -83,22 +83,24 @@ def skip(
 ) -> None:
     """Give up on one failing resource, or on all that fail now, and go on with the rest.
 
+    A failure of a kind as a whole (`*`) stands for no resource that could be left behind: it is forgotten, and the next
+    pass tries the kind anew. That of the store is given up like a resource.
     Raises WrongState unless the deletion is FAILED, NotFound if it has no such failure to skip.
     """
     ledger.lock(session, deletion.id)
+    is_whole = resource_id in (None, failures.WHOLE_KIND)
     chosen = failures.skip(
         session, deletion.id, actor=actor.id, reason=reason, kind=kind, resource_id=resource_id
     )
+    forgotten = failures.forget_whole_kinds(session, deletion.id, kind) if is_whole else 0
     event = AuditEvent.DELETION_SKIPPED if kind else AuditEvent.DELETION_FORCED
     for one in chosen:
         _record_skipped(session, actor, deletion, event, one, reason=reason)
     reopen(session, context, actor, deletion, event="reopened")
-    if not chosen:
+    if not chosen and not forgotten:
         what = f"'{kind}/{resource_id}'" if kind else "a resource"
         raise NotFound(
-            f"Deletion '{deletion.id}' has no failure of {what} that could be skipped; "
-            f"see its failures. One of a kind as a whole ('*') cannot be skipped, but for that of the store: mend its "
-            f"cause and retry."
+            f"Deletion '{deletion.id}' has no failure of {what} that could be skipped; see its failures."
         )
 
 

@@ -66,6 +66,8 @@ class Deletion(Leased, Base):
     phase_started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     cursor: Mapped[UUID | None]
     """Id of the last resource visited in the current pass."""
+    pass_started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When the current pass began: a failure that it has not seen does not count."""
     has_progressed: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether anything was removed since the last back-off."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)

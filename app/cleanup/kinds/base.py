@@ -58,11 +58,15 @@ class ResourceKind:
 
 @dataclass(frozen=True)
 class RowsKind:
-    """A kind that is only rows. `delete_chunk` removes up to `limit` of them and returns how many."""
+    """A kind that is only rows.
+
+    `delete_chunk(session, workspace_id, limit, cursor)` removes up to `limit` of them and returns their ids. The last
+    one is the next cursor: a search from the start would pass over all that is gone, as long as anybody can see it.
+    """
 
     name: str
     model: type[Any]
-    delete_chunk: Callable[[Session, UUID, int], int]
+    delete_chunk: Callable[[Session, UUID, int, UUID | None], list[UUID]]
 
 
 Kind = ResourceKind | RowsKind
