@@ -75,7 +75,7 @@ def test_a_retry_starts_clean(session, context, delete, clock, hiccup):
     hiccup.extend([True] * context.settings.max_attempts)
     while not isinstance(outcome := run_slice(context, owner="w"), Failed):
         assert isinstance(outcome, Postponed)
-        clock.pass_(100)
+        clock.pass_(1000)
     assert "jobs/*" in outcome.reason
 
     with session_scope(context.sessions) as own:
@@ -94,7 +94,7 @@ def test_a_failure_of_a_whole_kind_can_be_acted_on(session, context, delete, clo
     deletion_id = delete("ml-team")
     hiccup.extend([True] * context.settings.max_attempts)
     while not isinstance(run_slice(context, owner="w"), Failed):
-        clock.pass_(100)
+        clock.pass_(1000)
 
     with session_scope(context.sessions) as own:
         deletion = own.get_one(Deletion, deletion_id)
@@ -119,7 +119,7 @@ def test_a_failure_of_what_has_gone_by_itself_is_forgotten(session, context, del
 
     session.execute(delete_from(Fileset).where(Fileset.name == "ghost"))
     session.commit()
-    clock.pass_(100)
+    clock.pass_(1000)
     outcome = run_slice(context, owner="w")
 
     assert "and 1 more" not in outcome.reason
