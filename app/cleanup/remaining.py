@@ -65,8 +65,11 @@ def remove_row(session: Session, kind: Kind, resource_id: UUID) -> int:
 def remove_retained_rows(session: Session, deletion_id: UUID) -> None:
     """Delete the rows of skipped resources. What they stand for stays, recorded with the failures."""
     for kind in ORDER:
-        if ids := failures.retained(session, deletion_id, kind.name):
-            session.execute(delete(kind.model).where(kind.model.id.in_(ids)))
+        ids = failures.ids_of_retained(deletion_id, kind.name)
+        session.execute(
+            delete(kind.model).where(kind.model.id.in_(ids)),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Uuid, any_, cast, select
 from sqlalchemy.orm import Session
 
 from app import clock
@@ -53,7 +53,9 @@ def scan_for_orphans(context: Context) -> str:
 
 def _orphaned_bytes(context: Context, stored: set[UUID]) -> list[str]:
     with session_scope(context.sessions) as session:
-        known = set(session.scalars(select(Workspace.id).where(Workspace.id.in_(stored))))
+        known = set(
+            session.scalars(select(Workspace.id).where(Workspace.id == any_(cast(list(stored), ARRAY(Uuid)))))
+        )
         kept = {workspace_id: _retained_filesets(session, workspace_id) for workspace_id in stored - known}
     orphans = []
     for workspace_id, filesets in kept.items():

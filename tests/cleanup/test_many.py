@@ -1,0 +1,43 @@
+"""More of everything than a statement takes parameters: 65,535."""
+
+from uuid import uuid4
+
+from sqlalchemy import select, text
+
+from app.cleanup import remaining
+from app.maintenance.orphan_scan import scan_for_orphans
+from app.models import Deletion, Fileset
+from tests import factories
+
+MANY = 70_000
+
+
+def test_more_retained_resources_than_parameters_are_removed(session):
+    workspace = factories.make_workspace(session)
+    fileset = factories.make_fileset(session, workspace)
+    deletion = Deletion(workspace_id=workspace.id, workspace_name="ml-team")
+    session.add(deletion)
+    session.flush()
+    insert = text(
+        "INSERT INTO deletion_failures"
+        " (deletion_id, kind, resource_id, name, error_class, message, attempts,"
+        " first_seen_at, last_seen_at, skipped_by)"
+        " SELECT :deletion, 'filesets', id, 'x', 'permanent', 'x', 1, now(), now(), 'ann'"
+        " FROM (SELECT CAST(:fileset AS text) AS id UNION ALL"
+        "       SELECT CAST(gen_random_uuid() AS text) FROM generate_series(1, :many)) AS every"
+    )
+    session.execute(insert, {"deletion": deletion.id, "fileset": str(fileset.id), "many": MANY})
+    session.commit()
+
+    remaining.remove_retained_rows(session, deletion.id)
+
+    assert session.scalars(select(Fileset.id)).all() == []
+
+
+def test_more_stored_workspaces_than_parameters_are_scanned(context, monkeypatch):
+    stored = {uuid4() for _ in range(MANY)}
+    monkeypatch.setattr(type(context.store), "workspace_ids", lambda *_, **__: stored)
+    monkeypatch.setattr("app.maintenance.orphan_scan._retained_filesets", lambda *_: frozenset())
+    monkeypatch.setattr(type(context.store), "purge_workspace", lambda *_, **__: None)
+
+    assert f"no orphans in {MANY} stored workspaces" in scan_for_orphans(context)
