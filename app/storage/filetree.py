@@ -95,6 +95,14 @@ class FileTree:
             # fsspec's memory filesystem raises FileExistsError for a directory.
             raise FileNotFoundError(*error.args, error.filename) from None
 
+    def read_start(self, key: str, size: int) -> bytes:
+        """The first bytes of a file, at most `size`. Raises FileNotFoundError as `file_size` does."""
+        file = self.open_file(key)
+        try:
+            return bytes(file.read(min(file.size, size)))
+        finally:
+            file.close()
+
     def etag(self, file: Any) -> str:
         """A token that differs for every content of the key; empty if the filesystem offers none."""
         try:

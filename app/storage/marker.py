@@ -26,13 +26,9 @@ class Marker:
 def read_marker(tree: Tree) -> Marker | None:
     """The marker of the store, or None if it has none. Raises the store's errors."""
     try:
-        file = tree.open_file(KEY)
+        content = tree.read_start(KEY, _MAX_BYTES)
     except FileNotFoundError:
         return None
-    try:
-        content = file.read(min(file.size, _MAX_BYTES))
-    finally:
-        file.close()
     with suppress(ValueError, TypeError, KeyError):
         found = json.loads(content)
         return Marker(str(UUID(found["store"])), str(found["database"]))

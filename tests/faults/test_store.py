@@ -154,7 +154,8 @@ def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
     stack.wait_until(lambda: seconds_since(started) > OUTAGE_S, "the outage is over")
     report = world.report(deletion)
     assert report["state"] == "DELETING"
-    assert any("SlowDown: Please reduce your request rate" in each["message"] for each in report["failures"])
+    messages = [each["message"] for each in report["failures"]]
+    assert any("SlowDown: Please reduce your request rate" in message for message in messages), messages
     assert {failure["error_class"] for failure in report["failures"]} == {"transient"}
     # Which only those ask who delete.
     asked(proxy, stack, 5, SLOW, about="versioning")

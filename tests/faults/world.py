@@ -130,6 +130,17 @@ class World:
         answer = self.stack.client.put("/apis/entities/v2/cleanup-control", json={"paused": paused})
         assert answer.status_code == 200, answer.text
 
+    def report_in(self, deletion: str, state: str) -> dict[str, Any]:
+        """The report of a deletion as it was in that state, however soon it leaves it again."""
+        seen: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            seen.append(self.report(deletion))
+            return bool(seen[-1]["state"] == state)
+
+        self.stack.wait_until(is_there, f"deletion {deletion} is {state}", timeout_s=2 * DEADLINE_S)
+        return seen[-1]
+
     def wait_for_state(self, deletion: str, state: str) -> float:
         """Return as soon as the deletion is in that state: the seconds it took."""
         try:
