@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from datetime import datetime
 from functools import update_wrapper
 from getpass import getuser
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -15,13 +16,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import distribution
 from app.access.principal import SERVICE_PREFIX
+from app.cleanup import control
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
 from app.db import connect, session_scope, sessions_of
 from app.logs import configure_logs, without_values
-from app.maintenance import orphan_scan
+from app.maintenance import orphan_scan, replay
 from app.maintenance import sweep as maintenance
 from app.runtime.hosts.purge import CannotPurge, purge_host
 from app.services.workspaces import seed
@@ -71,7 +73,8 @@ def with_context(command: Callable[Concatenate[Context, P], T]) -> Callable[P, T
                 ctx.obj = Context.open(load_settings())
             except (ImportError, ValueError) as error:
                 raise click.ClickException(
-                    f"WORKSPACES_STORAGE_URL or WORKSPACES_DATABASE_URL cannot be used: {error}"
+                    "WORKSPACES_STORAGE_URL, WORKSPACES_DELETION_LOG_URL or WORKSPACES_DATABASE_URL cannot be used: "
+                    f"{error}"
                 ) from None
         return ctx.invoke(command, ctx.obj, *args, **options)
 
@@ -144,6 +147,72 @@ def sweep(context: Context) -> None:
     swept = maintenance.sweep(context)
     click.echo(str(swept))
     if swept.failed:
+        raise SystemExit(1)
+
+
+@cleanup.command()
+@click.option("--reason", help="Why, for those who find the work paused.")
+@with_context
+def pause(context: Context, *, reason: str | None) -> None:
+    """Pause all destruction. Workspaces can be deleted all the same; they wait."""
+    with session_scope(context.sessions) as session:
+        changed = control.set_paused(session, paused=True, actor=getuser(), reason=reason)
+    click.echo("paused" if changed else "it was paused already")
+
+
+@cleanup.command()
+@with_context
+def resume(context: Context) -> None:
+    """Resume destruction."""
+    with session_scope(context.sessions) as session:
+        changed = control.set_paused(session, paused=False, actor=getuser())
+    click.echo("resumed" if changed else "it was not paused")
+
+
+@cleanup.command("replay")
+@click.option(
+    "--since",
+    type=click.DateTime(),
+    help="Read only the months from this time on, in UTC: when the backup was made.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted again.")
+@click.option(
+    "--ignore-protection",
+    is_flag=True,
+    help="Delete also those that the backup has as protected from deletion.",
+)
+@with_context
+def replay_deletions(
+    context: Context, *, since: datetime | None, dry_run: bool, ignore_protection: bool
+) -> None:
+    """Delete again what a restored backup has brought back, as the deletion log says; before web starts.
+
+    Exits with 1 if it leaves a protected workspace alone.
+    """
+    try:
+        replayed = replay.replay(
+            context,
+            actor=getuser(),
+            since=since,
+            is_dry_run=dry_run,
+            is_protection_ignored=ignore_protection,
+        )
+    except replay.NothingRecorded:
+        raise click.ClickException(
+            "the deletion log is empty: nothing was ever deleted, or WORKSPACES_DELETION_LOG_URL is not the log's"
+        ) from None
+    except OSError as error:
+        raise click.ClickException(f"the deletion log cannot be read: {error}") from None
+    again = "would be deleted again" if dry_run else "deleted again"
+    for what, found in (
+        (again, replayed.repeated),
+        ("already being deleted", replayed.under_way),
+        ("PROTECTED, left alone", replayed.protected),
+    ):
+        for workspace_id, name in found.items():
+            click.echo(f"{what}: {name} ({workspace_id})")
+    click.echo(f"{replayed.recorded} finished deletions on record, {len(replayed.repeated)} {again}")
+    if replayed.protected:
         raise SystemExit(1)
 
 

@@ -1,10 +1,12 @@
-"""The dependencies of every process: settings, database, blob store and publisher."""
+"""The dependencies of every process: settings, database, blob store, publisher and deletion log."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from app.config import Settings
 from app.db import Sessions, connect, sessions_of
+from app.deletion_log import DeletionLog
 from app.dispatch import BackgroundPublisher, TaskPublisher
 from app.storage.blob_store import BlobStore
 from app.store_identity import StoreIdentity
@@ -25,13 +27,20 @@ class Context:
     store: BlobStore
     publisher: TaskPublisher
 
+    @cached_property
+    def deletion_log(self) -> DeletionLog:
+        """The log that the settings name."""
+        return DeletionLog.open(self.settings.log_url)
+
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Prepare the connections that `settings` name; none is opened yet."""
         sessions = sessions_of(connect(settings))
-        return cls(
+        context = cls(
             settings=settings,
             sessions=sessions,
             store=open_store(settings, sessions),
             publisher=BackgroundPublisher(settings),
         )
+        _ = context.deletion_log  # a URL that cannot work is refused now, not after the first deletion
+        return context

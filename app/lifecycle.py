@@ -47,8 +47,8 @@ class WorkspaceMove(Enum):
     DELETE = Move(
         (WorkspaceState.ACTIVE,),
         WorkspaceState.DELETING,
-        by="a user who may delete it",
-        only_if="it is neither built in nor protected",
+        by="a user who may delete it; an operator who replays its deletion after a restore of a backup",
+        only_if="it is neither built in nor protected; a replay may be told to ignore the protection",
     )
     RESTORE = Move(
         (WorkspaceState.DELETING,),

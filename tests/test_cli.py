@@ -37,6 +37,7 @@ def empty_database(database_url: str) -> Iterator[str]:
     [
         ("db", "upgrade"),
         ("cleanup", "run"),
+        ("cleanup", "pause"),
         ("store", "scan"),
         ("store", "adopt"),
         ("runtime", "purge", "gone"),

@@ -147,6 +147,14 @@ def test_what_jobs_are_told_is_known() -> None:
     )
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/prefix", "s3://bucket/prefix/log"])
+def test_the_deletion_log_lies_outside_the_store(place: str) -> None:
+    with pytest.raises(ValueError, match="must lie outside the store"):
+        Settings(storage_url="s3://bucket/prefix", deletion_log_url=place)
+
+    Settings(storage_url="s3://bucket/prefix", deletion_log_url="s3://bucket/prefix-log")
+
+
 def test_processes_of_jobs_are_for_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.config.settings._CAN_END_PROCESSES", False)
 

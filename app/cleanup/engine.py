@@ -237,6 +237,17 @@ class _Slice:
         store.purge_workspace(workspace_id, keep=kept)
         return displaced
 
+    def _log_deletion(self) -> Exception | None:
+        """Record outside the database that the deletion ends, before it does. Why that failed."""
+        with session_scope(self._context.sessions) as session:
+            finished = ledger.finished_deletion(session, self._claim)
+        return call_with_timeout(
+            lambda: self._context.deletion_log.append(finished),
+            timeout_s=self._settings.item_timeout_seconds,
+            dependency="deletion log",
+            resource_id=self._claim.workspace_id,
+        )
+
     def _finish(self) -> Outcome:
         """Every kind is empty or retained: let the database prove it by dropping the workspace row."""
         claim = self._claim
@@ -254,6 +265,8 @@ class _Slice:
             if isinstance(outcome, Exception):  # filed as its own, because a person may give up on it
                 return self._whole_kind_failed(outcome, failures.STORE)
             displaced = outcome
+        if error := self._log_deletion():
+            return self._whole_kind_failed(error, failures.DELETION_LOG)
         with session_scope(self._context.sessions) as session:
             lease.renew(session, claim)
             if displaced:

@@ -33,6 +33,9 @@ WHOLE_KIND = "*"
 STORE = "store"
 """The kind of a failure of the final check of the store, when every kind is empty."""
 
+DELETION_LOG = "deletion_log"
+"""The kind of a failure to record a finished deletion outside the database. It cannot be skipped."""
+
 
 def upsert(
     session: Session,

@@ -17,6 +17,7 @@ from app.cleanup.history import record
 from app.cleanup.lease import Claim, is_held, lost, renew, write
 from app.clock import database_now, seconds_from_now
 from app.config import Settings
+from app.deletion_log import FinishedDeletion
 from app.errors import WrongState
 from app.lease import RELEASED
 from app.lifecycle import DeletionMove, WorkspaceMove
@@ -299,9 +300,17 @@ def fail(
     )
 
 
+def finished_deletion(session: Session, claim: Claim) -> FinishedDeletion:
+    """What the deletion log is to know of the claimed deletion, as if it ended now."""
+    query = select(Deletion.requested_at, database_now()).where(Deletion.id == claim.id)
+    requested_at, now = session.execute(query).one()
+    return FinishedDeletion(claim.id, claim.workspace_id, requested_at, now)
+
+
 def finish(session: Session, claim: Claim) -> dict[str, int]:
     """Close the record in the transaction that removes the workspace row. The totals per kind.
 
+    The deletion log has it already: a backup that does not know of it would bring the workspace back.
     The caller's commit fails with a foreign key violation if anything is left after all.
     """
     deletion = _move(

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.access import audit
 from app.access.authorize import Actor, is_platform_admin
 from app.cleanup import control, ledger, remaining
+from app.cleanup.history import record
 from app.clock import database_now
 from app.config import Settings
 from app.context import Context
@@ -18,7 +19,7 @@ from app.errors import Forbidden, NotFound, Protected, WrongState
 from app.lifecycle import DeletionState, WorkspaceMove
 from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
 from app.models.audit import AuditEvent
-from app.services.workspaces import changeable_workspace, move_workspace, readable_workspace
+from app.services.workspaces import changeable_workspace, move_workspace, queue_for_change, readable_workspace
 
 _RETRY_WINDOW = timedelta(minutes=1)
 """A client that repeats a request whose answer was lost does so within this time."""
@@ -111,18 +112,52 @@ def _begin(
     values = {"updated_at": database_now(), "updated_by": actor.id}
     if move_workspace(session, WorkspaceMove.DELETE, Workspace.id == workspace.id, **values) is None:
         raise RuntimeError(f"workspace {workspace.id} has left its state under a lock")
-    deletion = ledger.open_deletion(
-        session,
-        workspace=workspace,
-        actor=actor.id,
-        grace_s=max(asked.grace.total_seconds(), context.settings.deletion_grace),
-        reason=asked.reason,
-    )
+    deletion = _open(session, context, actor.id, workspace, asked)
     _revoke(session, actor, deletion)
     control.hold_on_burst(session, context.settings, deletion)
     if deletion.purge_after == deletion.requested_at:
         notify_workers(session, context, deletion)
     return deletion
+
+
+def repeat_deletion(
+    session: Session, context: Context, actor: str, workspace_id: UUID, *, finished_as: UUID
+) -> Deletion | None:
+    """Delete a workspace that was deleted before, as `finished_as`, and that a restored backup has brought back.
+
+    As `request_deletion`, but by id, and for an operator, who has looked whether it is protected: no number of them is a
+    burst. None unless it is ACTIVE.
+    """
+    _limit_the_wait(session, context.settings)
+    queue_for_change(session, workspace_id)
+    workspace = move_workspace(
+        session,
+        WorkspaceMove.DELETE,
+        Workspace.id == workspace_id,
+        Workspace.name.not_in(BUILT_IN),
+        updated_at=database_now(),
+        updated_by=actor,
+    )
+    if workspace is None:
+        return None
+    deletion = _open(session, context, actor, workspace, DeletionRequest())
+    _revoke(session, actor, deletion, replayed=str(finished_as))
+    record(session, deletion.id, "replayed", actor=actor, finished_as=str(finished_as))
+    if deletion.purge_after == deletion.requested_at:
+        notify_workers(session, context, deletion)
+    return deletion
+
+
+def _open(
+    session: Session, context: Context, actor: str, workspace: Workspace, asked: DeletionRequest
+) -> Deletion:
+    return ledger.open_deletion(
+        session,
+        workspace=workspace,
+        actor=actor,
+        grace_s=max(asked.grace.total_seconds(), context.settings.deletion_grace),
+        reason=asked.reason,
+    )
 
 
 def _limit_the_wait(session: Session, settings: Settings) -> None:
@@ -134,7 +169,7 @@ def _limit_the_wait(session: Session, settings: Settings) -> None:
     )
 
 
-def _revoke(session: Session, actor: Actor, deletion: Deletion) -> None:
+def _revoke(session: Session, actor: Actor | str, deletion: Deletion, **detail: str) -> None:
     """End all access to the workspace, and put the request on record."""
     session.execute(
         update(RoleBinding)
@@ -147,7 +182,8 @@ def _revoke(session: Session, actor: Actor, deletion: Deletion) -> None:
         AuditEvent.DELETION_REQUESTED,
         workspace=workspace_of(deletion),
         subject=str(deletion.id),
-        reason=deletion.request_reason,
+        **({"reason": deletion.request_reason} if deletion.request_reason else {}),
+        **detail,
     )
 
 

@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     storage_url: str = Field("", repr=False)
     """fsspec URL of the store for the bytes of filesets; empty means the directory `blobs` in the data directory.
     """
+    deletion_log_url: str = Field("", repr=False)
+    """fsspec URL of the log of finished deletions, which no restore of the database or the store may overwrite; empty
+    means the directory `deletion-log` in the data directory."""
     storage_group: Annotated[str, AfterValidator(_group)] = ""
     """Group of this machine whose members may read what is stored on a disk; empty means the owner alone."""
 
@@ -329,6 +332,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _keep_the_deletion_log_apart(self) -> Self:
+        store, log = (f"{url.rstrip('/')}/" for url in (self.blob_url, self.log_url))
+        if log.startswith(store):
+            raise ValueError(
+                "deletion_log_url must lie outside the store: a restore of the store would overwrite it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _need_a_trusted_issuer(self) -> Self:
         proofs = (self.oidc_issuer, self.gateway_secret.get_secret_value(), self.allow_unsigned_jwt)
         if self.auth_enabled and not any(proofs):
@@ -376,8 +388,16 @@ class Settings(BaseSettings):
     @property
     def blob_url(self) -> str:
         """The fsspec URL of the store for the bytes of filesets."""
+        return self.storage_url or self._in_data_dir("blobs")
+
+    @property
+    def log_url(self) -> str:
+        """The fsspec URL of the log of finished deletions."""
+        return self.deletion_log_url or self._in_data_dir("deletion-log")
+
+    def _in_data_dir(self, name: str) -> str:
         # Not `as_uri`: fsspec takes escaped characters literally, as the name of another directory.
-        return self.storage_url or f"file://{(self.data_dir / 'blobs').absolute()}"
+        return f"file://{(self.data_dir / name).absolute()}"
 
     def reattempt_delay(self, finished_rounds: int) -> timedelta | None:
         """The wait before the next scheduled re-attempt, or None after the last round."""

@@ -80,6 +80,12 @@ def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace
     return _one(session, actor, name, query)
 
 
+def queue_for_change(session: Session, workspace_id: UUID) -> None:
+    """Wait for the creators in an ACTIVE workspace; those that come later wait for this transaction."""
+    query = select(Workspace).where(Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE)
+    _queue(session, query, func.pg_advisory_xact_lock)
+
+
 def _permitted(actor: Actor, name: str) -> Select[Workspace]:
     # State, role and row in one statement: no deletion, revocation or successor can come between them.
     return select(Workspace).where(

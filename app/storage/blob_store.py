@@ -78,19 +78,8 @@ class BlobStore:
         Opens no connection. Raises ImportError, which names the package to install, if the URL needs one, and
         ValueError for an S3 URL with credentials, which s3fs would treat as a part of the bucket's name.
         """
-        if url.startswith(("s3://", "s3a://")) and "@" in urlsplit(url).netloc:
-            raise ValueError(
-                "WORKSPACES_STORAGE_URL must not contain credentials; set AWS_ACCESS_KEY_ID and the like instead"
-            )
-        # No cache of listings: a purge must see the files that other processes wrote.
-        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-        if type(filesystem) is LocalFileSystem:
-            return cls(Disk(root, group=group), root, identity=identity)
-        if "s3" not in filesystem.protocol:
-            return cls(filesystem, root, identity=identity)
-        from app.storage.objecttree import ObjectTree  # noqa: PLC0415 -- s3fs is an extra
-
-        return cls(filesystem, root, kind=ObjectTree, identity=identity)
+        filesystem, root, kind = _medium(url, group)
+        return cls(filesystem, root, kind=kind, identity=identity)
 
     def relative(self, value: Any) -> Any:
         """`value`; if it is text, every path in it is cut to the part below its workspace."""
@@ -295,6 +284,33 @@ class BlobStore:
             with suppress(ValueError):  # `lost+found` and the like.
                 ids.add(UUID(top))
         return ids
+
+
+def open_tree(url: str) -> tuple[Tree, str]:
+    """The tree of files at an fsspec URL, for their owner alone, and its root as errors name it.
+
+    Opens no connection; raises as `BlobStore.open`.
+    """
+    filesystem, path, kind = _medium(url, None)
+    root = path.rstrip("/")
+    return kind(filesystem, root), root
+
+
+def _medium(url: str, group: str | None) -> tuple[Any, str, Callable[[Any, str], Tree]]:
+    """The filesystem that a URL names, the path in it, and the kind of tree for it."""
+    if url.startswith(("s3://", "s3a://")) and "@" in urlsplit(url).netloc:
+        raise ValueError(
+            "the URL of a bucket must not contain credentials; set AWS_ACCESS_KEY_ID and the like instead"
+        )
+    # No cache of listings: a purge must see the files that other processes wrote.
+    filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
+    if type(filesystem) is LocalFileSystem:
+        return Disk(root, group=group), root, FileTree
+    if "s3" not in filesystem.protocol:
+        return filesystem, root, FileTree
+    from app.storage.objecttree import ObjectTree  # noqa: PLC0415 -- s3fs is an extra
+
+    return filesystem, root, ObjectTree
 
 
 def _key(workspace_id: UUID, fileset_id: UUID, path: str = "") -> str:

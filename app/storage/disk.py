@@ -110,6 +110,11 @@ class Disk:
     def _make_root(self) -> None:
         if not os.path.isdir(self._root):  # noqa: PTH112 -- of 3 calls per upload
             os.makedirs(self._root, self._directory_mode, exist_ok=True)  # noqa: PTH103 -- beside the other
+            above = os.open(f"{self._root}/..", _DIRECTORY)
+            try:
+                os.fsync(above)  # or a power cut could take all that is below
+            finally:
+                os.close(above)
 
     def _claim(self, name: str, parent: int) -> None:
         if self._group >= 0:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from app.storage.tree import Tree
+from app.storage.tree import Tree, write_file
 
 KEY = "workspaces-store.json"
 """Beside the workspaces: whoever may upload may write it. No workspace's id looks like it."""
@@ -37,11 +37,4 @@ def read_marker(tree: Tree) -> Marker | None:
 
 def write_marker(tree: Tree, marker: Marker) -> None:
     """Give the store its marker, durably and at once. Raises the store's errors."""
-    staged = tree.stage(KEY, within="")
-    try:
-        staged.write(json.dumps(asdict(marker)).encode())
-        staged.finish()
-        staged.publish()
-    except BaseException:
-        staged.discard()
-        raise
+    write_file(tree, KEY, json.dumps(asdict(marker)).encode())

@@ -42,7 +42,7 @@ def checked_path(path: str) -> str:
 
 
 def naming_relative_paths(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """Cut the paths in OSErrors of a BlobStore's method to the part below the workspace: users read them."""
+    """Make the paths in OSErrors of a method `relative`: users read them."""
 
     @wraps(method)
     def guarded(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:

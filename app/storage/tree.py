@@ -76,3 +76,15 @@ class Tree(Protocol):
     def remove_staged_uploads(self, top: str) -> Iterator[Removed | OSError]: ...
     def with_staged_uploads(self, top: str) -> set[str]: ...
     def collect_staged_uploads(self, older_than: datetime) -> Iterator[Removed | OSError]: ...
+
+
+def write_file(tree: Tree, key: str, content: bytes) -> None:
+    """Store one small file, durably and at once; it replaces an older one. Raises the errors of the tree."""
+    staged = tree.stage(key, within="")
+    try:
+        staged.write(content)
+        staged.finish()
+        staged.publish()
+    except BaseException:
+        staged.discard()
+        raise
