@@ -17,9 +17,9 @@ from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.cleanup import control, engine, ledger
+from app.cleanup import control, engine, ledger, operations
 from app.cleanup.engine import run_slice
-from app.cleanup.outcomes import Finished, Idle, Outcome, Postponed
+from app.cleanup.outcomes import Failed, Finished, Idle, Outcome, Postponed
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
@@ -29,6 +29,7 @@ from app.maintenance.replay import NothingRecorded, replay
 from app.models import AuditRecord, Deletion, DeletionFailure, RoleBinding, Workspace
 from tests import factories
 from tests.cleanup.conftest import TimeMachine, the
+from tests.support.actors import trusted
 from tests.support.database import database_at
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +148,29 @@ class TestTheRecord:
         assert isinstance(drive(delete("ml-team"))[-1], Finished)
 
         assert killed == [1]
+        assert len(records(log)) == 1
+
+    def test_is_written_also_where_the_store_was_given_up(
+        self,
+        session: Session,
+        context: Context,
+        settings: Settings,
+        workspace: Workspace,
+        delete: Delete,
+        drive: Drive,
+        log: Path,
+    ) -> None:
+        foreign = settings.data_dir / "blobs" / "files" / str(workspace.id) / "foreign"
+        foreign.write_text("of nobody")
+        deletion_id = delete("ml-team")
+        assert isinstance(drive(deletion_id)[-1], Failed)
+        assert records(log) == []
+
+        with session_scope(context.sessions) as skipping:
+            deletion = skipping.get_one(Deletion, deletion_id)
+            operations.skip(skipping, context, trusted("root"), deletion, reason="lost")
+
+        assert isinstance(drive(deletion_id)[-1], Finished)
         assert len(records(log)) == 1
 
 
