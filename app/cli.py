@@ -151,12 +151,11 @@ def sweep(context: Context) -> None:
 
 
 @cleanup.command()
-@click.option("--reason", help="Why, for those who find the work paused.")
 @with_context
-def pause(context: Context, *, reason: str | None) -> None:
+def pause(context: Context) -> None:
     """Pause all destruction. Workspaces can be deleted all the same; they wait."""
     with session_scope(context.sessions) as session:
-        changed = control.set_paused(session, paused=True, actor=getuser(), reason=reason)
+        changed = control.set_paused(session, paused=True, actor=_OPERATOR)
     click.echo("paused" if changed else "it was paused already")
 
 
@@ -165,7 +164,7 @@ def pause(context: Context, *, reason: str | None) -> None:
 def resume(context: Context) -> None:
     """Resume destruction."""
     with session_scope(context.sessions) as session:
-        changed = control.set_paused(session, paused=False, actor=getuser())
+        changed = control.set_paused(session, paused=False, actor=_OPERATOR)
     click.echo("resumed" if changed else "it was not paused")
 
 

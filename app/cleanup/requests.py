@@ -125,8 +125,8 @@ def repeat_deletion(
 ) -> Deletion | None:
     """Delete a workspace that was deleted before, as `finished_as`, and that a restored backup has brought back.
 
-    As `request_deletion`, but by id, and for an operator, who has looked whether it is protected: no number of them is a
-    burst. None unless it is ACTIVE.
+    As `request_deletion`, but by id, and for an operator, who has looked whether it is protected: no number of them is
+    a burst. None unless it is ACTIVE.
     """
     _limit_the_wait(session, context.settings)
     queue_for_change(session, workspace_id)
