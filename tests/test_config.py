@@ -58,6 +58,13 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_LEASE_SECONDS", "50", "WORKSPACES_TASK_HARD_LIMIT_SECONDS < WORKSPACES_LEASE_SECONDS"),
         ("WORKSPACES_STORAGE_GROUP", "nobodys", "there is no group 'nobodys'"),
         ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
+        ("WORKSPACES_BROKER_URL", "sentinel://127.0.0.1:26379/0", "Sentinel is not supported"),
+        ("WORKSPACES_BROKER_URL", "redis+cluster://127.0.0.1:7000", "a cluster of Redis is not supported"),
+        ("WORKSPACES_BROKER_URL", "nonsense", "must be redis://host:port/number"),
+        ("WORKSPACES_BROKER_URL", "amqp://127.0.0.1", "no other broker is supported"),
+        ("WORKSPACES_BROKER_URL", "redis://127.0.0.1:port/0", "must be redis://host:port/number"),
+        ("WORKSPACES_BROKER_URL", "redis:///0", "must be redis://host:port/number"),
+        ("WORKSPACES_BROKER_URL", "redis://127.0.0.1/first", "must be redis://host:port/number"),
         ("WORKSPACES_RUNTIME_HOST", "kubernetes", "WORKSPACES_RUNTIME_HOST cannot"),
         ("WORKSPACES_LOG_LEVEL", "LOUD", "'DEBUG'"),
         ("WORKSPACES_REATTEMPT_DELAYS_SECONDS", "soon", "WORKSPACES_REATTEMPT_DELAYS_SECONDS: must be JSON"),
@@ -106,6 +113,14 @@ def test_a_variable_that_nothing_reads_refuses_to_start_and_names_the_nearest(
 
     assert line.startswith(f"{name}: there is no such setting; ")
     assert remedy in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rediss://:word@redis.example:6380/1?ssl_cert_reqs=required", "redis://[::1]:6379", "redis://redis"],
+)
+def test_the_address_of_a_broker_is_accepted(url: str) -> None:
+    assert Settings(broker_url=url).broker_url == url
 
 
 def test_what_others_set_under_our_prefix_is_no_mistake() -> None:

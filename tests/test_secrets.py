@@ -183,7 +183,7 @@ def test_settings_shown_hide_what_is_secret() -> None:
 
 def test_settings_refused_do_not_quote_the_others() -> None:
     with pytest.raises(ValidationError) as caught:
-        Settings(broker_url=SECRET, slice_seconds=1000)  # first and short: pydantic quotes the ends
+        Settings(storage_url=SECRET, slice_seconds=1000)  # first and short: pydantic quotes the ends
 
     assert SECRET not in str(caught.value)
 

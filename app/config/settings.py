@@ -40,6 +40,27 @@ def _rate(text: str) -> str:
     return text
 
 
+def _broker(url: str) -> str:
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme == "sentinel":
+        raise ValueError(
+            "Sentinel is not supported: name the address that always leads to the primary, "
+            "such as that of a proxy before it, with redis:// or rediss://"
+        )
+    if scheme == "redis+cluster":
+        raise ValueError("a cluster of Redis is not supported: name a single server with redis://")
+    try:
+        parts = urlsplit(url)
+        is_complete = scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not (is_complete and re.fullmatch(r"(/[0-9]*)?", parts.path)):
+        raise ValueError(
+            "must be redis://host:port/number, or rediss:// with TLS: no other broker is supported"
+        )
+    return url
+
+
 def _group(name: str) -> str:
     with suppress(KeyError):
         return getgrnam(name).gr_name if name else ""
@@ -103,8 +124,9 @@ class Settings(BaseSettings):
     # URLs may contain a password, so `repr(settings)` omits them.
     database_url: str = Field("postgresql+psycopg://app@127.0.0.1:5432/workspaces", repr=False)
     """SQLAlchemy URL of PostgreSQL (the tests run on 18); must start with `postgresql+psycopg://`."""
-    broker_url: str = Field("redis://127.0.0.1:6379/0", repr=False)
-    """URL of the Redis or Valkey that carries the messages. Its content may be lost at any time."""
+    broker_url: Annotated[str, AfterValidator(_broker)] = Field("redis://127.0.0.1:6379/0", repr=False)
+    """URL of the Redis or Valkey that carries the messages, `redis://` or `rediss://`. Its content may be lost at any
+    time."""
     data_dir: Path = Path(".data")
     """Directory for all data kept in files; a relative path starts at the working directory."""
     storage_url: str = Field("", repr=False)
@@ -324,10 +346,6 @@ class Settings(BaseSettings):
         if self.runtime_host == "kubernetes":
             raise ValueError(
                 "runtime_host cannot be kubernetes: this name stands for deployments in a cluster"
-            )
-        if self.write_rate_limit and not self.broker_url.startswith(("redis://", "rediss://")):
-            raise ValueError(
-                "write_rate_limit is counted in Redis: broker_url must start with redis:// or rediss://"
             )
         return self
 
