@@ -10,7 +10,7 @@ from getpass import getuser
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
-from psycopg.errors import UndefinedColumn, UndefinedTable
+from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -21,10 +21,11 @@ from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
-from app.db import connect, session_scope, sessions_of
+from app.db import WRONG_SERVER, connect, session_scope, sessions_of
 from app.logs import configure_logs, without_values
 from app.maintenance import orphan_scan, replay
 from app.maintenance import sweep as maintenance
+from app.postgres import UnfitServer, is_behind_pooler, set_limits
 from app.runtime.hosts.purge import CannotPurge, purge_host
 from app.services.workspaces import seed
 from app.store_identity import StoreIdentity
@@ -48,6 +49,8 @@ class _Commands(click.Group):
             raise click.ClickException(
                 "the database of WORKSPACES_DATABASE_URL has no connection left"
             ) from None
+        except UnfitServer as error:
+            raise click.ClickException(f"{WRONG_SERVER}: {error}") from None
         except DBAPIError as error:
             raise click.ClickException(_describe(error)) from None
 
@@ -58,6 +61,11 @@ def _describe(error: DBAPIError) -> str:
         return (
             f"the schema of the database is not that of this release; run `workspaces db upgrade` ({message})"
         )
+    match error.orig:
+        case UnfitServer():
+            return f"{WRONG_SERVER}: {message}"
+        case InsufficientPrivilege():
+            return f"the role of the database's URL may not do that: {message}"
     if isinstance(error, OperationalError):
         return f"the database of WORKSPACES_DATABASE_URL does not answer: {message}"
     raise error
@@ -105,8 +113,11 @@ def db() -> None:
 @db.command()
 def upgrade() -> None:
     """Bring the schema to this release, and make the built-in workspaces if they are missing."""
+    settings = load_settings()
     distribution.upgrade_database()
-    with session_scope(sessions_of(connect(load_settings()))) as session:
+    if is_behind_pooler(settings):
+        set_limits(settings)
+    with session_scope(sessions_of(connect(settings))) as session:
         made = seed(session)
     click.echo(f"the schema is that of {VERSION}; made: {', '.join(made) or 'nothing, none was missing'}")
 

@@ -9,10 +9,11 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import UniqueViolation, _WaitTimeout
 from sqlalchemy import Engine, MetaData, create_engine, event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from app.config import Settings
+from app.postgres import UnfitServer, is_behind_pooler, limits, require_limits, require_version
 
 Sessions = sessionmaker[Session]
 T = TypeVar("T")
@@ -24,6 +25,8 @@ KEEPALIVE = {
     "tcp_user_timeout": 10_000,  # milliseconds
 }
 """Connection arguments by which the kernel notices, in about ten seconds, that the network was cut."""
+
+WRONG_SERVER = "the database of WORKSPACES_DATABASE_URL cannot be used"
 
 _ANSWER_MARGIN_S = 2.0
 """How much later than its own time limit the server may say that it has cancelled a statement."""
@@ -66,10 +69,12 @@ class BoundedConnection(psycopg.Connection[Any]):
 def connect(settings: Settings) -> Engine:
     """An engine that checks its connections before use and limits the duration of statements.
 
-    A server that never answers is given up shortly after that limit: then statements raise OperationalError.
+    A server that never answers is given up shortly after that limit: then statements raise OperationalError. So does
+    the first one on a server that is too old or, behind a pooler, does not keep the limits of our role.
     """
-    timeout_ms = int(settings.statement_timeout_seconds * 1000)
     longest_s = max(settings.statement_timeout_seconds, settings.delete_lock_timeout_seconds)
+    is_pooled = is_behind_pooler(settings)
+    options = " ".join(f"-c {name}={value}" for name, value in limits(settings).items())
     engine = create_engine(
         settings.database_url,
         pool_size=settings.database_pool_size,
@@ -82,9 +87,8 @@ def connect(settings: Settings) -> Engine:
         connect_args={
             **KEEPALIVE,
             "connect_timeout": 3,
-            # A paused or disconnected worker must not keep its locks: the server ends idle transactions.
-            "options": f"-c timezone=UTC -c statement_timeout={timeout_ms}"
-            f" -c idle_in_transaction_session_timeout={timeout_ms * 6}",
+            "prepare_threshold": settings.database_prepare_threshold or None,
+            **({} if is_pooled else {"options": options}),
         },
     )
 
@@ -92,9 +96,28 @@ def connect(settings: Settings) -> Engine:
     def open_bounded(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
         connection = BoundedConnection.connect(*arguments, **options)
         connection.answer_s = longest_s + _ANSWER_MARGIN_S
+        try:
+            require_version(connection)
+            if is_pooled:
+                require_limits(connection, settings)
+        except psycopg.Error:
+            connection.close()
+            raise
         return connection
 
     return engine
+
+
+def unfitness(settings: Settings) -> str | None:
+    """Why the database server can never serve this process: one line. None if it can, or does not answer now."""
+    engine = connect(settings)
+    try:
+        engine.connect().close()
+    except OperationalError as error:
+        return f"{WRONG_SERVER}: {error.orig}" if isinstance(error.orig, UnfitServer) else None
+    finally:
+        engine.dispose()
+    return None
 
 
 def sessions_of(engine: Engine) -> Sessions:

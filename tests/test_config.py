@@ -58,6 +58,8 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_LEASE_SECONDS", "50", "WORKSPACES_TASK_HARD_LIMIT_SECONDS < WORKSPACES_LEASE_SECONDS"),
         ("WORKSPACES_STORAGE_GROUP", "nobodys", "there is no group 'nobodys'"),
         ("WORKSPACES_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
+        ("WORKSPACES_MIGRATION_DATABASE_URL", "sqlite:///x.db", "postgresql+psycopg://"),
+        ("WORKSPACES_DATABASE_PREPARE_THRESHOLD", "-1", "greater than or equal to 0"),
         ("WORKSPACES_BROKER_URL", "sentinel://127.0.0.1:26379/0", "Sentinel is not supported"),
         ("WORKSPACES_BROKER_URL", "redis+cluster://127.0.0.1:7000", "a cluster of Redis is not supported"),
         ("WORKSPACES_BROKER_URL", "nonsense", "must be redis://host:port/number"),

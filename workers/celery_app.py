@@ -1,13 +1,15 @@
 """The Celery application of workers, beat and Flower."""
 
+import sys
 from threading import Lock
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_ready
+from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_ready
 
 from app.config import Settings, load_settings
 from app.context import Context
+from app.db import unfitness
 from app.dispatch import CLEANUP_QUEUE, transport_options
 from app.logs import configure_logs
 from app.store_identity import report_store
@@ -72,6 +74,13 @@ def context() -> Context:
         if _context is None:
             _context = Context.open(load_settings())
         return _context
+
+
+@celeryd_init.connect
+def _refuse_unfit_database(**_: Any) -> None:
+    if reason := unfitness(load_settings()):
+        print(reason, file=sys.stderr)  # noqa: T201 -- as for every wrong setting: one line, status 2
+        raise SystemExit(2)
 
 
 @worker_process_init.connect

@@ -123,7 +123,10 @@ class Settings(BaseSettings):
 
     # URLs may contain a password, so `repr(settings)` omits them.
     database_url: str = Field("postgresql+psycopg://app@127.0.0.1:5432/workspaces", repr=False)
-    """SQLAlchemy URL of PostgreSQL (the tests run on 18); must start with `postgresql+psycopg://`."""
+    """SQLAlchemy URL of PostgreSQL 15 or newer; must start with `postgresql+psycopg://`."""
+    migration_database_url: str = Field("", repr=False)
+    """SQLAlchemy URL past a pooler, of the same database, for `workspaces db upgrade`; empty means
+    `WORKSPACES_DATABASE_URL`."""
     broker_url: Annotated[str, AfterValidator(_broker)] = Field("redis://127.0.0.1:6379/0", repr=False)
     """URL of the Redis or Valkey that carries the messages, `redis://` or `rediss://`. Its content may be lost at any
     time."""
@@ -194,6 +197,9 @@ class Settings(BaseSettings):
 
     database_pool_size: PositiveInt = 9
     """Database connections of each process; one more than the threads of a web process."""
+    database_prepare_threshold: Annotated[int, Field(ge=0)] = 5
+    """How often a connection executes a statement before it prepares it; 0 for never, as PgBouncer in transaction
+    mode needs. With 0 the time limits belong to the role, and `workspaces db upgrade` sets them."""
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
     """Time limit of a database statement; after it the database cancels the statement and the API answers 503.
     A connection that has not answered 2 s later is closed."""
@@ -337,10 +343,11 @@ class Settings(BaseSettings):
             )
         if not self.reattempt_delays_seconds:
             raise ValueError("reattempt_delays_seconds needs at least one delay")
-        if not self.database_url.startswith("postgresql+psycopg://"):
-            raise ValueError(
-                "database_url must start with postgresql+psycopg://: no other database is supported"
-            )
+        for name in ("database_url", "migration_database_url"):
+            if not (getattr(self, name) or self.database_url).startswith("postgresql+psycopg://"):
+                raise ValueError(
+                    f"{name} must start with postgresql+psycopg://: no other database is supported"
+                )
         if self.subprocess_provider == "on" and not _CAN_END_PROCESSES:
             raise ValueError("subprocess_provider cannot be on: what ends the processes of a job needs Linux")
         if self.runtime_host == "kubernetes":
@@ -374,6 +381,11 @@ class Settings(BaseSettings):
                 "tokens that the issuer made for other audiences must not be accepted"
             )
         return self
+
+    @property
+    def direct_database_url(self) -> str:
+        """The URL of the database past any pooler."""
+        return self.migration_database_url or self.database_url
 
     @property
     def audience(self) -> str:

@@ -8,6 +8,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
 from app.config import load_settings
+from app.db import unfitness
 from app.server.exposure import Address, exposure_error
 
 # A header may hold the largest token that clients send, so that the application itself answers 401. The product
@@ -22,8 +23,9 @@ _DRAINED_BYTES = 64 * 1024
 
 
 def on_starting(server: Arbiter) -> None:
-    """Refuse to start, before any socket is open, if the settings forbid one of the addresses."""
+    """Refuse to start, before any socket is open, an address that the settings forbid, or an unfit database server."""
     _stop_if_exposed(address for address in server.cfg.address if not isinstance(address, int))
+    _stop_if(unfitness(load_settings()))
 
 
 def when_ready(server: Arbiter) -> None:
@@ -43,6 +45,10 @@ def pre_request(worker: Worker, request: Request) -> None:
 
 
 def _stop_if_exposed(addresses: Iterable[Address]) -> None:
-    if reason := exposure_error(load_settings(), addresses):
+    _stop_if(exposure_error(load_settings(), addresses))
+
+
+def _stop_if(reason: str | None) -> None:
+    if reason:
         print(reason, file=sys.stderr)  # noqa: T201 -- as for every wrong setting: one line, status 2
         raise SystemExit(2)

@@ -1,0 +1,79 @@
+"""What the product asks of a PostgreSQL server: its version and, behind a pooler, the limits of our role."""
+
+from getpass import getuser
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import create_engine, func, make_url, select
+from sqlalchemy.pool import NullPool
+
+from app.config import Settings
+
+OLDEST = 15
+"""The oldest major version of PostgreSQL that has what the schema uses, such as NULLS NOT DISTINCT."""
+
+
+class UnfitServer(psycopg.OperationalError):
+    """The server answers, but it cannot serve us: its text says why, and what helps."""
+
+
+def limits(settings: Settings) -> dict[str, str]:
+    """The parameters of each connection by which the server bounds what a process can do to others; in milliseconds."""
+    timeout_ms = int(settings.statement_timeout_seconds * 1000)
+    return {
+        "TimeZone": "UTC",
+        "statement_timeout": str(timeout_ms),
+        # A paused or disconnected worker must not keep its locks: the server ends idle transactions.
+        "idle_in_transaction_session_timeout": str(timeout_ms * 6),
+    }
+
+
+def is_behind_pooler(settings: Settings) -> bool:
+    """Whether connections may be shared by transactions of others, so that nothing may be set on one of them."""
+    return settings.database_prepare_threshold == 0
+
+
+def require_version(connection: "psycopg.Connection[Any]") -> None:
+    """Raise UnfitServer if the server of an open connection is older than what the schema needs."""
+    version = connection.info.server_version
+    if version < OLDEST * 10_000:
+        found = f"{version // 10_000}.{version % 10_000}"
+        raise UnfitServer(
+            f"it is PostgreSQL {found}, and PostgreSQL {OLDEST} is the oldest that works: upgrade it"
+        )
+
+
+def require_limits(connection: "psycopg.Connection[Any]", settings: Settings) -> None:
+    """Raise UnfitServer unless an open connection has all `limits`. Begins and ends a transaction."""
+    expected = limits(settings)
+    query = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
+    found = dict(connection.execute(query, [list(expected)]).fetchall())
+    connection.rollback()
+    if wrong := [
+        f"{name} is {found.get(name)} and not {value}"
+        for name, value in expected.items()
+        if found.get(name) != value
+    ]:
+        raise UnfitServer(
+            f"without prepared statements the limits belong to the role, but {', '.join(wrong)}: "
+            "run `workspaces db upgrade`, then RECONNECT in PgBouncer"
+        )
+
+
+def set_limits(settings: Settings) -> None:
+    """Give the role of the database URL the `limits` in that database, for connections to come. Commits.
+
+    Raises InsufficientPrivilege (in a ProgrammingError) if migrations have a role of their own that may not do so.
+    """
+    role = make_url(settings.database_url).username or getuser()
+    with create_engine(settings.direct_database_url, poolclass=NullPool).begin() as direct:
+        connection = direct.connection.driver_connection
+        for name, value in limits(settings).items():
+            change = sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} = {}").format(
+                sql.Identifier(role),
+                sql.Identifier(str(direct.scalar(select(func.current_database())))),
+                sql.Identifier(name),
+                sql.Literal(value),
+            )
+            direct.exec_driver_sql(change.as_string(connection))
