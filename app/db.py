@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.errors import UniqueViolation, _WaitTimeout
+from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation, _WaitTimeout
 from sqlalchemy import Engine, MetaData, create_engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -46,10 +46,15 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=_NAMING)
 
 
+class ReadOnlyServer(psycopg.OperationalError):
+    """The connection leads to a server that takes no writes, such as one that was the primary until a failover."""
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that is closed, with an OperationalError, when the server does not answer within `answer_s` seconds.
 
     The limits that the server keeps are of no use while it is frozen, and the kernel's while it acknowledges bytes.
+    It is closed with ReadOnlyServer when the server takes no writes: the next one may lead to the primary.
     """
 
     answer_s: float | None = None
@@ -64,6 +69,9 @@ class BoundedConnection(psycopg.Connection[Any]):
             # A late answer would be taken for that of the next statement.
             self.pgconn.finish()
             raise psycopg.OperationalError(f"the server did not answer within {self.answer_s:g} s") from None
+        except ReadOnlySqlTransaction as error:
+            self.pgconn.finish()
+            raise ReadOnlyServer(str(error)) from None
 
 
 def connect(settings: Settings) -> Engine:
@@ -141,6 +149,21 @@ def session_scope(sessions: Sessions) -> Iterator[Session]:
             yield session
         for action in session.info.pop("after_commit", ()):
             action()
+
+
+def transact(sessions: Sessions, work: Callable[[Session], T]) -> T:
+    """What `work` returns, in a `session_scope`; once more, on another connection, if the server was read-only.
+
+    `work` may be called twice, so it must have no effects outside the transaction.
+    """
+    try:
+        with session_scope(sessions) as session:
+            return work(session)
+    except OperationalError as error:
+        if not isinstance(error.orig, ReadOnlyServer):
+            raise
+    with session_scope(sessions) as session:
+        return work(session)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import psycopg
 import redis
+from sqlalchemy import make_url
 
 from devstack import DevstackError
 from devstack.homes import PostgresHome
@@ -24,9 +25,11 @@ STOP_GRACE_S = 10.0
 
 
 def database_answers(url: str) -> bool:
-    """Whether a query can be sent to this PostgreSQL now; `url` is SQLAlchemy's."""
+    """Whether a query can be sent to this PostgreSQL now; `url` is SQLAlchemy's, with one host or several."""
+    parts = make_url(url)
+    _, arguments = parts.get_dialect()().create_connect_args(parts)
     try:
-        psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=2).close()
+        psycopg.connect(**{"connect_timeout": 2, **arguments}).close()
     except psycopg.Error:
         return False
     return True

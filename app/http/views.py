@@ -8,13 +8,14 @@ from typing import Any, Self
 
 from flask import Flask, Response, current_app, g, json, request
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from app.access.authenticate import Authenticator
 from app.access.authorize import Actor, require_platform_wide
 from app.access.permissions import OPEN, WITHOUT_WORKSPACE
 from app.access.principal import Principal
 from app.context import Context
-from app.db import session_scope
+from app.db import transact
 from app.http.rate_limit import WriteLimit
 from app.http.route import RequestContext, Route
 from app.http.transfers import Transfers
@@ -70,11 +71,14 @@ def _view(route: Route) -> Callable[..., Response]:
             )
         if not route.transaction:
             return _response(route.handler(RequestContext(context, actor), **given), route)
-        with session_scope(context.sessions) as session:
+
+        def work(session: Session) -> Response:
             if route.permission in WITHOUT_WORKSPACE:
                 require_platform_wide(session, actor)
             # Rendered while the transaction is open, because rows may load columns.
             return _response(route.handler(RequestContext(context, actor, session), **given), route)
+
+        return transact(context.sessions, work)
 
     return view
 
