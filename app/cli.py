@@ -10,7 +10,7 @@ from getpass import getuser
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
-from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable, UndefinedColumn, UndefinedTable
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -64,6 +64,8 @@ def _describe(error: DBAPIError) -> str:
     match error.orig:
         case UnfitServer():
             return f"{WRONG_SERVER}: {message}"
+        case LockNotAvailable():
+            return f"another transaction holds a lock for too long; nothing was changed ({message})"
         case InsufficientPrivilege():
             return f"the role of the database's URL may not do that: {message}"
     if isinstance(error, OperationalError):

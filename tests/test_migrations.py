@@ -8,9 +8,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from app.db import Base
+from tests.support.deadlines import DEADLINE_S
+from tests.support.locks import has_to_wait, meanwhile
 
 ROOT = Path(__file__).parent.parent
 
@@ -110,4 +114,38 @@ def test_every_step_can_be_taken_back(url: str) -> None:
 
     engine = create_engine(url)
     assert differences(engine) == []
+    engine.dispose()
+
+
+def test_a_migration_behind_a_long_reader_lets_others_pass_and_is_tried_again(url: str) -> None:
+    command.upgrade(configured(url), "0004")
+    engine = create_engine(url)
+    reads = text("SELECT count(*) FROM audit_records")
+    with engine.connect() as reader:
+        reader.execute(reads)
+        with meanwhile(lambda: command.upgrade(configured(url), "head")) as migrating:
+            assert has_to_wait(engine, migrating)
+            with engine.connect() as other:
+                other.execute(text(f"SET LOCAL lock_timeout = '{DEADLINE_S}s'"))
+                other.execute(reads)
+            assert not migrating.done()
+            reader.rollback()
+
+    migrating.result()
+    assert differences(engine) == []
+    engine.dispose()
+
+
+def test_a_migration_that_never_gets_its_lock_changes_nothing(url: str) -> None:
+    command.upgrade(configured(url), "0004")
+    engine = create_engine(url)
+    once = configured(url)
+    once.attributes["attempts"] = 1
+    with engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM audit_records"))
+        with pytest.raises(OperationalError) as failed:
+            command.upgrade(once, "head")
+
+        assert isinstance(failed.value.orig, LockNotAvailable)
+        assert reader.scalar(text("SELECT version_num FROM alembic_version")) == "0004"
     engine.dispose()
