@@ -180,7 +180,8 @@ def flower_told_the_successes(stack: Stack, tenant: Tenant, deletion: str) -> No
         pattern = rf"{tenant.name} {kind}: {tenant.rows[kind]} deleted, 0 left"
         assert any(re.fullmatch(pattern, one) for one in said), (pattern, said)
     every = httpx.get(f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10).json().values()
-    assert {task["name"] for task in every} <= TASK_NAMES
+    # On a busy machine Flower may have missed the event with the name.
+    assert {task["name"] for task in every} - {None} <= TASK_NAMES
     assert {task["name"] for task in tasks} == {name for name in TASK_NAMES if ".cleanup." in name} - {
         "workspace.maintenance.sweep"
     }

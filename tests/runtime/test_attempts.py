@@ -249,9 +249,13 @@ def test_a_job_is_cancelled_only_when_all_its_processes_are_gone_however_stubbor
 def test_a_job_that_kills_its_reaper_ends_and_leaves_nothing(
     session: Session, context: Context, output: str
 ) -> None:
-    job_id = submit(session, step(f"{output} (setsid sleep 1000 &); kill -KILL $PPID; sleep 1000"))
+    wait = "until [ -e go ]; do sleep 0.05; done"
+    job_id = submit(session, step(f"{output} {wait}; (setsid sleep 1000 &); kill -KILL $PPID; sleep 1000"))
+    directory = WorkDirectory(context.settings, job_id).path
 
     with supervised(context, job_id) as run:
+        wait_until(lambda: run.job.status is JobStatus.ACTIVE, "it runs")
+        (directory / "go").touch()
         job = run.end()
 
     assert (job.status, job.error_details["message"]) == (
