@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.db import after_commit
-from app.logs import get_logger
+from app.logs import explain, get_logger
 
 log = get_logger(__name__)
 
@@ -137,7 +137,12 @@ class BackgroundPublisher:
             try:
                 send(self._celery, message)
             except OperationalError as error:
-                log.warning("message.lost", task=message.task, error=type(error).__name__, **message.facts)
+                log.warning(
+                    "message.lost",
+                    task=message.task,
+                    error=explain(error.__cause__ or error),
+                    **message.facts,
+                )
             except Exception:
                 # The thread must survive: one message that fails must not stop the others.
                 log.exception("message.failed", task=message.task, **message.facts)

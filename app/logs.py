@@ -69,7 +69,13 @@ def without_values(error: BaseException) -> str:
         # PostgreSQL puts whole rows into the detail; in class 22, data exceptions, it puts values into the message.
         message = None if refused.sqlstate.startswith("22") else refused.diag.message_primary
         return f"{refused.sqlstate} {message or type(refused).__name__}"
-    return str(error)
+    return str(refused)
+
+
+def explain(error: BaseException) -> str:
+    """One line for people: what happened, without a stack trace, a statement or a value that was to be stored."""
+    text = " ".join(without_values(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.db import Sessions, session_scope
-from app.logs import get_logger
+from app.logs import explain, get_logger
 from app.models import Deletion, Fileset, StoreRecord, Workspace
 from app.storage.blob_store import BlobStore
 from app.storage.marker import Marker
@@ -125,7 +125,7 @@ def report_store(store: BlobStore) -> None:
             if reason := why_absent(store):
                 log.error("store.absent", reason=reason)
         except Exception as error:  # noqa: BLE001 -- a dependency that is away is told by whoever needs it
-            log.warning("store.not_verified", error=type(error).__name__)
+            log.warning("store.not_verified", error=explain(error))
 
     Thread(target=check, name="check of the store", daemon=True).start()
 

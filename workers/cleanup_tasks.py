@@ -12,6 +12,7 @@ from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
 from app.dispatch import cleanup_message, cleanup_task, readable
+from app.logs import explain
 from workers.celery_app import celery, context
 
 _DATABASE_AWAY_SECONDS = 3.0
@@ -42,7 +43,7 @@ def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int
         outcome = run_slice(context(), UUID(deletion_id), owner=owner)
     except OperationalError as error:
         # Nothing could be recorded: the row is unchanged, and its lease expires by itself.
-        away = NotYet(f"{workspace}: the database is away ({type(error.orig).__name__})")
+        away = NotYet(f"{workspace}: the database is away: {explain(error)}")
         raise _again(task, facts, attempt, away, _DATABASE_AWAY_SECONDS) from None
     match outcome:
         case Idle(why):

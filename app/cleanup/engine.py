@@ -10,7 +10,7 @@ from time import monotonic
 from uuid import UUID
 
 from app.cleanup import failures, lease, ledger, remaining
-from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify, explain
+from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify
 from app.cleanup.lease import Claim
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
 from app.cleanup.resource_pass import DeadlineReached, DependencyIsDown, Exhausted, ResourcePass
@@ -20,7 +20,7 @@ from app.db import session_scope
 from app.dispatch import cleanup_message
 from app.lease import LeaseLost
 from app.lifecycle import FailureClass
-from app.logs import get_logger
+from app.logs import explain, get_logger
 
 log = get_logger(__name__)
 

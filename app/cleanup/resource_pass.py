@@ -8,12 +8,13 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.cleanup import failures, lease, ledger, remaining
-from app.cleanup.kinds.base import Deleted, InProgress, Pending, ResourceKind, classify, explain
+from app.cleanup.kinds.base import Deleted, InProgress, Pending, ResourceKind, classify
 from app.cleanup.lease import Claim
 from app.cleanup.timeout import call_with_timeout
 from app.context import Context
 from app.db import session_scope
 from app.lifecycle import FailureClass
+from app.logs import explain
 from app.storage.tree import StoreAbsent
 
 _HUNG_AFTER = 2

@@ -10,9 +10,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from app.database_faults import DatabaseFault, fault_of
 from app.errors import DomainError, RangeNotSatisfiable, TooManyRequests, Unauthorized
 from app.http.validation import InvalidRequest
-from app.logs import get_logger
+from app.logs import explain, get_logger
 
 log = get_logger(__name__)
 
@@ -87,8 +88,11 @@ def _database(error: DBAPIError) -> Response:
 
 
 def _busy(error: Exception) -> Response:
-    log.warning("request.database_busy", path=request.path, error=type(error).__name__)
-    return _answer(503, "The database did not answer in time; try again.")
+    fault = fault_of(error)
+    log.warning("request.database_busy", path=request.path, fault=fault.name.lower(), error=explain(error))
+    if fault is DatabaseFault.FULL:
+        return _answer(507, f"The database {fault.value}; its operator has to look.")
+    return _answer(503, f"The database {fault.value}; try again.")
 
 
 def _unexpected(error: Exception) -> Response:

@@ -11,7 +11,7 @@ from redis import ConnectionPool, RedisError
 
 from app.config import Settings
 from app.errors import TooManyRequests
-from app.logs import get_logger
+from app.logs import explain, get_logger
 
 log = get_logger(__name__)
 
@@ -52,7 +52,7 @@ class WriteLimit:
             free_at = self._window.get_window_stats(self._limit, caller).reset_time
         except (RedisError, OSError) as error:
             self._paused_until = time.monotonic() + _PAUSE_S
-            log.warning("write_limit.suspended", error=type(error).__name__, for_s=_PAUSE_S)
+            log.warning("write_limit.suspended", error=explain(error), for_s=_PAUSE_S)
             return
         wait_s = max(1, ceil(free_at - time.time()))
         raise TooManyRequests(

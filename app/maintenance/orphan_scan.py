@@ -9,10 +9,9 @@ from sqlalchemy.orm import Session
 
 from app import clock
 from app.cleanup import failures
-from app.cleanup.kinds.base import explain
 from app.context import Context
 from app.db import session_scope
-from app.logs import get_logger
+from app.logs import explain, get_logger
 from app.models import Deletion, Workspace
 from app.runtime.deployments.backends.kubernetes.orphans import find_orphans
 

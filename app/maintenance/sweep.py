@@ -9,12 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.cleanup import sweep as deletions
-from app.cleanup.kinds.base import explain
 from app.clock import database_now
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import Message, notify_after_commit
-from app.logs import get_logger
+from app.logs import explain, get_logger
 from app.models import CleanupControl, MaintenanceStep
 from app.models.maintenance import Step
 from app.runtime import sweep as runtime

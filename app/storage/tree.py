@@ -28,6 +28,9 @@ def told_to_clients(error: OSError) -> DomainError:
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull("The storage has no space left; delete files, or ask its operator for more.")
+    if isinstance(error, StoreMisconfigured | PermissionError):
+        why = "it cannot be used as it is configured, and its operator has to look"
+        return Busy(f"The storage failed ({type(error).__name__}): {why}.")
     return Busy(f"The storage failed ({type(error).__name__}); try again.")
 
 

@@ -5,7 +5,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.cleanup.kinds.base import explain
+from app.logs import explain
 
 
 @pytest.mark.parametrize(

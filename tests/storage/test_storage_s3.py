@@ -20,8 +20,9 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from app import clock
-from app.cleanup.kinds.base import classify, explain
+from app.cleanup.kinds.base import classify
 from app.lifecycle import FailureClass
+from app.logs import explain
 from app.storage import bucket
 from app.storage.blob_store import BlobStore
 from app.storage.purge import BytesRemain

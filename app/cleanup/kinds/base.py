@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.context import Context
 from app.lifecycle import FailureClass
-from app.logs import without_values
 from app.storage.tree import StoreMisconfigured
 
 
@@ -76,11 +74,3 @@ def classify(error: BaseException) -> FailureClass:
     """Whether `error` may go away by itself. Anything unknown may."""
     permanent = (PermissionError, StoreMisconfigured, InvalidReference)
     return FailureClass.PERMANENT if isinstance(error, permanent) else FailureClass.TRANSIENT
-
-
-def explain(error: BaseException) -> str:
-    """One line for the operator: what happened, without a stack trace or a statement."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    # The requester of the deletion reads this too, and must not see what PostgreSQL quotes of rows and statements.
-    text = " ".join(without_values(cause).split())
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
