@@ -101,6 +101,9 @@ class TaskPublisher(Protocol):
     def publish(self, message: Message) -> None:
         """Enqueue `message` for sending. Returns at once and never raises; the message may be lost."""
 
+    def ping(self) -> None:
+        """Raise what the broker's client raises if the broker does not answer within its timeout."""
+
 
 def notify_after_commit(session: Session, publisher: TaskPublisher, message: Message) -> None:
     """Publish `message` after the surrounding `session_scope` has committed; never if it rolls back."""
@@ -123,6 +126,11 @@ class BackgroundPublisher:
             self._buffer.put_nowait(message)
         except queue.Full:
             log.warning("message.dropped", task=message.task, **message.facts)
+
+    def ping(self) -> None:
+        """Raise kombu's OperationalError, with the cause, if the broker does not answer within its timeout."""
+        with self._celery.connection_for_write() as connection:
+            connection.default_channel  # noqa: B018 -- opening one asks the broker
 
     def _start_thread(self) -> None:
         # Threads do not survive a fork, so each process starts its own at its first message.

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 _INSTALLED = Path(__file__).parent / "installed"  # as setup.py lays it
 FILES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent
@@ -16,6 +17,12 @@ FILES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent
 def upgrade_database() -> None:
     """Bring the database that the settings name to the newest schema."""
     command.upgrade(Config(FILES / "alembic.ini"), "head")
+
+
+def schema_revisions() -> list[str]:
+    """The revisions of the schema that this release knows, the newest first."""
+    scripts = ScriptDirectory.from_config(Config(FILES / "alembic.ini"))
+    return [script.revision for script in scripts.walk_revisions()]
 
 
 def become(process: str) -> NoReturn:

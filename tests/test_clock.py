@@ -42,7 +42,14 @@ COMPARED = {
         "last_enqueued_at",
         "phase_started_at",
     ),
-    *("last_sweep_at", "last_success_at", "requested_at", "started_at", "resumed_at"),
+    *(
+        "last_sweep_at",
+        "last_success_at",
+        "requested_at",
+        "started_at",
+        "resumed_at",
+        "heartbeat_at",
+    ),
 }
 """Columns that one process writes and another compares with the time."""
 
@@ -58,7 +65,7 @@ WITH_LEASES = (
     "app/runtime/",
     "workers/",
     "app/lease.py",
-    "app/metrics.py",
+    "app/health/",
 )
 
 

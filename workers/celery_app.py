@@ -28,7 +28,12 @@ def configure(settings: Settings) -> Celery:
         ),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        imports=("workers.cleanup_tasks", "workers.maintenance_tasks", "workers.runtime_tasks"),
+        imports=(
+            "workers.cleanup_tasks",
+            "workers.maintenance_tasks",
+            "workers.runtime_tasks",
+            "workers.heartbeat",
+        ),
         task_default_queue=CLEANUP_QUEUE,
         # A message is acknowledged after its work, and delivered again if its process dies.
         task_acks_late=True,

@@ -11,26 +11,23 @@ from typing import Any, Literal
 from flask import Response, current_app, jsonify, render_template, request
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from sqlalchemy import func, select, text
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import metrics
-from app import models as rows
+from app.access.authorize import Actor, is_platform_admin
 from app.access.permissions import Permission
-from app.cleanup import control
-from app.clock import seconds_from_now
 from app.config import Settings
 from app.db import session_scope
-from app.errors import Busy, Forbidden
+from app.errors import Busy, DomainError, Forbidden
+from app.health import metrics
+from app.health.dependencies import check_health, why_not_ready
 from app.http.headers import STRICT_POLICY
 from app.http.route import RequestContext, Routes
-from app.lifecycle import DeletionState
-from app.models.maintenance import Step
+from app.http.views import Service
+from app.logs import get_logger
 
+log = get_logger(__name__)
 routes = Routes("system")
-
-_MISSED_SWEEPS = 3
-"""Missed sweeps after which maintenance counts as down, or one step of it as failing."""
 
 
 class Live(BaseModel):
@@ -46,7 +43,7 @@ class Ready(BaseModel):
 
 
 class NotReady(BaseModel):
-    """A service that does not answer."""
+    """A service or a process that does not work, and why."""
 
     name: str
     message: str
@@ -84,9 +81,10 @@ def live(call: RequestContext) -> Live:  # noqa: ARG001 -- every handler takes t
     "GET", "/health/ready", permission=Permission.PUBLIC, returns=Ready, raises=(Busy,), transaction=False
 )
 def ready(call: RequestContext) -> Ready | Response:
-    """Check that requests can be served: the database answers."""
-    if _database_error(call) is None:
+    """Check that requests can be served: the database answers, and its schema is not older than this release."""
+    if (why := why_not_ready(call.context)) is None:
         return Ready()
+    log.warning("readiness.not_ready", reason=why)
     response = jsonify(detail={"status": "not_ready"})
     response.status_code = Busy.status
     return response
@@ -96,45 +94,43 @@ def ready(call: RequestContext) -> Ready | Response:
 def status(call: RequestContext) -> Status:
     """Get the state of the whole product, including background work.
 
-    It is `degraded` while destruction is paused, deletions are held, one is FAILED, or a step of the sweep fails.
+    It is `unhealthy` without the database or its schema; `degraded` while anything else does not work, destruction is
+    paused, deletions are held or FAILED, no sweep runs, or a step of it fails. What is most likely the cause comes first. Texts
+    of servers and names of hosts are for platform administrators, this host and the bearer of the metrics token.
     """
-    error = _database_error(call)
-    if error:
-        down = Services(ready=["api"], not_ready=[NotReady(name="database", message=error)])
-        return Status(status="unhealthy", services=down, controllers=Controllers(healthy=False, status={}))
-    checks = _check_controllers(call)
-    is_healthy = all(checks.values())
+    health = check_health(call.context)
+    is_open = _may_read_metrics(call.context.settings) or _is_platform_admin(
+        call, asks_database=health.serves
+    )
+    not_ready = [
+        NotReady(
+            name=fault.name,
+            message=f"{fault.message}: {fault.detail}" if is_open and fault.detail else fault.message,
+        )
+        for fault in health.faults
+    ]
+    does_well = bool(health.controllers) and all(health.controllers.values())
+    is_healthy = does_well and not not_ready
     return Status(
-        status="healthy" if is_healthy else "degraded",
-        services=Services(ready=["api", "database"], not_ready=[]),
-        controllers=Controllers(healthy=is_healthy, status=checks),
+        status="healthy" if is_healthy else "degraded" if health.serves else "unhealthy",
+        services=Services(ready=health.ready, not_ready=not_ready),
+        controllers=Controllers(healthy=does_well, status=health.controllers),
     )
 
 
-def _database_error(call: RequestContext) -> str | None:
+def _is_platform_admin(call: RequestContext, *, asks_database: bool) -> bool:
+    if not call.context.settings.auth_enabled:
+        return False  # everybody would be one
+    service: Service = current_app.extensions["service"]
     try:
+        principal = service.authenticator.principal(request.headers.get)
+        if principal.is_platform_admin or not asks_database:
+            return principal.is_platform_admin
         with session_scope(call.context.sessions) as session:
-            session.execute(text("SELECT 1 FROM workspaces LIMIT 1"))
-    except SQLAlchemyError as error:
-        return f"does not answer ({type(error).__name__})"
-    return None
-
-
-def _check_controllers(call: RequestContext) -> dict[str, bool]:
-    with session_scope(call.context.sessions) as session:
-        switch = control.state(session)
-        failed = session.scalar(select(func.count()).where(rows.Deletion.state == DeletionState.FAILED))
-        limit = seconds_from_now(-call.context.settings.sweep_seconds * _MISSED_SWEEPS)
-        swept = session.scalar(select(func.count()).where(rows.CleanupControl.last_sweep_at > limit))
-        steps = select(rows.MaintenanceStep.name).where(rows.MaintenanceStep.last_success_at > limit)
-        succeeded = set(session.scalars(steps))
-        return {
-            "workspace_cleanup_sweep": bool(swept),
-            "workspace_cleanup_not_paused": not switch.paused,
-            "workspace_cleanup_none_held": not control.held(session),
-            "workspace_cleanup_none_failed": failed == 0,
-            **{f"workspace_maintenance_{step}": step in succeeded for step in Step},
-        }
+            actor = Actor(principal, Permission.METRICS_READ)
+            return bool(session.scalar(select(is_platform_admin(actor))))
+    except (DomainError, SQLAlchemyError):
+        return False
 
 
 @routes.add(
@@ -143,14 +139,18 @@ def _check_controllers(call: RequestContext) -> dict[str, bool]:
     permission=Permission.METRICS_READ,
     raises=(Forbidden,),
     media_type="text/plain",
+    transaction=False,
 )
 def read_metrics(call: RequestContext) -> Response:
-    """Get the metrics in Prometheus' text format, from this host or with the metrics token."""
+    """Get the metrics in Prometheus' text format, from this host or with the metrics token.
+
+    Without the database, those that are read from it are missing.
+    """
     if not _may_read_metrics(call.context.settings):
         raise Forbidden(
             "Metrics can be read from this host, or with WORKSPACES_METRICS_TOKEN as the bearer token."
         )
-    return Response(metrics.exposition(call.session), content_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.exposition(call.context), content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read_metrics(settings: Settings) -> bool:

@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     metrics_token: SecretStr = SecretStr("")
-    """Bearer token that may read `/metrics` from other hosts; without it only loopback may."""
+    """Bearer token that may read `/metrics` and all of `/status` from other hosts; without it only loopback may."""
 
     # --- access
     auth_enabled: bool = False

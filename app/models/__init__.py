@@ -5,6 +5,7 @@ from app.models.deletion import CleanupControl, Deletion, DeletionEvent, Deletio
 from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
 from app.models.fileset import Fileset
+from app.models.heartbeat import Heartbeat
 from app.models.job import Job, JobLog
 from app.models.maintenance import MaintenanceStep
 from app.models.project import Project
@@ -24,6 +25,7 @@ __all__ = [
     "DeploymentConfig",
     "Entity",
     "Fileset",
+    "Heartbeat",
     "Job",
     "JobLog",
     "MaintenanceStep",

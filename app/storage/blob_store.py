@@ -19,11 +19,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from app.storage.disk import Disk
 from app.storage.filetree import FileTree
-from app.storage.marker import Marker, read_marker, write_marker
+from app.storage.marker import KEY, Marker, read_marker, write_marker
 from app.storage.paths import naming_relative_paths
 from app.storage.purge import BytesRemain, PartialPurge, below_workspace, carry_out, purge
 from app.storage.reading import Reading
 from app.storage.tree import StagedUpload, Tree
+
+_CHECK_BYTES = 65536
+"""Enough that a full disk refuses them, and few enough to be written at each look at `/status`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,18 @@ class BlobStore:
         if self._identity and monotonic() >= self._trusted_until[before_destruction]:
             self._identity.verify(self, before_destruction=before_destruction)
             self._trusted_until[before_destruction] = monotonic() + self._tree.trusted_s
+
+    @naming_relative_paths
+    def check(self) -> None:
+        """Raise the error that an upload would meet now, StoreAbsent included. Nothing of the try stays."""
+        if self._identity:
+            self._identity.verify(self, before_destruction=False)
+        staged = self._tree.stage(f"{KEY}.check", within="")
+        try:
+            staged.write(bytes(_CHECK_BYTES))
+            staged.finish()
+        finally:
+            staged.discard()
 
     @contextmanager
     def _verified(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from app.cleanup import control
 from app.context import Context
 from app.maintenance import sweep
 from tests.support.aging import age_everything
+from tests.support.health import all_alive
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def test_the_status_is_healthy_only_while_somebody_sweeps(
     assert client.get("/status").json["status"] == "degraded"
 
     sweep.sweep(context)
+    all_alive(session)
     assert client.get("/status").json["status"] == "healthy"
 
     age_everything(session, 300)

@@ -13,11 +13,21 @@ from app.models import (
     DeletionFailure,
     DeletionHold,
     Deployment,
+    Heartbeat,
     Job,
     MaintenanceStep,
 )
 
-_WITH_LEASES = (Deletion, DeletionFailure, DeletionHold, CleanupControl, Job, Deployment, MaintenanceStep)
+_WITH_LEASES = (
+    Deletion,
+    DeletionFailure,
+    DeletionHold,
+    CleanupControl,
+    Job,
+    Deployment,
+    MaintenanceStep,
+    Heartbeat,
+)
 
 
 def age(session: Session, row: Any, seconds: float) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 STACKS = {
     "faults-broker": ("faults/test_redis.py", "faults/test_beat.py", "faults/test_postgres.py"),
+    "faults-status": ("faults/test_status.py",),
     "faults-kill": ("faults/test_kill.py", "faults/test_pace.py", "faults/test_absent_store.py"),
     "faults-store": ("faults/test_store.py",),
     "faults-running": ("faults/test_running.py",),
@@ -30,7 +31,7 @@ STACKS = {
 
 LONGEST = (
     "faults-broker", "schema with authentication", "faults-kill", "tests/http/test_hostile_input.py",
-    "compat", "schema without authentication", "faults-store", "tests/cleanup/test_state_machine.py",
+    "compat", "schema without authentication", "faults-store", "faults-status", "tests/cleanup/test_state_machine.py",
     "devstack", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
     "faults-running", "tests/api/files/test_files.py", "compat-files", "tests/runtime/test_deployments.py",
     "faults-unremovable", "faults-maintenance", "compat-access", "tests/docs/test_extending.py", "server",

@@ -42,3 +42,6 @@ class RecordingPublisher:
             self.too_early.append(message)
             raise AssertionError(f"{message} inside a transaction: use notify_after_commit")
         self.published.append(message)
+
+    def ping(self) -> None:
+        pass

@@ -1,0 +1,106 @@
+"""Heartbeats: each process that works by itself notes in the database that it is alive."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from threading import Event, Thread
+
+from sqlalchemy import func, select, union
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.clock import database_now, seconds_from_now
+from app.config import Settings
+from app.db import Sessions, connect, session_scope, sessions_of
+from app.logs import explain, get_logger
+from app.models import Deployment, Heartbeat, Job
+
+log = get_logger(__name__)
+
+_MISSED = 3
+"""Heartbeats after whose absence a process counts as silent."""
+
+
+class Process(StrEnum):
+    """A process that works by itself, by its name in `/status` and `/metrics`."""
+
+    BEAT = "beat"
+    MAINTENANCE = "maintenance"
+    CLEANUP = "cleanup"
+    RUNTIME = "runtime"
+
+
+def start_heart(settings: Settings, process: Process, hosts: Iterable[str]) -> Event:
+    """Note every few seconds, in a thread with a connection of its own, that `process` is alive on `hosts`.
+
+    It ends with the process, or once the event is set. A database that is away is waited for.
+    """
+    stop = Event()
+    of_its_own = settings.model_copy(update={"database_pool_size": 1})
+    beating = (sessions_of(connect(of_its_own)), process, list(hosts), settings.sweep_seconds, stop)
+    Thread(target=_beat, args=beating, name="heartbeat", daemon=True).start()
+    return stop
+
+
+def _beat(sessions: Sessions, process: Process, hosts: list[str], every_s: float, stop: Event) -> None:
+    is_noted = True
+    while True:
+        try:
+            with session_scope(sessions) as session:
+                note_alive(session, process, hosts)
+            is_noted = True
+        except SQLAlchemyError as error:
+            if is_noted:  # once for each outage
+                log.warning("heartbeat.not_noted", process=process.value, error=explain(error))
+            is_noted = False
+        if stop.wait(every_s):
+            return
+
+
+def note_alive(session: Session, process: Process, hosts: Iterable[str]) -> None:
+    """Note that `process` is alive on `hosts`. Does not commit."""
+    rows = [{"process": process.value, "host": host, "heartbeat_at": database_now()} for host in hosts]
+    alive = insert(Heartbeat).values(rows)
+    session.execute(
+        alive.on_conflict_do_update(
+            index_elements=["process", "host"], set_={"heartbeat_at": alive.excluded.heartbeat_at}
+        )
+    )
+
+
+def silent_processes(session: Session, settings: Settings) -> dict[Process, tuple[str, str]]:
+    """The processes of which nobody is alive where one is needed: what to say of each, and the names of hosts.
+
+    A runtime worker is needed on each host that jobs or deployments are on, and at least one anywhere.
+    """
+    is_fresh = Heartbeat.heartbeat_at > seconds_from_now(-settings.sweep_seconds * _MISSED)
+    rows = session.execute(select(Heartbeat.process, Heartbeat.host).where(is_fresh)).all()
+    alive = {process for process, _ in rows}
+    silent: dict[Process, tuple[str, str]] = {}
+    if Process.BEAT not in alive:
+        silent[Process.BEAT] = ("is silent: nobody sends the ticks of the sweep", "")
+    for process in (Process.MAINTENANCE, Process.CLEANUP):
+        if process not in alive:
+            silent[process] = (f"has no worker: nobody listens to the queue {process.value}", "")
+    awaited = _hosts_in_use(session) - {host for process, host in rows if process == Process.RUNTIME}
+    if Process.RUNTIME not in alive:
+        silent[Process.RUNTIME] = ("has no worker: no host starts jobs and deployments", "")
+    elif awaited:
+        message = f"is silent on {len(awaited)} of the hosts that jobs or deployments are on"
+        silent[Process.RUNTIME] = (message, ", ".join(sorted(awaited)))
+    return silent
+
+
+def _hosts_in_use(session: Session) -> set[str]:
+    query = union(*(select(model.host).where(model.host.is_not(None)) for model in (Job, Deployment)))
+    return set(session.scalars(query))
+
+
+def last_heartbeats(session: Session) -> list[tuple[str, str, float]]:
+    """Process, host and time since the epoch of what was alive within an hour, and of hosts still in use."""
+    in_use = Heartbeat.host.in_(_hosts_in_use(session)) & (Heartbeat.process == Process.RUNTIME)
+    since = func.extract("epoch", Heartbeat.heartbeat_at)
+    query = select(Heartbeat.process, Heartbeat.host, since).where(
+        in_use | (Heartbeat.heartbeat_at > seconds_from_now(-3600))
+    )
+    return [(process, host, float(at)) for process, host, at in session.execute(query)]

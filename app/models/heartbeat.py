@@ -1,0 +1,16 @@
+"""Which processes are alive."""
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+from app.models.columns import String, Time
+
+
+class Heartbeat(Base):
+    """When a process was last known to be alive on a host, by the database's clock."""
+
+    __tablename__ = "heartbeats"
+
+    process: Mapped[String] = mapped_column(primary_key=True)
+    host: Mapped[String] = mapped_column(primary_key=True)
+    heartbeat_at: Mapped[Time]
