@@ -49,6 +49,7 @@ COMPARED = {
         "started_at",
         "resumed_at",
         "heartbeat_at",
+        "last_progress_at",
     ),
 }
 """Columns that one process writes and another compares with the time."""

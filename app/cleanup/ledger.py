@@ -174,6 +174,7 @@ def count_deleted(
         session,
         claim,
         has_progressed=True,
+        last_progress_at=database_now(),
         cursor=cursor,
         deleted_counts=func.jsonb_set(
             Deletion.deleted_counts, array([kind]), func.to_jsonb(so_far + removed)
@@ -183,7 +184,7 @@ def count_deleted(
 
 def note_part(session: Session, claim: Claim, *, cursor: UUID) -> None:
     """Note that a part of one resource was deleted: progress, although no row is gone. Renews the lease."""
-    renew(session, claim, has_progressed=True, cursor=cursor)
+    renew(session, claim, has_progressed=True, last_progress_at=database_now(), cursor=cursor)
 
 
 def record_displaced(session: Session, claim: Claim, *, name: str, was: str) -> None:

@@ -64,18 +64,21 @@ def report(session: Session, deletions: Sequence[Deletion]) -> list[DeletionRepo
     living = [one.workspace_id for one in deletions if one.state is not DeletionState.DONE]
     held = remaining.count_by_kind(session, living)
     failing = _failures(session, [one.id for one in deletions])
-    started_s = _seconds_since_start(session, [one.id for one in deletions])
+    paces = _paces(session, [one.id for one in deletions])
     return [
-        _describe(one, held.get(one.workspace_id, {}), failing.get(one.id, []), started_s.get(one.id))
+        _describe(one, held.get(one.workspace_id, {}), failing.get(one.id, []), paces.get(one.id))
         for one in deletions
     ]
 
 
-def _seconds_since_start(session: Session, ids: Sequence[UUID]) -> dict[UUID, float]:
-    """For how long each deletion that has begun has been worked on, by the database's clock."""
-    query = select(Deletion.id, seconds_since(Deletion.started_at))
-    begun = session.execute(query.where(Deletion.id.in_(ids), Deletion.started_at.is_not(None)))
-    return {deletion_id: seconds for deletion_id, seconds in begun}  # noqa: C416 -- a Row is no pair to mypy
+def _paces(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[float, float]]:
+    """Of each deletion that made progress, by the database's clock: for how many seconds it did, and since when not."""
+    worked_s = seconds_since(Deletion.started_at) - seconds_since(Deletion.last_progress_at)
+    query = select(Deletion.id, worked_s, seconds_since(Deletion.last_progress_at))
+    progressed = query.where(
+        Deletion.id.in_(ids), Deletion.started_at.is_not(None), Deletion.last_progress_at.is_not(None)
+    )
+    return {deletion_id: (worked, idle) for deletion_id, worked, idle in session.execute(progressed)}
 
 
 def _failures(session: Session, ids: Sequence[UUID]) -> dict[UUID, list[FailureReport]]:
@@ -99,7 +102,7 @@ def _failures(session: Session, ids: Sequence[UUID]) -> dict[UUID, list[FailureR
 
 
 def _describe(
-    deletion: Deletion, held: dict[str, int], failing: list[FailureReport], started_s: float | None
+    deletion: Deletion, held: dict[str, int], failing: list[FailureReport], pace: tuple[float, float] | None
 ) -> DeletionReport:
     is_living = deletion.state is DeletionState.DELETING
     left = held if deletion.state in {DeletionState.DELETING, DeletionState.FAILED} else {}
@@ -123,13 +126,17 @@ def _describe(
         deleted=deletion.deleted_counts,
         remaining=left,
         failures=failing,
-        eta_seconds=_eta(deletion, left, started_s) if is_living else None,
+        eta_seconds=_eta(deletion, left, pace) if is_living else None,
     )
 
 
-def _eta(deletion: Deletion, left: dict[str, int], started_s: float | None) -> int | None:
-    """Seconds until the end at the average speed so far, or None before anything was deleted."""
+def _eta(deletion: Deletion, left: dict[str, int], pace: tuple[float, float] | None) -> int | None:
+    """Seconds until the end at the average speed so far, or None before anything was deleted.
+
+    Time without progress counts as spent, not as speed: otherwise a deletion that waits would seem ever further away.
+    """
     deleted = sum(deletion.deleted_counts.values())
-    if started_s is None or not deleted:
+    if pace is None or not deleted:
         return None
-    return round(started_s / deleted * sum(left.values()))
+    worked_s, idle_s = pace
+    return max(round(worked_s / deleted * sum(left.values()) - idle_s), 0)

@@ -70,6 +70,7 @@ class Deletion(Leased, Base):
     """When the current pass began: a failure that it has not seen does not count."""
     has_progressed: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether anything was removed since the last back-off."""
+    last_progress_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     """Attempts without progress in this round."""
     polls: Mapped[int] = mapped_column(Integer, default=0)

@@ -1,4 +1,4 @@
-"""Note which processes are alive"""
+"""Note which processes are alive, and when a deletion last made progress"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,9 @@ def upgrade() -> None:
         sa.Column("heartbeat_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("process", "host", name="pk_heartbeats"),
     )
+    op.add_column("deletions", sa.Column("last_progress_at", sa.DateTime(timezone=True)))
 
 
 def downgrade() -> None:
+    op.drop_column("deletions", "last_progress_at")
     op.drop_table("heartbeats")

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import event, select
 
 from app.cleanup import failures
@@ -11,6 +12,7 @@ from app.lifecycle import FailureClass
 from app.models import Deletion
 from tests import factories
 from tests.cleanup.conftest import the
+from tests.support.aging import age, time_of
 
 
 def test_a_store_that_is_down_does_not_fill_the_report(session, delete, clock):
@@ -64,9 +66,17 @@ def test_the_expected_end_follows_from_the_speed_so_far(session, delete, clock):
         factories.make_project(session, workspace, f"p-{i}")
     session.commit()
     deletion = the(session, delete("ml-team"))
-    deletion.started_at = clock.now() - timedelta(seconds=10)
+    deletion.started_at = time_of(session) - timedelta(seconds=110)
+    deletion.last_progress_at = time_of(session) - timedelta(seconds=10)
     deletion.deleted_counts = {"entities": 100}
+    session.commit()
 
     [shown] = report(session, [deletion])
+    assert shown.eta_seconds == pytest.approx(20, abs=2)
 
-    assert shown.eta_seconds == 3
+    etas = [shown.eta_seconds]
+    for _ in range(3):  # it waits, and nothing more is deleted
+        age(session, deletion, 8)
+        etas.append(report(session, [deletion])[0].eta_seconds)
+    assert etas == sorted(etas, reverse=True)
+    assert etas[-1] == 0
