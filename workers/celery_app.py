@@ -5,7 +5,8 @@ from threading import Lock
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_ready
+from celery.signals import celeryd_init, setup_logging, task_prerun, worker_process_init, worker_ready
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.config import Settings, load_settings
 from app.context import Context
@@ -13,7 +14,7 @@ from app.db import unfitness
 from app.dispatch import CLEANUP_QUEUE, transport_options
 from app.logs import configure_logs
 from app.store_identity import report_store
-from workers.log_filter import log_sweeps_at_debug
+from workers.log_filter import log_no_news_at_debug
 from workers.schedule import beat_schedule
 
 _WORKER_SOCKET_TIMEOUT_SECONDS = 15  # must exceed the one second of a worker's poll
@@ -100,7 +101,14 @@ def _report_store(**_: Any) -> None:
     report_store(Context.open(load_settings()).store)
 
 
+@task_prerun.connect
+def _name_the_work_in_each_line(kwargs: dict[str, Any], **_: Any) -> None:
+    # Not taken back after the task: Celery's own line about its end comes later.
+    clear_contextvars()
+    bind_contextvars(**{name: kwargs[name] for name in kwargs if name not in ("attempt", "phase")})
+
+
 @setup_logging.connect
 def _log_like_the_api(**_: Any) -> None:
     configure_logs(load_settings())
-    log_sweeps_at_debug()
+    log_no_news_at_debug()

@@ -74,5 +74,5 @@ def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdo
 
 
 for _phase in [*(kind.name for kind in ORDER), None]:
-    # The ledger counts retries; Celery's own limit must never be reached.
-    celery.task(clean, name=cleanup_task(_phase), bind=True, max_retries=10_000)
+    # The ledger counts retries; Celery's own limit must never be reached. The engine has logged what is FAILED.
+    celery.task(clean, name=cleanup_task(_phase), bind=True, max_retries=10_000, throws=(CleanupFailed,))

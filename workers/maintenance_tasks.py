@@ -11,7 +11,7 @@ class StepsFailed(Exception):
     """Some steps of a sweep failed; the log has the reason of each."""
 
 
-@celery.task(name=TaskName.SWEEP.value, max_retries=0)
+@celery.task(name=TaskName.SWEEP.value, max_retries=0, throws=(StepsFailed,))
 def sweep() -> str:
     """Reopen what may be tried again, and enqueue what is due."""
     swept = maintenance.sweep(context())
@@ -20,7 +20,7 @@ def sweep() -> str:
     return NOTHING_TO_DO if swept.found_nothing else str(swept)
 
 
-@celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0)
+@celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0, throws=(orphan_scan.OrphansFound,))
 def scan_for_orphans() -> str:
     """Fail if anything is left of deleted workspaces and deployments."""
     return orphan_scan.scan_for_orphans(context())

@@ -95,8 +95,9 @@ def status(call: RequestContext) -> Status:
     """Get the state of the whole product, including background work.
 
     It is `unhealthy` without the database or its schema; `degraded` while anything else does not work, destruction is
-    paused, deletions are held or FAILED, no sweep runs, or a step of it fails. What is most likely the cause comes first. Texts
-    of servers and names of hosts are for platform administrators, this host and the bearer of the metrics token.
+    paused, deletions are held or FAILED, no sweep runs, or a step of it fails. What is most likely the cause comes
+    first. Texts of servers and names of hosts are for platform administrators, this host and the bearer of the metrics
+    token.
     """
     health = check_health(call.context)
     is_open = _may_read_metrics(call.context.settings) or _is_platform_admin(

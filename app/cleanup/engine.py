@@ -9,7 +9,9 @@ from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
-from app.cleanup import failures, lease, ledger, remaining
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from app.cleanup import failures, history, lease, ledger, remaining
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify
 from app.cleanup.lease import Claim
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
@@ -82,8 +84,13 @@ class _Slice:
                     return self._finish()
         except LeaseLost:
             raise
+        except (OperationalError, IntegrityError, OSError) as error:
+            return self._whole_kind_failed(error)  # told with the outcome
         except Exception as error:
-            log.warning("cleanup.slice_failed", deletion_id=str(self._claim.id), exc_info=error)
+            workspace = self._claim.workspace_name
+            log.warning(
+                "cleanup.slice_failed", deletion_id=str(self._claim.id), workspace=workspace, exc_info=error
+            )
             return self._whole_kind_failed(error)
 
     @property
@@ -189,7 +196,7 @@ class _Slice:
             if is_permanent or attempts >= settings.max_attempts:
                 why = "it will not go away by itself" if is_permanent else f"no progress in {attempts} passes"
                 reason = f"{worst}; {why}"
-                ledger.fail(
+                reattempt_at = ledger.fail(
                     session,
                     claim,
                     settings,
@@ -197,6 +204,8 @@ class _Slice:
                     is_permanent=is_permanent,
                     attempts=attempts,
                 )
+                where = self._context.store.located(claim.workspace_id, reason)
+                history.log_failed(claim.id, claim.workspace_name, reason=where, reattempt_at=reattempt_at)
                 return Failed(reason, claim)
             delay = ledger.back_off(session, claim, settings, attempts=attempts, reason=worst, cursor=cursor)
             return Postponed(worst, attempts, delay, claim)

@@ -6,6 +6,7 @@ transaction. A change of state takes its guard from `lifecycle`. Each write of a
 
 import random
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +22,8 @@ from app.deletion_log import FinishedDeletion
 from app.errors import WrongState
 from app.lease import RELEASED
 from app.lifecycle import DeletionMove, WorkspaceMove
-from app.logs import get_logger
 from app.models import Deletion, Workspace
 from app.services.workspaces import move_workspace
-
-log = get_logger(__name__)
 
 SWEEP = "sweep"
 """The actor of scheduled re-attempts."""
@@ -273,8 +271,11 @@ def fail(
     reason: str,
     is_permanent: bool,
     attempts: int,
-) -> None:
-    """Give up until a person reopens it, or the schedule: but not what would fail in the same way for a week."""
+) -> datetime | None:
+    """Give up until a person reopens it, or the schedule: but not what would fail in the same way for a week.
+
+    When the schedule will, or None.
+    """
     delay = None if is_permanent else settings.reattempt_delay(claim.round)
     deletion = _move(
         session,
@@ -296,9 +297,7 @@ def fail(
         reason=reason,
         next_reattempt_at=due_at.isoformat() if (due_at := deletion.next_reattempt_at) else None,
     )
-    log.error(
-        "workspace.cleanup_failed", deletion_id=str(claim.id), workspace=claim.workspace_name, reason=reason
-    )
+    return deletion.next_reattempt_at
 
 
 def finished_deletion(session: Session, claim: Claim) -> FinishedDeletion:

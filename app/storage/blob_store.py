@@ -28,6 +28,9 @@ from app.storage.tree import StagedUpload, Tree
 _CHECK_BYTES = 65536
 """Enough that a full disk refuses them, and few enough to be written at each look at `/status`."""
 
+_CUT_PATH = re.compile(r"(?<=['(])(?=[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[/')])")
+"""Where a path in a message begins: it has been cut to the part below the workspace."""
+
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -69,7 +72,7 @@ class BlobStore:
         identity: Identity | None = None,
     ) -> None:
         root = root.rstrip("/")
-        self._tree = kind(filesystem, root)
+        self._root, self._tree = root, kind(filesystem, root)
         self._identity, self._trusted_until = identity, {False: -inf, True: -inf}
         self._hidden = re.compile(re.escape(root) + r"/((files|staging)/[0-9a-f-]{36}/)?")
 
@@ -87,6 +90,10 @@ class BlobStore:
     def relative(self, value: Any) -> Any:
         """`value`; if it is text, every path in it is cut to the part below its workspace."""
         return self._hidden.sub("", value) if isinstance(value, str) else value
+
+    def located(self, workspace_id: UUID, text: str) -> str:
+        """`text` about a workspace with the paths in it made whole, as whoever looks into the store needs them."""
+        return _CUT_PATH.sub(f"{self._root}/files/{workspace_id}/", text)
 
     # --- which store this is -----------------------------------------------------------------------------------
 

@@ -123,6 +123,11 @@ def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_ca
     assert world.is_untouched(successor)
     assert f"workspace={doomed.name}" in the_line_about_failure(stack, deletion)
     assert f"filesets/{NAME}: OSError: 503" in the_line_about_failure(stack, deletion)
+    assert f"POST /apis/entities/v2/deletions/{deletion}/retry" in the_line_about_failure(stack, deletion)
+    assert "raised unexpected" not in stack.log("worker")
+    assert "Traceback" not in stack.log("worker")
+    successes = [line for line in stack.log("worker").splitlines() if "succeeded in" in line]
+    assert all("deletion_id=" in line for line in successes)
     flower_told_the_failure(stack, doomed, deletion)
 
     reattempted = stack.wait_until(

@@ -1,8 +1,13 @@
 """What operators read in Flower: each outcome of a slice as a Celery state with its reason."""
 
+import errno
+
 import pytest
 from celery.exceptions import Retry
+from psycopg.errors import QueryCanceled
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+from structlog.contextvars import clear_contextvars, get_contextvars
 
 from app.lifecycle import JobStatus
 from app.models import Deletion
@@ -123,22 +128,85 @@ def test_a_retry_of_a_slice_that_served_another_requester_is_a_message_for_that_
     assert options["argsrepr"].startswith("workspace=anns attempt=0 phase=jobs")
 
 
-def test_failed_is_a_failure_with_the_reason(session, context, delete_workspace, run):
+def test_failed_is_a_failure_with_the_reason(session, context, delete_workspace, run, monkeypatch):
     workspace = factories.make_workspace(session)
     factories.make_fileset(session, workspace, "bad")
     session.commit()
 
-    class Store:
-        def remove_displaced(self, workspace_id, fileset_id):
-            return None
+    def refuse(*_, **__):
+        raise PermissionError("access denied")
 
-        def purge_fileset(self, workspace_id, fileset_id, *, within_s):
-            raise PermissionError("access denied")
-
-    object.__setattr__(context, "store", Store())
+    monkeypatch.setattr(type(context.store), "purge_fileset", refuse)
 
     with pytest.raises(cleanup_tasks.CleanupFailed, match="ml-team is FAILED: filesets/bad: PermissionError"):
         run(delete_workspace())
+
+
+def test_one_line_of_the_log_tells_of_a_failed_deletion(
+    session, context, delete_workspace, run, monkeypatch, caplog
+):
+    workspace = factories.make_workspace(session)
+    fileset = factories.make_fileset(session, workspace, "bad")
+    session.commit()
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted", f"{fileset.id}/notes.txt")
+
+    monkeypatch.setattr(type(context.store), "purge_fileset", refuse)
+    deletion_id = delete_workspace()
+    caplog.clear()
+
+    with pytest.raises(cleanup_tasks.CleanupFailed):
+        run(deletion_id)
+
+    [line] = [record for record in caplog.records if "notes.txt" in str(record.msg)]
+    path = context.settings.data_dir / "blobs" / "files" / str(workspace.id) / str(fileset.id) / "notes.txt"
+    facts = line.msg
+    assert (line.levelname, line.exc_info, facts["event"]) == ("ERROR", None, "workspace.cleanup_failed")
+    assert (facts["workspace"], facts["deletion_id"]) == ("ml-team", deletion_id)
+    assert f"'{path}'" in facts["reason"]
+    assert facts["next"].startswith(
+        f"mend the cause, then POST /apis/entities/v2/deletions/{deletion_id}/retry"
+    )
+
+
+@pytest.mark.parametrize(
+    "task", ["workspace.cleanup.filesets", "workspace.maintenance.sweep", "workspace.maintenance.orphan_scan"]
+)
+def test_a_failure_that_is_foreseen_has_no_traceback(task):
+    celery.loader.import_default_modules()
+
+    assert celery.tasks[task].throws, "Celery would log it as an error, with its traceback"
+
+
+def test_a_statement_that_is_cancelled_is_told_without_a_traceback(
+    session, delete_workspace, run, monkeypatch, caplog
+):
+    factories.make_fileset(session, factories.make_workspace(session))
+    session.commit()
+
+    def cancelled(*_):
+        raise OperationalError("DELETE", {}, QueryCanceled("canceling statement due to statement timeout"))
+
+    deletion_id = delete_workspace()
+    caplog.clear()
+    monkeypatch.setattr("app.cleanup.resource_pass.ResourcePass.run_from", cancelled)
+
+    with pytest.raises(Retry):
+        run(deletion_id)
+
+    [line] = [record for record in caplog.records if "57014" in str(record.msg)]
+    assert (line.exc_info, line.msg["event"]) == (None, "deletion.backed_off")
+
+
+def test_each_line_of_a_task_names_its_work():
+    facts = {"workspace": "ml-team", "deletion_id": "d-1", "attempt": 3, "phase": "jobs"}
+
+    celery_app._name_the_work_in_each_line(kwargs=facts)
+    try:
+        assert get_contextvars() == {"workspace": "ml-team", "deletion_id": "d-1"}
+    finally:
+        clear_contextvars()
 
 
 def test_a_database_that_is_away_is_a_retry(session, context, delete_workspace, run):

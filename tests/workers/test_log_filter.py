@@ -3,15 +3,16 @@ import logging
 import pytest
 
 from app.dispatch import TaskName
-from workers.log_filter import NOTHING_TO_DO, log_sweeps_at_debug
+from workers.log_filter import NOTHING_TO_DO, log_no_news_at_debug
 
 SWEEP = TaskName.SWEEP.value
+CLEAN, FAILED = "workspace.cleanup.filesets", "Task %(name)s[%(id)s] %(description)s"
 RECEIVED, SUCCEEDED = "Task %(name)s[%(id)s] received", "Task %(name)s[%(id)s] succeeded: %(return_value)s"
 
 
 @pytest.fixture
 def _log_filter() -> None:
-    log_sweeps_at_debug()
+    log_no_news_at_debug()
 
 
 @pytest.mark.usefixtures("_log_filter")
@@ -29,6 +30,8 @@ def _log_filter() -> None:
             False,
         ),
         ("celery.app.trace", (SUCCEEDED, {"name": SWEEP, "id": "1", "return_value": "'enqueued 1'"}), True),
+        ("celery.app.trace", (FAILED, {"name": CLEAN, "id": "1", "description": "raised expected"}), False),
+        ("celery.app.trace", (FAILED, {"name": CLEAN, "id": "1", "description": "retry"}), True),
     ],
 )
 def test_a_round_is_told_only_when_it_did_something(
