@@ -66,8 +66,9 @@ def test_a_store_that_fails_is_a_503_that_says_so(
 
     assert answer.status_code == 503
     assert "storage failed" in answer.json["detail"]
-    # Another try will not help where a person has to act.
-    assert ("try again" in answer.json["detail"]) is (fault not in ("revoked", "no bucket"))
+    if request_ != "DELETE fileset":  # it says that it may be half done
+        # Another try will not help where a person has to act.
+        assert ("try again" in answer.json["detail"]) is (fault not in ("revoked", "no bucket"))
     assert "secret" not in answer.text
     assert proxy.endpoint not in answer.text
     proxy.fail(None)
