@@ -45,7 +45,7 @@ def test_a_statement_that_fails_says_why(error: type[psycopg.Error], fault: Data
 
 
 def test_no_space_left_is_507(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.http.views.session_scope", _full)
+    monkeypatch.setattr("app.http.views.transact", _full)
 
     response = app.test_client().get("/apis/entities/v2/workspaces")
 
@@ -55,7 +55,7 @@ def test_no_space_left_is_507(app: Flask, monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
-def _full(_: object) -> None:
+def _full(*_: object) -> None:
     raise OperationalError("INSERT", {}, errors.DiskFull("could not extend file: No space left on device"))
 
 
@@ -87,12 +87,12 @@ def test_the_log_has_the_servers_words_and_the_client_ours(
 def test_a_statement_is_logged_without_its_text_and_values(
     context: Context, caplog: pytest.LogCaptureFixture, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cancelled(_: object) -> None:
+    def cancelled(*_: object) -> None:
         with context.sessions() as session:
             session.execute(text("SET LOCAL statement_timeout = 1"))
             session.execute(text("SELECT pg_sleep(60), :value"), {"value": "a secret"})
 
-    monkeypatch.setattr("app.http.views.session_scope", cancelled)
+    monkeypatch.setattr("app.http.views.transact", cancelled)
 
     assert app.test_client().get("/apis/entities/v2/workspaces").status_code == 503
     [line] = [one.msg for one in caplog.records if "database_busy" in str(one.msg)]
