@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
-from app.runtime.processes.leaked_processes import kill_leaked_processes, processes_of
+from app.runtime.processes.leaked_processes import RUN_VARIABLE, kill_leaked_processes, processes_of
 from app.runtime.processes.process import Process
 from app.runtime.processes.reaper import children
 from tests.runtime.runs import wait_until
@@ -288,6 +288,24 @@ def test_processes_that_outlive_worker_and_reaper_are_found_and_killed(
     assert kill_leaked_processes(run, within_s=10)
 
     assert processes_of(run) == []
+
+
+def test_a_process_whose_number_another_one_had_before_is_found(
+    run: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = subprocess.Popen(
+        ["sleep", "1000"], env={**os.environ, RUN_VARIABLE: str(run)}, start_new_session=True
+    )
+    earlier = psutil.Process(marked.pid)
+    earlier._gone = earlier._pid_reused = True
+    monkeypatch.setattr(psutil, "_pmap", {marked.pid: earlier})  # what `process_iter` remembers
+    try:
+        assert kill_leaked_processes(run, within_s=10)
+
+        assert marked.wait(DEADLINE_S) == -signal.SIGKILL
+    finally:
+        marked.kill()
+        marked.wait()
 
 
 HOST = """

@@ -39,6 +39,7 @@ LONGEST = (
     "tests/access/test_history.py", "tests/api/files/test_store_failures.py", "tests/runtime/test_process.py",
     "tests/test_secrets.py", "tests/test_cli.py", "tests/distribution/test_wheel.py",
     "tests/devstack/test_recorded_data.py", "tests/server/test_exposure.py", "tests/test_needs.py",
+    "tests/postgres/test_pooler.py", "tests/postgres/test_failover.py", "tests/cleanup/test_replay.py",
 )  # fmt: skip
 """Groups that take long, the longest first: by turns some that wait and some that compute."""
 

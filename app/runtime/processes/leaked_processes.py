@@ -79,8 +79,10 @@ def kill_leaked_processes(run: UUID, *, within_s: float) -> bool:
 def _scan(run: UUID) -> list[psutil.Process]:
     run_id, found = str(run), []
     below = defaultdict[int, list[psutil.Process]](list)
-    for one in psutil.process_iter():
+    for pid in psutil.pids():
         with contextlib.suppress(psutil.Error, OSError):
+            # Not `process_iter`: it remembers who had the number before, and takes a new process for that one.
+            one = psutil.Process(pid)
             below[one.ppid()].append(one)
             if one.environ().get(RUN_VARIABLE) == run_id and one.status() != psutil.STATUS_ZOMBIE:
                 found.append(one)
