@@ -217,7 +217,6 @@ def wait(session: Session, claim: Claim, settings: Settings, *, polls: int) -> f
         cursor=None,
         pass_started_at=database_now(),
         has_progressed=False,
-        attempts=0,  # what failed before has not failed in this pass
         polls=polls,
         next_run_at=seconds_from_now(delay),
         **RELEASED,
