@@ -28,6 +28,9 @@ from app.services.workspaces import move_workspace
 SWEEP = "sweep"
 """The actor of scheduled re-attempts."""
 
+_NEW_PASS: dict[str, Any] = {"cursor": None, "pass_started_at": database_now(), "has_progressed": False}
+"""Column values with which a pass over the resources of a kind begins."""
+
 # --- the request's side -------------------------------------------------------------------------------------
 
 
@@ -144,11 +147,9 @@ def enter_phase(session: Session, claim: Claim, phase: str | None) -> Claim:
         claim,
         phase=phase,
         phase_started_at=database_now(),
-        pass_started_at=database_now(),
-        cursor=None,
         attempts=0,
         polls=0,
-        has_progressed=False,
+        **_NEW_PASS,
     )
     if claim.phase:
         deleted = deletion.deleted_counts.get(claim.phase, 0)
@@ -192,15 +193,7 @@ def record_displaced(session: Session, claim: Claim, *, name: str, was: str) -> 
 
 def next_pass(session: Session, claim: Claim) -> None:
     """Begin another pass after one that made progress, with a fresh budget of attempts."""
-    write(
-        session,
-        claim,
-        cursor=None,
-        pass_started_at=database_now(),
-        has_progressed=False,
-        attempts=0,
-        polls=0,
-    )
+    write(session, claim, attempts=0, polls=0, **_NEW_PASS)
 
 
 def wait(session: Session, claim: Claim, settings: Settings, *, polls: int) -> float:
@@ -214,11 +207,9 @@ def wait(session: Session, claim: Claim, settings: Settings, *, polls: int) -> f
     write(
         session,
         claim,
-        cursor=None,
-        pass_started_at=database_now(),
-        has_progressed=False,
         polls=polls,
         next_run_at=seconds_from_now(delay),
+        **_NEW_PASS,
         **RELEASED,
     )
     return delay
@@ -242,12 +233,10 @@ def back_off(
     write(
         session,
         claim,
-        cursor=cursor,
-        **({"pass_started_at": database_now()} if cursor is None else {}),
-        has_progressed=False,
         attempts=attempts,
         polls=0,
         next_run_at=seconds_from_now(delay),
+        **(_NEW_PASS if cursor is None else {"cursor": cursor, "has_progressed": False}),
         **RELEASED,
     )
     record(

@@ -219,6 +219,9 @@ class BlobStore:
     def stat(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
         """The file at `path`. Raises FileNotFoundError, also for a directory."""
         self.verify()
+        return self._stat(workspace_id, fileset_id, path)
+
+    def _stat(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
         return StoredFile(path, self._tree.file_size(_key(workspace_id, fileset_id, path)))
 
     @naming_relative_paths
@@ -232,7 +235,7 @@ class BlobStore:
     def remove(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:
         """Delete one file and the directories that it leaves empty. Raises FileNotFoundError."""
         self.verify(before_destruction=True)
-        file = self.stat(workspace_id, fileset_id, path)
+        file = self._stat(workspace_id, fileset_id, path)
         self._tree.remove_file(_key(workspace_id, fileset_id, path))
         return file
 

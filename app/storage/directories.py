@@ -47,11 +47,10 @@ class Directories:
 
         What is no directory, such as a link, is removed as such.
         """
-        try:
-            is_directory = self._fs.info(top)["type"] == "directory"
-        except (FileNotFoundError, NotADirectoryError):
+        kind = self._type(top)
+        if kind is None:
             return  # nothing of it is here, also where a link or a file is in the place of one above
-        if not is_directory:
+        if kind != "directory":
             yield from self.remove_step(self._fs.rm_file, top)
             return
         # Depth first, and each directory as soon as it is empty: a purge that was interrupted need not walk
@@ -77,14 +76,15 @@ class Directories:
 
     def displaced(self, directory: str) -> str | None:
         """What is in the place of a directory: a link or a file. None for a directory, and if there is nothing."""
-        try:
-            found = self._fs.info(directory)["type"]
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if found == "directory":
+        if self._type(directory) in {None, "directory"}:
             return None
         target = self._fs.target(directory) if isinstance(self._fs, Disk) else None
         return f"a link to {target}" if target is not None else "a file"
+
+    def _type(self, path: str) -> str | None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return str(self._fs.info(path)["type"])
+        return None
 
     @staticmethod
     def remove_step(remove: Callable[[str], Any], path: str) -> Iterator[Removed | OSError]:

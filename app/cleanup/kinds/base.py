@@ -54,6 +54,10 @@ class ResourceKind:
     delete: Callable[[Context, Any], Deleted | Pending | InProgress]
 
 
+DeleteChunk = Callable[[Session, UUID, int, UUID | None], list[UUID]]
+"""`(session, workspace_id, limit, cursor)`: see `RowsKind`."""
+
+
 @dataclass(frozen=True)
 class RowsKind:
     """A kind that is only rows.
@@ -64,7 +68,7 @@ class RowsKind:
 
     name: str
     model: type[Any]
-    delete_chunk: Callable[[Session, UUID, int, UUID | None], list[UUID]]
+    delete_chunk: DeleteChunk
 
 
 Kind = ResourceKind | RowsKind

@@ -1,13 +1,12 @@
 """Deleting plain rows in chunks, so that no transaction grows with the tenant."""
 
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-DeleteChunk = Callable[[Session, UUID, int, UUID | None], list[UUID]]
+from app.cleanup.kinds.base import DeleteChunk
 
 
 def oldest_rows_of(model: type[Any]) -> DeleteChunk:
