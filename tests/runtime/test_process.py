@@ -369,6 +369,21 @@ def test_a_command_that_stops_its_reaper_is_ended_all_the_same(
     assert processes_of(run) == []
 
 
+def test_a_reaper_that_is_stopped_with_its_report_still_open_is_not_waited_for(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reaper = tmp_path / "reaper.py"
+    reaper.write_text(
+        "import os, signal, sys\nos.write(int(sys.argv[2]), b'ok')\nos.kill(os.getpid(), signal.SIGSTOP)\n"
+    )
+    monkeypatch.setattr("app.runtime.processes.process._REAPER", reaper)
+    monkeypatch.setattr("app.runtime.processes.process._LATE_S", 0.2)
+    process = start("true", grace_s=0.1)
+    assert eventually(lambda: psutil.Process(process._reaper.pid).status() == psutil.STATUS_STOPPED)
+    process.terminate()
+    assert ended(process) == -9
+
+
 HOPPING = """
 import os, signal, sys, time
 if "killing its reaper" in sys.argv:

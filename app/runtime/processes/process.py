@@ -26,6 +26,8 @@ from app.runtime.processes.leaked_processes import RUN_VARIABLE, kill_leaked_pro
 _REAPER = Path(__file__).with_name("reaper.py")
 _START_S = 10.0
 """Limit for a reaper to report that the command runs. The command can stop its reaper, which then never reports."""
+_REPORT_BYTES = 16
+"""More than any report has, which the reaper writes at once."""
 _LATE_S = 2.0
 """How long after the grace a reaper may still take to end everything before it is killed."""
 _PAUSE_S = 5.0
@@ -70,7 +72,8 @@ class Process:
         with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", reaper.stdin) as stdin:
             stdin.write(json.dumps({**environment, **run_variable}).encode())
         with status:
-            report = status.read() if select.select([status], [], [], _START_S)[0] else b""
+            # One read, not up to the end: the command can stop its reaper between the report and the end.
+            report = status.read(_REPORT_BYTES) if select.select([status], [], [], _START_S)[0] else b""
         if report == b"ok":
             return cls(reaper, output, run=run, grace_s=grace_s)
         output.close()
