@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -12,6 +13,8 @@ from flask import Flask
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import load_all_checks
+from schemathesis.generation.feedback import NO_FEEDBACK
+from schemathesis.pytest._test_builder import build_operation_test
 from sqlalchemy.orm import Session
 
 from app.api.application import document
@@ -25,7 +28,7 @@ from tests.support.soak import examples
 CASES_PER_OPERATION = examples(short=5, long=30)
 LEAST_CASES = CASES_PER_OPERATION * 65
 sent: Counter[str] = Counter()
-"""Requests so far: a test of pytest's is an operation, with many of them."""
+"""Requests so far: each test is an operation, with many of them."""
 
 load_all_checks()
 CONFIG = schemathesis.Config.from_dict(
@@ -51,7 +54,9 @@ class SwappableApplication:
 served = SwappableApplication()
 
 
+@cache
 def description(*, asks_who: bool) -> schemathesis.BaseSchema:
+    """What is published, ready to make requests from."""
     schema = schemathesis.openapi.from_dict(document(asks_who=asks_who), config=CONFIG)
     schema.app = served
     schema.hook(map_path_parameters)
@@ -94,6 +99,35 @@ thoroughly = hypothesis_settings(
 )
 
 
+def operations(*, asks_who: bool) -> list[str]:
+    """Method and path of each."""
+    paths = document(asks_who=asks_who)["paths"]
+    return [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+
+
+def try_out(operation: str, how: str, *, asks_who: bool) -> None:
+    """Send the requests of one operation.
+
+    They are made here and not by schemathesis's own parametrization, because that makes all of them in every process
+    that collects tests.
+    """
+
+    @thoroughly
+    def send(case: schemathesis.Case) -> None:
+        sent[how] += 1
+        case.call_and_validate()
+
+    schema = description(asks_who=asks_who)
+    method, path = operation.split(" ")
+    build_operation_test(
+        config=schema.config,
+        operation=schema[path][method],
+        test_func=send,
+        given_kwargs={},
+        feedback=NO_FEEDBACK,
+    )()
+
+
 @pytest.fixture
 def world(app: Flask, context: Context, session: Session) -> None:
     """A workspace with one of everything; `name` is a job's in the paths of jobs, and so on."""
@@ -113,13 +147,9 @@ class TestWithAuthentication:
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"allow_unsigned_jwt": True})
 
-    @description(asks_who=True).parametrize()
-    @thoroughly
-    def test_no_request_gets_an_answer_that_is_not_described(
-        self, case: schemathesis.Case, world: None
-    ) -> None:
-        sent["with authentication"] += 1
-        case.call_and_validate()
+    @pytest.mark.parametrize("operation", operations(asks_who=True))
+    def test_no_request_gets_an_answer_that_is_not_described(self, operation: str, world: None) -> None:
+        try_out(operation, "with authentication", asks_who=True)
 
     def test_so_many_requests_were_sent(self, tell: Tell) -> None:
         enough_were_sent("with authentication", tell)
@@ -132,13 +162,9 @@ class TestWithoutAuthentication:
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"auth_enabled": False})
 
-    @description(asks_who=False).parametrize()
-    @thoroughly
-    def test_no_request_gets_an_answer_that_is_not_described(
-        self, case: schemathesis.Case, world: None
-    ) -> None:
-        sent["without"] += 1
-        case.call_and_validate()
+    @pytest.mark.parametrize("operation", operations(asks_who=False))
+    def test_no_request_gets_an_answer_that_is_not_described(self, operation: str, world: None) -> None:
+        try_out(operation, "without", asks_who=False)
 
     def test_so_many_requests_were_sent(self, tell: Tell) -> None:
         enough_were_sent("without", tell)

@@ -90,9 +90,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the groups in order."""
-    for item in items:
-        if not item.nodeid.endswith(item.name):  # schemathesis gives all operations the same id
-            item._id = item._id.with_params(item.name.partition("[")[2].removesuffix("]"))
     if len({item.nodeid for item in items}) < len(items):
         raise pytest.UsageError("Two tests have the same id: pytest-xdist would run one of them.")
     sizes = Counter(group_of(item.nodeid) for item in items)
