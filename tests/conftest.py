@@ -1,5 +1,7 @@
 """Real PostgreSQL for every test that needs a database; fakes only for clock, publisher and blobs."""
 
+import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +22,23 @@ from tests.support.store import store_of
 pytest_plugins = [f"tests.support.{name}" for name in ("database", "figures", "groups", "needs", "processes")]
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what the collected tests and their imports consist of: it stays to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
     configure_logs(Settings())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _volatile_files() -> Iterator[None]:
+    """Do not wait for the disk: a power cut costs the files of a test nobody misses. Processes of a stack do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture
@@ -31,9 +47,14 @@ def session(database: Engine) -> Iterator[Session]:
         yield session
 
 
+@pytest.fixture(scope="session")
+def _settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url, statement_timeout_seconds=10)
+
+
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(database_url=database_url, data_dir=tmp_path, statement_timeout_seconds=10)
+def settings(_settings: Settings, tmp_path: Path) -> Settings:
+    return _settings.model_copy(update={"data_dir": tmp_path})
 
 
 @pytest.fixture

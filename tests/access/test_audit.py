@@ -19,7 +19,7 @@ from app.config import Settings
 from app.context import Context
 from app.models import Workspace
 from app.models.audit import AuditEvent
-from tests.access.world import make_world
+from tests.access.world import World
 from tests.factories import make_job, make_workspace
 from tests.support.people import OPERATOR, announced
 
@@ -128,9 +128,8 @@ def test_every_change_of_a_members_roles_is_a_line(send: Callable[..., Any]) -> 
 
 @pytest.mark.parametrize("verb", ["retry", "skip", "force"])
 def test_what_operators_do_to_a_failed_deletion_is_on_record(
-    send: Callable[..., Any], session: Session, context: Context, verb: str
+    send: Callable[..., Any], world: World, verb: str
 ) -> None:
-    world = make_world(session, context.store, "ml-team")
     stuck = {"kind": "filesets", "resource_id": world.stuck, "reason": "ticket 7"}
     body = {"retry": None, "skip": stuck, "force": {"reason": "ticket 7"}}[verb]
 

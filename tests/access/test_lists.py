@@ -31,7 +31,7 @@ ADMIN = announced("the-operator", email=OPERATOR)
 def worlds(session: Session, context: Context) -> None:
     """Three workspaces with the same things in them: of ann, of the crew, and of somebody else."""
     for name, member in (("anns", "ann"), ("crews", "crew"), ("others", "somebody-else")):
-        world = make_world(session, context.store, name)
+        world = make_world(session, name)
         factories.make_binding(session, world.workspace, member, "Viewer")
     session.commit()
 

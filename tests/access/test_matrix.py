@@ -15,10 +15,9 @@ from werkzeug.test import TestResponse
 from app.access.permissions import TABLE
 from app.access.roles import Role
 from app.api.application import all_routes
-from app.context import Context
 from app.http.route import Route
 from tests import factories
-from tests.access.world import World, everything, make_world
+from tests.access.world import World, everything
 from tests.support.people import OPERATOR, announced
 
 ROUTES = {f"{route.method} {route.rule}": route for route in all_routes()}
@@ -182,10 +181,9 @@ def test_a_route_agrees_with_the_table_of_roles(name: str) -> None:
 @pytest.mark.parametrize("persona", EVERYBODY)
 @pytest.mark.parametrize("name", ROWS)
 def test_a_route_lets_in_whom_its_row_names_and_nobody_else(
-    client: FlaskClient, context: Context, session: Session, name: str, persona: str
+    client: FlaskClient, world: World, session: Session, name: str, persona: str
 ) -> None:
     route, row = ROUTES[name], ROWS[name]
-    world = make_world(session, context.store, "ml-team")
     if persona in MEMBERS:
         factories.make_binding(session, world.workspace, f"the-{persona.lower()}", persona)
         session.commit()

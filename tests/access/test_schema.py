@@ -15,12 +15,10 @@ from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import load_all_checks
 from schemathesis.generation.feedback import NO_FEEDBACK
 from schemathesis.pytest._test_builder import build_operation_test
-from sqlalchemy.orm import Session
 
 from app.api.application import document
 from app.config import Settings
-from app.context import Context
-from tests.access.world import make_world
+from tests.access.world import World
 from tests.support.figures import Tell
 from tests.support.people import OPERATOR
 from tests.support.soak import examples
@@ -129,10 +127,10 @@ def try_out(operation: str, how: str, *, asks_who: bool) -> None:
 
 
 @pytest.fixture
-def world(app: Flask, context: Context, session: Session) -> None:
-    """A workspace with one of everything; `name` is a job's in the paths of jobs, and so on."""
+def serving(app: Flask, world: World) -> None:
+    """The application serves `world`; `name` is a job's in the paths of jobs, and so on."""
     served.app = app
-    served.known = make_world(session, context.store, "ml-team").parameters | {"name": "data"}
+    served.known = world.parameters | {"name": "data"}
 
 
 def enough_were_sent(how: str, tell: Tell) -> None:
@@ -148,7 +146,7 @@ class TestWithAuthentication:
         return settings.model_copy(update={"allow_unsigned_jwt": True})
 
     @pytest.mark.parametrize("operation", operations(asks_who=True))
-    def test_no_request_gets_an_answer_that_is_not_described(self, operation: str, world: None) -> None:
+    def test_no_request_gets_an_answer_that_is_not_described(self, operation: str, serving: None) -> None:
         try_out(operation, "with authentication", asks_who=True)
 
     def test_so_many_requests_were_sent(self, tell: Tell) -> None:
@@ -163,7 +161,7 @@ class TestWithoutAuthentication:
         return settings.model_copy(update={"auth_enabled": False})
 
     @pytest.mark.parametrize("operation", operations(asks_who=False))
-    def test_no_request_gets_an_answer_that_is_not_described(self, operation: str, world: None) -> None:
+    def test_no_request_gets_an_answer_that_is_not_described(self, operation: str, serving: None) -> None:
         try_out(operation, "without", asks_who=False)
 
     def test_so_many_requests_were_sent(self, tell: Tell) -> None:

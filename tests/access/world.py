@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app import clock
 from app.db import Base
 from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStatus
-from app.models import Deletion, DeletionFailure, Job, Workspace
+from app.models import Deletion, DeletionFailure, Fileset, Job, Workspace
 from app.services import job_steps
 from app.storage.blob_store import BlobStore
 from tests import factories
@@ -20,6 +20,7 @@ class World:
     """The objects of requests: values for the parameters of every route."""
 
     workspace: Workspace
+    fileset: Fileset
     failed: Deletion
     """A FAILED deletion of another workspace, with a resource that can be skipped."""
     pending: Deletion
@@ -28,9 +29,13 @@ class World:
     """Id of that resource."""
     parameters: dict[str, str]
 
+    def publish_file(self, store: BlobStore) -> None:
+        """Store the one file that there is."""
+        store.publish(store.stage(self.workspace.id, self.fileset.id, "a.txt", [b"bytes"]))
 
-def make_world(session: Session, store: BlobStore, name: str) -> World:
-    """Create it; `name` distinguishes its names from those of other worlds."""
+
+def make_world(session: Session, name: str) -> World:
+    """Create it, but for its file; `name` distinguishes its names from those of other worlds."""
     workspace = factories.make_workspace(session, name)
     train = factories.make_job(
         session, workspace, "train", JobStatus.ACTIVE, platform_spec={"steps": [{"name": "main"}]}
@@ -42,7 +47,7 @@ def make_world(session: Session, store: BlobStore, name: str) -> World:
     factories.make_config(session, workspace, "small")
     factories.make_config(session, workspace, "unused")
     factories.make_deployment(session, workspace, "chat", DeploymentStatus.READY)
-    factories.make_fileset(session, workspace, "data", store=store, files={"a.txt": b"bytes"})
+    fileset = factories.make_fileset(session, workspace, "data")
     entity = factories.make_entity(session, workspace, "thing")
     factories.make_project(session, workspace, "alpha")
     binding = factories.make_binding(session, workspace, f"member-of-{name}")
@@ -52,6 +57,7 @@ def make_world(session: Session, store: BlobStore, name: str) -> World:
     session.commit()
     return World(
         workspace=workspace,
+        fileset=fileset,
         failed=failed,
         pending=pending,
         stuck=session.scalars(

@@ -74,7 +74,7 @@ def _prepare(server: EmbeddedPostgres) -> None:
         seed(session)
         record_store(session)
     with engine.begin() as made:
-        made.exec_driver_sql(_restore(made.dialect.get_table_names(made)))
+        made.exec_driver_sql(_restoring("pristine"))
     with _administrator(server.url) as connection:
         connection.execute(f"ALTER DATABASE unfinished RENAME TO {TEMPLATE}")
 
@@ -86,24 +86,24 @@ def migrate(url: str) -> None:
     command.upgrade(config, "head")
 
 
-def _restore(tables: list[str]) -> str:
-    """SQL of a function that gives every table the rows back that it has now, in one statement.
+def _restoring(name: str) -> str:
+    """SQL of a function `name.restore` that gives every table the rows back that it has now, in one statement.
 
     DELETE beats TRUNCATE by an order of magnitude on small tables.
     """
-    tables = [table for table in tables if table in Base.metadata.tables]
-    copies = "".join(f"CREATE TABLE pristine.{table} AS TABLE public.{table};" for table in tables)
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    copies = "".join(f"CREATE TABLE {name}.{table} AS TABLE public.{table};" for table in tables)
     deletes = "".join(f"DELETE FROM public.{table};" for table in tables)
     # Only into those that had rows: a column that PostgreSQL numbers itself would refuse even none.
     inserts = "".join(
-        f"IF EXISTS (SELECT FROM pristine.{table}) THEN "
-        f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM pristine.{table}; END IF;"
+        f"IF EXISTS (SELECT FROM {name}.{table}) THEN "
+        f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM {name}.{table}; END IF;"
         for table in tables
     )
     # As a replica would: the audit log refuses it to everybody else, and foreign keys need no order.
     return (
-        f"CREATE SCHEMA pristine; {copies} "
-        "CREATE FUNCTION pristine.restore() RETURNS void LANGUAGE plpgsql "
+        f"CREATE SCHEMA {name}; {copies} "
+        f"CREATE FUNCTION {name}.restore() RETURNS void LANGUAGE plpgsql "
         f"SET session_replication_role = replica AS $$ BEGIN {deletes} {inserts} END $$"
     )
 
@@ -155,7 +155,13 @@ def database(engine: Engine) -> Engine:
     return engine
 
 
-def restore(engine: Engine) -> None:
-    """Remove every row but those that `seed` has made."""
+def remember(engine: Engine, name: str) -> None:
+    """Keep the rows that there are now, for `restore`; once in a run for each name."""
     with engine.begin() as connection:
-        connection.exec_driver_sql("SELECT pristine.restore()")
+        connection.exec_driver_sql(_restoring(name))
+
+
+def restore(engine: Engine, name: str = "pristine") -> None:
+    """Give the database the rows that it had then, and no others; by default those that `seed` has made."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT {name}.restore()")
