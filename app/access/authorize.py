@@ -7,11 +7,14 @@ from one query to the next, and a workspace that takes over a name takes over no
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Select, and_, exists, false, or_, select, true
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, aliased
 
 from app.access.permissions import AUTHENTICATED, Permission, roles_permitting
 from app.access.principal import Principal
 from app.access.roles import PLATFORM, Role
+from app.db import Sessions, session_scope
 from app.errors import DomainError, Forbidden, NotFound
 from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
@@ -48,15 +51,32 @@ def is_platform_admin(actor: Actor) -> ColumnElement[bool]:
     return exists(_platform_bindings(actor, [Role.PLATFORM_ADMIN]))
 
 
-def require_platform_wide(session: Session, actor: Actor) -> None:
-    """Raise Forbidden unless the actor has its permission; for permissions that concern no workspace."""
+def permitted_platform_wide(actor: Actor) -> ColumnElement[bool]:
+    """A condition: the actor has its permission, which is one that concerns no workspace."""
     is_permitted: ColumnElement[bool] = false()
     if actor.is_in_scope and actor.permission in AUTHENTICATED:
         is_permitted = true()
     elif actor.is_in_scope:
         is_permitted = exists(_platform_bindings(actor, roles_permitting(actor.permission)))
-    if not session.scalar(select(or_(is_platform_admin(actor), is_permitted))):
+    return or_(is_platform_admin(actor), is_permitted)
+
+
+def require_platform_wide(session: Session, actor: Actor) -> None:
+    """Raise Forbidden unless the actor has its permission; for permissions that concern no workspace."""
+    if not session.scalar(select(permitted_platform_wide(actor))):
         raise Forbidden("Forbidden")
+
+
+def still_holds(sessions: Sessions, condition: ColumnElement[bool]) -> bool:
+    """Whether a condition of access holds, asked in a transaction of its own.
+
+    A database that is away takes no right from anybody.
+    """
+    try:
+        with session_scope(sessions) as session:
+            return bool(session.scalar(select(condition)))
+    except (OperationalError, PoolTimeout):
+        return True
 
 
 def access_error(

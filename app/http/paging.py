@@ -1,17 +1,19 @@
 """Pages: the query parameters and the envelope of every list."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from flask import request
+from flask import Response, request
 from pydantic import BaseModel, Field
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, true
 from sqlalchemy.orm import Session
 
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
 from app.filters.sort import parse_sort
 from app.http.route import Query, RequestContext
+from app.http.row_stream import BATCH_ROWS, Condition, Items, RowStream
 
 MAX_PAGE = 2**31 - 1
 """The last page number: its product with any page size fits PostgreSQL's OFFSET."""
@@ -75,54 +77,57 @@ def list_page(
     rows: Select[*tuple[Any, ...]],
     fields: Fields,
     *,
-    item: Callable[..., T],
+    items: Items,
+    may_read: Condition = true,
     sort_fields: Fields | None = None,
     alias: str | None = None,
-) -> Page[T]:
+    batch_rows: int = BATCH_ROWS,
+    envelope: Callable[..., Page[Any]] = Page[Any],
+) -> Response:
     """One page of `rows`, filtered and sorted as the request asks.
 
-    Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `item` and `alias` are those of `paginate`
-    and `parse_filter`. Raises BadFilter and BadSort.
+    Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `items`, `may_read` and `batch_rows` are
+    those of `RowStream`, `alias` is that of `parse_filter`. Raises BadFilter and BadSort.
     """
     found = requested_filter(alias=alias)
     default = type(query).model_fields["sort"].default
+    ordered = filtered(rows, fields, found).order_by(*parse_sort(query.sort, sort_fields or fields, default))
     return paginate(
-        call.session,
-        filtered(rows, fields, found).order_by(*parse_sort(query.sort, sort_fields or fields, default)),
+        call,
+        RowStream(ordered, items, may_read, batch_rows),
         page=query.page,
         page_size=query.page_size,
-        sort=query.sort,
-        filter=found,
-        item=item,
+        envelope=partial(envelope, sort=query.sort, filter=found.canonical() if found else None),
     )
 
 
 def paginate(
-    session: Session,
-    statement: Select[*tuple[Any, ...]],
+    call: RequestContext,
+    rows: RowStream,
     *,
     page: int,
     page_size: int,
-    sort: str,
-    filter: Filter | None,  # noqa: A002 -- the name in the envelope
-    item: Callable[..., T],
-) -> Page[T]:
-    """Read one page of `statement`, which is already filtered and totally ordered.
+    envelope: Callable[..., Page[Any]],
+) -> Response:
+    """One page of `rows`, which are already filtered; `envelope` makes all of the answer but the rows."""
+    skipped = (page - 1) * page_size
+    keys = rows.keys(call.session, limit=page_size, offset=skipped)
+    is_last = len(keys) < page_size and bool(keys or not skipped)
+    total = skipped + len(keys) if is_last else _count(call.session, rows.statement)
 
-    `item` builds the public form of a row from the selected columns. The answer repeats `sort` and `filter`.
-    """
-    total = session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0
-    rows = session.execute(statement.limit(page_size).offset((page - 1) * page_size))
-    data = [item(*row) for row in rows]
-    return Page(
-        data=data,
-        pagination=Pagination(
+    def end(number: int) -> str:
+        pagination = Pagination(
             page=page,
             page_size=page_size,
-            current_page_size=len(data),
+            current_page_size=number,
             total_pages=-(-total // page_size),
             total_results=total,
-        ),
-        sort=sort,
-        filter=filter.canonical() if filter else None,
-    )
+        )
+        rest = envelope(data=[], pagination=pagination).model_dump_json(exclude={"data"})
+        return f"],{rest[1:]}"
+
+    return rows.answer(call.session, call.context, keys, begin='{"data":[', end=end)
+
+
+def _count(session: Session, statement: Select[*tuple[Any, ...]]) -> int:
+    return session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0

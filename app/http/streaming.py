@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from flask import has_request_context, request
 
@@ -19,6 +19,10 @@ _DISCARD = struct.pack("ii", 1, 0)
 """SO_LINGER: closing the connection drops what the kernel has not sent yet."""
 
 
+class BrokenOff(Exception):
+    """Raised by the source of a stream that cannot be completed."""
+
+
 def _environment() -> dict[str, Any]:
     return request.environ if has_request_context() else {}
 
@@ -26,8 +30,8 @@ def _environment() -> dict[str, Any]:
 class RevocableStream(Iterator[Chunk], Generic[Chunk]):
     """The chunks of a response, as long as its reader may have them.
 
-    `is_permitted` is asked every few seconds. Once it says no, the connection is cut, so that the client sees that the
-    response is incomplete. `close` closes the source, also if nothing was read.
+    `is_permitted` is asked every few seconds. Once it says no, or the source raises BrokenOff, the connection is cut,
+    so that the client sees that the response is incomplete. `close` closes the source, also if nothing was read.
     """
 
     def __init__(
@@ -46,13 +50,20 @@ class RevocableStream(Iterator[Chunk], Generic[Chunk]):
             if not self._is_permitted():
                 self._cut()
         while self._chunk is None or self._position >= len(self._chunk):
-            self._chunk, self._position = next(self._chunks), 0
+            self._chunk = None  # not kept while the next one is made
+            self._chunk, self._position = self._next_chunk(), 0
         piece = self._chunk[self._position : self._position + _PIECE]
         self._position += _PIECE
         return piece
 
-    def _cut(self) -> None:
+    def _next_chunk(self) -> Chunk:
+        try:
+            return next(self._chunks)
+        except BrokenOff:
+            self._cut()
+
+    def _cut(self) -> NoReturn:
         if self._connection:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
         # With this number gunicorn treats the client as disconnected and logs no error.
-        raise ConnectionResetError(errno.ECONNRESET, "what was sent is not the reader's any more")
+        raise ConnectionResetError(errno.ECONNRESET, "the rest of the response cannot be sent")

@@ -9,7 +9,7 @@ from app.errors import Busy
 
 
 class Transfers:
-    """Counts the uploads, downloads and other requests to the store of this process.
+    """Counts the uploads, the downloads, the large lists and the other requests to the store of this process.
 
     Each occupies a thread for as long as its client or the store takes.
 
@@ -25,7 +25,7 @@ class Transfers:
         """The response of `answer`, counted as a transfer until it is sent. Raises Busy at the limit."""
         with self._lock:
             if self.limit is not None and self._under_way >= self.limit:
-                raise Busy(f"{self._under_way} other requests are busy with files; try again.")
+                raise Busy(f"{self._under_way} other requests are busy with files or large lists; try again.")
             self._under_way += 1
         try:
             response = answer()

@@ -78,7 +78,9 @@ def _view(route: Route) -> Callable[..., Response]:
             # Rendered while the transaction is open, because rows may load columns.
             return _response(route.handler(RequestContext(context, actor, session), **given), route)
 
-        return transact(context.sessions, work)
+        response = transact(context.sessions, work)
+        # One that is sent as it is made occupies its thread for as long as its client takes, as a file does.
+        return service.transfers.counted(lambda: response) if response.is_streamed else response
 
     return view
 

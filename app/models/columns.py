@@ -5,9 +5,10 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Text, text
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Text, inspect, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, defer, mapped_column
+from sqlalchemy.orm.interfaces import ORMOption
 from uuid_utils.compat import uuid7
 
 from app.clock import database_now
@@ -32,6 +33,12 @@ def state_column(kind: type[StrEnum]) -> Enum:
         create_constraint=True,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def without_documents(model: type[Any]) -> list[ORMOption]:
+    """Options of a query of `model` by which the documents of a row are read only when they are asked for."""
+    attributes = inspect(model).column_attrs
+    return [defer(getattr(model, one.key)) for one in attributes if isinstance(one.columns[0].type, JSONB)]
 
 
 class InWorkspace:

@@ -1,15 +1,18 @@
 """The rows of a list: of one workspace, or of every workspace that the caller can read."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select, true
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor, permitted
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
 from app.models.columns import InWorkspace
-from app.services.workspaces import readable_workspace
+from app.services.workspaces import is_readable, readable_workspace
 
 EVERYWHERE = "-"
 """Reserved name: in the path of a list it means all workspaces."""
@@ -17,10 +20,19 @@ EVERYWHERE = "-"
 M = TypeVar("M", bound=InWorkspace)
 
 
-def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> Select[M, str]:
-    """A query of the rows in one workspace, or for `-` in every workspace where the actor has its permission.
+@dataclass(frozen=True)
+class Listed(Generic[M]):
+    """Rows that a caller may read, each with the name of its workspace."""
 
-    Each row comes with the name of its workspace. Raises as `readable_workspace` does.
+    rows: Select[M, str]
+    may_read: Callable[[], ColumnElement[bool]]
+    """Makes the condition that the caller may still read them; of many workspaces, each row's own one decides."""
+
+
+def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> Listed[M]:
+    """The rows in one workspace, or for `-` in every workspace where the actor has its permission.
+
+    Raises as `readable_workspace` does.
     """
     rows = (
         select(model, Workspace.name)
@@ -28,5 +40,6 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> S
         .where(Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
     )
     if workspace == EVERYWHERE:
-        return rows
-    return rows.where(Workspace.id == readable_workspace(session, actor, workspace).id)
+        return Listed(rows, true)
+    workspace_id = readable_workspace(session, actor, workspace).id
+    return Listed(rows.where(Workspace.id == workspace_id), partial(is_readable, actor, workspace_id))

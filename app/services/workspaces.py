@@ -6,17 +6,15 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, delete, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.audit import record
-from app.access.authorize import Actor, access_error, permitted
+from app.access.authorize import Actor, access_error, permitted, still_holds
 from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
 from app.context import Context
-from app.db import insert_unique, session_scope
+from app.db import insert_unique
 from app.errors import NameTaken
 from app.lifecycle import WorkspaceMove, WorkspaceState
 from app.models import BUILT_IN, CleanupControl, RoleBinding, Workspace
@@ -39,19 +37,19 @@ def readable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
     return _one(session, actor, name, _permitted(actor, name))
 
 
+def is_readable(actor: Actor, workspace_id: UUID) -> ColumnElement[bool]:
+    """A condition: that workspace is ACTIVE, and `actor` has its permission there."""
+    return exists().where(
+        Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
+    )
+
+
 def may_still_read(context: Context, actor: Actor, workspace_id: UUID) -> bool:
     """Whether the workspace is still ACTIVE, and `actor` still has its permission there.
 
     Opens its own transaction. A database that is away takes no right from anybody.
     """
-    is_open = exists().where(
-        Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
-    )
-    try:
-        with session_scope(context.sessions) as session:
-            return bool(session.scalar(select(is_open)))
-    except (OperationalError, PoolTimeout):
-        return True
+    return still_holds(context.sessions, is_readable(actor, workspace_id))
 
 
 def writable_workspace(session: Session, actor: Actor, name: str) -> Workspace:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, Select, Table, Text, Uuid, insert, select
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, registry
 from werkzeug.datastructures import MultiDict
 
 from app.filters.fields import Fields
@@ -28,6 +28,17 @@ GADGETS = Table(
     Column("data", JSONB),
     prefixes=["TEMPORARY"],
 )
+
+
+class Gadget:
+    """A row of the list."""
+
+    id: UUID
+    name: str | None
+
+
+registry().map_imperatively(Gadget, GADGETS)
+
 COLUMNS = ("id", "name", "project", "weight", "status", "is_sold", "made_at")
 FIELDS = Fields(
     key=GADGETS.c.id,

@@ -1,70 +1,102 @@
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 import pytest
-from pydantic import Field, ValidationError
+from flask import Response
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
+from app.context import Context
 from app.filters.parse import parse_filter
 from app.filters.sort import parse_sort
 from app.http.paging import MAX_PAGE, ListQuery, Page, paginate
-from tests.filters.gadgets import FIELDS, GADGETS, ROWS
+from app.http.route import RequestContext
+from app.http.row_stream import RowStream, each
+from tests.filters.gadgets import FIELDS, ROWS, Gadget
+from tests.support.actors import trusted
 
 TOTAL = len(ROWS)
 
 
+class Shown(BaseModel):
+    """The public form of a gadget."""
+
+    index: int
+    name: str | None
+
+    @classmethod
+    def of(cls, gadget: Gadget, name: str | None = None) -> "Shown":
+        return cls(index=gadget.id.int, name=name)
+
+
 def by_id() -> Select[Any]:
-    return select(GADGETS.c.id).order_by(*parse_sort("id", FIELDS, "id"))
+    return select(Gadget).order_by(*parse_sort("id", FIELDS, "id"))
 
 
-def page_of(session: Session, statement: Select[Any], *, page: int, page_size: int) -> Page[int]:
-    def number(row_id: UUID) -> int:
-        return row_id.int
-
-    return paginate(session, statement, page=page, page_size=page_size, sort="id", filter=None, item=number)
+@pytest.fixture
+def call(context: Context, gadgets: Session) -> RequestContext:
+    return RequestContext(context, trusted("ann"), gadgets)
 
 
-def test_the_envelope_is_exactly_the_published_one(gadgets: Session):
+def respond(call: RequestContext, statement: Select[Any], *, page: int, page_size: int) -> Response:
+    rows = RowStream(statement, each(Shown.of))
+    return paginate(
+        call, rows, page=page, page_size=page_size, envelope=partial(Page, sort="id", filter=None)
+    )
+
+
+def page_of(call: RequestContext, statement: Select[Any], *, page: int, page_size: int) -> Any:
+    return respond(call, statement, page=page, page_size=page_size).json
+
+
+def test_the_envelope_is_exactly_the_published_one(call: RequestContext):
     found = parse_filter(MultiDict({"filter": "weight:5"}).to_dict(flat=False))
     assert found
-    statement = by_id().where(found.compile(FIELDS))
+    rows = RowStream(by_id().where(found.compile(FIELDS)), each(Shown.of))
 
-    page = paginate(gadgets, statement, page=1, page_size=2, sort="id", filter=found, item=str)
+    answer = paginate(
+        call, rows, page=1, page_size=2, envelope=partial(Page, sort="id", filter=found.canonical())
+    )
 
-    matching = [row for row in ROWS if row["weight"] == 5]
-    assert page.model_dump() == {
-        "data": [str(row["id"]) for row in matching[:2]],
-        "pagination": {
-            "page": 1,
-            "page_size": 2,
-            "current_page_size": 2,
-            "total_pages": -(-len(matching) // 2),
-            "total_results": len(matching),
-        },
-        "sort": "id",
-        "filter": {"weight": {"$eq": 5}},
-    }
+    matching = [index for index, row in enumerate(ROWS) if row["weight"] == 5]
+    items = ",".join(f'{{"index":{index},"name":null}}' for index in matching[:2])
+    pages, total = -(-len(matching) // 2), len(matching)
+    assert answer.get_data(as_text=True) == (
+        f'{{"data":[{items}],"pagination":{{"page":1,"page_size":2,"current_page_size":2,'
+        f'"total_pages":{pages},"total_results":{total}}},"sort":"id","filter":{{"weight":{{"$eq":5}}}}}}\n'
+    )
+    assert answer.content_type == "application/json"
+    assert answer.content_length == len(answer.data)
 
 
-def test_following_the_pages_meets_every_row_once(gadgets: Session):
-    first = page_of(gadgets, by_id(), page=1, page_size=5)
+def test_following_the_pages_meets_every_row_once(call: RequestContext):
+    first = page_of(call, by_id(), page=1, page_size=5)
     rest = [
-        page_of(gadgets, by_id(), page=number, page_size=5)
-        for number in range(2, first.pagination.total_pages + 1)
+        page_of(call, by_id(), page=number, page_size=5)
+        for number in range(2, first["pagination"]["total_pages"] + 1)
     ]
 
-    assert [index for page in (first, *rest) for index in page.data] == list(range(TOTAL))
-    assert [page.pagination.current_page_size for page in (first, *rest)] == [5, 5, 5, 3]
+    assert [one["index"] for page in (first, *rest) for one in page["data"]] == list(range(TOTAL))
+    assert [page["pagination"]["current_page_size"] for page in (first, *rest)] == [5, 5, 5, 3]
+    assert {page["pagination"]["total_results"] for page in (first, *rest)} == {TOTAL}
+
+
+@pytest.mark.parametrize("page_size", [TOTAL - 1, TOTAL, TOTAL + 1])
+def test_the_total_is_right_whether_or_not_it_has_to_be_counted(call: RequestContext, page_size: int):
+    """A page that is not full is the last one, and says how many there are."""
+    page = page_of(call, by_id(), page=1, page_size=page_size)
+
+    assert page["pagination"]["total_results"] == TOTAL
 
 
 @pytest.mark.parametrize("number", [TOTAL // 5 + 2, MAX_PAGE])
-def test_a_page_beyond_the_end_is_empty(gadgets: Session, number: int):
-    page = page_of(gadgets, by_id(), page=number, page_size=5)
+def test_a_page_beyond_the_end_is_empty(call: RequestContext, number: int):
+    page = page_of(call, by_id(), page=number, page_size=5)
 
-    assert page.data == []
-    assert page.pagination.model_dump() == {
+    assert page["data"] == []
+    assert page["pagination"] == {
         "page": number,
         "page_size": 5,
         "current_page_size": 0,
@@ -73,27 +105,17 @@ def test_a_page_beyond_the_end_is_empty(gadgets: Session, number: int):
     }
 
 
-def test_a_list_without_rows_has_no_pages(gadgets: Session):
-    page = page_of(gadgets, by_id().where(GADGETS.c.name == "nothing"), page=1, page_size=5)
+def test_a_list_without_rows_has_no_pages(call: RequestContext):
+    page = page_of(call, by_id().where(Gadget.name == "nothing"), page=1, page_size=5)
 
-    assert (page.data, page.filter) == ([], None)
-    assert (page.pagination.total_pages, page.pagination.total_results) == (0, 0)
+    assert (page["data"], page["filter"]) == ([], None)
+    assert (page["pagination"]["total_pages"], page["pagination"]["total_results"]) == (0, 0)
 
 
-def test_an_item_is_made_of_all_that_the_statement_selects(gadgets: Session):
-    statement = select(GADGETS.c.id, GADGETS.c.name).order_by(GADGETS.c.id)
+def test_an_item_is_made_of_all_that_the_statement_selects(call: RequestContext):
+    page = page_of(call, by_id().add_columns(Gadget.name), page=1, page_size=1)
 
-    page = paginate(
-        gadgets,
-        statement,
-        page=1,
-        page_size=1,
-        sort="id",
-        filter=None,
-        item=lambda row_id, name: (row_id.int, name),
-    )
-
-    assert page.data == [(0, ROWS[0]["name"])]
+    assert page["data"] == [{"index": 0, "name": ROWS[0]["name"]}]
 
 
 class ShortListQuery(ListQuery):

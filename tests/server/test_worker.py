@@ -83,6 +83,35 @@ def test_a_download_is_cut_when_its_workspace_is_deleted(stack: Stack, connectio
     assert 0 < received < 50_000_000
 
 
+def test_a_large_list_is_cut_when_its_workspace_is_deleted(stack: Stack, connections: ExitStack) -> None:
+    """Never completed: its client would take the part that it has for all there is."""
+    assert stack.client.post("/apis/entities/v2/workspaces", json={"name": "emptied"}).status_code == 201
+    engine = create_engine(stack.database_url)
+    with engine.begin() as database:
+        database.execute(
+            text(
+                "INSERT INTO entities (id, workspace_id, entity_type, name, data, db_version, created_by, updated_by, "
+                "created_at, updated_at) SELECT gen_random_uuid(), id, 'large', 'e-' || number, "
+                "jsonb_build_object('text', repeat('x', 1000000)), 1, '', '', now(), now() "
+                "FROM workspaces, generate_series(1, 40) AS number WHERE name = 'emptied'"
+            )
+        )
+    engine.dispose()
+    path = "/apis/entities/v2/workspaces/emptied/entities/large?page_size=1000"
+    connection = connect(stack, connections, f"GET {path} HTTP/1.1", "Host: x", "")
+    received = connection.recv(100_000)
+    assert received.startswith(b"HTTP/1.1 200 OK")
+
+    assert stack.client.delete("/apis/entities/v2/workspaces/emptied").is_success
+
+    with suppress(ConnectionResetError):
+        while more := connection.recv(1_000_000):
+            received += more
+    assert len(received) < 40_000_000
+    assert b'"pagination"' not in received
+    assert not received.endswith(b"0\r\n\r\n")
+
+
 def test_transfers_leave_threads_to_all_other_requests(stack: Stack, connections: ExitStack) -> None:
     under_way = [download(stack, connections) for _ in range(TRANSFERS)]
 

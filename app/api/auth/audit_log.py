@@ -1,12 +1,15 @@
 """The audit log over HTTP, read-only."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from flask import Response
 from pydantic import Field
 from sqlalchemy import select
 
 from app import models as rows
+from app.access.authorize import permitted_platform_wide
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest
@@ -14,6 +17,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import RequestContext, Routes
+from app.http.row_stream import each
 
 routes = Routes("audit")
 
@@ -68,10 +72,18 @@ class AuditQuery(ListQuery):
     returns=Page[AuditRecord],
     raises=(BadRequest,),
 )
-def list_audit_records(call: RequestContext, query: AuditQuery) -> Page[AuditRecord]:
+def list_audit_records(call: RequestContext, query: AuditQuery) -> Response:
     """List the recorded actions on workspaces, members and deletions, newest first.
 
     Records outlive their workspaces. For platform administrators.
     """
-    statement = select(rows.AuditRecord)
-    return list_page(call, query, statement, FIELDS, item=AuditRecord.from_row, sort_fields=SORT_FIELDS)
+    may_read = partial(permitted_platform_wide, call.actor)
+    return list_page(
+        call,
+        query,
+        select(rows.AuditRecord).where(may_read()),
+        FIELDS,
+        items=each(AuditRecord.from_row),
+        may_read=may_read,
+        sort_fields=SORT_FIELDS,
+    )

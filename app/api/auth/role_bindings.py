@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from flask import Response
 from pydantic import Field
 from sqlalchemy import select
 
@@ -16,6 +17,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
+from app.http.row_stream import each
 from app.lifecycle import WorkspaceState
 from app.services import members
 
@@ -93,7 +95,7 @@ def create_role_binding(call: RequestContext, body: RoleBindingCreate) -> RoleBi
     returns=Page[RoleBinding],
     raises=(BadRequest,),
 )
-def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[RoleBinding]:
+def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Response:
     """List role bindings.
 
     Role bindings of all workspaces that you administer. `filter[is_active]=true` leaves out revoked ones.
@@ -106,7 +108,7 @@ def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Page[Ro
             permitted(call.actor),
         )
     )
-    return list_page(call, query, statement, FIELDS, item=RoleBinding.from_row)
+    return list_page(call, query, statement, FIELDS, items=each(RoleBinding.from_row))
 
 
 @routes.add("GET", ONE, permission=Permission.ROLE_BINDINGS_READ, returns=RoleBinding, raises=(NotFound,))

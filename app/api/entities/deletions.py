@@ -1,10 +1,12 @@
 """Deletions over HTTP: reports, retries, skips and restores."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from flask import Response
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select
 
 from app import models as rows
 from app.access.authorize import access_error
@@ -17,11 +19,15 @@ from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
+from app.http.row_stream import RowStream, each
 from app.lifecycle import DeletionState
 
 routes = Routes("deletions")
 _DELETIONS = "/apis/entities/v2/deletions"
 _DELETION = f"{_DELETIONS}/<deletion_id>"
+
+_REPORTS_AT_ONCE = 100
+"""Each has up to a hundred failures."""
 
 
 class DeletionEvent(Resource):
@@ -82,15 +88,20 @@ SORT_FIELDS = Fields(key=rows.Deletion.id, columns={"requested_at": rows.Deletio
 
 
 @routes.add("GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport])
-def list_deletions(call: RequestContext, query: DeletionsQuery) -> Page[DeletionReport]:
+def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
     """List the deletions that you requested, newest first; platform administrators see all deletions."""
     statement = select(rows.Deletion).where(requests.may_follow(call.actor))
     if query.state:
         statement = statement.where(rows.Deletion.state == query.state)
-    page: Page[Any] = list_page(
-        call, query, statement, FIELDS, item=lambda deletion: deletion, sort_fields=SORT_FIELDS
+    return list_page(
+        call,
+        query,
+        statement,
+        FIELDS,
+        items=lambda session, found: report(session, [deletion for (deletion,) in found]),
+        sort_fields=SORT_FIELDS,
+        batch_rows=_REPORTS_AT_ONCE,
     )
-    return page.model_copy(update={"data": report(call.session, page.data)})
 
 
 @routes.add(
@@ -108,19 +119,24 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     returns=Page[DeletionEvent],
     raises=(NotFound,),
 )
-def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Page[DeletionEvent]:
+def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
     """List the events of a deletion, oldest first. Events never change."""
     deletion = _find(call, deletion_id)
-    return paginate(
-        call.session,
+
+    def may_read() -> ColumnElement[bool]:
+        return exists().where(rows.Deletion.id == deletion.id, requests.may_follow(call.actor))
+
+    events = (
         select(rows.DeletionEvent)
-        .where(rows.DeletionEvent.deletion_id == deletion.id)
-        .order_by(rows.DeletionEvent.id),
+        .where(rows.DeletionEvent.deletion_id == deletion.id, may_read())
+        .order_by(rows.DeletionEvent.id)
+    )
+    return paginate(
+        call,
+        RowStream(events, each(DeletionEvent.from_row), may_read),
         page=query.page,
         page_size=query.page_size,
-        sort="at",
-        filter=None,
-        item=DeletionEvent.from_row,
+        envelope=partial(Page, sort="at", filter=None),
     )
 
 

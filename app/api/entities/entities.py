@@ -1,9 +1,11 @@
 """Generic entities over HTTP."""
 
 import re
+from functools import partial
 from typing import Annotated, Any, Self
 from uuid import UUID
 
+from flask import Response
 from pydantic import Field, JsonValue
 from sqlalchemy import Select, Text, func
 from sqlalchemy.orm import Session
@@ -17,6 +19,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, filtered, list_page, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
+from app.http.row_stream import each
 from app.services import entities
 from app.services.listing import rows_in
 
@@ -151,23 +154,28 @@ def create_entity(
 @routes.add(
     "GET", BASE, permission=Permission.ENTITIES_READ, returns=EntityPage, raises=(BadRequest, NotFound)
 )
-def list_entities(
-    call: RequestContext, workspace: str, entity_type: str, query: EntityListQuery
-) -> EntityPage:
+def list_entities(call: RequestContext, workspace: str, entity_type: str, query: EntityListQuery) -> Response:
     """List entities of a type.
 
     Children are included. Workspace `-` means all workspaces. `count_by` adds `group_counts`:
     the number of listed entities per value, for the 1000 most frequent values.
     """
-    of_type = rows_in(call.session, call.actor, workspace, rows.Entity).where(
-        rows.Entity.entity_type == entity_type
-    )
-    page = list_page(call, query, of_type, FIELDS, item=Entity.from_row, alias="search")
+    found = rows_in(call.session, call.actor, workspace, rows.Entity)
+    of_type = found.rows.where(rows.Entity.entity_type == entity_type)
     counts = None
     if query.count_by:
         matching = filtered(of_type, FIELDS, requested_filter(alias="search"))
         counts = _group_counts(call.session, matching, query.count_by)
-    return EntityPage(**dict(page), group_counts=counts)
+    return list_page(
+        call,
+        query,
+        of_type,
+        FIELDS,
+        items=each(Entity.from_row),
+        may_read=found.may_read,
+        alias="search",
+        envelope=partial(EntityPage, group_counts=counts),
+    )
 
 
 @routes.add("GET", ONE, permission=Permission.ENTITIES_READ, returns=Entity, raises=(NotFound,))

@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from flask import Response
+
 from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
@@ -10,6 +12,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
+from app.http.row_stream import each
 from app.services import projects
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace
@@ -84,13 +87,21 @@ def create_project(call: RequestContext, workspace: str, body: ProjectCreate) ->
     returns=Page[Project],
     raises=(BadRequest, NotFound),
 )
-def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Page[Project]:
+def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Response:
     """List projects.
 
     Workspace `-` means all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, rows.Project)
-    return list_page(call, query, statement, FIELDS, item=Project.from_row, alias="search")
+    found = rows_in(call.session, call.actor, workspace, rows.Project)
+    return list_page(
+        call,
+        query,
+        found.rows,
+        FIELDS,
+        items=each(Project.from_row),
+        may_read=found.may_read,
+        alias="search",
+    )
 
 
 @routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=Project, raises=(NotFound,))

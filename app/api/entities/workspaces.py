@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from flask import Response
 from sqlalchemy import select
 
 from app import models as rows
@@ -13,6 +14,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
+from app.http.row_stream import each
 from app.lifecycle import WorkspaceState
 from app.services import workspaces
 
@@ -90,7 +92,7 @@ def create_workspace(call: RequestContext, body: WorkspaceCreate) -> Workspace:
     returns=Page[Workspace],
     raises=(BadRequest,),
 )
-def list_workspaces(call: RequestContext, query: ListQuery) -> Page[Workspace]:
+def list_workspaces(call: RequestContext, query: ListQuery) -> Response:
     """List the workspaces that you may read.
 
     Workspaces that are being deleted are left out.
@@ -99,7 +101,7 @@ def list_workspaces(call: RequestContext, query: ListQuery) -> Page[Workspace]:
         rows.Workspace.state == WorkspaceState.ACTIVE,
         permitted(call.actor),
     )
-    return list_page(call, query, statement, FIELDS, item=Workspace.from_row, alias="search")
+    return list_page(call, query, statement, FIELDS, items=each(Workspace.from_row), alias="search")
 
 
 @routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=Workspace, raises=(NotFound,))

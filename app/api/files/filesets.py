@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, Self
 
+from flask import Response
 from pydantic import BaseModel, Field
 from sqlalchemy import literal
 
@@ -14,6 +15,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
+from app.http.row_stream import each
 from app.services import filesets
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -142,13 +144,13 @@ def create_fileset(call: RequestContext, workspace: str, body: FilesetCreate) ->
     returns=Page[Fileset],
     raises=(BadRequest, NotFound),
 )
-def list_filesets(call: RequestContext, workspace: str, query: FilesetQuery) -> Page[Fileset]:
+def list_filesets(call: RequestContext, workspace: str, query: FilesetQuery) -> Response:
     """List filesets
 
     Workspace `-` means all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, rows.Fileset)
-    return list_page(call, query, statement, FIELDS, item=Fileset.from_row)
+    found = rows_in(call.session, call.actor, workspace, rows.Fileset)
+    return list_page(call, query, found.rows, FIELDS, items=each(Fileset.from_row), may_read=found.may_read)
 
 
 @routes.add("GET", f"{BASE}/<name>", permission=Permission.FILESETS_READ, returns=Fileset, raises=(NotFound,))

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
+from flask import Response
 from pydantic import Field, RootModel
 
 from app import models as rows
@@ -15,6 +16,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
+from app.http.row_stream import each
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.services import job_removal, jobs
 from app.services.listing import rows_in
@@ -134,13 +136,15 @@ def create_job(call: RequestContext, workspace: str, body: JobCreate) -> Job:
 @routes.add(
     "GET", BASE, permission=Permission.JOBS_READ, returns=Page[JobListItem], raises=(BadRequest, NotFound)
 )
-def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Page[JobListItem]:
+def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Response:
     """List jobs.
 
     Workspace `-` means all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, rows.Job)
-    return list_page(call, query, statement, FIELDS, item=JobListItem.from_row)
+    found = rows_in(call.session, call.actor, workspace, rows.Job)
+    return list_page(
+        call, query, found.rows, FIELDS, items=each(JobListItem.from_row), may_read=found.may_read
+    )
 
 
 @routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=Job, raises=(NotFound,))

@@ -3,6 +3,7 @@
 from typing import Any, Self
 from uuid import UUID
 
+from flask import Response
 from pydantic import BaseModel, Field
 from sqlalchemy import true
 
@@ -14,6 +15,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
+from app.http.row_stream import each
 from app.lifecycle import JobStatus
 from app.services import job_steps
 from app.services.jobs import readable_job, touch, writable_job
@@ -138,21 +140,24 @@ def get_status(call: RequestContext, workspace: str, name: str) -> Progress:
 @routes.add(
     "GET", f"{ONE}/steps", permission=Permission.JOBS_READ, returns=Page[Step], raises=(BadRequest, NotFound)
 )
-def list_steps(call: RequestContext, workspace: str, name: str, query: StepQuery) -> Page[Step]:
+def list_steps(call: RequestContext, workspace: str, name: str, query: StepQuery) -> Response:
     """List the current steps of jobs.
 
     Steps run one after another, so each job has one current step. The name `-` means all jobs, workspace `-` all
     workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, rows.Job).where(
-        true() if name == "-" else rows.Job.name == name
-    )
+    found = rows_in(call.session, call.actor, workspace, rows.Job)
+
+    def current(job: rows.Job, workspace_name: str) -> Step:
+        return Step.from_entry(job, workspace_name, job_steps.first_steps(job)[-1])
+
     return list_page(
         call,
         query,
-        statement,
+        found.rows.where(true() if name == "-" else rows.Job.name == name),
         STEP_FIELDS,
-        item=lambda job, workspace_name: Step.from_entry(job, workspace_name, job_steps.first_steps(job)[-1]),
+        items=each(current),
+        may_read=found.may_read,
     )
 
 

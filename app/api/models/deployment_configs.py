@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from flask import Response
+
 from app import models as rows
 from app.access.permissions import Permission
 from app.api.models.schemas import (
@@ -16,6 +18,7 @@ from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import RequestContext, Routes
+from app.http.row_stream import each
 from app.services import deployment_configs
 from app.services.listing import rows_in
 
@@ -63,15 +66,20 @@ def create_config(call: RequestContext, workspace: str, body: DeploymentConfigCr
     returns=Page[DeploymentConfig],
     raises=(BadRequest, NotFound),
 )
-def list_configs(call: RequestContext, workspace: str, query: OldestFirstQuery) -> Page[DeploymentConfig]:
+def list_configs(call: RequestContext, workspace: str, query: OldestFirstQuery) -> Response:
     """List the newest version of each configuration.
 
     Workspace `-` means all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, rows.DeploymentConfig).where(
-        VERSIONS.is_newest()
+    found = rows_in(call.session, call.actor, workspace, rows.DeploymentConfig)
+    return list_page(
+        call,
+        query,
+        found.rows.where(VERSIONS.is_newest()),
+        FIELDS,
+        items=each(DeploymentConfig.from_row),
+        may_read=found.may_read,
     )
-    return list_page(call, query, statement, FIELDS, item=DeploymentConfig.from_row)
 
 
 @routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=DeploymentConfig, raises=(NotFound,))
@@ -114,10 +122,9 @@ def delete_config(call: RequestContext, workspace: str, name: str) -> None:
     returns=DeploymentConfigList,
     raises=(NotFound,),
 )
-def list_config_versions(call: RequestContext, workspace: str, name: str) -> DeploymentConfigList:
+def list_config_versions(call: RequestContext, workspace: str, name: str) -> Response:
     """List the versions of a configuration, oldest first; none if there is no such configuration."""
-    found = VERSIONS.every(call, workspace, name)
-    return DeploymentConfigList([DeploymentConfig.from_row(config, workspace) for config in found])
+    return VERSIONS.every(call, workspace, name, items=each(DeploymentConfig.from_row))
 
 
 @routes.add(

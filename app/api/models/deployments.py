@@ -21,6 +21,7 @@ from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongStat
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import Query, RequestContext, Routes
+from app.http.row_stream import each
 from app.http.views import no_content
 from app.lifecycle import DeploymentStatus
 from app.services import deployments
@@ -98,15 +99,20 @@ def create_deployment(call: RequestContext, workspace: str, body: DeploymentCrea
     returns=Page[Deployment],
     raises=(BadRequest, NotFound),
 )
-def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuery) -> Page[Deployment]:
+def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuery) -> Response:
     """List the newest version of each deployment, or all versions.
 
     Workspace `-` means all workspaces.
     """
-    statement = rows_in(call.session, call.actor, workspace, rows.Deployment).where(
-        true() if query.all_versions else VERSIONS.is_newest()
+    found = rows_in(call.session, call.actor, workspace, rows.Deployment)
+    return list_page(
+        call,
+        query,
+        found.rows.where(true() if query.all_versions else VERSIONS.is_newest()),
+        FIELDS,
+        items=each(Deployment.from_row),
+        may_read=found.may_read,
     )
-    return list_page(call, query, statement, FIELDS, item=Deployment.from_row)
 
 
 @routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=Deployment, raises=(NotFound,))
@@ -157,10 +163,9 @@ def delete_deployment(call: RequestContext, workspace: str, name: str) -> Respon
     returns=DeploymentList,
     raises=(NotFound,),
 )
-def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> DeploymentList:
+def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> Response:
     """List the versions of a deployment, oldest first; none if there is no such deployment."""
-    found = VERSIONS.every(call, workspace, name)
-    return DeploymentList([Deployment.from_row(deployment, workspace) for deployment in found])
+    return VERSIONS.every(call, workspace, name, items=each(Deployment.from_row))
 
 
 @routes.add(

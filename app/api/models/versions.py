@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sqlalchemy import ColumnElement, func, select
+from flask import Response
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import aliased
 
 from app import models as rows
 from app.errors import BadRequest, NotFound
 from app.http.route import RequestContext
+from app.http.row_stream import Items, RowStream
+from app.services.listing import rows_in
 from app.services.versions import versions_of
 from app.services.workspaces import readable_workspace
 
@@ -22,22 +25,31 @@ class Versions(Generic[M]):
     model: type[M]
     noun: str
 
-    def every(self, call: RequestContext, workspace: str, name: str) -> list[M]:
+    def every(self, call: RequestContext, workspace: str, name: str, *, items: Items) -> Response:
         """Every version, oldest first; none if nothing has the name. Raises as `readable_workspace` does."""
-        workspace_row = readable_workspace(call.session, call.actor, workspace)
-        return versions_of(call.session, self.model, workspace_row.id, name)
+        found = rows_in(call.session, call.actor, workspace, self.model)
+        named = found.rows.where(self.model.name == name).order_by(self.model.entity_version)
+        rows = RowStream(named, items, found.may_read)
+        keys = rows.keys(call.session)
+        return rows.answer(call.session, call.context, keys, begin="[", end=lambda _: "]")
 
     def newest(self, call: RequestContext, workspace: str, name: str) -> M:
         """The newest version. Raises NotFound."""
-        return self._existing(call, workspace, name)[-1]
+        query = self._named(call, workspace, name).order_by(None).order_by(self.model.entity_version.desc())
+        found = call.session.scalars(query.limit(1)).one_or_none()
+        if found is None:
+            raise NotFound(f"{self.noun} '{workspace}/{name}' not found")
+        return found
 
     def get(self, call: RequestContext, workspace: str, name: str, version: str) -> M:
         """The version that a path names. Raises BadRequest if it is not a number, and NotFound."""
-        number = version_number(version)
-        for row in self._existing(call, workspace, name):
-            if row.entity_version == number:
-                return row
-        raise NotFound(f"{self.noun} '{workspace}/{name}' version '{version}' not found")
+        query = self._named(call, workspace, name)
+        numbered = query.where(self.model.entity_version == version_number(version))
+        found = call.session.scalars(numbered).one_or_none()
+        if found is None:
+            self.newest(call, workspace, name)  # or NotFound, which does not speak of a version
+            raise NotFound(f"{self.noun} '{workspace}/{name}' version '{version}' not found")
+        return found
 
     def is_newest(self) -> ColumnElement[bool]:
         """Whether a row is the newest version of its name, as a condition of a query."""
@@ -47,11 +59,9 @@ class Versions(Generic[M]):
         )
         return self.model.entity_version == newest.scalar_subquery()
 
-    def _existing(self, call: RequestContext, workspace: str, name: str) -> list[M]:
-        found = self.every(call, workspace, name)
-        if not found:
-            raise NotFound(f"{self.noun} '{workspace}/{name}' not found")
-        return found
+    def _named(self, call: RequestContext, workspace: str, name: str) -> Select[M]:
+        workspace_row = readable_workspace(call.session, call.actor, workspace)
+        return versions_of(self.model, workspace_row.id, name)
 
 
 def version_number(text: str) -> int:

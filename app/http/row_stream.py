@@ -1,0 +1,151 @@
+"""JSON arrays of rows, of which only a few are in memory at once, however large their documents are."""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from functools import cache, reduce
+from itertools import chain
+from operator import add
+from typing import Any
+
+from flask import Response
+from pydantic import BaseModel
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    any_,
+    func,
+    inspect,
+    literal,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from app.access.authorize import still_holds
+from app.context import Context
+from app.db import session_scope
+from app.http.streaming import BrokenOff, RevocableStream
+from app.logs import explain, get_logger
+
+log = get_logger(__name__)
+
+BATCH_BYTES = 256 * 1024
+"""Bytes, as stored, of the rows that are read at once; PostgreSQL compresses documents, to a ninetieth at best."""
+
+BATCH_ROWS = 1000
+"""The most rows that are read at once."""
+
+Condition = Callable[[], ColumnElement[bool]]
+"""Makes a condition, which is seldom needed and takes its time to make."""
+
+Items = Callable[[Session, Iterable[Any]], Iterable[BaseModel]]
+"""The public forms of rows, read in the session that they come from."""
+
+
+def each(item: Callable[..., BaseModel]) -> Items:
+    """`item`, called with the selected columns of one row after another."""
+    return lambda _session, rows: (item(*row) for row in rows)
+
+
+@dataclass(frozen=True)
+class RowStream:
+    """An answer made of the rows of `statement`, which is totally ordered and selects a model first.
+
+    The statement has all conditions under which its reader may have a row, because each batch asks them anew. Where
+    they concern all rows alike, `may_read` makes them again: a stream whose reader loses the right is cut, not
+    completed.
+    """
+
+    statement: Select[*tuple[Any, ...]]
+    items: Items
+    may_read: Condition = true
+    batch_rows: int = BATCH_ROWS
+
+    def keys(self, session: Session, *, limit: int | None = None, offset: int | None = None) -> list[Any]:
+        """The keys of the rows, with what each has stored."""
+        query = self.statement.with_only_columns(*self._key_and_size, maintain_column_froms=True)
+        return list(session.execute(query.limit(limit).offset(offset)))
+
+    def answer(
+        self, session: Session, context: Context, keys: list[Any], *, begin: str, end: Callable[[int], str]
+    ) -> Response:
+        """The rows of `keys` as items of a JSON array, between `begin` and what `end` makes of their number.
+
+        A row that was deleted since its key was read is missing. What does not fit into one batch is read while it is
+        sent, in transactions of its own, which are not open while the client reads.
+        """
+        first, *rest = batches(keys, rows=self.batch_rows) or [[]]
+        texts = self._texts(session, first)
+        if not rest:
+            body = "".join([begin, ",".join(texts), end(len(texts)), "\n"])
+            return Response(body, mimetype="application/json")
+        parts = self._parts(context, texts, rest, begin, end)
+        stream = RevocableStream(
+            parts, lambda: still_holds(context.sessions, self.may_read()), close=parts.close
+        )
+        return Response(stream, mimetype="application/json")
+
+    def _parts(
+        self, context: Context, first: list[str], rest: list[list[Any]], begin: str, end: Callable[[int], str]
+    ) -> Generator[str]:
+        yield begin
+        number = 0
+        for texts in chain([first], (self._next_texts(context, keys) for keys in rest)):
+            if texts:
+                yield "," if number else ""
+                yield ",".join(texts)
+                number += len(texts)
+                texts.clear()  # not kept while the next ones are read
+        yield f"{end(number)}\n"
+
+    def _next_texts(self, context: Context, keys: list[Any]) -> list[str]:
+        try:
+            with session_scope(context.sessions) as session:
+                texts = self._texts(session, keys)
+                if len(texts) < len(keys) and not session.scalar(select(self.may_read())):
+                    raise BrokenOff
+        except (DBAPIError, PoolTimeout) as error:
+            log.warning("list.broken_off", error=explain(error))
+            raise BrokenOff from error
+        return texts
+
+    def _texts(self, session: Session, keys: list[Any]) -> list[str]:
+        if not keys:
+            return []
+        key, _ = self._key_and_size
+        among = key == any_(literal(keys, ARRAY(key.type)))
+        # One at a time: as Python objects a document takes many times the bytes of its text.
+        rows = session.execute(self.statement.where(among)).yield_per(1)
+        return [item.model_dump_json(by_alias=True) for item in self.items(session, rows)]
+
+    @property
+    def _key_and_size(self) -> tuple[ColumnElement[Any], ColumnElement[int]]:
+        return _key_and_size(self.statement.column_descriptions[0]["entity"])
+
+
+def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[list[Any]]:
+    """The keys in batches of at most `BATCH_BYTES` and `rows`; a row that alone is larger has one to itself."""
+    made: list[list[Any]] = []
+    left = -1
+    for key, size in keys:
+        if size > left or len(made[-1]) == rows:
+            made.append([])
+            left = BATCH_BYTES
+        made[-1].append(key)
+        left -= size
+    return made
+
+
+@cache
+def _key_and_size(model: Any) -> tuple[ColumnElement[Any], ColumnElement[int]]:
+    """The key of a row, and what it has stored in its columns without a limit; that is known without reading them."""
+    mapper = inspect(model)
+    unlimited = [column for column in mapper.columns if isinstance(column.type, JSONB | Text)]
+    sizes = [func.coalesce(func.pg_column_size(column), 0) for column in unlimited]
+    return mapper.primary_key[0], reduce(add, sizes, literal(0, Integer))

@@ -1,0 +1,258 @@
+"""Lists of large documents: how much of them is in memory at once, and how a list ends that cannot be completed."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import delete, event, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
+
+from app.context import Context
+from app.http import row_stream
+from app.http.row_stream import BATCH_BYTES, batches
+from app.lifecycle import WorkspaceState
+from app.models import Entity, Workspace
+from tests import factories
+
+LIST = "/apis/entities/v2/workspaces/{}/entities/dataset"
+LARGE = 3 * BATCH_BYTES // 2
+"""Characters of a document that has a batch to itself: random ones, which cannot be compressed."""
+
+
+@pytest.fixture
+def workspace(session: Session) -> Workspace:
+    return factories.make_workspace(session, "ml-team")
+
+
+def add(session: Session, workspace: Workspace, *sizes: int) -> list[Entity]:
+    """Entities of these sizes, the newest last."""
+    added = []
+    for number, size in enumerate(sizes):
+        entity = factories.make_entity(session, workspace, f"e-{number:04}")
+        entity.entity_type, entity.data = "dataset", {"text": secrets.token_hex(size // 2)}
+        added.append(entity)
+    session.commit()
+    return added
+
+
+def fetch(client: FlaskClient, workspace: str = "ml-team", **query: Any) -> TestResponse:
+    parameters = {"page_size": 1000, "sort": "name"} | query
+    return client.get(LIST.format(workspace), query_string=parameters, buffered=False)
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, int]]:
+    """The most entities that were in memory at the same time."""
+    living: WeakSet[Entity] = WeakSet()
+    seen = {"most": 0}
+
+    def count(entity: Entity, _: Any) -> None:
+        living.add(entity)
+        seen["most"] = max(seen["most"], len(living))
+
+    event.listen(Entity, "load", count)
+    try:
+        yield seen
+    finally:
+        event.remove(Entity, "load", count)
+
+
+def test_rows_are_read_in_batches_that_are_bounded_in_bytes_and_rows() -> None:
+    half = BATCH_BYTES // 2
+    sized = [("a", half), ("b", half), ("c", 1), ("d", 16 * BATCH_BYTES), ("e", 0), ("f", 0), ("g", 0)]
+
+    assert batches(sized, rows=2) == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"]]
+    assert batches([]) == []
+    assert len(batches((number, 0) for number in range(1000))) == 1
+
+
+def test_a_page_holds_all_its_rows_however_large_and_few_of_them_are_in_memory(
+    session: Session, client: FlaskClient, workspace: Workspace
+) -> None:
+    sizes = [10, LARGE, 10, 10, LARGE, LARGE, LARGE, 10]
+    added = add(session, workspace, *sizes)
+    session.expunge_all()
+
+    with watched() as seen:
+        answer = fetch(client)
+        chunks = [len(chunk) for chunk in answer.response]
+        whole = fetch(client).get_data()
+
+    page = json.loads(whole)
+    assert [one["data"] for one in page["data"]] == [one.data for one in added]
+    assert page["pagination"] == {
+        "page": 1,
+        "page_size": 1000,
+        "current_page_size": len(sizes),
+        "total_pages": 1,
+        "total_results": len(sizes),
+    }
+    assert list(page) == ["data", "pagination", "sort", "filter", "group_counts"]
+    assert whole.endswith(b"}\n")
+    assert sum(chunks) == len(whole)
+    assert seen["most"] <= 2, "rows in memory at the same time"
+    assert max(chunks) <= 64 * 1024
+
+
+def test_no_transaction_is_open_while_the_client_reads(
+    session: Session, client: FlaskClient, context: Context, workspace: Workspace
+) -> None:
+    add(session, workspace, LARGE, LARGE, LARGE)
+
+    answer = fetch(client)
+
+    pool = context.sessions.kw["bind"].pool
+    assert {pool.checkedout() for _ in answer.response} == {0}
+
+
+def test_an_ordinary_page_is_read_by_three_statements_and_sent_at_once(
+    session: Session, client: FlaskClient, context: Context, workspace: Workspace
+) -> None:
+    add(session, workspace, *[500] * 100)
+    statements: list[str] = []
+    engine = context.sessions.kw["bind"]
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        answer = fetch(client)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+    assert answer.content_length == len(answer.get_data())
+    assert len(statements) == 3, "the workspace, the keys with their sizes, the rows"
+
+
+def test_a_row_that_is_deleted_meanwhile_is_missing_and_not_counted(
+    session: Session, client: FlaskClient, workspace: Workspace
+) -> None:
+    added = add(session, workspace, LARGE, LARGE, LARGE)
+
+    answer = fetch(client)
+    session.execute(delete(Entity).where(Entity.id == added[1].id))
+    session.commit()
+
+    page = json.loads(answer.get_data())
+    assert [one["name"] for one in page["data"]] == ["e-0000", "e-0002"]
+    assert page["pagination"]["current_page_size"] == 2
+
+
+def close(session: Session, workspace: Workspace) -> None:
+    moved = update(Workspace).where(Workspace.id == workspace.id).values(state=WorkspaceState.DELETING)
+    session.execute(moved)
+    session.commit()
+
+
+def test_a_list_is_cut_once_its_reader_has_lost_the_right_to_it(
+    session: Session, client: FlaskClient, workspace: Workspace
+) -> None:
+    add(session, workspace, LARGE, LARGE, LARGE)
+
+    answer = fetch(client)
+    close(session, workspace)
+
+    with pytest.raises(ConnectionResetError):
+        answer.get_data()
+
+
+def test_a_list_of_many_workspaces_goes_on_without_the_one_that_is_closed(
+    session: Session, client: FlaskClient, workspace: Workspace
+) -> None:
+    other = factories.make_workspace(session, "others")
+    add(session, workspace, LARGE, LARGE)
+    add(session, other, LARGE, LARGE)
+
+    answer = fetch(client, "-")
+    close(session, other)
+
+    names = [one["workspace"] for one in json.loads(answer.get_data())["data"]]
+    assert names.count("ml-team") == 2
+    assert names.count("others") <= 1, "the first batch was read before"
+
+
+@contextmanager
+def failing(engine: Any, fails: Callable[[str], bool]) -> Iterator[None]:
+    """Statements for which `fails` fail as if the connection were lost."""
+
+    def refuse(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if fails(statement):
+            raise OperationalError(statement, None, Exception("server closed the connection unexpectedly"))
+
+    event.listen(engine, "before_cursor_execute", refuse)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", refuse)
+
+
+def test_a_list_whose_database_fails_midway_is_cut_and_never_completed(
+    session: Session, client: FlaskClient, context: Context, workspace: Workspace
+) -> None:
+    add(session, workspace, LARGE, LARGE, LARGE)
+
+    answer = fetch(client)
+    received = b""
+    with (
+        failing(context.sessions.kw["bind"], lambda statement: "FROM entities" in statement),
+        suppress(ConnectionResetError),
+    ):
+        for chunk in answer.response:
+            received += chunk
+
+    assert received.startswith(b'{"data":[{')
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(received)
+
+
+def test_a_list_whose_first_batch_fails_is_answered_as_any_other_request(
+    session: Session, client: FlaskClient, context: Context, workspace: Workspace
+) -> None:
+    add(session, workspace, LARGE, LARGE)
+
+    with failing(context.sessions.kw["bind"], lambda statement: "ANY (" in statement):
+        assert fetch(client).status_code == 503
+
+
+def test_large_lists_count_as_transfers_and_ordinary_ones_do_not(
+    session: Session, app: Flask, client: FlaskClient, workspace: Workspace
+) -> None:
+    add(session, workspace, LARGE, LARGE)
+    app.extensions["service"].transfers.limit = 1
+
+    under_way = fetch(client)
+    refused = fetch(client)
+    assert (refused.status_code, "large lists" in refused.text) == (503, True)
+    assert fetch(client, page_size=1).status_code == 200
+
+    under_way.close()
+    assert len(json.loads(fetch(client).get_data())["data"]) == 2
+
+
+def test_compressed_documents_are_held_one_at_a_time_too(
+    session: Session, client: FlaskClient, workspace: Workspace
+) -> None:
+    """Their stored size says little about what they are as objects."""
+    for entity in add(session, workspace, *[10] * 20):
+        entity.data = {"zeros": [0] * 20_000}
+    session.commit()
+    session.expunge_all()
+
+    with watched() as seen:
+        answer = fetch(client)
+        assert len(answer.get_data()) > 20 * 40_000
+
+    assert seen["most"] <= 2
+
+
+def test_the_bounds_are_those_that_are_documented() -> None:
+    assert (row_stream.BATCH_BYTES, row_stream.BATCH_ROWS) == (256 * 1024, 1000)
