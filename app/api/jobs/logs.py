@@ -1,5 +1,6 @@
 """The log of a job over HTTP; its pages are stable while it grows."""
 
+from itertools import accumulate
 from typing import Literal
 from uuid import UUID
 
@@ -19,11 +20,19 @@ routes = Routes("jobs")
 
 Side = Literal["after", "before"]
 
+MAX_PAGE_BYTES = 1024 * 1024
+"""Bytes of text in one page; in JSON a control character becomes six."""
+
 
 class LogQuery(Query):
     """A page of a log, and its filters."""
 
-    limit: int = Field(100, gt=0, le=10_000, description="Lines per page.")
+    limit: int = Field(
+        100,
+        gt=0,
+        le=10_000,
+        description="Lines per page. A page ends earlier at 1 MiB of text; `next_page` goes on behind it.",
+    )
     page_cursor: str | None = Field(None, description="`next_page` or `prev_page` of another page.")
     attempt_id: str | None = Field(
         None, description="Id of an attempt of the job; the current one by default."
@@ -106,10 +115,18 @@ def _page(
     session: Session, matching: Select[rows.JobLog], side: Side, line_id: UUID | None, limit: int
 ) -> list[rows.JobLog]:
     if side == "before":
-        newest_first = matching.where(rows.JobLog.id < line_id).order_by(rows.JobLog.id.desc())
-        return list(session.scalars(newest_first.limit(limit)))[::-1]
+        earlier = matching.where(rows.JobLog.id < line_id).order_by(rows.JobLog.id.desc())
+        return _first(session, earlier, limit)[::-1]
     later = matching if line_id is None else matching.where(rows.JobLog.id > line_id)
-    return list(session.scalars(later.order_by(rows.JobLog.id).limit(limit)))
+    return _first(session, later.order_by(rows.JobLog.id), limit)
+
+
+def _first(session: Session, lines: Select[rows.JobLog], limit: int) -> list[rows.JobLog]:
+    """The first lines that fit into a page, at least one if there is any."""
+    # Known without reading them; a log only grows behind its last line, so the second query finds the same lines.
+    sizes = session.scalars(lines.with_only_columns(func.octet_length(rows.JobLog.message)).limit(limit))
+    fitting = sum(total <= MAX_PAGE_BYTES for total in accumulate(sizes))
+    return list(session.scalars(lines.limit(max(fitting, 1))))
 
 
 def _cursor(session: Session, matching: Select[rows.JobLog], side: Side, line_id: UUID | None) -> str | None:

@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from app.api.jobs.logs import MAX_PAGE_BYTES
 from app.lifecycle import JobStatus
 from app.models import Job, JobLog
 from app.services.job_steps import step_id
@@ -48,6 +49,39 @@ def messages(page: Any) -> list[str]:
 
 def test_a_log_without_lines_is_an_empty_page(client: FlaskClient) -> None:
     assert read(client) == {"data": [], "total": 0, "next_page": None, "prev_page": None}
+
+
+def follow(client: FlaskClient, side: str, **query: Any) -> list[Any]:
+    """The pages from one end of a log to the other."""
+    pages = [read(client, **query)]
+    while cursor := pages[-1][side]:
+        pages.append(read(client, page_cursor=cursor, **query))
+    return pages
+
+
+def test_a_page_ends_at_so_many_bytes_and_every_line_is_reached_from_both_ends(
+    client: FlaskClient, session: Session, job: Job
+) -> None:
+    third = MAX_PAGE_BYTES // 3
+    sizes = [third, third, third, 1, 4 * third, third, third, third + 5]
+    written = [str(number) + "\x01" * (size - 1) for number, size in enumerate(sizes)]
+    write(session, job, *written)
+
+    forward = follow(client, "next_page", limit=10_000)
+    last = read(client, page_cursor=forward[-1]["prev_page"], limit=10_000)
+    backward = [forward[-1], last]
+    while cursor := backward[-1]["prev_page"]:
+        backward.append(read(client, page_cursor=cursor, limit=10_000))
+
+    assert [[line[0] for line in messages(page)] for page in forward] == [
+        ["0", "1", "2", "3"],
+        ["4"],
+        ["5", "6"],
+        ["7"],
+    ]
+    assert [text for page in forward for text in messages(page)] == written
+    assert [text for page in reversed(backward) for text in messages(page)] == written
+    assert {page["total"] for page in forward} == {len(written)}
 
 
 def test_a_line_is_shown_with_every_key_of_the_contract(
