@@ -82,7 +82,7 @@ class TooSlow(DomainError):
 
 
 class TooLarge(DomainError):
-    """The body exceeds the limit."""
+    """The body, or what it would be added to, exceeds the limit."""
 
     status = 413
 

@@ -1,5 +1,6 @@
 """Jobs: creating them, and changing their status on request."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from uuid_utils.compat import uuid7
 from app.access.authorize import Actor
 from app.clock import database_now
 from app.db import insert_unique
-from app.errors import NameTaken, NotFound, WrongState
+from app.errors import NameTaken, NotFound, TooLarge, WrongState
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.models import Job, Workspace
 from app.services import job_steps
@@ -181,6 +182,25 @@ def touch(session: Session, actor: Actor, job: Job) -> None:
     """Note who has changed a job otherwise than by a move. The sweep goes by the time: it is the database's."""
     job.updated_at, job.updated_by = database_now(), actor.id
     session.flush()  # before that the time is an expression
+
+
+def note_report(session: Session, actor: Actor, job: Job, *, max_bytes: int) -> None:
+    """As `touch`, after a report that was added to earlier ones: they are part of the job's row, and of every list.
+
+    Raises TooLarge if the status details of the job have more than `max_bytes` as JSON, or its steps with their tasks
+    more than twice as many, which leaves room for the largest report beside others.
+    """
+    for what, document, limit in (
+        ("status details", job.status_details, max_bytes),
+        ("steps with their tasks", job.steps, 2 * max_bytes),
+    ):
+        size = len(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > limit:
+            raise TooLarge(
+                f"The {what} of job '{job.name}' would have {size} bytes, more than the {limit} that are kept. "
+                "Report less, or overwrite earlier reports by null first."
+            )
+    touch(session, actor, job)
 
 
 def readable_job(session: Session, actor: Actor, workspace: str, name: str) -> Job:

@@ -11,7 +11,7 @@ from app.access.permissions import Permission
 from app.api.jobs.spec import PlatformSpec, Profile, profiles
 from app.clock import Timestamp
 from app.dispatch import job_message, notify_after_commit
-from app.errors import BadRequest, Busy, NameTaken, NotFound, WrongState
+from app.errors import BadRequest, Busy, NameTaken, NotFound, TooLarge, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
@@ -211,12 +211,15 @@ def delete_job(call: RequestContext, workspace: str, name: str) -> None:
     job_removal.delete_job(call.context, call.actor, workspace, name)
 
 
-@routes.add("PATCH", f"{ONE}/status-details", permission=Permission.JOBS_REPORT, raises=(NotFound,))
+@routes.add("PATCH", f"{ONE}/status-details", permission=Permission.JOBS_REPORT, raises=(NotFound, TooLarge))
 def update_status_details(call: RequestContext, workspace: str, name: str, body: StatusDetailsUpdate) -> None:
-    """Merge keys into the status details of a job."""
+    """Merge keys into the status details of a job.
+
+    All of them together can have as many bytes as one body.
+    """
     job = jobs.writable_job(call.session, call.actor, workspace, name)
     job.status_details = {**job.status_details, **body.root}
-    jobs.touch(call.session, call.actor, job)
+    jobs.note_report(call.session, call.actor, job, max_bytes=call.context.settings.max_body_bytes)
 
 
 @routes.add(

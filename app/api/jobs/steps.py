@@ -10,7 +10,7 @@ from sqlalchemy import true
 from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
-from app.errors import BadRequest, NotFound, WrongState
+from app.errors import BadRequest, NotFound, TooLarge, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
@@ -18,7 +18,7 @@ from app.http.route import Body, RequestContext, Routes
 from app.http.row_stream import each
 from app.lifecycle import JobStatus
 from app.services import job_steps
-from app.services.jobs import readable_job, touch, writable_job
+from app.services.jobs import note_report, readable_job, writable_job
 from app.services.listing import rows_in
 
 routes = Routes("jobs")
@@ -173,7 +173,7 @@ def get_step(call: RequestContext, workspace: str, name: str, step: str) -> Step
     f"{ONE}/steps/<step>/status",
     permission=Permission.JOBS_REPORT,
     returns=Step,
-    raises=(NotFound, WrongState),
+    raises=(NotFound, WrongState, TooLarge),
 )
 def report_step(call: RequestContext, workspace: str, name: str, step: str, body: StepStatusUpdate) -> Step:
     """Report the status of a step.
@@ -184,7 +184,7 @@ def report_step(call: RequestContext, workspace: str, name: str, step: str, body
     reported = job_steps.report_step(
         job, step, body.status, status_details=body.status_details, error_details=body.error_details
     )
-    touch(call.session, call.actor, job)
+    note_report(call.session, call.actor, job, max_bytes=call.context.settings.max_body_bytes)
     return Step.from_entry(job, workspace, reported)
 
 

@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field
 from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
-from app.errors import NotFound
+from app.errors import NotFound, TooLarge, WrongState
 from app.http.field_types import Name, Resource
 from app.http.route import Body, RequestContext, Routes
 from app.lifecycle import JobStatus
 from app.services import job_steps
-from app.services.jobs import readable_job, touch, writable_job
+from app.services.jobs import note_report, readable_job, writable_job
 
 routes = Routes("jobs")
 TASKS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/steps/<step>/tasks"
@@ -80,7 +80,13 @@ def get_task(call: RequestContext, workspace: str, name: str, step: str, task: s
     )
 
 
-@routes.add("PUT", f"{TASKS}/<task>", permission=Permission.JOBS_REPORT, returns=Task, raises=(NotFound,))
+@routes.add(
+    "PUT",
+    f"{TASKS}/<task>",
+    permission=Permission.JOBS_REPORT,
+    returns=Task,
+    raises=(NotFound, WrongState, TooLarge),
+)
 def report_task(
     call: RequestContext, workspace: str, name: str, step: str, *, task: Name, body: TaskUpdate
 ) -> Task:
@@ -98,5 +104,5 @@ def report_task(
         error_details=body.error_details,
         error_stack=body.error_stack,
     )
-    touch(call.session, call.actor, job)
+    note_report(call.session, call.actor, job, max_bytes=call.context.settings.max_body_bytes)
     return Task.from_entry(job, workspace, job_steps.find_step(job, step), reported)

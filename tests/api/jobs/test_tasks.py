@@ -1,11 +1,17 @@
 """What executors tell of steps and tasks over HTTP."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from app.api.application import serve
+from app.context import Context
 from app.lifecycle import JOB_MOVES, JobStatus
 from app.models import Job
 from app.services import job_steps
@@ -133,3 +139,68 @@ def test_a_step_has_no_more_tasks_than_its_row_can_hold(
 
     assert client.put(f"{TASKS}/one-more", json={}).status_code == 409
     assert client.put(f"{TASKS}/t-7", json={"status": "active"}).status_code == 200
+
+
+@pytest.fixture
+def narrow(context: Context, app: Flask) -> int:
+    """A scaled model: bodies may have 20 kB."""
+    most = 20_000
+    serve(app, replace(context, settings=context.settings.model_copy(update={"max_body_bytes": most})))
+    return most
+
+
+Report = Callable[[FlaskClient, int, str], Any]
+
+
+def patch_details(client: FlaskClient, number: int, text: str) -> Any:
+    return client.patch(f"{JOB}/status-details", json={f"key-{number}": text})
+
+
+def put_task(client: FlaskClient, number: int, text: str) -> Any:
+    return client.put(f"{TASKS}/worker-{number}", json={"status_details": {f"key-{number}": text}})
+
+
+def put_task_error(client: FlaskClient, number: int, text: str) -> Any:
+    return client.put(f"{TASKS}/worker-{number}", json={"error_details": {"text": text}})
+
+
+@pytest.mark.parametrize(
+    ("report", "what"),
+    [
+        (patch_details, "status details"),
+        (put_task, "status details"),
+        (put_task_error, "steps with their tasks"),
+    ],
+)
+def test_reports_add_up_to_so_much_and_one_beyond_changes_nothing(
+    client: FlaskClient, session: Session, job: Job, narrow: int, report: Report, what: str
+) -> None:
+    text = "x" * (narrow - 200)
+    assert report(client, 0, text).status_code == 200, "the largest report is accepted"
+    small = "y" * (narrow // 2)
+    answers = [report(client, number, small) for number in range(1, 5)]
+
+    refused = next(answer for answer in answers if answer.status_code != 200)
+    assert refused.status_code == 413
+    assert f"The {what} of job 'train' would have" in refused.json["detail"]
+    assert "overwrite earlier reports by null" in refused.json["detail"]
+    session.refresh(job)
+    stored = [len(json.dumps(document)) for document in (job.status_details, job.steps)]
+    assert stored[0] <= narrow * 1.1
+    assert stored[1] <= 2 * narrow * 1.1
+
+
+def test_what_was_reported_before_can_make_room(client: FlaskClient, narrow: int) -> None:
+    assert patch_details(client, 0, "x" * (narrow - 200)).status_code == 200
+    assert patch_details(client, 1, "x" * 1000).status_code == 413
+
+    assert client.patch(f"{JOB}/status-details", json={"key-0": None}).status_code == 200
+    assert patch_details(client, 1, "x" * 1000).status_code == 200
+
+
+def test_a_step_that_reports_again_and_again_keeps_its_last_report_alone(
+    client: FlaskClient, narrow: int
+) -> None:
+    for _ in range(4):
+        report = {"status": "active", "status_details": {"text": "x" * (narrow - 200)}}
+        assert client.patch(f"{JOB}/steps/first/status", json=report).status_code == 200
