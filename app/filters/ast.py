@@ -14,6 +14,13 @@ MAX_DEPTH = 20
 """Levels of nesting of one filter, and of one `data.<path>`. It bounds every recursion here."""
 
 
+MAX_COMPARISONS = 32
+"""Comparisons in one filter. Each is made with every row of the list, and may read the row's document anew."""
+
+MAX_VALUES = 1000
+"""Values of one `$in` or `$nin`, which is one comparison."""
+
+
 class BadFilter(BadRequest):
     """The filter is invalid."""
 
@@ -86,6 +93,26 @@ class Not:
 Node = And | Or | Not | Compare
 
 
+def require_few(root: Node) -> None:
+    """Raise BadFilter if the tree has more than `MAX_COMPARISONS`."""
+    number = _comparisons(root)
+    if number > MAX_COMPARISONS:
+        raise BadFilter(
+            f"The filter has {number} comparisons, more than the {MAX_COMPARISONS} that are allowed; "
+            "compare a field with several values by one '$in'."
+        )
+
+
+def _comparisons(node: Node) -> int:
+    match node:
+        case And(terms) | Or(terms):
+            return sum(map(_comparisons, terms))
+        case Not(term):
+            return _comparisons(term)
+        case Compare():
+            return 1
+
+
 def all_of(terms: list[Node]) -> Node:
     """The terms joined by AND; a single term as it is."""
     return terms[0] if len(terms) == 1 else And(tuple(terms))
@@ -110,6 +137,8 @@ def compare(field: str, operator: Operator, value: object) -> Compare:
             items = _split(value) if isinstance(value, str) else value
             if not isinstance(items, list | tuple):
                 raise BadFilter(f"'{operator}' on field '{field}' needs a list of values.")
+            if len(items) > MAX_VALUES:
+                raise BadFilter(f"'{operator}' on field '{field}' has more than {MAX_VALUES} values.")
             return Compare(field, operator, tuple(_scalar(field, item) for item in items))
         case Operator.EXISTS:
             flags = {True: True, False: False, "true": True, "false": False}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import UUID
 
 from sqlalchemy import (
@@ -178,7 +178,17 @@ class DataField:
         return func.jsonb_extract_path_text(self.document, *self.path, type_=Text)
 
     def equals_any(self, values: Sequence[Scalar]) -> ColumnElement[bool]:
-        return or_(*(self._equals(value) for value in values))
+        # One condition for all numbers and one for all other values: each reads the document anew.
+        numbers = [value for value in values if _is_number(value)]
+        others = [value for value in values if not _is_number(value)]
+        either: list[ColumnElement[bool]] = []
+        if others:
+            either.append(self.as_text().in_([_text(value) for value in others]))
+        if numbers:
+            is_equal = cast(self.as_text(), Numeric).in_([_decimal(value) for value in numbers])
+            is_same_text = self.as_text().in_([_text(value) for value in numbers])
+            either.append(self._if_number(is_equal, otherwise=is_same_text))
+        return or_(*either)
 
     def is_ordered(self, ordering: Ordering, value: Scalar) -> ColumnElement[bool]:
         if isinstance(value, int | float):
@@ -187,18 +197,21 @@ class DataField:
             )
         return ordering(self.as_text(), literal(value, Text))
 
-    def _equals(self, value: Scalar) -> ColumnElement[bool]:
-        as_text = self.as_text() == literal(value if isinstance(value, str) else json.dumps(value), Text)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return self._if_number(cast(self.as_text(), Numeric) == _decimal(value), otherwise=as_text)
-        return as_text
-
     def _if_number(self, then: ColumnElement[bool], *, otherwise: ColumnElement[bool]) -> ColumnElement[bool]:
         # CASE fixes the order of evaluation; with AND the cast could fail on a row whose value is no number.
         return case((func.jsonb_typeof(self._json()) == "number", then), else_=otherwise)
 
     def _json(self) -> ColumnElement[Any]:
         return func.jsonb_extract_path(self.document, *self.path, type_=JSONB)
+
+
+def _is_number(value: Scalar) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Scalar) -> ColumnElement[str]:
+    """A value as a document has it in its text."""
+    return literal(value if isinstance(value, str) else json.dumps(value), Text)
 
 
 def _decimal(value: float) -> ColumnElement[Decimal]:

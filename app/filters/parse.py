@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from app.filters.ast import MAX_LENGTH, BadFilter, Node
+from app.filters.ast import MAX_LENGTH, BadFilter, Node, require_few
 from app.filters.bracket_syntax import parse_brackets
 from app.filters.fields import Fields
 from app.filters.json_syntax import parse_json
@@ -43,8 +43,12 @@ def parse_filter(args: Mapping[str, Sequence[str]], *, alias: str | None = None)
         raise BadFilter("Give one filter: either filter=… once, or filter[field]=… keys.")
     if len("".join([*texts, *brackets, *chain.from_iterable(brackets.values())])) > MAX_LENGTH:
         raise BadFilter(f"The filter is longer than {MAX_LENGTH} characters.")
-    if brackets:
-        return Filter(parse_brackets(brackets))
-    if texts:
-        return Filter(parse_json(text) if (text := texts[0]).lstrip().startswith("{") else parse_text(text))
-    return None
+    if not (brackets or texts):
+        return None
+    root = parse_brackets(brackets) if brackets else _parse(texts[0])
+    require_few(root)
+    return Filter(root)
+
+
+def _parse(text: str) -> Node:
+    return parse_json(text) if text.lstrip().startswith("{") else parse_text(text)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, func, select, true
 from sqlalchemy.orm import Session
 
+from app.filters.ast import MAX_COMPARISONS, MAX_LENGTH
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
 from app.filters.sort import parse_sort
@@ -35,7 +36,8 @@ class ListQuery(Query):
             'JSON: `{"name": {"$like": "a"}, "status": ["x", "y"]}`; '
             'or text: `name~"a" AND status IN ["x", "y"]`; '
             "or keys in brackets: `filter[name][$like]=a&filter[status]=x,y`. "
-            "Operators: `$eq $like $lt $lte $gt $gte $in $nin $exists $and $or $not`."
+            "Operators: `$eq $like $lt $lte $gt $gte $in $nin $exists $and $or $not`. "
+            f"At most {MAX_COMPARISONS} comparisons and {MAX_LENGTH} characters; `$in` is one comparison."
         ),
     )
 

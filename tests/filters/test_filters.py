@@ -1,14 +1,16 @@
+import json
 from typing import Any
 
 import pytest
 from sqlalchemy import Integer, column
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
 from app.filters.ast import BadFilter, Operator, compare
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
-from tests.filters.gadgets import GADGETS, ids_of
+from tests.filters.gadgets import FIELDS, GADGETS, ROWS, ids_of
 
 
 def understood(*args: tuple[str, str], **options: Any) -> Any:
@@ -191,6 +193,11 @@ def test_the_bracket_syntax_is_read(args: list[tuple[str, str]], canonical: obje
         ('{"$not":' * 30 + '{"weight":1}' + "}" * 30, "more than 20 levels"),
         ('{"$not":' * 900 + "1" + "}" * 900, "nested"),
         ('name:"' + "a" * 8192 + '"', "longer than 8192"),
+        (" OR ".join(['data.a~"x"'] * 33), "33 comparisons, more than the 32"),
+        ("(weight:1 OR -(weight:2)) " * 17, "34 comparisons, more than the 32"),
+        (json.dumps({"$or": [{"weight": {"$gt": 1, "$lt": 3}}] * 17}), "34 comparisons, more than the 32"),
+        (f"weight IN [{','.join('1' * 1001)}]", "'$in' on field 'weight' has more than 1000 values"),
+        (json.dumps({"weight": {"$nin": [1] * 1001}}), "'$nin' on field 'weight' has more than 1000 values"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(text: str, says: str):
@@ -220,6 +227,29 @@ def test_what_makes_no_sense_is_refused_with_the_reason(text: str, says: str):
 )
 def test_brackets_that_make_no_sense_are_refused_with_the_reason(args: list[tuple[str, str]], says: str):
     assert says in refusal(*args)
+
+
+def test_brackets_are_bounded_as_the_other_syntaxes():
+    assert "33 comparisons" in refusal(*((f"filter[data.a{number}]", "x") for number in range(33)))
+    assert "1000 values" in refusal(("filter[weight][$in]", ",".join("1" * 1001)))
+
+
+def test_a_filter_may_have_as_many_comparisons_and_values_as_clients_send(gadgets: Session):
+    ids = [str(row["id"]) for row in ROWS] * 7
+    terms = [{"id": {"$in": ids}}, *[{"data.v": {"$nin": [1, "a"]}}] * 31]
+
+    found = gadgets.scalars(ids_of(("filter", json.dumps({"$and": terms}, separators=(",", ":")))))
+
+    assert len(found.all()) == len(ROWS)
+
+
+def test_a_list_of_values_reads_a_document_as_often_as_one_value():
+    def reads(values: list[Any]) -> int:
+        compiled = Filter(compare("data.v", Operator.IN, values)).compile(FIELDS)
+        return str(compiled).count("jsonb_extract_path_text(")
+
+    assert reads(list(range(500))) == reads([1])
+    assert reads([f"x{number}" for number in range(500)]) == reads(["x"])
 
 
 def test_data_is_no_field_of_a_list_without_documents():
