@@ -4,11 +4,13 @@ Deletions are leased by cleanup workers, jobs and deployments by runtime workers
 theirs to say: see `app.cleanup.lease` and `app.runtime.lease`.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, or_, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.interfaces import ORMOption
 
 from app.clock import database_now
 from app.models.columns import Leased
@@ -32,14 +34,24 @@ def is_held(model: type[Leased], row_id: UUID, fence: int) -> ColumnElement[bool
 
 
 def write(
-    session: Session, model: type[R], row_id: UUID, fence: int, *guards: ColumnElement[bool], **values: Any
+    session: Session,
+    model: type[R],
+    row_id: UUID,
+    fence: int,
+    *guards: ColumnElement[bool],
+    options: Sequence[ORMOption] = (),
+    **values: Any,
 ) -> R:
-    """Change a row under its fencing token, in the caller's transaction; the row as it is now.
+    """Change a row under its fencing token, in the caller's transaction; the row as it is now, read with `options`.
 
     `guards` are further conditions. Raises LeaseLost, and then nothing has changed.
     """
     row = session.scalars(
-        update(model).where(is_held(model, row_id, fence), *guards).values(**values).returning(model),
+        update(model)
+        .where(is_held(model, row_id, fence), *guards)
+        .values(**values)
+        .returning(model)
+        .options(*options),
         execution_options={"populate_existing": True},
     ).one_or_none()
     if row is None:

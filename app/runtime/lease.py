@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -103,5 +103,5 @@ def is_supervised(session: Session, row: Row, runner: Runner) -> bool:
     return owner is not None and not runner.has_died(owner)
 
 
-RELEASED: dict[str, None] = {"host": None, **lease.RELEASED}
+RELEASED: dict[str, Any] = {"host": None, **lease.RELEASED}
 """The last values that a runner writes, once none of its processes is left."""

@@ -13,6 +13,7 @@ from app.context import Context
 from app.db import session_scope
 from app.lease import LeaseLost
 from app.models import Deployment, Job
+from app.models.columns import without_documents
 from app.runtime.lease import DATABASE_AWAY, Lease
 
 _AGAIN_S = 0.2  # Between two attempts to reach a database that is away.
@@ -75,7 +76,14 @@ class LeasedRow(Generic[R, S]):
                     if first:
                         first(session)
                     until = seconds_from_now(self._lease_s)
-                    row = lease.write(session, self._model, self._row_id, self._fence, lease_until=until)
+                    row = lease.write(
+                        session,
+                        self._model,
+                        self._row_id,
+                        self._fence,
+                        options=without_documents(self._model),
+                        lease_until=until,
+                    )
                     outcome = change(session, row)
             except DATABASE_AWAY as error:
                 if asked_at > self._held_until:

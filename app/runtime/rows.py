@@ -1,6 +1,6 @@
 """Rows of jobs and deployments around their lease: locked before a claim, found once it has lapsed, released."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -19,25 +19,36 @@ R = TypeVar("R", Job, Deployment)
 
 def lock_for_claim(session: Session, model: type[R], row_id: UUID) -> tuple[R, bool] | None:
     """The row, locked, and whether its workspace is ACTIVE; None if there is no such row."""
-    found = session.get(model, row_id)
-    if found is None:
+    workspace_id = session.scalar(select(model.workspace_id).where(model.id == row_id))
+    if workspace_id is None:
         return None
     # The workspace first, then the row: the order in which requests take these locks.
-    is_active = lock_active_workspace(session, found.workspace_id)
+    is_active = lock_active_workspace(session, workspace_id)
     row = session.get(model, row_id, with_for_update=True, populate_existing=True)
     return None if row is None else (row, is_active)
 
 
-def lock_lapsed(session: Session, model: type[R]) -> Sequence[R]:
-    """The rows whose supervisors did not renew their lease in time, locked; the oldest first, a few hundred at most."""
+def each_row(session: Session, model: type[R], ids: Sequence[UUID]) -> Iterator[R]:
+    """The rows of these ids, one after another, each flushed before the next: together they may not fit into memory."""
+    for row_id in ids:
+        if row := session.get(model, row_id, populate_existing=True):
+            yield row
+            session.flush()
+
+
+def lock_lapsed(session: Session, model: type[R]) -> Sequence[UUID]:
+    """The rows whose supervisors did not renew their lease in time, locked; their ids, the oldest first.
+
+    A few hundred at most.
+    """
     query = (
-        select(model)
+        select(model.id)
         .where(model.host.is_not(None), has_lapsed(model))
         .order_by(model.lease_until)
         .limit(_LOST_AT_ONCE)
         .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
     )
-    return session.scalars(query.execution_options(populate_existing=True)).all()
+    return session.scalars(query).all()
 
 
 def take_lease_away(row: Row) -> None:

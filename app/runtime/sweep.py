@@ -80,12 +80,12 @@ def _messages(
         .cte("due")
     )
     interval_s = func.least(_LONGEST_REQUEUE_S, func.greatest(requeue_s, seconds_since(model.updated_at) / 2))
-    rows = session.scalars(
+    rows = session.execute(
         update(model)
         .where(model.id == due.c.id)
         .values(lease_until=seconds_from_now(interval_s))
-        .returning(model),
-        execution_options={"populate_existing": True, "synchronize_session": False},
+        .returning(model.id, model.workspace_id, model.name, model.host, model.updated_at),
+        execution_options={"synchronize_session": False},
     )
     longest_untouched_first = sorted(rows, key=lambda row: row.updated_at)
     return [message(row.id, row.workspace_id, row.name, row.host) for row in longest_untouched_first]

@@ -12,6 +12,7 @@ from app.clock import database_now, seconds_from_now
 from app.errors import WrongState
 from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
 from app.models import Deployment, Workspace
+from app.models.columns import without_documents
 from app.services.deployment_configs import config_to_use
 from app.services.projects import require_project
 from app.services.versions import insert_first_version, lock_versions
@@ -195,7 +196,10 @@ def request_stop(session: Session, deployment_id: UUID) -> Deployment | None:
 
     Idempotent. Does not commit and publishes no message.
     """
-    deployment = session.get(Deployment, deployment_id, with_for_update=True, populate_existing=True)
+    options = without_documents(Deployment)
+    deployment = session.get(
+        Deployment, deployment_id, with_for_update=True, populate_existing=True, options=options
+    )
     if deployment is None:
         return None
     _request_deletion(session, deployment)

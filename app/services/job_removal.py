@@ -12,6 +12,7 @@ from app.db import session_scope
 from app.dispatch import job_message
 from app.logs import get_logger
 from app.models import Fileset, Job, JobLog
+from app.models.columns import without_documents
 from app.services.jobs import has_ended, request_deletion
 from app.services.workspaces import lock_active_workspace
 from app.storage.purge import BytesRemain
@@ -60,11 +61,12 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
 
 
 def _removable(session: Session, job_id: UUID) -> Job | None:
-    found = session.get(Job, job_id)
-    if found is None or not lock_active_workspace(session, found.workspace_id):
+    workspace_id = session.scalar(select(Job.workspace_id).where(Job.id == job_id))
+    if workspace_id is None or not lock_active_workspace(session, workspace_id):
         return None
     # Locked after the workspace: every transaction locks in this order.
-    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    options = without_documents(Job)
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True, options=options)
     is_due = job is not None and has_ended(job) and job.delete_requested_at is not None
     return job if is_due else None
 

@@ -14,6 +14,7 @@ from app.db import insert_unique
 from app.errors import NameTaken, NotFound, TooLarge, WrongState
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.models import Job, Workspace
+from app.models.columns import without_documents
 from app.services import job_steps
 from app.services.filesets import create_fileset
 from app.services.names import generated_name
@@ -79,7 +80,8 @@ def request_stop(session: Session, job_id: UUID) -> Job | None:
 
     Idempotent. Does not commit and publishes no message.
     """
-    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    options = without_documents(Job)
+    job = session.get(Job, job_id, with_for_update=True, populate_existing=True, options=options)
     if job is not None and job.status in JobMove.CANCEL.value.before:
         _request(session, job, JobMove.CANCEL)
     return job

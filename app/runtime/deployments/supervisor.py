@@ -20,7 +20,7 @@ from app.runtime.deployments.claim import Claimed, claim_deployment
 from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, ObservedState, Runtime
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
-from app.runtime.rows import lock_lapsed, release, take_lease_away
+from app.runtime.rows import each_row, lock_lapsed, release, take_lease_away
 from app.services.deployment_configs import requires_port
 from app.services.deployments import move, replace_older
 
@@ -51,7 +51,7 @@ def mark_lost(session: Session) -> int:
     Their hosts stay on record: only there can a worker confirm that nothing is left, and there they are claimed again.
     """
     lost = lock_lapsed(session, Deployment)
-    for deployment in lost:
+    for deployment in each_row(session, Deployment, lost):
         log.warning("deployment.runner_lost", deployment_id=str(deployment.id), host=deployment.host)
         if deployment.status not in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
             move(session, deployment, DeploymentStatus.LOST, f"runner lost on host '{deployment.host}'")

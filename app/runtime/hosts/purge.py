@@ -1,7 +1,9 @@
 """Purging a host that is gone for good: no worker will ever start there and confirm that no process is left."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select, union
 from sqlalchemy.orm import Session
@@ -16,7 +18,7 @@ from app.models.audit import AuditEvent
 from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs.supervisor import fail_lost
 from app.runtime.lease import Row
-from app.runtime.rows import release
+from app.runtime.rows import each_row, release
 from app.services.deployments import move
 
 log = get_logger(__name__)
@@ -57,10 +59,10 @@ def purge_host(session: Session, actor: Actor | str, host: str) -> PurgedHost:
                 f"host '{host}' is alive: its runner {row.lease_owner} has '{row.name}' until "
                 f"{row.lease_until:%H:%M:%S} UTC; stop the runtime worker there, and repeat this after that time"
             )
-    for job in jobs:
+    for job in each_row(session, Job, jobs):
         fail_lost(session, job)
         _release(job)
-    for deployment in deployments:
+    for deployment in each_row(session, Deployment, deployments):
         if deployment.status is DeploymentStatus.DELETING:
             move(session, deployment, DeploymentStatus.DELETED, f"host '{host}' was purged")
         elif deployment.status not in _KEPT:
@@ -86,13 +88,14 @@ def _describe_hosts(session: Session) -> str:
     return f"some are on {hosts}" if hosts else "none is on any"
 
 
-def _locked(session: Session, model: type[Any], host: str) -> list[Any]:
-    query = select(model).where(model.host == host).order_by(model.id).with_for_update()
-    return list(session.scalars(query.execution_options(populate_existing=True)))
+def _locked(session: Session, model: type[Any], host: str) -> Sequence[UUID]:
+    query = select(model.id).where(model.host == host).order_by(model.id).with_for_update()
+    return session.scalars(query).all()
 
 
 def _supervised(session: Session, model: type[Any], host: str) -> Any:
-    return session.scalars(select(model).where(model.host == host, holds(model)).limit(1)).one_or_none()
+    query = select(model.lease_owner, model.name, model.lease_until)
+    return session.execute(query.where(model.host == host, holds(model)).limit(1)).one_or_none()
 
 
 def _release(row: Row) -> None:

@@ -1,7 +1,7 @@
 """The start of a runtime worker: it ends what earlier workers left on its host, and removes unowned runs."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import select
@@ -13,6 +13,7 @@ from app.db import session_scope
 from app.dispatch import Message, deployment_message, job_message
 from app.logs import get_logger
 from app.models import Deployment, Job
+from app.models.columns import without_documents
 from app.runtime.deployments.backends.kubernetes import has_kubernetes
 from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs import supervisor
@@ -21,6 +22,8 @@ from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory, run_ids
 
 log = get_logger(__name__)
+
+R = TypeVar("R", Job, Deployment)
 
 
 def reap_unsupervised(context: Context) -> None:
@@ -46,7 +49,7 @@ def reap_unsupervised(context: Context) -> None:
 def _kill_server(context: Context, deployment_id: UUID) -> None:
     runner = Runner.of_this_process(context.settings)
     with session_scope(context.sessions) as session:
-        row = session.get(Deployment, deployment_id, with_for_update=True)
+        row = _get_locked(session, Deployment, deployment_id)
         if row and row.host == runner.host and not is_supervised(session, row, runner):
             _kill_processes(context, deployment_id)
 
@@ -74,7 +77,11 @@ def remove_unowned_runs(context: Context) -> list[UUID]:
 
 
 def _locked(session: Session, run: UUID) -> Row | None:
-    return session.get(Job, run, with_for_update=True) or session.get(Deployment, run, with_for_update=True)
+    return _get_locked(session, Job, run) or _get_locked(session, Deployment, run)
+
+
+def _get_locked(session: Session, model: type[R], run: UUID) -> R | None:
+    return session.get(model, run, with_for_update=True, options=without_documents(model))
 
 
 def _kill_processes(context: Context, run: UUID) -> bool:
@@ -105,5 +112,6 @@ def messages_for_hosts(session: Session, hosts: list[str]) -> list[Message]:
 def _messages(
     session: Session, model: type[Any], message: Callable[..., Message], hosts: list[str]
 ) -> list[Message]:
-    rows = session.scalars(select(model).where(model.host.in_(hosts)).order_by(model.id))
+    query = select(model.id, model.workspace_id, model.name, model.host)
+    rows = session.execute(query.where(model.host.in_(hosts)).order_by(model.id))
     return [message(row.id, row.workspace_id, row.name, row.host) for row in rows]

@@ -17,7 +17,7 @@ from app.runtime.jobs.attempt import Attempt
 from app.runtime.lease import RELEASED, Lease, Runner, claim
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
-from app.runtime.rows import lock_for_claim, lock_lapsed, take_lease_away
+from app.runtime.rows import each_row, lock_for_claim, lock_lapsed, take_lease_away
 from app.services import job_steps
 from app.services.job_removal import remove_ended
 from app.services.jobs import fail, move
@@ -86,7 +86,7 @@ def mark_lost(session: Session) -> int:
     Their hosts stay on record until they have confirmed that no process is left.
     """
     lost = lock_lapsed(session, Job)
-    for job in lost:
+    for job in each_row(session, Job, lost):
         log.warning("job.runner_lost", job_id=str(job.id), host=job.host, lease_owner=job.lease_owner)
         fail_lost(session, job)
         take_lease_away(job)
