@@ -56,6 +56,7 @@ class RouteOptions(TypedDict, total=False):
     upload: bool
     streams: bool
     waits_for_store: bool
+    searches: bool
 
 
 class Parameters(TypedDict):
@@ -90,6 +91,8 @@ class Route:
     """Whether the answer is sent as it is made, so that it may take as long as a file."""
     waits_for_store: bool = False
     """Whether it calls the store, which may answer late, without transferring a file."""
+    searches: bool = False
+    """Whether its filters can search in documents."""
 
     @property
     def area(self) -> str:

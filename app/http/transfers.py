@@ -1,11 +1,13 @@
-"""A limit on concurrent transfers of files, which leaves threads for all other requests."""
+"""Limits on what goes on at the same time in a process, which leave threads for all other requests."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from flask import Response
 
-from app.errors import Busy
+from app.errors import Busy, TooManyRequests
 
 
 class Transfers:
@@ -38,3 +40,33 @@ class Transfers:
     def _end(self) -> None:
         with self._lock:
             self._under_way -= 1
+
+
+class Searches:
+    """Counts, for each caller, the searches in documents that this process carries out.
+
+    Each may take the whole time limit of a statement, and the documents have no index.
+
+    The server sets `limit` from its number of threads; without a limit nothing is refused.
+    """
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self._lock = Lock()
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, caller: str) -> Iterator[None]:
+        """Count a search of `caller` for as long as the block takes. Raises TooManyRequests at the limit."""
+        with self._lock:
+            if self.limit is not None and self._under_way[caller] >= self.limit:
+                raise TooManyRequests(
+                    f"{self.limit} of your searches are under way, the most at the same time; try again.",
+                    retry_after_seconds=1,
+                )
+            self._under_way[caller] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= Counter([caller])  # which also drops what is zero

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
@@ -18,7 +19,7 @@ from app.context import Context
 from app.db import transact
 from app.http.rate_limit import WriteLimit
 from app.http.route import RequestContext, Route
-from app.http.transfers import Transfers
+from app.http.transfers import Searches, Transfers
 from app.http.validation import json_body, path_parameters, query_parameters
 
 
@@ -30,6 +31,7 @@ class Service:
     authenticator: Authenticator
     limit: WriteLimit
     transfers: Transfers = field(default_factory=Transfers)
+    searches: Searches = field(default_factory=Searches)
 
     @classmethod
     def of(cls, context: Context) -> Self:
@@ -54,7 +56,8 @@ def _view(route: Route) -> Callable[..., Response]:
         context = service.context
         # First of all: an unauthenticated caller learns nothing about the form of a request.
         actor = _actor(service.authenticator, route)
-        service.limit.check(actor.id or actor.address, request.method)
+        caller = actor.id or actor.address
+        service.limit.check(caller, request.method)
         given = path_parameters(path, route.path)
         if "query" in parameters and route.query:
             given["query"] = query_parameters(route.query)
@@ -78,11 +81,17 @@ def _view(route: Route) -> Callable[..., Response]:
             # Rendered while the transaction is open, because rows may load columns.
             return _response(route.handler(RequestContext(context, actor, session), **given), route)
 
-        response = transact(context.sessions, work)
+        with service.searches.counted(caller) if route.searches and _searches() else nullcontext():
+            response = transact(context.sessions, work)
         # One that is sent as it is made occupies its thread for as long as its client takes, as a file does.
         return service.transfers.counted(lambda: response) if response.is_streamed else response
 
     return view
+
+
+def _searches() -> bool:
+    """Whether the request has more than a page of a list to be read."""
+    return bool(request.args.keys() - {"page", "page_size", "sort"}) or "data" in request.args.get("sort", "")
 
 
 def _actor(authenticator: Authenticator, route: Route) -> Actor:

@@ -78,10 +78,15 @@ class MinimumRateWorker(ThreadWorker):
     """
 
     def load_wsgi(self) -> None:
-        """Limit the transfers of the application so that a quarter of the threads, at least one, stays free."""
+        """Limit what takes long, so that threads stay free.
+
+        Of all transfers a quarter, at least one; of the searches of one caller a half.
+        """
         super().load_wsgi()
         threads = self.cfg.threads
-        self.wsgi.extensions["service"].transfers.limit = threads - max(1, threads // 4)
+        service = self.wsgi.extensions["service"]
+        service.transfers.limit = threads - max(1, threads // 4)
+        service.searches.limit = max(1, threads // 2)
         self._live_response = live_response(self.wsgi)
 
     def enqueue_req(self, conn: Any) -> None:

@@ -14,7 +14,7 @@ from app import models as rows
 from app.access.authorize import access_error
 from app.access.permissions import Permission
 from app.clock import Timestamp
-from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
+from app.errors import BadRequest, Conflict, NameTaken, NotFound, TooManyRequests, Unprocessable
 from app.filters.fields import Fields
 from app.http.field_types import Deleted, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, filtered, list_page, requested_filter
@@ -152,7 +152,12 @@ def create_entity(
 
 
 @routes.add(
-    "GET", BASE, permission=Permission.ENTITIES_READ, returns=EntityPage, raises=(BadRequest, NotFound)
+    "GET",
+    BASE,
+    permission=Permission.ENTITIES_READ,
+    returns=EntityPage,
+    raises=(BadRequest, NotFound, TooManyRequests),
+    searches=True,
 )
 def list_entities(call: RequestContext, workspace: str, entity_type: str, query: EntityListQuery) -> Response:
     """List entities of a type.
