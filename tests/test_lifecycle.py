@@ -55,6 +55,7 @@ def claim_of(deletion: Deletion, **changes: Any) -> Claim:
         "lease_s": 60,
         "is_first": False,
         "is_takeover": False,
+        "is_forced": False,
     }
     return Claim(**{**values, **changes})
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from app.cleanup import failures, history, lease, ledger, remaining
+from app.cleanup import failures, history, lease, ledger, operations, remaining
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify
 from app.cleanup.lease import Claim
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
@@ -71,6 +71,8 @@ class _Slice:
 
     def run(self) -> Outcome:
         try:
+            if unfinished := self._carry_out_force():
+                return unfinished
             kind = self._enter()
             if self._claim.is_takeover and not isinstance(kind, ResourceKind):
                 # Counted, or a step that kills its worker would be tried for ever.
@@ -96,6 +98,16 @@ class _Slice:
     @property
     def _phase(self) -> str:
         return self._claim.phase or WORKSPACE
+
+    def _carry_out_force(self) -> Outcome | None:
+        """Mark what an administrator has given up as retained; the outcome if the slice is too short for all of it."""
+        while self._claim.is_forced:
+            with session_scope(self._context.sessions) as session:
+                if not operations.carry_out_force(session, self._claim, limit=self._settings.chunk_size):
+                    break
+            if monotonic() >= self._deadline:
+                return self._yield_between_kinds("skipping what was forced")
+        return None
 
     def _enter(self) -> Kind | None:
         """The kind to clean now, noted in the ledger if it is another than before."""
@@ -239,6 +251,13 @@ class _Slice:
             f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left{self._part}"
         )
 
+    def _yield_between_kinds(self, doing: str) -> Advanced:
+        claim = self._claim
+        with session_scope(self._context.sessions) as session:
+            lease.release(session, claim, cursor=None)
+        self._context.publisher.publish(cleanup_message(claim.id, claim.workspace_name, claim.phase))
+        return Advanced(f"{claim.workspace_name}: {doing}")
+
     def _purge_rest(self, kept: Set[UUID]) -> str | None:
         """Purge the store of what no fileset accounts for; what stood in the place of the workspace's directory."""
         store, workspace_id = self._context.store, self._claim.workspace_id
@@ -276,12 +295,20 @@ class _Slice:
             displaced = outcome
         if error := self._log_deletion():
             return self._whole_kind_failed(error, failures.DELETION_LOG)
-        with session_scope(self._context.sessions) as session:
-            lease.renew(session, claim)
-            if displaced:
-                ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
-            remaining.remove_retained_rows(session, claim.id)
-            failures.forget_all(session, claim.id)
-            totals = ledger.finish(session, claim)
+        while (totals := self._remove_workspace(displaced)) is None:
+            if monotonic() >= self._deadline:
+                return self._yield_between_kinds("removing the rows of what is retained")
         counts = ", ".join(f"{kind} {number}" for kind, number in totals.items()) or "it was empty"
         return Finished(f"{claim.workspace_name} is gone: {counts}")
+
+    def _remove_workspace(self, displaced: str | None) -> dict[str, int] | None:
+        """Remove the rows of what is retained, up to a chunk, and if that was all the workspace row: the totals."""
+        claim, limit = self._claim, self._settings.chunk_size
+        with session_scope(self._context.sessions) as session:
+            lease.renew(session, claim)
+            if remaining.remove_retained_rows(session, claim.workspace_id, claim.id, limit=limit) == limit:
+                return None
+            if displaced:
+                ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
+            failures.forget_all(session, claim.id)
+            return ledger.finish(session, claim)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
+    String,
     Uuid,
     and_,
     cast,
@@ -18,6 +18,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -155,47 +156,69 @@ def worst(session: Session, deletion_id: UUID, kind: str, *, since: datetime | N
 
 
 def skip(
-    session: Session,
-    deletion_id: UUID,
-    *,
-    actor: str,
-    reason: str,
-    kind: str | None = None,
-    resource_id: str | None = None,
-) -> list[tuple[str, str, str]]:
-    """Mark failing resources as retained for good: `(kind, resource_id, name)` of each; all open ones by default.
-
-    A failure of a kind as a whole names no resource that could be retained, and is left. One of the store can be
-    skipped: then the store is not checked again.
-    """
-    chosen = [
-        DeletionFailure.deletion_id == deletion_id,
-        DeletionFailure.skipped_by.is_(None),
-        or_(DeletionFailure.resource_id != WHOLE_KIND, DeletionFailure.kind == STORE),
-    ]
-    if kind is not None and resource_id is not None:
-        chosen += [DeletionFailure.kind == kind, DeletionFailure.resource_id == resource_id]
-    rows = session.execute(
+    session: Session, deletion_id: UUID, kind: str, resource_id: str, *, actor: str, reason: str
+) -> str | None:
+    """Mark one failing resource as retained for good. Its name, or None if no such failure can be skipped."""
+    return session.scalar(
         update(DeletionFailure)
-        .where(*chosen)
+        .where(
+            _is_skippable(deletion_id),
+            DeletionFailure.kind == kind,
+            DeletionFailure.resource_id == resource_id,
+        )
         .values(skipped_by=actor, skip_reason=reason)
-        .returning(DeletionFailure.kind, DeletionFailure.resource_id, DeletionFailure.name),
+        .returning(DeletionFailure.name),
         execution_options={"synchronize_session": False},
     )
-    return [(row.kind, row.resource_id, row.name) for row in rows]
+
+
+def can_skip_any(session: Session, deletion_id: UUID) -> bool:
+    """Whether any resource fails that could be retained."""
+    return session.scalars(select(exists().where(_is_skippable(deletion_id)))).one()
+
+
+def skip_chunk(session: Session, deletion_id: UUID, *, actor: str, reason: str, limit: int) -> Counter[str]:
+    """Mark up to `limit` failing resources as retained for good; how many of each kind. None is left if it is empty."""
+    key = DeletionFailure.deletion_id, DeletionFailure.kind, DeletionFailure.resource_id
+    skipped = (
+        update(DeletionFailure)
+        .where(tuple_(*key).in_(select(*key).where(_is_skippable(deletion_id)).limit(limit)))
+        .values(skipped_by=actor, skip_reason=reason)
+        .returning(DeletionFailure.kind)
+        .execution_options(synchronize_session=False)
+        .cte("skipped")
+    )
+    rows = session.execute(select(skipped.c.kind, func.count()).group_by(skipped.c.kind))
+    return Counter({kind: number for kind, number in rows})  # noqa: C416 -- a Row is no pair to mypy
 
 
 def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
     """Ids of the resources of a kind that an administrator chose to leave behind."""
-    return set(session.scalars(ids_of_retained(deletion_id, kind)))
+    return set(
+        session.scalars(
+            select(cast(DeletionFailure.resource_id, Uuid)).where(
+                DeletionFailure.deletion_id == deletion_id,
+                DeletionFailure.kind == kind,
+                DeletionFailure.skipped_by.is_not(None),
+            )
+        )
+    )
 
 
-def ids_of_retained(deletion_id: UUID, kind: str) -> Select[UUID]:
-    """The query for the ids that `retained` gives: a statement takes no more than 65,535 of them as parameters."""
-    return select(cast(DeletionFailure.resource_id, Uuid)).where(
-        DeletionFailure.deletion_id == deletion_id,
-        DeletionFailure.kind == kind,
-        DeletionFailure.skipped_by.is_not(None),
+def is_retained(deletion_id: UUID, kind: str, resource_id: ColumnElement[UUID]) -> ColumnElement[bool]:
+    """SQL: whether an administrator chose to leave that resource of a kind behind."""
+    # OFFSET keeps PostgreSQL from making a join of it. Before the table is analysed it takes a join of all rows with
+    # all failures for the cheapest; one look into the primary key for each row it is, whatever it believes.
+    return (
+        select(DeletionFailure.kind)
+        .where(
+            DeletionFailure.deletion_id == deletion_id,
+            DeletionFailure.kind == kind,
+            DeletionFailure.resource_id == cast(resource_id, String),
+            DeletionFailure.skipped_by.is_not(None),
+        )
+        .offset(0)
+        .exists()
     )
 
 
@@ -213,6 +236,18 @@ def retained_anywhere(session: Session, kind: str) -> set[UUID]:
     """Ids of all resources of a kind that administrators ever chose to leave behind."""
     skipped = [DeletionFailure.kind == kind, DeletionFailure.skipped_by.is_not(None)]
     return {UUID(one) for one in session.scalars(select(DeletionFailure.resource_id).where(*skipped))}
+
+
+def _is_skippable(deletion_id: UUID) -> ColumnElement[bool]:
+    """A failure of a kind as a whole names no resource that could be retained.
+
+    That of the store can be skipped: then the store is not checked again.
+    """
+    return and_(
+        DeletionFailure.deletion_id == deletion_id,
+        DeletionFailure.skipped_by.is_(None),
+        or_(DeletionFailure.resource_id != WHOLE_KIND, DeletionFailure.kind == STORE),
+    )
 
 
 def _open(deletion_id: UUID, kind: str) -> ColumnElement[bool]:

@@ -37,6 +37,8 @@ class Claim:
     """No worker has begun yet: also if one has claimed it, and was lost before it could."""
     is_takeover: bool
     """The worker before us vanished without giving its lease back."""
+    is_forced: bool
+    """An administrator's force is still to be carried out."""
 
 
 def is_due() -> Any:
@@ -84,6 +86,7 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
         lease_s=lease_s,
         is_first=deletion.started_at is None,
         is_takeover=owner_before is not None,
+        is_forced=deletion.force is not None,
     )
     if taken.is_takeover:
         record(session, taken.id, "worker_lost", actor=owner, lost=owner_before, phase=taken.phase)

@@ -82,8 +82,8 @@ def lock(session: Session, deletion_id: UUID) -> None:
     session.execute(row.with_for_update(key_share=True))
 
 
-def reopen(session: Session, deletion_id: UUID, *, event: str, actor: str, **detail: Any) -> None:
-    """Set the workers on it again: due now, with a fresh budget of attempts.
+def reopen(session: Session, deletion_id: UUID, *, event: str, actor: str, **values: Any) -> None:
+    """Set the workers on it again: due now, with a fresh budget of attempts, and other `values` changed with it.
 
     A scheduled re-attempt uses up a round; a person's retry starts the rounds anew. Raises WrongState unless FAILED.
     """
@@ -103,9 +103,10 @@ def reopen(session: Session, deletion_id: UUID, *, event: str, actor: str, **det
         next_reattempt_at=None,
         reason=None,
         last_enqueued_at=None,
+        **values,
     )
     _follow(session, WorkspaceMove.REOPEN, deletion.workspace_id)
-    record(session, deletion_id, event, actor=actor, round=deletion.round, **detail)
+    record(session, deletion_id, event, actor=actor, round=deletion.round)
 
 
 def _move(

@@ -1,5 +1,8 @@
 """What a person may do with a deletion: call it off, retry it, skip what fails, and protect a workspace from one."""
 
+from collections import Counter
+from typing import Any
+
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
@@ -7,6 +10,7 @@ from app.access import audit
 from app.access.authorize import Actor
 from app.cleanup import failures, ledger
 from app.cleanup.history import record
+from app.cleanup.lease import Claim, renew, write
 from app.cleanup.requests import notify_workers, workspace_of
 from app.clock import database_now
 from app.context import Context
@@ -65,9 +69,14 @@ def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) 
     )
 
 
-def reopen(session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str) -> None:
-    """Make a FAILED deletion due again, and notify the workers. Raises WrongState unless it is FAILED."""
-    ledger.reopen(session, deletion.id, event=event, actor=actor.id)
+def reopen(
+    session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str, **values: Any
+) -> None:
+    """Make a FAILED deletion due again, change other `values` with it, and notify the workers.
+
+    Raises WrongState unless it is FAILED.
+    """
+    ledger.reopen(session, deletion.id, event=event, actor=actor.id, **values)
     notify_workers(session, context, deletion)
 
 
@@ -77,62 +86,93 @@ def skip(
     actor: Actor,
     deletion: Deletion,
     *,
+    kind: str,
+    resource_id: str,
     reason: str,
-    kind: str | None = None,
-    resource_id: str | None = None,
 ) -> None:
-    """Give up on one failing resource, or on all that fail now, and go on with the rest.
+    """Give up on one failing resource, and go on with the rest.
 
     A failure of a kind as a whole (`*`) stands for no resource that could be left behind: it is forgotten, and the next
     pass tries the kind anew. That of the store is given up like a resource.
     Raises WrongState unless the deletion is FAILED, NotFound if it has no such failure to skip.
     """
     ledger.lock(session, deletion.id)
-    is_whole = resource_id in (None, failures.WHOLE_KIND)
-    chosen = failures.skip(
-        session, deletion.id, actor=actor.id, reason=reason, kind=kind, resource_id=resource_id
-    )
+    name = failures.skip(session, deletion.id, kind, resource_id, actor=actor.id, reason=reason)
+    is_whole = resource_id == failures.WHOLE_KIND
     forgotten = failures.forget_whole_kinds(session, deletion.id, kind) if is_whole else 0
-    event = AuditEvent.DELETION_SKIPPED if kind else AuditEvent.DELETION_FORCED
-    for one in chosen:
-        _record_skipped(session, actor, deletion, event, one, reason=reason)
-    reopen(session, context, actor, deletion, event="reopened")
-    if not chosen and not forgotten:
-        what = f"'{kind}/{resource_id}'" if kind else "a resource"
-        raise NotFound(
-            f"Deletion '{deletion.id}' has no failure of {what} that could be skipped; see its failures."
+    if name is not None:
+        about = {"name": name, "reason": reason}
+        record(session, deletion.id, "skipped", actor=actor.id, kind=kind, resource_id=resource_id, **about)
+        audit.record(
+            session,
+            actor,
+            AuditEvent.DELETION_SKIPPED,
+            workspace=workspace_of(deletion),
+            subject=f"{kind}/{resource_id}",
+            deletion_id=str(deletion.id),
+            **about,
         )
+    reopen(session, context, actor, deletion, event="reopened")
+    if name is None and not forgotten:
+        raise _nothing_to_skip(deletion, f"'{kind}/{resource_id}'")
 
 
-def _record_skipped(
-    session: Session,
-    actor: Actor,
-    deletion: Deletion,
-    event: AuditEvent,
-    skipped: tuple[str, str, str],
-    *,
-    reason: str,
-) -> None:
-    kind, resource_id, name = skipped
-    record(
-        session,
-        deletion.id,
-        "skipped",
-        actor=actor.id,
-        kind=kind,
-        resource_id=resource_id,
-        name=name,
-        reason=reason,
-    )
+def force(session: Session, context: Context, actor: Actor, deletion: Deletion, *, reason: str) -> None:
+    """Give up on all that fails now, and go on with the rest.
+
+    Only the decision is written down, however much it is about: the next slice carries it out.
+    Failures of kinds as a whole are forgotten, as by `skip`, of which the errors are.
+    """
+    ledger.lock(session, deletion.id)
+    is_any = failures.can_skip_any(session, deletion.id)
+    forgotten = failures.forget_whole_kinds(session, deletion.id)
+    record(session, deletion.id, "forced", actor=actor.id, reason=reason)
     audit.record(
         session,
         actor,
-        event,
+        AuditEvent.DELETION_FORCED,
         workspace=workspace_of(deletion),
-        subject=f"{kind}/{resource_id}",
-        deletion_id=str(deletion.id),
-        name=name,
+        subject=str(deletion.id),
         reason=reason,
+    )
+    forced = {"force": {"by": actor.id, "reason": reason, "skipped": {}}} if is_any else {}
+    reopen(session, context, actor, deletion, event="reopened", **forced)
+    if not is_any and not forgotten:
+        raise _nothing_to_skip(deletion, "a resource")
+
+
+def carry_out_force(session: Session, claim: Claim, *, limit: int) -> bool:
+    """The worker's side of `force`: skip up to `limit` failures. False once all of them are, which is then on record.
+
+    No pass has begun since, so that what fails is what failed when it was asked for. Raises LeaseLost.
+    """
+    forced = renew(session, claim).force
+    if forced is None:
+        return False
+    by, reason = forced["by"], forced["reason"]
+    chunk = failures.skip_chunk(session, claim.id, actor=by, reason=reason, limit=limit)
+    skipped = Counter(forced["skipped"]) + chunk
+    is_unfinished = bool(chunk)
+    write(session, claim, force={**forced, "skipped": skipped} if is_unfinished else None)
+    if is_unfinished:
+        return True
+    for kind, number in skipped.items():
+        record(session, claim.id, "skipped", actor=by, kind=kind, number=number, reason=reason)
+    audit.record(
+        session,
+        by,
+        AuditEvent.DELETION_SKIPPED,
+        workspace=(claim.workspace_id, claim.workspace_name),
+        subject=str(claim.id),
+        reason=reason,
+        skipped=skipped,
+    )
+    return False
+
+
+def _nothing_to_skip(deletion: Deletion, what: str) -> NotFound:
+    return NotFound(
+        f"Deletion '{deletion.id}' has no failure of {what} that could be skipped; see its failures."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, cast, delete, exists, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session, load_only
 
 from app.cleanup import failures
@@ -13,7 +13,7 @@ from app.cleanup.kinds.base import Kind, ResourceKind
 from app.cleanup.lease import is_on_hold
 from app.clock import seconds_since
 from app.lifecycle import DeletionState
-from app.models import CleanupControl, Deletion, DeletionFailure
+from app.models import CleanupControl, Deletion
 
 
 def first_kind(session: Session, workspace_id: UUID, deletion_id: UUID | None = None) -> Kind | None:
@@ -48,11 +48,16 @@ def page(
     They have their ids and names alone: a hundred documents of some megabytes each would not fit into a worker.
     """
     model = kind.model
-    query = select(model).where(*_left(kind, workspace_id, deletion_id)).order_by(model.id).limit(limit)
-    query = query.options(load_only(model.id, model.workspace_id, model.name, raiseload=True))
+    following = select(model.id).where(model.workspace_id == workspace_id).order_by(model.id)
     if after is not None:
-        query = query.where(model.id > after)
-    return session.scalars(query).all()
+        following = following.where(model.id > after)
+    # OFFSET keeps PostgreSQL from looking up all the failures before it sorts, for a hundred rows.
+    every = following.offset(0).subquery()
+    ids = select(every.c.id).where(~failures.is_retained(deletion_id, kind.name, every.c.id)).limit(limit)
+    query = select(model).where(model.id.in_(ids)).order_by(model.id)
+    return session.scalars(
+        query.options(load_only(model.id, model.workspace_id, model.name, raiseload=True))
+    ).all()
 
 
 def remove_row(session: Session, kind: Kind, resource_id: UUID) -> int:
@@ -62,14 +67,19 @@ def remove_row(session: Session, kind: Kind, resource_id: UUID) -> int:
     return len(removed.all())
 
 
-def remove_retained_rows(session: Session, deletion_id: UUID) -> None:
-    """Delete the rows of skipped resources. What they stand for stays, recorded with the failures."""
+def remove_retained_rows(session: Session, workspace_id: UUID, deletion_id: UUID, *, limit: int) -> int:
+    """Delete up to `limit` rows of skipped resources; how many. What they stand for stays, recorded as failures."""
+    removed = 0
     for kind in ORDER:
-        ids = failures.ids_of_retained(deletion_id, kind.name)
-        session.execute(
-            delete(kind.model).where(kind.model.id.in_(ids)),
+        model = kind.model
+        is_retained = failures.is_retained(deletion_id, kind.name, model.id)
+        ids = select(model.id).where(model.workspace_id == workspace_id, is_retained)
+        rows = session.execute(
+            delete(model).where(model.id.in_(ids.limit(limit - removed))).returning(model.id),
             execution_options={"synchronize_session": False},
         )
+        removed += len(rows.all())
+    return removed
 
 
 def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
@@ -115,12 +125,5 @@ def _left(kind: Kind, workspace_id: UUID, deletion_id: UUID | None) -> list[Colu
     model = kind.model
     conditions = [model.workspace_id == workspace_id]
     if deletion_id is not None:
-        conditions.append(
-            ~exists().where(
-                DeletionFailure.deletion_id == deletion_id,
-                DeletionFailure.kind == kind.name,
-                DeletionFailure.resource_id == cast(model.id, String),
-                DeletionFailure.skipped_by.is_not(None),
-            )
-        )
+        conditions.append(~failures.is_retained(deletion_id, kind.name, model.id))
     return conditions

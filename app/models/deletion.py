@@ -87,11 +87,23 @@ class Deletion(Leased, Base):
     """Number of resources per kind when the first slice began."""
     deleted_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
 
+    force: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """Set while an administrator's force is carried out: `by`, `reason`, and `skipped`, the number so far per kind."""
+
 
 class DeletionFailure(Base):
     """Why one resource remains. Kept until it is removed; kept for good once an administrator has skipped it."""
 
     __tablename__ = "deletion_failures"
+    __table_args__ = (
+        Index(
+            "ix_deletion_failures_open",
+            "deletion_id",
+            "first_seen_at",
+            "resource_id",
+            postgresql_where=text("skipped_by IS NULL"),
+        ),
+    )
 
     deletion_id: Mapped[UUID] = mapped_column(ForeignKey("deletions.id"), primary_key=True)
     kind: Mapped[str] = mapped_column(Text, primary_key=True)

@@ -141,7 +141,7 @@ def test_what_operators_do_to_a_failed_deletion_is_on_record(
         == {
             "retry": [("deletion.retried", str(world.failed.id), {})],
             "skip": [("deletion.skipped", f"filesets/{world.stuck}", given_up)],
-            "force": [("deletion.forced", f"filesets/{world.stuck}", given_up)],
+            "force": [("deletion.forced", str(world.failed.id), {"reason": "ticket 7"})],
         }[verb]
     )
 

@@ -98,8 +98,10 @@ def test_a_failure_of_a_whole_kind_can_be_acted_on(session, context, delete, clo
 
     with session_scope(context.sessions) as own:
         deletion = own.get_one(Deletion, deletion_id)
-        chosen = {"kind": kind, "resource_id": failures.WHOLE_KIND} if kind else {}
-        operations.skip(own, context, trusted("ann"), deletion, reason="it is mended", **chosen)
+        about = {"reason": "it is mended"}
+        if kind:
+            about |= {"kind": kind, "resource_id": failures.WHOLE_KIND}
+        (operations.skip if kind else operations.force)(own, context, trusted("ann"), deletion, **about)
 
     assert the(session, deletion_id).state is DeletionState.DELETING
     assert session.scalars(select(DeletionFailure)).all() == []

@@ -24,7 +24,7 @@ def test_a_skip_and_a_worker_that_comes_back_do_not_deadlock(
     def skip():
         with session_scope(context.sessions) as administrator:
             deletion = administrator.get_one(Deletion, deletion_id)
-            operations.skip(administrator, context, trusted("root"), deletion, reason="ticket 7")
+            operations.force(administrator, context, trusted("root"), deletion, reason="ticket 7")
 
     with Session(database) as worker:
         worker.get_one(Deletion, deletion_id, with_for_update={"key_share": True})

@@ -172,7 +172,7 @@ def test_the_orphan_scan_knows_what_an_administrator_chose_to_leave(
     deletion_id = delete("ml-team")
     drive(deletion_id)
     with session_scope(context.sessions) as other:
-        operations.skip(
+        operations.force(
             other, context, trusted("root"), other.get_one(Deletion, deletion_id), reason="ticket 7"
         )
     assert isinstance(drive(deletion_id)[-1], Finished)

@@ -168,7 +168,7 @@ class TestTheRecord:
 
         with session_scope(context.sessions) as skipping:
             deletion = skipping.get_one(Deletion, deletion_id)
-            operations.skip(skipping, context, trusted("root"), deletion, reason="lost")
+            operations.force(skipping, context, trusted("root"), deletion, reason="lost")
 
         assert isinstance(drive(deletion_id)[-1], Finished)
         assert len(records(log)) == 1

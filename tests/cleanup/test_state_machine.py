@@ -302,11 +302,12 @@ class Cascade(RuleBasedStateMachine):
                 if remedy == "retry":
                     operations.reopen(session, self.context, ANN, deletion, event="retried")
                     return
-                chosen = {}
                 if remedy == "skip" and skippable:
                     failure = skippable[which % len(skippable)]
                     chosen = {"kind": failure.kind, "resource_id": failure.resource_id}
-                operations.skip(session, self.context, ANN, deletion, reason="ticket 7", **chosen)
+                    operations.skip(session, self.context, ANN, deletion, reason="ticket 7", **chosen)
+                else:
+                    operations.force(session, self.context, ANN, deletion, reason="ticket 7")
         except NotFound:
             assert not skippable
 

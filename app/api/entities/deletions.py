@@ -187,9 +187,12 @@ def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> 
     raises=(NotFound, WrongState),
 )
 def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -> DeletionReport:
-    """Give up every resource of a FAILED deletion that fails now and continue with the rest."""
+    """Give up every resource of a FAILED deletion that fails now and continue with the rest.
+
+    The next slice marks them as skipped, and records how many of each kind.
+    """
     deletion = _find(call, deletion_id)
-    operations.skip(call.session, call.context, call.actor, deletion, reason=body.reason)
+    operations.force(call.session, call.context, call.actor, deletion, reason=body.reason)
     return _report(call, deletion)
 
 
