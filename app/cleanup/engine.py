@@ -114,8 +114,9 @@ class _Slice:
         claim = self._claim
         with session_scope(self._context.sessions) as session:
             if claim.is_first:
-                held = remaining.count_by_kind(session, [claim.workspace_id])[claim.workspace_id]
-                ledger.begin(session, claim, counts=held)
+                deadline = monotonic() + self._settings.slice_seconds / 2
+                held = remaining.count_until(session, claim.workspace_id, deadline=deadline)
+                ledger.begin(session, claim, counts=held.numbers, at_least=held.at_least)
             kind = remaining.first_kind(session, claim.workspace_id, claim.id)
             name = kind.name if kind else None
             if name != claim.phase or claim.phase_started_at is None:
@@ -305,10 +306,12 @@ class _Slice:
         """Remove the rows of what is retained, up to a chunk, and if that was all the workspace row: the totals."""
         claim, limit = self._claim, self._settings.chunk_size
         with session_scope(self._context.sessions) as session:
-            lease.renew(session, claim)
+            deletion = lease.renew(session, claim)
             if remaining.remove_retained_rows(session, claim.workspace_id, claim.id, limit=limit) == limit:
                 return None
             if displaced:
                 ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
             failures.forget_all(session, claim.id)
+            if deletion.created_at_least:
+                ledger.correct_created(session, deletion, failures.count_retained(session, claim.id))
             return ledger.finish(session, claim)

@@ -205,6 +205,16 @@ def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
     )
 
 
+def count_retained(session: Session, deletion_id: UUID) -> dict[str, int]:
+    """How many resources of each kind a deletion leaves behind."""
+    rows = session.execute(
+        select(DeletionFailure.kind, func.count())
+        .where(DeletionFailure.deletion_id == deletion_id, DeletionFailure.skipped_by.is_not(None))
+        .group_by(DeletionFailure.kind)
+    )
+    return {kind: number for kind, number in rows}  # noqa: C416 -- a Row is no pair to mypy
+
+
 def is_retained(deletion_id: UUID, kind: str, resource_id: ColumnElement[UUID]) -> ColumnElement[bool]:
     """SQL: whether an administrator chose to leave that resource of a kind behind."""
     # OFFSET keeps PostgreSQL from making a join of it. Before the table is analysed it takes a join of all rows with

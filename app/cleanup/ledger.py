@@ -23,6 +23,7 @@ from app.errors import WrongState
 from app.lease import RELEASED
 from app.lifecycle import DeletionMove, WorkspaceMove
 from app.models import Deletion, Workspace
+from app.models.deletion import Counts
 from app.services.workspaces import move_workspace
 
 SWEEP = "sweep"
@@ -135,10 +136,21 @@ def _follow(session: Session, move: WorkspaceMove, workspace_id: UUID) -> None:
 # --- the worker's side --------------------------------------------------------------------------------------
 
 
-def begin(session: Session, claim: Claim, *, counts: dict[str, int]) -> None:
-    """First slice: note what the workspace held. From here on it cannot be restored."""
-    write(session, claim, started_at=database_now(), created_counts=counts)
-    record(session, claim.id, "started", actor=claim.owner, held=counts)
+def begin(session: Session, claim: Claim, *, counts: Counts, at_least: list[str]) -> None:
+    """First slice: note what the workspace held, of some kinds `at_least`. From here on it cannot be restored."""
+    write(session, claim, started_at=database_now(), created_counts=counts, created_at_least=at_least)
+    bounds = {"at_least": at_least} if at_least else {}
+    record(session, claim.id, "started", actor=claim.owner, held=counts, **bounds)
+
+
+def correct_created(session: Session, deletion: Deletion, retained: Counts) -> None:
+    """At the end it is known what the first slice could not count: what was deleted and what is retained."""
+    deletion.created_counts = deletion.created_counts | {
+        kind: deletion.deleted_counts.get(kind, 0) + retained.get(kind, 0)
+        for kind in deletion.created_at_least
+    }
+    deletion.created_at_least = []
+    session.flush()  # the caller's next write reads the row again
 
 
 def enter_phase(session: Session, claim: Claim, phase: str | None) -> Claim:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.cleanup import remaining
+from app.cleanup.kinds import KINDS, ORDER
+from app.cleanup.remaining import Contents
 from app.clock import Timestamp, seconds_since
 from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure
@@ -50,7 +52,10 @@ class DeletionReport(BaseModel):
     next_reattempt_at: Timestamp | None
     reason: str | None
     deleted: dict[str, int]
-    remaining: dict[str, int]
+    remaining: dict[str, int] = Field(description="Reckoned from `deleted` once destruction has begun.")
+    at_least: list[str] = Field(
+        description="The kinds of which more may remain: there are so many that not all were counted."
+    )
     failures: list[FailureReport]
     eta_seconds: int | None
 
@@ -61,14 +66,36 @@ _FAILURES_SHOWN = 100
 
 def report(session: Session, deletions: Sequence[Deletion]) -> list[DeletionReport]:
     """Describe deletions, with a number of queries that does not grow with theirs."""
-    living = [one.workspace_id for one in deletions if one.state is not DeletionState.DONE]
-    held = remaining.count_by_kind(session, living)
+    waiting = [one.workspace_id for one in deletions if _is_unfinished(one) and one.started_at is None]
+    held = remaining.count_by_kind(session, waiting)
     failing = _failures(session, [one.id for one in deletions])
     paces = _paces(session, [one.id for one in deletions])
     return [
-        _describe(one, held.get(one.workspace_id, {}), failing.get(one.id, []), paces.get(one.id))
+        _describe(one, held.get(one.workspace_id), failing.get(one.id, []), paces.get(one.id))
         for one in deletions
     ]
+
+
+def outline(deletion: Deletion) -> DeletionReport:
+    """Describe a deletion by its row alone, for when nothing else can be read."""
+    return _describe(deletion, None, [], None)
+
+
+def _is_unfinished(deletion: Deletion) -> bool:
+    return deletion.state in {DeletionState.DELETING, DeletionState.FAILED}
+
+
+def _left(deletion: Deletion, held: Contents | None) -> Contents:
+    """What is left, from what there was and what went: once it has begun, nothing is counted for an answer."""
+    if not _is_unfinished(deletion):
+        return Contents({}, [])
+    if deletion.started_at is None:
+        return held or Contents({}, list(KINDS))
+    left = {kind.name: remaining.reckon(deletion, kind) for kind in ORDER}
+    at_least = deletion.created_at_least
+    return Contents(
+        {kind: number for kind, number in left.items() if number or kind in at_least}, list(at_least)
+    )
 
 
 def _paces(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[float, float]]:
@@ -102,10 +129,10 @@ def _failures(session: Session, ids: Sequence[UUID]) -> dict[UUID, list[FailureR
 
 
 def _describe(
-    deletion: Deletion, held: dict[str, int], failing: list[FailureReport], pace: tuple[float, float] | None
+    deletion: Deletion, held: Contents | None, failing: list[FailureReport], pace: tuple[float, float] | None
 ) -> DeletionReport:
     is_living = deletion.state is DeletionState.DELETING
-    left = held if deletion.state in {DeletionState.DELETING, DeletionState.FAILED} else {}
+    left = _left(deletion, held)
     return DeletionReport(
         id=deletion.id,
         workspace_id=deletion.workspace_id,
@@ -124,19 +151,20 @@ def _describe(
         next_reattempt_at=deletion.next_reattempt_at,
         reason=deletion.reason,
         deleted=deletion.deleted_counts,
-        remaining=left,
+        remaining=left.numbers,
+        at_least=left.at_least,
         failures=failing,
         eta_seconds=_eta(deletion, left, pace) if is_living else None,
     )
 
 
-def _eta(deletion: Deletion, left: dict[str, int], pace: tuple[float, float] | None) -> int | None:
-    """Seconds until the end at the average speed so far, or None before anything was deleted.
+def _eta(deletion: Deletion, left: Contents, pace: tuple[float, float] | None) -> int | None:
+    """Seconds until the end at the average speed so far, or None before anything was deleted or if more may be left.
 
     Time without progress counts as spent, not as speed: otherwise a deletion that waits would seem ever further away.
     """
     deleted = sum(deletion.deleted_counts.values())
-    if pace is None or not deleted:
+    if pace is None or not deleted or left.at_least:
         return None
     worked_s, idle_s = pace
-    return max(round(worked_s / deleted * sum(left.values()) - idle_s), 0)
+    return max(round(worked_s / deleted * sum(left.numbers.values()) - idle_s), 0)

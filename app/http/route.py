@@ -3,15 +3,18 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack, get_args, get_type_hints
+from typing import Any, TypedDict, TypeVar, Unpack, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy.orm import Session
 
-from app.access.authorize import Actor
-from app.access.permissions import Permission
+from app.access.authorize import Actor, require_platform_wide
+from app.access.permissions import WITHOUT_WORKSPACE, Permission
 from app.context import Context
+from app.db import transact
 from app.errors import DomainError
+
+T = TypeVar("T")
 
 _PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
@@ -40,6 +43,19 @@ class RequestContext:
         if self._session is None:
             raise RuntimeError("this route was declared without a transaction")
         return self._session
+
+    def transact(self, work: Callable[[Session], T]) -> T:
+        """What `work` returns, in a committed transaction of the actor. Raises Forbidden and what `work` raises.
+
+        `work` may be called twice, so it must have no effects outside the transaction.
+        """
+
+        def permitted(session: Session) -> T:
+            if self.actor.permission in WITHOUT_WORKSPACE:
+                require_platform_wide(session, self.actor)
+            return work(session)
+
+        return transact(self.context.sessions, permitted)
 
 
 Handler = Callable[..., Any]

@@ -12,11 +12,10 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.access.authenticate import Authenticator
-from app.access.authorize import Actor, require_platform_wide
-from app.access.permissions import OPEN, WITHOUT_WORKSPACE
+from app.access.authorize import Actor
+from app.access.permissions import OPEN
 from app.access.principal import Principal
 from app.context import Context
-from app.db import transact
 from app.http.rate_limit import WriteLimit
 from app.http.route import RequestContext, Route
 from app.http.transfers import Searches, Transfers
@@ -76,13 +75,11 @@ def _view(route: Route) -> Callable[..., Response]:
             return _response(route.handler(RequestContext(context, actor), **given), route)
 
         def work(session: Session) -> Response:
-            if route.permission in WITHOUT_WORKSPACE:
-                require_platform_wide(session, actor)
             # Rendered while the transaction is open, because rows may load columns.
             return _response(route.handler(RequestContext(context, actor, session), **given), route)
 
         with service.searches.counted(caller) if route.searches and _searches() else nullcontext():
-            response = transact(context.sessions, work)
+            response = RequestContext(context, actor).transact(work)
         # One that is sent as it is made occupies its thread for as long as its client takes, as a file does.
         return service.transfers.counted(lambda: response) if response.is_streamed else response
 

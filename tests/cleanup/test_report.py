@@ -69,6 +69,7 @@ def test_the_expected_end_follows_from_the_speed_so_far(session, delete, clock):
     deletion.started_at = time_of(session) - timedelta(seconds=110)
     deletion.last_progress_at = time_of(session) - timedelta(seconds=10)
     deletion.deleted_counts = {"entities": 100}
+    deletion.created_counts = {"entities": 100, "projects": 30}
     session.commit()
 
     [shown] = report(session, [deletion])

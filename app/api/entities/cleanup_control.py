@@ -3,6 +3,7 @@
 from typing import Self
 
 from pydantic import Field, model_validator
+from sqlalchemy.orm import Session
 
 from app.access.permissions import Permission
 from app.cleanup import control
@@ -55,7 +56,7 @@ class CleanupControlUpdate(Body):
 )
 def get_cleanup_control(call: RequestContext) -> CleanupControl:
     """Get the state of destruction: running, paused, or held for some requesters."""
-    return _describe(call)
+    return _describe(call.session)
 
 
 @routes.add(
@@ -64,19 +65,24 @@ def get_cleanup_control(call: RequestContext) -> CleanupControl:
     permission=Permission.CLEANUP_CONTROL,
     returns=CleanupControl,
     raises=(NotFound,),
+    transaction=False,
 )
 def put_cleanup_control(call: RequestContext, body: CleanupControlUpdate) -> CleanupControl:
     """Pause or resume destruction, or release held deletions.
 
     Deletions are accepted and access is revoked in every state.
     """
-    if body.paused is not None:
-        control.set_paused(call.session, paused=body.paused, actor=call.actor)
-    if body.release is not None:
-        control.release(call.session, call.actor, body.release)
-    return _describe(call)
+
+    def change(session: Session) -> None:
+        if body.paused is not None:
+            control.set_paused(session, paused=body.paused, actor=call.actor)
+        if body.release is not None:
+            control.release(session, call.actor, body.release)
+
+    call.transact(change)
+    return call.transact(_describe)  # what is held is counted only once the change is committed
 
 
-def _describe(call: RequestContext) -> CleanupControl:
-    held = [HeldDeletions.from_row(one) for one in control.held(call.session)]
-    return CleanupControl.from_row(control.state(call.session), held=held)
+def _describe(session: Session) -> CleanupControl:
+    held = [HeldDeletions.from_row(one) for one in control.held(session)]
+    return CleanupControl.from_row(control.state(session), held=held)

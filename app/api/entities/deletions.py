@@ -1,5 +1,6 @@
 """Deletions over HTTP: reports, retries, skips and restores."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -7,13 +8,17 @@ from uuid import UUID
 from flask import Response
 from pydantic import Field
 from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from app import models as rows
-from app.access.authorize import access_error
+from app.access.authorize import Actor, access_error
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
-from app.cleanup.report import DeletionReport, report
+from app.cleanup.report import DeletionReport, outline, report
 from app.clock import Timestamp
+from app.db import session_scope
 from app.errors import Conflict, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
@@ -21,6 +26,9 @@ from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.row_stream import RowStream, each
 from app.lifecycle import DeletionState
+from app.logs import explain, get_logger
+
+log = get_logger(__name__)
 
 routes = Routes("deletions")
 _DELETIONS = "/apis/entities/v2/deletions"
@@ -109,7 +117,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
 )
 def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     """Get a deletion: its state, progress, failures and expected end."""
-    return _report(call, _find(call, deletion_id))
+    return report(call.session, [_find(call.session, call.actor, deletion_id)])[0]
 
 
 @routes.add(
@@ -121,7 +129,7 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
 )
 def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
     """List the events of a deletion, oldest first. Events never change."""
-    deletion = _find(call, deletion_id)
+    deletion = _find(call.session, call.actor, deletion_id)
 
     def may_read() -> ColumnElement[bool]:
         return exists().where(rows.Deletion.id == deletion.id, requests.may_follow(call.actor))
@@ -146,12 +154,15 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
     permission=Permission.DELETIONS_OPERATE,
     returns=DeletionReport,
     raises=(NotFound, WrongState),
+    transaction=False,
 )
 def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     """Retry a FAILED deletion now."""
-    deletion = _find(call, deletion_id)
-    operations.retry(call.session, call.context, call.actor, deletion)
-    return _report(call, deletion)
+    return _operate(
+        call,
+        deletion_id,
+        lambda session, deletion: operations.retry(session, call.context, call.actor, deletion),
+    )
 
 
 @routes.add(
@@ -160,23 +171,26 @@ def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     permission=Permission.DELETIONS_OPERATE,
     returns=DeletionReport,
     raises=(NotFound, WrongState),
+    transaction=False,
 )
 def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> DeletionReport:
     """Give up one failing resource of a FAILED deletion and continue with the rest.
 
     Its row goes; its processes or bytes are retained. The deletion records its name, the actor and the reason.
     """
-    deletion = _find(call, deletion_id)
-    operations.skip(
-        call.session,
-        call.context,
-        call.actor,
-        deletion,
-        kind=body.kind,
-        resource_id=body.resource_id,
-        reason=body.reason,
+    return _operate(
+        call,
+        deletion_id,
+        lambda session, deletion: operations.skip(
+            session,
+            call.context,
+            call.actor,
+            deletion,
+            kind=body.kind,
+            resource_id=body.resource_id,
+            reason=body.reason,
+        ),
     )
-    return _report(call, deletion)
 
 
 @routes.add(
@@ -185,15 +199,20 @@ def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> 
     permission=Permission.DELETIONS_OPERATE,
     returns=DeletionReport,
     raises=(NotFound, WrongState),
+    transaction=False,
 )
 def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -> DeletionReport:
     """Give up every resource of a FAILED deletion that fails now and continue with the rest.
 
     The next slice marks them as skipped, and records how many of each kind.
     """
-    deletion = _find(call, deletion_id)
-    operations.force(call.session, call.context, call.actor, deletion, reason=body.reason)
-    return _report(call, deletion)
+    return _operate(
+        call,
+        deletion_id,
+        lambda session, deletion: operations.force(
+            session, call.context, call.actor, deletion, reason=body.reason
+        ),
+    )
 
 
 @routes.add(
@@ -202,25 +221,44 @@ def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -
     permission=Permission.DELETIONS_RESTORE,
     returns=DeletionReport,
     raises=(NotFound, Conflict),
+    transaction=False,
 )
 def restore_workspace(call: RequestContext, deletion_id: str, body: RestoreRequest | None) -> DeletionReport:
     """Cancel a deletion before destruction has begun. The workspace and its members are as before."""
-    deletion = _find(call, deletion_id)
-    operations.restore(call.session, call.actor, deletion, name=body.name if body else None)
-    return _report(call, deletion)
+    name = body.name if body else None
+    return _operate(
+        call,
+        deletion_id,
+        lambda session, deletion: operations.restore(session, call.actor, deletion, name=name),
+    )
 
 
-def _find(call: RequestContext, deletion_id: str) -> rows.Deletion:
+def _operate(
+    call: RequestContext, deletion_id: str, act: Callable[[Session, rows.Deletion], Any]
+) -> DeletionReport:
+    """Commit what an operator does, and only then describe it: no count may undo it or turn it into an error."""
+
+    def work(session: Session) -> rows.Deletion:
+        deletion = _find(session, call.actor, deletion_id)
+        act(session, deletion)
+        return deletion
+
+    deletion = call.transact(work)
+    try:
+        with session_scope(call.context.sessions) as session:
+            return report(session, [deletion])[0]
+    except (DBAPIError, PoolTimeout) as error:
+        log.warning("deletion.not_described", deletion_id=deletion_id, error=explain(error))
+        return outline(deletion)
+
+
+def _find(session: Session, actor: Actor, deletion_id: str) -> rows.Deletion:
     try:
         key = UUID(deletion_id)
     except ValueError:
         key = None
-    query = select(rows.Deletion).where(rows.Deletion.id == key, requests.may_follow(call.actor))
-    found = call.session.scalars(query).one_or_none()
+    query = select(rows.Deletion).where(rows.Deletion.id == key, requests.may_follow(actor))
+    found = session.scalars(query).one_or_none()
     if found is None:
-        raise access_error(call.session, call.actor, f"Deletion '{deletion_id}' not found")
+        raise access_error(session, actor, f"Deletion '{deletion_id}' not found")
     return found
-
-
-def _report(call: RequestContext, deletion: rows.Deletion) -> DeletionReport:
-    return report(call.session, [deletion])[0]

@@ -61,6 +61,7 @@ class DeletionPreview(Resource):
     """The contents that a DELETE would destroy now."""
 
     remaining: dict[str, int]
+    at_least: list[str] = Field(description="The kinds whose number in `remaining` is a lower bound.")
     bytes: int
     running_jobs: int
     running_deployments: int

@@ -108,7 +108,7 @@ def test_a_deletion_can_be_followed_from_request_to_end(client, context, workspa
             "request_reason",
         ),
         *("purge_after", "started_at", "finished_at", "attempts", "round", "next_run_at"),
-        *("next_reattempt_at", "reason", "deleted", "remaining", "failures", "eta_seconds"),
+        *("next_reattempt_at", "reason", "deleted", "remaining", "at_least", "failures", "eta_seconds"),
     }
 
 
@@ -283,6 +283,7 @@ def test_a_preview_counts_what_would_go(client, workspace, session, context):
 
     assert client.get(f"{WORKSPACES}/ml-team/deletion-preview").json == {
         "remaining": {"filesets": 1, "projects": 1},
+        "at_least": [],
         "bytes": 5,
         "running_jobs": 0,
         "running_deployments": 0,
