@@ -1,5 +1,6 @@
 """What is still there and why: one row per resource that could not be deleted."""
 
+import re
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,9 @@ STORE = "store"
 DELETION_LOG = "deletion_log"
 """The kind of a failure to record a finished deletion outside the database. It cannot be skipped."""
 
+_SPECIFIC = re.compile(r"'[^']*/[^']*'|\([^()]*/[^()]*\)|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[^\s')]*")
+"""What tells the message about one resource from that about another: paths and ids."""
+
 
 def upsert(
     session: Session,
@@ -56,6 +60,7 @@ def upsert(
         name=name,
         error_class=error_class,
         message=message,
+        cause=_SPECIFIC.sub("…", message),
         # Asking again whether a resource has stopped is no attempt.
         attempts=0 if error_class is FailureClass.WAITING else 1,
         first_seen_at=database_now(),
@@ -67,6 +72,7 @@ def upsert(
             set_={
                 "error_class": seen.excluded.error_class,
                 "message": seen.excluded.message,
+                "cause": seen.excluded.cause,
                 "last_seen_at": seen.excluded.last_seen_at,
                 "attempts": DeletionFailure.attempts + seen.excluded.attempts,
             },

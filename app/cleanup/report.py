@@ -1,10 +1,13 @@
 """What is going on with deletions: the read side for the API, the command line and the metrics."""
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import func, select
+from pydantic import BaseModel, Field
+from sqlalchemy import ARRAY, Subquery, Uuid, cast, func, select, true
 from sqlalchemy.orm import Session, aliased
 
 from app.cleanup import remaining
@@ -14,15 +17,24 @@ from app.clock import Timestamp, seconds_since
 from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure
 
+FAILURES_SHOWN = 100
+"""Of one deletion. If the store is down, all failures are alike."""
+
+FAILURES_LISTED = 3
+"""Of each deletion in a list."""
+
+_CAUSES_SHOWN = 10
+_MOST_SORTED = 100_000
+"""The failures of one answer that are sorted by cause, shared by its deletions."""
+
 
 class FailureReport(BaseModel):
     """Why one resource is still there, or was left behind."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     kind: str
     resource_id: str
     name: str
+    path: str = Field(description="The resource, or what in it failed, in names: `workspace/fileset/file`.")
     error_class: FailureClass
     message: str
     attempts: int
@@ -30,6 +42,22 @@ class FailureReport(BaseModel):
     last_seen_at: Timestamp
     skipped_by: str | None
     skip_reason: str | None
+
+    @classmethod
+    def of(cls, failure: DeletionFailure, workspace_name: str) -> Self:
+        """The failure of a deletion of the workspace that had that name."""
+        values = {name: getattr(failure, name) for name in cls.model_fields if name != "path"}
+        below = re.search(re.escape(failure.resource_id) + "(/[^')]*)", failure.message)
+        return cls(**values, path=f"{workspace_name}/{failure.name}{below[1] if below else ''}")
+
+
+class Cause(BaseModel):
+    """What failures of a kind have in common, and how many have it."""
+
+    kind: str
+    error_class: FailureClass
+    message: str
+    count: int
 
 
 class DeletionReport(BaseModel):
@@ -56,29 +84,44 @@ class DeletionReport(BaseModel):
     at_least: list[str] = Field(
         description="The kinds of which more may remain: there are so many that not all were counted."
     )
-    failures: list[FailureReport]
+    failures: list[FailureReport] = Field(
+        description=f"What is still there and why, the longest known first: up to {FAILURES_SHOWN}, in a list "
+        f"{FAILURES_LISTED}. All of them: `GET …/failures`."
+    )
+    causes: list[Cause] = Field(
+        description="What the failures that are not skipped have in common, the most frequent first: up to "
+        f"{_CAUSES_SHOWN}."
+    )
     eta_seconds: int | None
 
 
-_FAILURES_SHOWN = 100
-"""Per deletion. If the store is down, all failures are alike."""
-
-
-def report(session: Session, deletions: Sequence[Deletion]) -> list[DeletionReport]:
-    """Describe deletions, with a number of queries that does not grow with theirs."""
+def report(
+    session: Session, deletions: Sequence[Deletion], *, most_failures: int = FAILURES_SHOWN
+) -> list[DeletionReport]:
+    """Describe deletions, with a number of queries that does not grow with theirs, and of rows that is bounded."""
     waiting = [one.workspace_id for one in deletions if _is_unfinished(one) and one.started_at is None]
     held = remaining.count_by_kind(session, waiting)
-    failing = _failures(session, [one.id for one in deletions])
-    paces = _paces(session, [one.id for one in deletions])
+    ids = [one.id for one in deletions]
+    failing, causes, paces = (
+        _failures(session, ids, most_failures),
+        _causes(session, ids),
+        _paces(session, ids),
+    )
     return [
-        _describe(one, held.get(one.workspace_id), failing.get(one.id, []), paces.get(one.id))
+        _describe(
+            one,
+            held.get(one.workspace_id),
+            failing[one.id][:most_failures],
+            causes[one.id],
+            paces.get(one.id),
+        )
         for one in deletions
     ]
 
 
 def outline(deletion: Deletion) -> DeletionReport:
     """Describe a deletion by its row alone, for when nothing else can be read."""
-    return _describe(deletion, None, [], None)
+    return _describe(deletion, None, [], [], None)
 
 
 def _is_unfinished(deletion: Deletion) -> bool:
@@ -108,28 +151,59 @@ def _paces(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[float, flo
     return {deletion_id: (worked, idle) for deletion_id, worked, idle in session.execute(progressed)}
 
 
-def _failures(session: Session, ids: Sequence[UUID]) -> dict[UUID, list[FailureReport]]:
-    place = func.row_number().over(
-        partition_by=DeletionFailure.deletion_id,
-        order_by=(DeletionFailure.first_seen_at, DeletionFailure.resource_id),
-    )
-    numbered = (
-        select(DeletionFailure, place.label("place")).where(DeletionFailure.deletion_id.in_(ids)).subquery()
-    )
-    shown = aliased(DeletionFailure, numbered)
-    rows = session.scalars(
-        select(shown)
-        .where(numbered.c.place <= _FAILURES_SHOWN)
-        .order_by(numbered.c.deletion_id, numbered.c.place)
-    )
-    found: dict[UUID, list[FailureReport]] = {}
-    for row in rows:
-        found.setdefault(row.deletion_id, []).append(FailureReport.model_validate(row))
+def _failures(session: Session, ids: Sequence[UUID], most: int) -> dict[UUID, list[DeletionFailure]]:
+    """Up to `most` failures of each deletion that are open, the longest known first, and as many skipped ones."""
+    found: dict[UUID, list[DeletionFailure]] = defaultdict(list)
+    is_open = DeletionFailure.skipped_by.is_(None)
+    # Each in the order of an index, so that it ends after `most` rows.
+    for which, *order in (
+        (is_open, DeletionFailure.first_seen_at, DeletionFailure.resource_id),
+        (~is_open, DeletionFailure.kind, DeletionFailure.resource_id),
+    ):
+        asked = _asked(ids)
+        some = select(DeletionFailure).where(DeletionFailure.deletion_id == asked.c.id, which)
+        shown = aliased(DeletionFailure, some.order_by(*order).limit(most).lateral())
+        for failure in session.scalars(select(shown).select_from(asked).join(shown, true())):
+            found[failure.deletion_id].append(failure)
     return found
 
 
+def _causes(session: Session, ids: Sequence[UUID]) -> dict[UUID, list[Cause]]:
+    """What the open failures of each deletion have in common, the most frequent first."""
+    asked = _asked(ids)
+    cause = func.coalesce(DeletionFailure.cause, DeletionFailure.message).label("cause")
+    some = (
+        select(DeletionFailure.kind, DeletionFailure.error_class, cause)
+        .where(DeletionFailure.deletion_id == asked.c.id, DeletionFailure.skipped_by.is_(None))
+        .limit(max(1, _MOST_SORTED // max(1, len(ids))))
+        .lateral()
+    )
+    number = func.count().label("number")
+    place = func.row_number().over(partition_by=asked.c.id, order_by=(number.desc(), some.c.cause))
+    ranked = (
+        select(asked.c.id, some, number, place.label("place"))
+        .join(some, true())
+        .group_by(asked.c.id, *some.c)
+        .subquery()
+    )
+    rows = session.execute(select(ranked).where(ranked.c.place <= _CAUSES_SHOWN).order_by(ranked.c.place))
+    found: dict[UUID, list[Cause]] = defaultdict(list)
+    for row in rows:
+        one = Cause(kind=row.kind, error_class=row.error_class, message=row.cause, count=row.number)
+        found[row.id].append(one)
+    return found
+
+
+def _asked(ids: Sequence[UUID]) -> Subquery:
+    return select(func.unnest(cast(list(ids), ARRAY(Uuid))).label("id")).subquery()
+
+
 def _describe(
-    deletion: Deletion, held: Contents | None, failing: list[FailureReport], pace: tuple[float, float] | None
+    deletion: Deletion,
+    held: Contents | None,
+    failing: list[DeletionFailure],
+    causes: list[Cause],
+    pace: tuple[float, float] | None,
 ) -> DeletionReport:
     is_living = deletion.state is DeletionState.DELETING
     left = _left(deletion, held)
@@ -153,7 +227,8 @@ def _describe(
         deleted=deletion.deleted_counts,
         remaining=left.numbers,
         at_least=left.at_least,
-        failures=failing,
+        failures=[FailureReport.of(one, deletion.workspace_name) for one in failing],
+        causes=causes,
         eta_seconds=_eta(deletion, left, pace) if is_living else None,
     )
 

@@ -116,6 +116,8 @@ class DeletionFailure(Base):
     name: Mapped[String]
     error_class: Mapped[FailureClass] = mapped_column(state_column(FailureClass))
     message: Mapped[String]
+    cause: Mapped[str | None] = mapped_column(Text)
+    """The message without what names this resource: the same for all that fail for the same reason."""
     attempts: Mapped[int] = mapped_column(Integer, default=1)
     first_seen_at: Mapped[Time]
     last_seen_at: Mapped[Time]

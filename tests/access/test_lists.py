@@ -127,6 +127,11 @@ def test_a_token_that_is_not_for_deletions_shows_none(client: FlaskClient) -> No
     client.post(W, json={"name": "of-ann"}, headers=ANN)
     address = client.delete(f"{W}/of-ann", headers=ANN).headers["Location"]
 
-    for path in (address, f"{address}/events", "/apis/entities/v2/deletions"):
+    for path in (
+        address,
+        f"{address}/events",
+        f"{address}/failures",
+        "/apis/entities/v2/deletions",
+    ):
         assert client.get(path, headers=ANN).status_code == 200
         assert client.get(path, headers={**ANN, "X-NMP-Scopes": "jobs:read"}).status_code == 403

@@ -100,6 +100,7 @@ ROWS: dict[str, Row] = {
     f"GET {DELETIONS}": Row(AUTHENTICATED),
     f"GET {DELETION}": Row(OPERATORS),
     f"GET {DELETION}/events": Row(OPERATORS),
+    f"GET {DELETION}/failures": Row(OPERATORS),
     f"POST {DELETION}/retry": Row(OPERATORS),
     f"POST {DELETION}/skip": Row(
         OPERATORS, {"kind": "filesets", "resource_id": "{stuck}", "reason": "ticket 7"}

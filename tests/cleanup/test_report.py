@@ -4,12 +4,12 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 
 from app.cleanup import failures
 from app.cleanup.report import report
 from app.lifecycle import FailureClass
-from app.models import Deletion
+from app.models import Deletion, DeletionFailure
 from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.aging import age, time_of
@@ -81,3 +81,78 @@ def test_the_expected_end_follows_from_the_speed_so_far(session, delete, clock):
         etas.append(report(session, [deletion])[0].eta_seconds)
     assert etas == sorted(etas, reverse=True)
     assert etas[-1] == 0
+
+
+@pytest.fixture
+def failing(session, delete, clock):
+    """A deletion with thirty filesets that may not be removed, and five that time out."""
+    factories.make_workspace(session)
+    session.commit()
+    deletion = the(session, delete("ml-team"))
+    denied = "PermissionError: [Errno 13] Permission denied: '{}/a b/f.txt'"
+    for i in range(35):
+        fileset = uuid4()
+        failures.upsert(
+            session,
+            deletion.id,
+            "filesets",
+            resource_id=fileset,
+            name=f"fs-{i:03}",
+            error_class=FailureClass.PERMANENT if i < 30 else FailureClass.TRANSIENT,
+            message=denied.format(fileset) if i < 30 else "TimeoutError: no answer within 10 s",
+        )
+    session.commit()
+    return deletion
+
+
+def test_failures_are_told_by_what_they_have_in_common(session, failing):
+    [shown] = report(session, [failing])
+
+    assert [(one.kind, one.error_class, one.count, one.message) for one in shown.causes] == [
+        ("filesets", FailureClass.PERMANENT, 30, "PermissionError: [Errno 13] Permission denied: …"),
+        ("filesets", FailureClass.TRANSIENT, 5, "TimeoutError: no answer within 10 s"),
+    ]
+
+
+def test_causes_that_are_all_different_are_not_all_told(session, failing):
+    session.execute(update(DeletionFailure).values(cause=DeletionFailure.resource_id))
+
+    [shown] = report(session, [failing])
+
+    assert len(shown.causes) == 10
+
+
+def test_a_failure_names_the_path_in_full(session, failing):
+    [shown] = report(session, [failing])
+
+    assert shown.failures[0].path == "ml-team/fs-000/a b/f.txt"
+    assert shown.failures[34].path == "ml-team/fs-034"
+
+
+def test_what_is_open_is_told_before_what_is_skipped(session, failing):
+    some = select(DeletionFailure.resource_id).where(DeletionFailure.name < "fs-020")
+    session.execute(
+        update(DeletionFailure)
+        .where(DeletionFailure.resource_id.in_(some))
+        .values(skipped_by="ann", skip_reason="lost")
+    )
+
+    [shown] = report(session, [failing], most_failures=20)
+
+    assert [one.name for one in shown.failures[:15]] == [f"fs-{i:03}" for i in range(20, 35)]
+    assert [one.skipped_by for one in shown.failures[15:]] == ["ann"] * 5
+    assert sum(cause.count for cause in shown.causes) == 15
+
+
+def test_a_list_holds_few_failures_of_each_deletion_and_pages_hold_all(client, failing):
+    deletions = "/apis/entities/v2/deletions"
+    [listed] = client.get(deletions).json["data"]
+    page = client.get(f"{deletions}/{failing.id}/failures?page_size=20&page=2").json
+    timed_out = client.get(f"{deletions}/{failing.id}/failures?error_class=transient&kind=filesets").json
+
+    assert len(listed["failures"]) == 3
+    assert sum(cause["count"] for cause in listed["causes"]) == 35
+    assert (len(page["data"]), page["pagination"]["total_results"]) == (15, 35)
+    assert {one["name"] for one in timed_out["data"]} == {f"fs-{i:03}" for i in range(30, 35)}
+    assert client.get(f"{deletions}/{failing.id}/failures?kind=jobs").json["data"] == []
+    assert client.get(f"{deletions}/{uuid4()}/failures").status_code == 404

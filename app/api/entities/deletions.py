@@ -16,7 +16,7 @@ from app import models as rows
 from app.access.authorize import Actor, access_error
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
-from app.cleanup.report import DeletionReport, outline, report
+from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
 from app.clock import Timestamp
 from app.db import session_scope
 from app.errors import Conflict, NotFound, WrongState
@@ -25,7 +25,7 @@ from app.http.field_types import Name, Reason, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.row_stream import RowStream, each
-from app.lifecycle import DeletionState
+from app.lifecycle import DeletionState, FailureClass
 from app.logs import explain, get_logger
 
 log = get_logger(__name__)
@@ -81,6 +81,13 @@ class EventsQuery(Query):
     page_size: int = Field(100, ge=1, le=1000)
 
 
+class FailuresQuery(EventsQuery):
+    """Paging and choice of a deletion's failures."""
+
+    kind: str | None = Field(None, max_length=256, description="Only failures of this kind.")
+    error_class: FailureClass | None = Field(None, description="Only failures of this class.")
+
+
 FIELDS = Fields(
     key=rows.Deletion.id,
     columns={
@@ -106,7 +113,9 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
         query,
         statement,
         FIELDS,
-        items=lambda session, found: report(session, [deletion for (deletion,) in found]),
+        items=lambda session, found: report(
+            session, [deletion for (deletion,) in found], most_failures=FAILURES_LISTED
+        ),
         sort_fields=SORT_FIELDS,
         batch_rows=_REPORTS_AT_ONCE,
     )
@@ -130,10 +139,7 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
 def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
     """List the events of a deletion, oldest first. Events never change."""
     deletion = _find(call.session, call.actor, deletion_id)
-
-    def may_read() -> ColumnElement[bool]:
-        return exists().where(rows.Deletion.id == deletion.id, requests.may_follow(call.actor))
-
+    may_read = _may_follow(call.actor, deletion.id)
     events = (
         select(rows.DeletionEvent)
         .where(rows.DeletionEvent.deletion_id == deletion.id, may_read())
@@ -145,6 +151,33 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
         page=query.page,
         page_size=query.page_size,
         envelope=partial(Page, sort="at", filter=None),
+    )
+
+
+@routes.add(
+    "GET",
+    f"{_DELETION}/failures",
+    permission=Permission.DELETIONS_READ,
+    returns=Page[FailureReport],
+    raises=(NotFound,),
+)
+def list_deletion_failures(call: RequestContext, deletion_id: str, query: FailuresQuery) -> Response:
+    """List the failures of a deletion, skipped ones included, by kind and resource id."""
+    deletion = _find(call.session, call.actor, deletion_id)
+    may_read, workspace = _may_follow(call.actor, deletion.id), deletion.workspace_name
+    chosen = {"kind": query.kind, "error_class": query.error_class}
+    failures = (
+        select(rows.DeletionFailure)
+        .filter_by(deletion_id=deletion.id, **{name: value for name, value in chosen.items() if value})
+        .where(may_read())
+        .order_by(rows.DeletionFailure.kind, rows.DeletionFailure.resource_id)
+    )
+    return paginate(
+        call,
+        RowStream(failures, each(lambda failure: FailureReport.of(failure, workspace)), may_read),
+        page=query.page,
+        page_size=query.page_size,
+        envelope=partial(Page, sort="kind", filter=None),
     )
 
 
@@ -250,6 +283,11 @@ def _operate(
     except (DBAPIError, PoolTimeout) as error:
         log.warning("deletion.not_described", deletion_id=deletion_id, error=explain(error))
         return outline(deletion)
+
+
+def _may_follow(actor: Actor, deletion_id: UUID) -> Callable[[], ColumnElement[bool]]:
+    """Makes the condition that the actor may read about that deletion."""
+    return lambda: exists().where(rows.Deletion.id == deletion_id, requests.may_follow(actor))
 
 
 def _find(session: Session, actor: Actor, deletion_id: str) -> rows.Deletion:

@@ -108,7 +108,16 @@ def test_a_deletion_can_be_followed_from_request_to_end(client, context, workspa
             "request_reason",
         ),
         *("purge_after", "started_at", "finished_at", "attempts", "round", "next_run_at"),
-        *("next_reattempt_at", "reason", "deleted", "remaining", "at_least", "failures", "eta_seconds"),
+        *(
+            "next_reattempt_at",
+            "reason",
+            "deleted",
+            "remaining",
+            "at_least",
+            "failures",
+            "causes",
+            "eta_seconds",
+        ),
     }
 
 

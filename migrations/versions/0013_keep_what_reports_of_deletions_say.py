@@ -1,4 +1,4 @@
-"""Know which counts of what a workspace held are lower bounds"""
+"""Keep what reports of deletions say: which counts are lower bounds, and what failures have in common"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,9 @@ def upgrade() -> None:
             "created_at_least", postgresql.JSONB(), nullable=False, server_default=sa.text("'[]'::jsonb")
         ),
     )
+    op.add_column("deletion_failures", sa.Column("cause", sa.Text()))
 
 
 def downgrade() -> None:
+    op.drop_column("deletion_failures", "cause")
     op.drop_column("deletions", "created_at_least")
