@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Select, Text, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from app import clock
@@ -29,18 +30,25 @@ class Member:
     granted_by: str
 
 
-def list_members(session: Session, actor: Actor, workspace: str) -> list[Member]:
-    """Every principal with an active role, the most recent grant first."""
+def members_of(session: Session, actor: Actor, workspace: str) -> Select[str, list[str], datetime, str]:
+    """The query of every principal with an active role, in the columns of `Member`, the most recent grant first.
+
+    Raises as `readable_workspace` does.
+    """
     workspace_row = readable_workspace(session, actor, workspace)
-    bindings = session.scalars(
-        select(RoleBinding)
+    in_order = (RoleBinding.granted_at, RoleBinding.id)
+    granters = func.array_agg(aggregate_order_by(RoleBinding.granted_by, *in_order), type_=ARRAY(Text))
+    return (
+        select(
+            RoleBinding.principal,
+            func.array_agg(aggregate_order_by(RoleBinding.role, *in_order), type_=ARRAY(Text)),
+            func.min(RoleBinding.granted_at),
+            granters[1],
+        )
         .where(RoleBinding.workspace_id == workspace_row.id, RoleBinding.revoked_at.is_(None))
-        .order_by(RoleBinding.granted_at.desc(), RoleBinding.id.desc())
+        .group_by(RoleBinding.principal)
+        .order_by(func.max(RoleBinding.granted_at).desc(), RoleBinding.principal)
     )
-    by_principal: dict[str, list[RoleBinding]] = {}
-    for binding in bindings:
-        by_principal.setdefault(binding.principal, []).append(binding)
-    return [_member(found) for found in by_principal.values()]
 
 
 def add_member(

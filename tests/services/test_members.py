@@ -49,7 +49,9 @@ def workspace(session: Session) -> Workspace:
 def admins(session: Session) -> set[str]:
     return {
         member.principal
-        for member in members.list_members(session, ROOT, "ml-team")
+        for member in (
+            members.Member(*row) for row in session.execute(members.members_of(session, ROOT, "ml-team"))
+        )
         if "Admin" in member.roles
     }
 

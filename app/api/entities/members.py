@@ -10,7 +10,8 @@ from app.access.roles import Role
 from app.clock import Timestamp
 from app.errors import LastAdmin, NotFound, Unprocessable
 from app.http.field_types import Deleted, Resource
-from app.http.route import Body, RequestContext, Routes
+from app.http.paging import MAX_PAGE, Pagination, paginate
+from app.http.route import Body, Query, RequestContext, Routes
 from app.services import members
 
 routes = Routes("members")
@@ -62,19 +63,35 @@ class Member(Resource):
 
 
 class MemberList(BaseModel):
-    """All members of a workspace."""
+    """Members of a workspace."""
 
     data: list[Member]
+    pagination: Pagination
+
+
+class MembersQuery(Query):
+    """Paging of the members of a workspace."""
+
+    page: int = Field(1, ge=1, le=MAX_PAGE)
+    page_size: int = Field(1000, ge=1, le=1000)
 
 
 @routes.add("GET", BASE, permission=Permission.MEMBERS_READ, returns=MemberList, raises=(NotFound,))
-def list_members(call: RequestContext, workspace: str) -> MemberList:
+def list_members(call: RequestContext, workspace: str, query: MembersQuery) -> MemberList:
     """List members.
 
-    Every principal with a role in the workspace, the latest grant first. Not paginated.
+    Every principal with a role in the workspace, the latest grant first; a thousand to a page unless asked otherwise.
     """
-    found = members.list_members(call.session, call.actor, workspace)
-    return MemberList(data=[Member.from_row(member) for member in found])
+    page = paginate(
+        call.session,
+        members.members_of(call.session, call.actor, workspace),
+        page=query.page,
+        page_size=query.page_size,
+        sort="-granted_at",
+        filter=None,
+        item=lambda *columns: Member.from_row(members.Member(*columns)),
+    )
+    return MemberList(data=page.data, pagination=page.pagination)
 
 
 @routes.add(

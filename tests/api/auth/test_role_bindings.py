@@ -87,7 +87,7 @@ def test_a_revoked_role_stays_on_record_and_can_be_granted_again(client: FlaskCl
     assert revoked.status_code == 200
     assert revoked.json == {"message": "Resource deleted successfully.", "id": made["name"]}
     assert client.get(one).json["revoked_at"].endswith("Z")
-    assert client.get("/apis/entities/v2/workspaces/ml-team/members").json == {"data": []}
+    assert client.get("/apis/entities/v2/workspaces/ml-team/members").json["data"] == []
     again = client.delete(one)
     assert (again.status_code, again.json["detail"]) == (409, "Role binding is already revoked")
 

@@ -37,7 +37,22 @@ def test_a_member_is_shown_with_exactly_the_published_keys(client: FlaskClient):
         "granted_at": "…",
         "granted_by": "root",
     }
-    assert client.get(BASE).json == {"data": [answer.json]}
+    listed = client.get(BASE).json
+    assert listed["data"] == [answer.json]
+    assert listed["pagination"]["total_results"] == 1
+
+
+def test_members_come_in_pages(client: FlaskClient):
+    for i in range(5):
+        add(client, f"user-{i}", "Viewer", "Editor")
+
+    page = client.get(f"{BASE}?page_size=2&page=2").json
+
+    assert [(one["principal"], one["roles"]) for one in page["data"]] == [
+        ("user-2", ["Viewer", "Editor"]),
+        ("user-1", ["Viewer", "Editor"]),
+    ]
+    assert (page["pagination"]["total_results"], page["pagination"]["total_pages"]) == (5, 3)
 
 
 def test_a_member_is_an_editor_unless_said_otherwise(client: FlaskClient):
@@ -48,7 +63,7 @@ def test_a_member_is_an_editor_unless_said_otherwise(client: FlaskClient):
 
 
 def test_a_new_workspace_has_no_members_while_authentication_is_off(client: FlaskClient):
-    assert client.get(BASE).json == {"data": []}
+    assert client.get(BASE).json["data"] == []
 
 
 def test_members_are_listed_newest_grant_first(client: FlaskClient):
