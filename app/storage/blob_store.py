@@ -293,8 +293,18 @@ class BlobStore:
     @naming_relative_paths
     def size(self, workspace_id: UUID) -> int:
         """The number of bytes in all filesets of a workspace."""
+        return self.size_within(workspace_id, inf)[0]
+
+    @naming_relative_paths
+    def size_within(self, workspace_id: UUID, within_s: float) -> tuple[int, bool]:
+        """The bytes that are found in the filesets of a workspace in so many seconds, and whether those are all."""
         self.verify()
-        return sum(file.size for file in self._tree.files(str(workspace_id)))
+        size, deadline = 0, monotonic() + within_s
+        for file in self._tree.files(str(workspace_id)):
+            size += file.size
+            if monotonic() > deadline:
+                return size, False
+        return size, True
 
     @naming_relative_paths
     def workspace_ids(self, *, verified: bool = True) -> set[UUID]:

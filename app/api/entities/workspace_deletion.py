@@ -61,7 +61,9 @@ class DeletionPreview(Resource):
     """The contents that a DELETE would destroy now."""
 
     remaining: dict[str, int]
-    at_least: list[str] = Field(description="The kinds whose number in `remaining` is a lower bound.")
+    at_least: list[str] = Field(
+        description="The kinds whose number in `remaining` is a lower bound, and `bytes` if it is one."
+    )
     bytes: int
     running_jobs: int
     running_deployments: int
@@ -110,10 +112,12 @@ def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
         found = preview.preview(session, call.actor, workspace)
     try:
         # Outside a transaction: listing a large workspace takes longer than one may stay idle.
-        size = call.context.store.size(found.workspace_id)
+        within_s = call.context.settings.item_timeout_seconds
+        size, is_complete = call.context.store.size_within(found.workspace_id, within_s)
     except OSError as error:
         raise told_to_clients(error) from error
-    return DeletionPreview.from_row(found, bytes=size)
+    at_least = found.at_least if is_complete else [*found.at_least, "bytes"]
+    return DeletionPreview.from_row(found, bytes=size, at_least=at_least)
 
 
 @routes.add(

@@ -1,5 +1,7 @@
 """Deletions over HTTP."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import select, text
 
@@ -7,6 +9,7 @@ from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Finished
 from app.models import Workspace
 from tests import factories
+from tests.support.application import answering_from
 
 WORKSPACES = "/apis/entities/v2/workspaces"
 DELETIONS = "/apis/entities/v2/deletions"
@@ -252,10 +255,10 @@ def test_restore_refuses_a_taken_name_and_takes_another(client, workspace):
 
 
 def test_a_preview_while_the_store_is_away_says_so(client, workspace, context, monkeypatch):
-    def refuse(_):
+    def refuse(*_):
         raise ConnectionError("/srv/secret/place")
 
-    monkeypatch.setattr(context.store, "size", refuse)
+    monkeypatch.setattr(context.store, "size_within", refuse)
 
     response = client.get(f"{WORKSPACES}/ml-team/deletion-preview")
 
@@ -275,12 +278,12 @@ def test_a_preview_looks_into_the_store_with_no_transaction_open(
         "WHERE datname = current_database() AND state = 'idle in transaction'"
     )
 
-    def size(_):
+    def size_within(*_):
         with database.connect() as observer:
             seen.append(observer.scalar(idle))
-        return 0
+        return 0, True
 
-    monkeypatch.setattr(context.store, "size", size)
+    monkeypatch.setattr(context.store, "size_within", size_within)
 
     assert client.get(f"{WORKSPACES}/ml-team/deletion-preview").status_code == 200
     assert seen == [0]
@@ -299,6 +302,17 @@ def test_a_preview_counts_what_would_go(client, workspace, session, context):
         "protected": False,
     }
     assert client.get(f"{WORKSPACES}/default/deletion-preview").json["protected"] is True
+
+
+def test_a_preview_of_more_files_than_it_has_time_for_says_at_least(client, workspace, session, context):
+    factories.make_fileset(session, workspace, "data", store=context.store, files={"a": b"by", "b": b"tes"})
+    session.commit()
+    hasty = context.settings.model_copy(update={"item_timeout_seconds": -1})
+    answering_from(replace(context, settings=hasty))
+
+    shown = client.get(f"{WORKSPACES}/ml-team/deletion-preview").json
+
+    assert (shown["bytes"], shown["at_least"]) == (2, ["bytes"])
 
 
 def test_protection_forbids_deletion_until_it_is_taken_away(client, workspace):
