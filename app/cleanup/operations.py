@@ -76,8 +76,9 @@ def reopen(
 
     Raises WrongState unless it is FAILED.
     """
+    phase = deletion.phase  # where it failed: to look for what is left may take long
     ledger.reopen(session, deletion.id, event=event, actor=actor.id, **values)
-    notify_workers(session, context, deletion)
+    notify_workers(session, context, deletion, phase)
 
 
 def skip(

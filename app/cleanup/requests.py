@@ -116,7 +116,8 @@ def _begin(
     _revoke(session, actor, deletion)
     control.hold_on_burst(session, context.settings, deletion)
     if deletion.purge_after == deletion.requested_at:
-        notify_workers(session, context, deletion)
+        first = remaining.first_kind(session, workspace.id)
+        notify_workers(session, context, deletion, first.name if first else None)
     return deletion
 
 
@@ -144,7 +145,8 @@ def repeat_deletion(
     _revoke(session, actor, deletion, replayed=str(finished_as))
     record(session, deletion.id, "replayed", actor=actor, finished_as=str(finished_as))
     if deletion.purge_after == deletion.requested_at:
-        notify_workers(session, context, deletion)
+        first = remaining.first_kind(session, workspace.id)
+        notify_workers(session, context, deletion, first.name if first else None)
     return deletion
 
 
@@ -187,10 +189,12 @@ def _revoke(session: Session, actor: Actor | str, deletion: Deletion, **detail: 
     )
 
 
-def notify_workers(session: Session, context: Context, deletion: Deletion) -> None:
-    """Enqueue a slice once the transaction has committed; the sweep replaces a lost message."""
-    kind = remaining.first_kind(session, deletion.workspace_id, deletion.id)
-    message = cleanup_message(deletion.id, deletion.workspace_name, kind.name if kind else None)
+def notify_workers(session: Session, context: Context, deletion: Deletion, phase: str | None) -> None:
+    """Enqueue a slice once the transaction has committed; the sweep replaces a lost message.
+
+    `phase` is a label for those who read the message: the slice finds by itself what there is to do.
+    """
+    message = cleanup_message(deletion.id, deletion.workspace_name, phase)
     notify_after_commit(session, context.publisher, message)
 
 
