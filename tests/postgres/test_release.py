@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from tests.support.release_statements import ROOT, recorded, statements_of
@@ -20,15 +20,13 @@ def has_tag() -> bool:
 
 
 @pytest.fixture
-def newest(database_url: str) -> Iterator[Connection]:
+def newest(database: Engine) -> Iterator[Connection]:
     """A connection to the newest schema, whose changes do not last."""
-    engine = create_engine(database_url)
-    with engine.connect() as connection, connection.begin() as transaction:
+    with database.connect() as connection, connection.begin() as transaction:
         # As a replica: the rows of the statements have no neighbours to refer to, and some may not be changed.
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         yield connection
         transaction.rollback()
-    engine.dispose()
 
 
 def refused(connection: Connection) -> list[str]:
