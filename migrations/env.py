@@ -4,8 +4,9 @@ import time
 from typing import Any
 
 from alembic import context
+from alembic.operations import MigrateOperation, Operations
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 import app.models  # registers the tables
@@ -24,9 +25,51 @@ PAUSE_S = 2.0
 """How long they have the table for themselves before the next attempt."""
 ATTEMPTS = 60
 
+_TURN = 727274
+"""The key of the advisory lock of who migrates. Earlier releases lock it, too."""
+
+
+@Operations.register_operation("build_index")
+class BuildIndex(MigrateOperation):
+    """`op.build_index(…)`: build an index while others write; one that an earlier attempt has left INVALID goes first.
+
+    The transaction of the migrations before it is committed: one that builds indexes does nothing else.
+    """
+
+    def __init__(self, name: str, table: str, columns: list[str], where: str | None = None) -> None:
+        self.name, self.table, self.columns, self.where = name, table, columns, where
+
+    @classmethod
+    def build_index(cls, operations: Operations, *args: Any, **kwargs: Any) -> None:
+        """What a migration calls."""
+        operations.invoke(cls(*args, **kwargs))
+
+
+@Operations.implementation_for(BuildIndex)
+def build_index(operations: Operations, index: BuildIndex) -> None:
+    """Build the index, unless it is there."""
+    with operations.get_context().autocommit_block():
+        # It waits for every transaction that is older, and nobody waits behind it.
+        operations.execute("SET lock_timeout = 0")
+        is_valid = operations.get_bind().scalar(
+            text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"),
+            {"name": index.name},
+        )
+        if is_valid is False:
+            operations.execute(f"DROP INDEX CONCURRENTLY {index.name}")
+        operations.create_index(
+            index.name,
+            index.table,
+            index.columns,
+            postgresql_where=text(index.where) if index.where else None,
+            postgresql_concurrently=True,
+            if_not_exists=True,
+        )
+        operations.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
+
 
 def run() -> None:
-    """Upgrade in one transaction, which yields to longer ones and is tried again.
+    """Upgrade in one transaction, which yields to longer ones and is tried again; each `build_index` ends one.
 
     A caller may pass another `url`, and another number of `attempts`, in the attributes.
     """
@@ -52,16 +95,26 @@ def run() -> None:
 
 
 def migrate(engine: Engine) -> None:
-    """Run all migrations, or none."""
+    """Run all migrations, or none of those since the last `build_index`."""
     with engine.connect() as connection:
+        _take_turn(connection)
+        # A migration may take longer than a statement of the product, whose limit the role may have.
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
+        connection.commit()
         context.configure(connection=connection, target_metadata=Base.metadata)
         with context.begin_transaction():
-            # A migration may take longer than a statement of the product, whose limit the role may have.
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            # Two releases started at once must not both migrate. Nobody waits behind this lock.
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(727274)")
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
             context.run_migrations()
+
+
+def _take_turn(connection: Connection) -> None:
+    """Wait until nobody else migrates: two releases may be started at once. The lock lasts as long as the connection.
+
+    Asked for again and again: a statement that waits would be waited for by an index that is being built.
+    """
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:turn)"), {"turn": _TURN}):
+        connection.rollback()
+        time.sleep(PAUSE_S / 10)
 
 
 run()

@@ -149,3 +149,23 @@ def test_a_migration_that_never_gets_its_lock_changes_nothing(url: str) -> None:
         assert isinstance(failed.value.orig, LockNotAvailable)
         assert reader.scalar(text("SELECT version_num FROM alembic_version")) == "0004"
     engine.dispose()
+
+
+def test_an_index_that_an_attempt_has_left_half_built_is_built_again(url: str) -> None:
+    command.upgrade(configured(url), "0015")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE INDEX ix_jobs_project ON jobs (workspace_id)"))
+        connection.execute(
+            text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_jobs_project'::regclass")
+        )
+
+    command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        assert (
+            connection.scalars(text("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid")).all()
+            == []
+        )
+    assert differences(engine) == []
+    engine.dispose()

@@ -20,6 +20,7 @@ from app.runtime import sweep as runtime
 from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 from app.services.deployments import remove_gone
+from app.services.projects import finish_deletions
 
 log = get_logger(__name__)
 
@@ -31,7 +32,7 @@ class Swept:
     enqueued: int = 0
     reattempted: int = 0
     ended: int = 0
-    """Jobs and deployments whose supervisor was silent, and deployments that were removed."""
+    """Jobs and deployments whose supervisor was silent, and deployments and projects that were removed."""
     oldest_s: float = 0.0
     """Age of the oldest unfinished deletion that is due, in seconds."""
     failed: list[Step] = field(default_factory=list)
@@ -59,7 +60,8 @@ def sweep(context: Context) -> Swept:
     """Enqueue everything that is due and that no worker has, whatever became of its message.
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
-    silent, enqueues those that have none, and removes deployments that have been shown as DELETED long enough.
+    silent, enqueues those that have none, removes deployments that have been shown as DELETED long enough, and goes on
+    with projects that too much referred to for one request.
     Each step is a transaction of its own, and notes its success in it. One that fails is logged and named in the
     result; the others go on. Any number of sweeps may run at once.
     """
@@ -121,6 +123,10 @@ def _remove_deployments(session: Session, context: Context) -> Swept:
     return Swept(ended=remove_gone(session, after_s=context.settings.deleted_deployment_seconds))
 
 
+def _remove_projects(_: Session, context: Context) -> Swept:
+    return Swept(ended=finish_deletions(context.sessions))
+
+
 def _enqueue(session: Session, context: Context, messages: list[Message], oldest_s: float = 0.0) -> Swept:
     for message in messages:
         notify_after_commit(session, context.publisher, message)
@@ -135,4 +141,5 @@ _STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
     Step.MARK_LOST_DEPLOYMENTS: _mark_lost_deployments,
     Step.ENQUEUE_DEPLOYMENTS: _enqueue_deployments,
     Step.REMOVE_DEPLOYMENTS: _remove_deployments,
+    Step.REMOVE_PROJECTS: _remove_projects,
 }

@@ -18,6 +18,13 @@ class DeploymentConfig(InWorkspace, Stamped, Base):
     __table_args__ = (
         Index("ix_deployment_configs_workspace_id_id", "workspace_id", "id"),
         Index("uq_deployment_configs_version", "workspace_id", "name", "entity_version", unique=True),
+        Index(
+            "ix_deployment_configs_project",
+            "workspace_id",
+            "project",
+            "id",
+            postgresql_where=text("project IS NOT NULL"),
+        ),
     )
 
     name: Mapped[String]
@@ -37,6 +44,13 @@ class Deployment(InWorkspace, Stamped, Supervised, Base):
     __table_args__ = (
         Index("ix_deployments_workspace_id_id", "workspace_id", "id"),
         Index("uq_deployments_version", "workspace_id", "name", "entity_version", unique=True),
+        Index(
+            "ix_deployments_project",
+            "workspace_id",
+            "project",
+            "id",
+            postgresql_where=text("project IS NOT NULL"),
+        ),
         Index("ix_deployments_status_updated_at", "status", "updated_at"),
         # Of what runs or was lost: few rows, however many have ended.
         Index("ix_deployments_host", "host", postgresql_where=text("host IS NOT NULL")),

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint
+from sqlalchemy import ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -20,6 +20,13 @@ class Entity(InWorkspace, Stamped, Base):
             ["workspace_id", "parent_id"], ["entities.workspace_id", "entities.id"], name="fk_entities_parent"
         ),
         Index("ix_entities_parent", "workspace_id", "parent_id"),
+        Index(
+            "ix_entities_project",
+            "workspace_id",
+            "project",
+            "id",
+            postgresql_where=text("project IS NOT NULL"),
+        ),
         Index(
             "uq_entities_name",
             "workspace_id",

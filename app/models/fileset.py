@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Index, Text
+from sqlalchemy import Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -17,6 +17,7 @@ class Fileset(InWorkspace, Stamped, Base):
     __table_args__ = (
         Index("ix_filesets_workspace_id_id", "workspace_id", "id"),
         Index("uq_filesets_name", "workspace_id", "name", unique=True),
+        Index("ix_filesets_project", "workspace_id", "project", "id", postgresql_where=text("project <> ''")),
     )
 
     name: Mapped[String]

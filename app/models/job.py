@@ -21,6 +21,9 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     __table_args__ = (
         Index("ix_jobs_workspace_id_id", "workspace_id", "id"),
         Index("uq_jobs_name", "workspace_id", "name", unique=True),
+        Index(
+            "ix_jobs_project", "workspace_id", "project", "id", postgresql_where=text("project IS NOT NULL")
+        ),
         Index("ix_jobs_status_updated_at", "status", "updated_at"),
         # Of what runs or was lost: few rows, however many have ended.
         Index("ix_jobs_host", "host", postgresql_where=text("host IS NOT NULL")),

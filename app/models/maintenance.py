@@ -19,6 +19,7 @@ class Step(StrEnum):
     MARK_LOST_DEPLOYMENTS = "mark_lost_deployments"
     ENQUEUE_DEPLOYMENTS = "enqueue_deployments"
     REMOVE_DEPLOYMENTS = "remove_deployments"
+    REMOVE_PROJECTS = "remove_projects"
 
 
 class MaintenanceStep(Base):

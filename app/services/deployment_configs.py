@@ -10,7 +10,7 @@ from app.access.authorize import Actor
 from app.errors import BadRequest, Conflict
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig, Workspace
-from app.services.projects import require_project
+from app.services.projects import inherited_project, require_project
 from app.services.versions import insert_first_version, lock_versions
 from app.services.workspaces import writable_workspace
 
@@ -48,7 +48,7 @@ def create_config_version(
         workspace_id=workspace_row.id,
         name=name,
         entity_version=latest.entity_version + 1,
-        project=latest.project,
+        project=inherited_project(session, workspace_row, latest.project),
         **content,
         created_by=actor.id,
         updated_by=actor.id,

@@ -14,7 +14,7 @@ from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
 from app.models import Deployment, Workspace
 from app.models.columns import without_documents
 from app.services.deployment_configs import config_to_use
-from app.services.projects import require_project
+from app.services.projects import inherited_project, require_project
 from app.services.versions import insert_first_version, lock_versions
 from app.services.workspaces import writable_workspace
 
@@ -81,7 +81,7 @@ def create_version(
         workspace_id=workspace_row.id,
         name=name,
         entity_version=latest.entity_version + 1,
-        project=latest.project,
+        project=inherited_project(session, workspace_row, latest.project),
         config=config,
         config_version=used.entity_version,
         **_new_status(DeploymentStatus.PENDING, "Deployment updated"),

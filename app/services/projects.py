@@ -1,24 +1,54 @@
 """Projects, and the references to them in other rows, which are names."""
 
+import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
+from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.authorize import Actor
-from app.db import insert_unique
+from app.clock import database_now
+from app.context import Context
+from app.db import Sessions, insert_unique, session_scope, transact
 from app.errors import NameTaken, NotFound, Unprocessable
+from app.lifecycle import WorkspaceState
+from app.logs import explain, get_logger
 from app.models import Deployment, DeploymentConfig, Entity, Fileset, Job, Project, Workspace
-from app.services.workspaces import writable_workspace
+from app.services.workspaces import lock_active_workspace, writable_workspace
+
+log = get_logger(__name__)
+
+NIL = UUID(int=0)
+
+
+CHUNK = 1000
+"""References that are cleared in one transaction."""
+
+CLEARING_S = 10.0
+"""How long a request clears references; the sweep goes on with the rest."""
+
+_SWEPT_S = 5.0
+"""How long one sweep does, for all projects together."""
+
+_REFERENCES: tuple[tuple[type[Any], dict[str, Any]], ...] = (
+    (Entity, {"project": None, "db_version": Entity.db_version + 1}),
+    (Job, {"project": None}),
+    (Deployment, {"project": None}),
+    (DeploymentConfig, {"project": None}),
+    (Fileset, {"project": ""}),
+)
+"""The tables whose rows name a project, and what a row without one has."""
 
 
 def find_project(
     session: Session, workspace: Workspace, name: str, *, lock: Literal["change", "delete"] | None = None
 ) -> Project:
     """The project of that name, locked until the transaction ends to change or delete it. Raises NotFound."""
-    query = select(Project).where(Project.workspace_id == workspace.id, Project.name == name)
+    query = select(Project).where(*_named(workspace, name))
     if lock:
         # A change leaves the key alone, and so does not wait for those that refer to it.
         query = query.with_for_update(key_share=lock == "change")
@@ -33,38 +63,116 @@ def require_project(session: Session, workspace: Workspace, name: str) -> None:
 
     Raises Unprocessable if it does not exist, because the body of a request refers to it.
     """
-    # KEY SHARE: a deletion waits and then also clears our reference; an update does not wait.
-    query = (
-        select(Project.id)
-        .where(Project.workspace_id == workspace.id, Project.name == name)
-        .with_for_update(read=True, key_share=True)
-    )
-    if session.scalar(query) is None:
+    if not _lock_for_reference(session, workspace, name):
         raise Unprocessable(
             f"Project '{name}' does not exist in workspace '{workspace.name}'. Please create the project first."
         )
 
 
-def delete_project(session: Session, actor: Actor, workspace: str, name: str) -> None:
-    """Delete a project and clear the references to it; the rows that referred to it stay. Raises NotFound."""
-    workspace_row = writable_workspace(session, actor, workspace)
-    session.delete(find_project(session, workspace_row, name, lock="delete"))
-    session.flush()  # waits for transactions that lock the project, before the references are searched
-    for clearing in (
-        update(Entity).values(project=None, db_version=Entity.db_version + 1),
-        update(Job).values(project=None),
-        update(Deployment).values(project=None),
-        update(DeploymentConfig).values(project=None),
-        update(Fileset).values(project=""),
-    ):
-        columns = clearing.table.c
-        session.execute(clearing.where(columns.workspace_id == workspace_row.id, columns.project == name))
+def inherited_project(session: Session, workspace: Workspace, name: str | None) -> str | None:
+    """The project that a new version takes over from the last one; None if it is being deleted."""
+    return name if name is not None and _lock_for_reference(session, workspace, name) else None
+
+
+def _lock_for_reference(session: Session, workspace: Workspace, name: str) -> bool:
+    # KEY SHARE: a deletion waits and then also clears our reference; an update does not wait.
+    query = select(Project.id).where(*_named(workspace, name)).with_for_update(read=True, key_share=True)
+    return session.scalar(query) is not None
+
+
+def _named(workspace: Workspace, name: str) -> tuple[ColumnElement[bool], ...]:
+    return Project.workspace_id == workspace.id, Project.name == name, Project.delete_requested_at.is_(None)
+
+
+def delete_project(context: Context, actor: Actor, workspace: str, name: str) -> None:
+    """Delete a project and clear the references to it; the rows that referred to it stay. Raises NotFound.
+
+    Commits first that nobody finds the project any more, and then each chunk of references. What is left after
+    `CLEARING_S`, or because the database fails, is the sweep's; until then the name is taken.
+    """
+
+    def revoke(session: Session) -> UUID:
+        # Waits for the transactions that have just referred to the project, so that their rows are found below.
+        project = find_project(session, writable_workspace(session, actor, workspace), name, lock="delete")
+        project.delete_requested_at = database_now()
+        return project.id
+
+    project_id = transact(context.sessions, revoke)
+    try:
+        _clear_references(context.sessions, project_id, deadline=time.monotonic() + CLEARING_S)
+    except SQLAlchemyError as error:
+        log.warning("project.clearing_deferred", project=name, workspace=workspace, error=explain(error))
+
+
+def finish_deletions(sessions: Sessions) -> int:
+    """Clear references to the projects that are being deleted, for a few seconds; how many projects went.
+
+    Commits each chunk. Raises SQLAlchemyError when it has tried them all, if it could not go on with one.
+    """
+    deadline, removed, failure = time.monotonic() + _SWEPT_S, 0, None
+    with session_scope(sessions) as session:
+        due = session.scalars(
+            select(Project.id)
+            .join(Workspace, Workspace.id == Project.workspace_id)
+            .where(Project.delete_requested_at.is_not(None), Workspace.state == WorkspaceState.ACTIVE)
+            .order_by(Project.delete_requested_at)
+            .limit(CHUNK)
+        ).all()
+    for project_id in due:
+        try:
+            removed += _clear_references(sessions, project_id, deadline=deadline)
+        except SQLAlchemyError as error:  # one project's rows may be locked: the others must not wait for it
+            failure = error
+    if failure:
+        raise failure
+    return removed
+
+
+def _clear_references(sessions: Sessions, project_id: UUID, *, deadline: float) -> bool:
+    """Clear the references to a project that is being deleted, and remove it; False if they are too many for now."""
+    after: dict[type[Any], UUID] = {}
+    while time.monotonic() < deadline:
+        with session_scope(sessions) as session:
+            project = session.get(Project, project_id)
+            if project is None or not lock_active_workspace(session, project.workspace_id):
+                return project is None  # the cascade removes it with its workspace
+            if _clear_chunk(session, project, after) < CHUNK:
+                session.execute(delete(Project).where(Project.id == project_id))
+                return True
+    return False
+
+
+def _clear_chunk(session: Session, project: Project, after: dict[type[Any], UUID]) -> int:
+    """Clear the next references, the oldest rows first; how many. `after` has the last row of each table so far.
+
+    Without it each chunk would search through the entries that the chunks before it have left in the index.
+    """
+    cleared = 0
+    for model, without in _REFERENCES:
+        page = (
+            select(model.id)
+            .where(
+                model.workspace_id == project.workspace_id,
+                model.project == project.name,
+                model.id > after.get(model, NIL),
+            )
+            .order_by(model.id)
+            .limit(CHUNK - cleared)
+            .with_for_update(key_share=True)
+        )
+        ids = session.scalars(
+            update(model).where(model.id.in_(page)).values(without).returning(model.id),
+            execution_options={"synchronize_session": False},
+        ).all()
+        after[model] = max(ids, default=after.get(model, NIL))
+        cleared += len(ids)
+    return cleared
 
 
 def create_project(
     session: Session, actor: Actor, workspace: str, name: str, *, description: str | None
 ) -> Project:
-    """Create a project. Raises NameTaken."""
+    """Create a project. Raises NameTaken, also while rows refer to a deleted project of that name."""
     workspace_row = writable_workspace(session, actor, workspace)
     project = Project(
         workspace_id=workspace_row.id,
@@ -74,7 +182,16 @@ def create_project(
         updated_by=actor.id,
     )
     taken = NameTaken(f"Project '{name}' already exists in workspace '{workspace}'.")
-    insert_unique(session, project, taken=taken)
+    try:
+        insert_unique(session, project, taken=taken)
+    except NameTaken:
+        same_name = Project.workspace_id == workspace_row.id, Project.name == name
+        if session.scalar(select(exists().where(*same_name, Project.delete_requested_at.is_not(None)))):
+            raise NameTaken(
+                f"Project '{name}' of workspace '{workspace}' was deleted, and its references are still being "
+                "cleared. Please try again in a minute."
+            ) from None
+        raise
     return project
 
 

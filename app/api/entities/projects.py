@@ -96,7 +96,7 @@ def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Res
     return list_page(
         call,
         query,
-        found.rows,
+        found.rows.where(rows.Project.delete_requested_at.is_(None)),
         FIELDS,
         items=each(Project.from_row),
         may_read=found.may_read,
@@ -123,11 +123,19 @@ def update_project(call: RequestContext, workspace: str, name: str, body: Projec
     return Project.from_row(project, workspace)
 
 
-@routes.add("DELETE", ONE, permission=Permission.PROJECTS_WRITE, returns=Deleted, raises=(NotFound,))
+@routes.add(
+    "DELETE",
+    ONE,
+    permission=Permission.PROJECTS_WRITE,
+    returns=Deleted,
+    raises=(NotFound,),
+    transaction=False,
+)
 def delete_project(call: RequestContext, workspace: str, name: str) -> Deleted:
     """Delete a project.
 
-    Its resources stay in the workspace and belong to no project afterwards.
+    Its resources stay in the workspace and belong to no project afterwards. Where there are more than some ten
+    thousand of them, the last ones show it for a while after the answer; until then the name cannot be used again.
     """
-    projects.delete_project(call.session, call.actor, workspace, name)
+    projects.delete_project(call.context, call.actor, workspace, name)
     return Deleted(message="Project deleted successfully", id=f"{workspace}/{name}")
