@@ -1,17 +1,19 @@
 """Generic entities: typed, versioned documents in trees."""
 
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import Delete, Select, delete, select
+from sqlalchemy import Select, delete, exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app import clock
 from app.access.authorize import Actor, access_error, permitted
-from app.db import insert_unique, unique_or
+from app.context import Context
+from app.db import insert_unique, transact, unique_or
 from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
 from app.models import Entity, Workspace
@@ -21,6 +23,12 @@ from app.services.workspaces import readable_workspace, writable_workspace
 
 ATTEMPTS = 3
 """Attempts at an operation that a rare race can spoil: using a generated name, or deleting a growing subtree."""
+
+CHUNK = 1000
+"""Entities of a tree that are deleted in one transaction."""
+
+DELETING_S = 30.0
+"""How long one request deletes the entities of a tree; half of what the SDK waits for an answer."""
 
 
 def create_entity(
@@ -138,7 +146,7 @@ def update_entity(
 
 
 def delete_entity(
-    session: Session,
+    context: Context,
     actor: Actor,
     workspace: str,
     entity_type: str,
@@ -149,32 +157,65 @@ def delete_entity(
 ) -> None:
     """Delete an entity and all its descendants.
 
-    Raises NotFound, and Conflict if `expected_db_version` is not the current version.
+    Commits: a tree of up to `CHUNK` entities at once, a larger one chunk by chunk from the leaves up, the entity last.
+    Raises NotFound, Conflict if `expected_db_version` is not the current version, and Busy if the tree is too large
+    for `DELETING_S`, or grows meanwhile: then the same request goes on.
     """
-    workspace_row = writable_workspace(session, actor, workspace)
-    entity = _lock_entity(
-        session, workspace_row, entity_type, name, parent=parent, expected_db_version=expected_db_version
-    )
+    deadline = time.monotonic() + DELETING_S
+
+    def delete_chunk(session: Session) -> list[UUID]:
+        workspace_row = writable_workspace(session, actor, workspace)
+        root = _lock_entity(
+            session, workspace_row, entity_type, name, parent=parent, expected_db_version=expected_db_version
+        )
+        return _delete_chunk(session, workspace_row, branch or [root.id])
+
+    branch: list[UUID] = []
+    while branch := transact(context.sessions, delete_chunk):
+        if time.monotonic() > deadline:
+            raise Busy(
+                f"More entities are below '{name}' than one request can delete; try again to delete the rest."
+            )
+
+
+def _delete_chunk(session: Session, workspace: Workspace, branch: list[UUID]) -> list[UUID]:
+    """Delete the next entities of a tree, none before its children; returns where to go on, nothing at the end.
+
+    `branch` leads down the tree, from its root to the entity whose descendants are deleted now. Where the first
+    `CHUNK` of them all have children, a page of entities further down is next.
+    """
     for _ in range(ATTEMPTS):
+        page = session.scalars(_first_of_tree(workspace, branch[-1])).all()
+        deletion = delete(Entity).where(Entity.id.in_(page))
+        is_all = len(page) < CHUNK
+        if not is_all:
+            child = aliased(Entity)
+            is_parent = exists().where(child.workspace_id == workspace.id, child.parent_id == Entity.id)
+            deletion = deletion.where(~is_parent)
         try:
             with session.begin_nested():
-                session.execute(_delete_tree(entity))
+                # One statement: the foreign key to the parent is checked after all rows are deleted.
+                deleted = session.scalars(
+                    deletion.returning(Entity.id), execution_options={"synchronize_session": False}
+                ).all()
         except IntegrityError as error:
             # A child was added while the statement waited for its parent; the next statement sees it.
             if not isinstance(error.orig, ForeignKeyViolation):
                 raise
         else:
-            return
-    raise Busy(f"Entities are being added below '{name}'; try again.")
+            if is_all:
+                return branch[:-1]
+            return branch if deleted else [*branch, page[-1]]
+    raise Busy("Entities are being added below the one to be deleted; try again.")
 
 
-def _delete_tree(root: Entity) -> Delete:
-    tree = select(Entity.id).where(Entity.id == root.id).cte("tree", recursive=True)
+def _first_of_tree(workspace: Workspace, root: UUID) -> Select[UUID]:
+    """The ids of an entity and its descendants, level by level, `CHUNK` of them at most."""
+    tree = select(Entity.id).where(Entity.id == root).cte("tree", recursive=True)
     child = aliased(Entity)
     below = select(child.id).join(tree, child.parent_id == tree.c.id)
-    tree = tree.union_all(below.where(child.workspace_id == root.workspace_id))
-    # One statement: the foreign key to the parent is checked after all rows are deleted.
-    return delete(Entity).where(Entity.id.in_(select(tree.c.id))).execution_options(synchronize_session=False)
+    tree = tree.union_all(below.where(child.workspace_id == workspace.id))
+    return select(tree.c.id).limit(CHUNK)  # PostgreSQL searches no further
 
 
 def _lock_entity(

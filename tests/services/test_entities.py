@@ -1,12 +1,13 @@
-"""Entities and projects under concurrency: requests that meet."""
+"""Entities under concurrency: requests that meet."""
 
 import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict, Unprocessable
+from app.context import Context
+from app.errors import Busy, Conflict
 from app.models import Entity, Workspace
-from app.services import entities, projects
+from app.services import entities
 from tests.factories import make_entity, make_project, make_workspace, rows_of
 from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
@@ -24,15 +25,15 @@ def workspace(session: Session) -> Workspace:
     return made
 
 
-def create(session: Session, *, parent: Entity | None = None, project: str | None = None) -> None:
+def create(session: Session, *, parent: Entity) -> None:
     entities.create_entity(
         session,
         ANN,
         "ml-team",
         "widget",
         name="late",
-        parent=parent.id if parent else None,
-        project=project,
+        parent=parent.id,
+        project=None,
         data={},
     )
 
@@ -52,20 +53,19 @@ def update(session: Session, data: dict[str, int]) -> None:
     )
 
 
-def delete(engine: Engine) -> None:
-    with Session(engine) as session, session.begin():
-        entities.delete_entity(
-            session, ANN, "ml-team", "widget", "root", parent=None, expected_db_version=None
-        )
+def delete(context: Context, *, expected_db_version: int | None = None) -> None:
+    entities.delete_entity(
+        context, ANN, "ml-team", "widget", "root", parent=None, expected_db_version=expected_db_version
+    )
 
 
 def test_a_tree_is_deleted_together_with_a_child_that_was_just_being_added(
-    database: Engine, session: Session, workspace: Workspace
+    database: Engine, session: Session, workspace: Workspace, context: Context
 ) -> None:
     child = session.scalars(select(Entity).where(Entity.name == "child")).one()
     with Session(database) as creator:
         create(creator, parent=child)
-        with meanwhile(lambda: delete(database)) as deleting:
+        with meanwhile(lambda: delete(context)) as deleting:
             assert has_to_wait(database, deleting)
             creator.commit()
     deleting.result()
@@ -91,37 +91,56 @@ def test_of_two_updates_of_the_same_version_one_is_refused(database: Engine, ses
     assert (root.data, root.db_version) == ({"by": 1}, 2)
 
 
-@pytest.mark.usefixtures("workspace")
-def test_the_deletion_of_a_project_waits_for_a_new_reference_and_then_clears_it(
-    database: Engine, session: Session
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entities, "CHUNK", 10)
+
+
+def grow(session: Session, workspace: Workspace, shape: str) -> None:
+    """Put 60 entities below the root, and some beside it."""
+    root = session.scalars(select(Entity).where(Entity.name == "root")).one()
+    parents = [root]
+    for number in range(60):
+        above = {"broad": root, "deep": parents[-1], "bushy": parents[number // 3]}[shape]
+        parents.append(make_entity(session, workspace, f"e{number}", parent=above))
+    make_entity(session, workspace, "e1", parent=make_entity(session, workspace, "beside"))
+    session.commit()
+
+
+@pytest.mark.usefixtures("slow_rows", "small_chunks")
+@pytest.mark.parametrize("shape", ["broad", "deep", "bushy"])
+def test_a_tree_goes_that_no_single_statement_can_delete(
+    session: Session, workspace: Workspace, hasty: Context, shape: str
 ) -> None:
-    def delete_project() -> None:
-        with Session(database) as second, second.begin():
-            projects.delete_project(second, ANN, "ml-team", "alpha")
+    grow(session, workspace, shape)
 
-    with Session(database) as creator:
-        create(creator, project="alpha")
-        with meanwhile(delete_project) as deleting:
-            assert has_to_wait(database, deleting)
-            creator.commit()
-    deleting.result()
+    delete(hasty, expected_db_version=1)
 
-    assert session.scalars(select(Entity).where(Entity.name == "late")).one().project is None
+    assert set(session.scalars(select(Entity.name))) == {"beside", "e1"}
 
 
-def test_a_project_that_is_being_deleted_gets_no_new_reference(
-    database: Engine, session: Session, workspace: Workspace
+@pytest.mark.usefixtures("small_chunks")
+def test_a_tree_that_takes_too_long_is_deleted_by_the_requests_that_follow(
+    session: Session, workspace: Workspace, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def join() -> None:
-        with Session(database) as second, second.begin():
-            create(second, project="alpha")
+    monkeypatch.setattr(entities, "DELETING_S", 0.0)
+    grow(session, workspace, "broad")
 
-    with Session(database) as deleter:
-        projects.delete_project(deleter, ANN, "ml-team", "alpha")
-        with meanwhile(join) as joining:
-            assert has_to_wait(database, joining)
-            deleter.commit()
-    with pytest.raises(Unprocessable):
-        joining.result()
+    for _ in range(6):
+        with pytest.raises(Busy):
+            delete(context)
+    delete(context)
 
-    assert rows_of(session, workspace.id) == {"entities": 2}
+    assert rows_of(session, workspace.id) == {"entities": 2, "projects": 1}
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_large_tree_whose_root_has_another_version_than_expected_stays_whole(
+    session: Session, workspace: Workspace, context: Context
+) -> None:
+    grow(session, workspace, "broad")
+
+    with pytest.raises(Conflict):
+        delete(context, expected_db_version=2)
+
+    assert rows_of(session, workspace.id) == {"entities": 64, "projects": 1}

@@ -230,16 +230,24 @@ def update_entity(
     return Entity.from_row(changed, workspace)
 
 
-@routes.add("DELETE", ONE, permission=Permission.ENTITIES_WRITE, returns=Deleted, raises=(NotFound, Conflict))
+@routes.add(
+    "DELETE",
+    ONE,
+    permission=Permission.ENTITIES_WRITE,
+    returns=Deleted,
+    raises=(NotFound, Conflict),
+    transaction=False,
+)
 def delete_entity(
     call: RequestContext, workspace: str, entity_type: str, name: str, query: EntityVersionQuery
 ) -> Deleted:
     """Delete an entity.
 
-    Its children are deleted with it.
+    Its descendants are deleted with it. More than a thousand of them go bit by bit before it does: the answer is 503 if
+    that takes too long, and the same request then deletes the rest.
     """
     entities.delete_entity(
-        call.session,
+        call.context,
         call.actor,
         workspace,
         entity_type,
