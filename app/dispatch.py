@@ -67,6 +67,11 @@ def cleanup_message(deletion_id: UUID, workspace: str, phase: str | None, *, att
     return Message(cleanup_task(phase), CLEANUP_QUEUE, facts)
 
 
+def orphan_scan_message() -> Message:
+    """The message for the next slice of the orphan scan."""
+    return Message(TaskName.ORPHAN_SCAN, MAINTENANCE_QUEUE, {})
+
+
 def job_message(job_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
     """The message that asks a runtime worker to examine a job: that of `host` if processes may live there."""
     facts = {"job": name, "job_id": str(job_id), "workspace_id": str(workspace_id)}

@@ -12,8 +12,9 @@ from app.cleanup import sweep as deletions
 from app.clock import database_now
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import Message, notify_after_commit
+from app.dispatch import Message, notify_after_commit, orphan_scan_message
 from app.logs import explain, get_logger
+from app.maintenance import orphan_scan
 from app.models import CleanupControl, MaintenanceStep
 from app.models.maintenance import Step
 from app.runtime import sweep as runtime
@@ -61,7 +62,7 @@ def sweep(context: Context) -> Swept:
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
     silent, enqueues those that have none, removes deployments that have been shown as DELETED long enough, and goes on
-    with projects that too much referred to for one request.
+    with projects that too much referred to for one request, and with the orphan scan.
     Each step is a transaction of its own, and notes its success in it. One that fails is logged and named in the
     result; the others go on. Any number of sweeps may run at once.
     """
@@ -127,6 +128,10 @@ def _remove_projects(_: Session, context: Context) -> Swept:
     return Swept(ended=finish_deletions(context.sessions))
 
 
+def _continue_orphan_scan(session: Session, context: Context) -> Swept:
+    return _enqueue(session, context, [orphan_scan_message()] if orphan_scan.is_to_go_on(session) else [])
+
+
 def _enqueue(session: Session, context: Context, messages: list[Message], oldest_s: float = 0.0) -> Swept:
     for message in messages:
         notify_after_commit(session, context.publisher, message)
@@ -142,4 +147,5 @@ _STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
     Step.ENQUEUE_DEPLOYMENTS: _enqueue_deployments,
     Step.REMOVE_DEPLOYMENTS: _remove_deployments,
     Step.REMOVE_PROJECTS: _remove_projects,
+    Step.CONTINUE_ORPHAN_SCAN: _continue_orphan_scan,
 }

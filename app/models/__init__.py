@@ -7,7 +7,7 @@ from app.models.entity import Entity
 from app.models.fileset import Fileset
 from app.models.heartbeat import Heartbeat
 from app.models.job import Job, JobLog
-from app.models.maintenance import MaintenanceStep
+from app.models.maintenance import MaintenanceStep, OrphanScan
 from app.models.project import Project
 from app.models.role_binding import RoleBinding
 from app.models.store import StoreRecord
@@ -29,6 +29,7 @@ __all__ = [
     "Job",
     "JobLog",
     "MaintenanceStep",
+    "OrphanScan",
     "Project",
     "RoleBinding",
     "StoreRecord",

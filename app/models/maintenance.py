@@ -1,8 +1,11 @@
-"""The steps of the sweep, and when each of them last succeeded."""
+"""The steps of the sweep, and when each of them last succeeded; how far the orphan scan is."""
 
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Text
+from sqlalchemy import CheckConstraint, DateTime, Integer, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -20,6 +23,7 @@ class Step(StrEnum):
     ENQUEUE_DEPLOYMENTS = "enqueue_deployments"
     REMOVE_DEPLOYMENTS = "remove_deployments"
     REMOVE_PROJECTS = "remove_projects"
+    CONTINUE_ORPHAN_SCAN = "continue_orphan_scan"
 
 
 class MaintenanceStep(Base):
@@ -30,3 +34,18 @@ class MaintenanceStep(Base):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     """A `Step`, or one that a newer release has."""
     last_success_at: Mapped[Time]
+
+
+class OrphanScan(Base):
+    """The orphan scan: a single row. No row before the first time."""
+
+    __tablename__ = "orphan_scans"
+    __table_args__ = (CheckConstraint("id = 1", name="only_one"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    busy_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """While a process carries out a slice: when it must be dead."""
+    progress: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """How far the scan is that is under way, as `app.maintenance.orphan_scan.Scan`."""
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When a scan was last completed."""

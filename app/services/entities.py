@@ -163,55 +163,57 @@ def delete_entity(
     """
     deadline = time.monotonic() + DELETING_S
 
-    def delete_chunk(session: Session) -> list[UUID]:
+    def delete_chunk(session: Session) -> list[list[UUID]]:
         workspace_row = writable_workspace(session, actor, workspace)
         root = _lock_entity(
             session, workspace_row, entity_type, name, parent=parent, expected_db_version=expected_db_version
         )
-        return _delete_chunk(session, workspace_row, branch or [root.id])
+        return _delete_chunk(session, workspace_row, levels or [[root.id]])
 
-    branch: list[UUID] = []
-    while branch := transact(context.sessions, delete_chunk):
+    levels: list[list[UUID]] = []
+    while levels := transact(context.sessions, delete_chunk):
         if time.monotonic() > deadline:
             raise Busy(
                 f"More entities are below '{name}' than one request can delete; try again to delete the rest."
             )
 
 
-def _delete_chunk(session: Session, workspace: Workspace, branch: list[UUID]) -> list[UUID]:
+def _delete_chunk(session: Session, workspace: Workspace, levels: list[list[UUID]]) -> list[list[UUID]]:
     """Delete the next entities of a tree, none before its children; returns where to go on, nothing at the end.
 
-    `branch` leads down the tree, from its root to the entity whose descendants are deleted now. Where the first
-    `CHUNK` of them all have children, a page of entities further down is next.
+    `levels` leads down the tree, from its root to the entities that are deleted now with their descendants. Where the
+    first `CHUNK` of those all have children, some of these children are the next level.
     """
+    child = aliased(Entity)
+    is_child = child.workspace_id == workspace.id, child.parent_id == Entity.id
     for _ in range(ATTEMPTS):
-        page = session.scalars(_first_of_tree(workspace, branch[-1])).all()
+        page = session.scalars(_first_of_trees(workspace, levels[-1])).all()
         deletion = delete(Entity).where(Entity.id.in_(page))
         is_all = len(page) < CHUNK
         if not is_all:
-            child = aliased(Entity)
-            is_parent = exists().where(child.workspace_id == workspace.id, child.parent_id == Entity.id)
-            deletion = deletion.where(~is_parent)
+            deletion = deletion.where(~exists().where(*is_child))
         try:
             with session.begin_nested():
                 # One statement: the foreign key to the parent is checked after all rows are deleted.
-                deleted = session.scalars(
-                    deletion.returning(Entity.id), execution_options={"synchronize_session": False}
-                ).all()
+                removed = deletion.returning(Entity.id)
+                deleted = session.scalars(removed, execution_options={"synchronize_session": False}).all()
         except IntegrityError as error:
             # A child was added while the statement waited for its parent; the next statement sees it.
             if not isinstance(error.orig, ForeignKeyViolation):
                 raise
         else:
             if is_all:
-                return branch[:-1]
-            return branch if deleted else [*branch, page[-1]]
+                return levels[:-1]
+            if deleted:
+                return levels
+            below = select(child.id).where(child.workspace_id == workspace.id, child.parent_id.in_(page))
+            return [*levels, list(session.scalars(below.where(child.id.not_in(page)).limit(CHUNK)))]
     raise Busy("Entities are being added below the one to be deleted; try again.")
 
 
-def _first_of_tree(workspace: Workspace, root: UUID) -> Select[UUID]:
-    """The ids of an entity and its descendants, level by level, `CHUNK` of them at most."""
-    tree = select(Entity.id).where(Entity.id == root).cte("tree", recursive=True)
+def _first_of_trees(workspace: Workspace, roots: list[UUID]) -> Select[UUID]:
+    """The ids of entities and their descendants, level by level, `CHUNK` of them at most."""
+    tree = select(Entity.id).where(Entity.id.in_(roots)).cte("tree", recursive=True)
     child = aliased(Entity)
     below = select(child.id).join(tree, child.parent_id == tree.c.id)
     tree = tree.union_all(below.where(child.workspace_id == workspace.id))

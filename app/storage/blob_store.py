@@ -179,16 +179,24 @@ class BlobStore:
         upload.staged.discard()
 
     @naming_relative_paths
-    def collect_staged_uploads(self, older_than: datetime) -> int:
-        """Remove the uploads that were last written before `older_than`; returns their number.
+    def collect_staged_uploads(self, older_than: datetime, *, within_s: float = inf) -> tuple[int, bool]:
+        """Remove the uploads that were last written before `older_than`; their number, and whether they were all.
 
-        An upload that cannot be removed does not stop the others; the first error is raised at the end.
+        Stops after `within_s` seconds, when it has removed one at least. An upload that cannot be removed does not
+        stop the others; the first error is raised at the end.
         """
+        deadline, removed, failure = monotonic() + within_s, 0, None
         with self._verified():
-            steps = list(self._tree.collect_staged_uploads(older_than))
-        for failure in (step for step in steps if isinstance(step, OSError)):
+            for step in self._tree.collect_staged_uploads(older_than):
+                if isinstance(step, OSError):
+                    failure = failure or step
+                else:
+                    removed += 1
+                if removed and monotonic() >= deadline:
+                    return removed, False
+        if failure:
             raise failure
-        return len(steps)
+        return removed, True
 
     # --- files -------------------------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ def test_the_orphan_scan_names_it_also_where_an_upload_cannot_be_collected(
     gone = uuid7()
     context.store.publish(context.store.stage(gone, uuid7(), "secret.txt", [b"leak"]))
 
-    def refuse(_):
+    def refuse(*_, **__):
         raise PermissionError("held")
 
     monkeypatch.setattr(context.store, "collect_staged_uploads", refuse)

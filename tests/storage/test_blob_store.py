@@ -193,8 +193,8 @@ def test_only_abandoned_uploads_are_collected(store: BlobStore) -> None:
     abandoned = stage(store, path="late")
     put(store, "kept")
 
-    assert store.collect_staged_uploads(clock.now() - timedelta(hours=1)) == 0
-    assert store.collect_staged_uploads(clock.now() + timedelta(hours=1)) == 1
+    assert store.collect_staged_uploads(clock.now() - timedelta(hours=1)) == (0, True)
+    assert store.collect_staged_uploads(clock.now() + timedelta(hours=1)) == (1, True)
 
     with pytest.raises(FileNotFoundError):
         store.publish(abandoned)

@@ -108,7 +108,7 @@ def test_a_name_that_xml_cannot_carry_stops_neither_purge_nor_scan(
         s3.client.create_multipart_upload(Bucket=bucket, Key=name)
 
     assert store.workspace_ids() == {workspace}
-    assert store.collect_staged_uploads(datetime(2000, 1, 1, tzinfo=UTC)) == 0
+    assert store.collect_staged_uploads(datetime(2000, 1, 1, tzinfo=UTC)) == (0, True)
     store.purge_fileset(workspace, FILESET)
     store.purge_workspace(workspace)
 
@@ -222,7 +222,7 @@ def test_an_upload_that_cannot_be_collected_keeps_no_other_from_it(
         shaky.collect_staged_uploads(clock.now() + timedelta(hours=1))
 
     proxy.fail(None)
-    assert shaky.collect_staged_uploads(clock.now() + timedelta(hours=1)) == 1
+    assert shaky.collect_staged_uploads(clock.now() + timedelta(hours=1)) == (1, True)
 
 
 def test_an_upload_whose_process_was_killed_is_deleted_with_its_fileset(
