@@ -36,7 +36,7 @@ class BuildIndex(MigrateOperation):
     The transaction of the migrations before it is committed: one that builds indexes does nothing else.
     """
 
-    def __init__(self, name: str, table: str, columns: list[str], where: str | None = None) -> None:
+    def __init__(self, name: str, table: str, columns: list[Any], where: str | None = None) -> None:
         self.name, self.table, self.columns, self.where = name, table, columns, where
 
     @classmethod

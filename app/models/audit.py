@@ -43,6 +43,10 @@ class AuditRecord(Base):
         Index("ix_audit_records_workspace_name", "workspace_name"),
         Index("ix_audit_records_actor", "actor"),
         Index("ix_audit_records_at", "at"),
+        Index("ix_audit_records_event", "event", "at"),
+        Index("ix_audit_records_subject", "subject"),
+        Index("ix_audit_records_email", "email"),
+        Index("ix_audit_records_request_id", "request_id"),
     )
 
     id: Mapped[Id]

@@ -4,7 +4,7 @@ import hashlib
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, Text
+from sqlalchemy import DateTime, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -26,6 +26,13 @@ class RoleBinding(InWorkspace, Base):
         Index("ix_role_bindings_workspace_id_id", "workspace_id", "id"),
         Index("uq_role_bindings_grant", "workspace_id", "principal", "role", unique=True),
         Index("ix_role_bindings_principal", "principal"),
+        Index("ix_role_bindings_email", text('lower(principal COLLATE "C")')),
+        Index("ix_role_bindings_name", "name"),
+        Index(
+            "ix_role_bindings_revoked_by_deletion",
+            "revoked_by_deletion",
+            postgresql_where=text("revoked_by_deletion IS NOT NULL"),
+        ),
     )
 
     name: Mapped[String]
