@@ -151,6 +151,33 @@ def test_a_migration_that_never_gets_its_lock_changes_nothing(url: str) -> None:
     engine.dispose()
 
 
+def test_members_that_have_become_one_are_reported(url: str) -> None:
+    command.upgrade(configured(url), "0016")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "WITH w AS (INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
+                "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now()) RETURNING id) "
+                "INSERT INTO role_bindings (id, workspace_id, name, principal, role, granted_by, granted_at) "
+                "SELECT gen_random_uuid(), w.id, principal || role, principal, role, '', now() FROM w, (VALUES "
+                "('Bob@x.org', 'Viewer'), ('bob@x.org', 'Editor'), ('ann@x.org', 'Admin'), ('Crew', 'Viewer'), "
+                "('crew', 'Viewer')) AS member (principal, role)"
+            )
+        )
+
+    command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        found = connection.execute(
+            text("SELECT event, workspace_name, subject, detail FROM audit_records")
+        ).all()
+        assert connection.scalar(text("SELECT count(*) FROM role_bindings")) == 5
+    detail = {"spellings": ["Bob@x.org", "bob@x.org"], "roles": ["Editor", "Viewer"]}
+    assert [tuple(one) for one in found] == [("member.merged", "ml-team", "bob@x.org", detail)]
+    engine.dispose()
+
+
 def test_an_index_that_an_attempt_has_left_half_built_is_built_again(url: str) -> None:
     command.upgrade(configured(url), "0015")
     engine = create_engine(url)

@@ -6,13 +6,13 @@ from one query to the next, and a workspace that takes over a name takes over no
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select, true
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, aliased
 
 from app.access.permissions import AUTHENTICATED, Permission, roles_permitting
-from app.access.principal import Principal
+from app.access.principal import Principal, folded
 from app.access.roles import PLATFORM, Role
 from app.db import Sessions, session_scope
 from app.errors import DomainError, Forbidden, NotFound
@@ -142,4 +142,8 @@ def _roles_in(session: Session, actor: Actor, workspace: str) -> list[str]:
 
 
 def _is_active(binding: type[RoleBinding], actor: Actor) -> ColumnElement[bool]:
-    return and_(binding.revoked_at.is_(None), binding.principal.in_(actor.principal.identities))
+    is_ours: ColumnElement[bool] = binding.principal.in_(actor.principal.identities)
+    email = folded(actor.principal.email)
+    if "@" in email:
+        is_ours = or_(is_ours, func.lower(binding.principal.collate("C")) == email)
+    return and_(binding.revoked_at.is_(None), is_ours)

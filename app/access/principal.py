@@ -17,6 +17,14 @@ def is_name(text: str, longest: int) -> bool:
     return 0 < len(text) <= longest and text.isprintable() and text == text.strip()
 
 
+def folded(name: str) -> str:
+    """The form in which emails are compared: without case, as far as ASCII goes. Other names are what they are.
+
+    SQL has it as `lower(… COLLATE "C")`.
+    """
+    return name.encode().lower().decode() if "@" in name else name
+
+
 @dataclass(frozen=True)
 class Principal:
     """An authenticated caller; `id` may be empty while authentication is off.
@@ -35,7 +43,7 @@ class Principal:
 
     @property
     def identities(self) -> frozenset[str]:
-        """Every name to which a role of this caller may be bound."""
+        """Every name to which a role of this caller may be bound; the email counts in any spelling."""
         return (self.groups | {self.id, self.email, EVERYBODY}) - {""}
 
     def has_scope_for(self, area: str, action: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from flask import Response, request
 from pydantic import BaseModel, Field
@@ -50,6 +50,17 @@ class Pagination(BaseModel):
     current_page_size: int
     total_pages: int
     total_results: int
+
+    @classmethod
+    def of(cls, page: int, page_size: int, *, number: int, total: int) -> Self:
+        """That of a page with `number` rows, of a list with `total`."""
+        return cls(
+            page=page,
+            page_size=page_size,
+            current_page_size=number,
+            total_pages=-(-total // page_size),
+            total_results=total,
+        )
 
 
 class Page(BaseModel, Generic[T]):
@@ -115,21 +126,16 @@ def paginate(
     skipped = (page - 1) * page_size
     keys = rows.keys(call.session, limit=page_size, offset=skipped)
     is_last = len(keys) < page_size and bool(keys or not skipped)
-    total = skipped + len(keys) if is_last else _count(call.session, rows.statement)
+    total = skipped + len(keys) if is_last else count_rows(call.session, rows.statement)
 
     def end(number: int) -> str:
-        pagination = Pagination(
-            page=page,
-            page_size=page_size,
-            current_page_size=number,
-            total_pages=-(-total // page_size),
-            total_results=total,
-        )
+        pagination = Pagination.of(page, page_size, number=number, total=total)
         rest = envelope(data=[], pagination=pagination).model_dump_json(exclude={"data"})
         return f"],{rest[1:]}"
 
     return rows.answer(call.session, call.context, keys, begin='{"data":[', end=end)
 
 
-def _count(session: Session, statement: Select[*tuple[Any, ...]]) -> int:
+def count_rows(session: Session, statement: Select[*tuple[Any, ...]]) -> int:
+    """How many rows a statement has."""
     return session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0

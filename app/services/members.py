@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ARRAY, Select, Text, func, select
+from sqlalchemy import ARRAY, Select, Text, case, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.functions import array_agg
 
 from app import clock
 from app.access.audit import record
 from app.access.authorize import Actor, access_error, permitted
+from app.access.principal import folded
 from app.access.roles import PLATFORM, PLATFORM_ROLES, ROLES_IN_PLATFORM, Role
 from app.errors import Conflict, LastAdmin, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
@@ -30,25 +33,42 @@ class Member:
     granted_by: str
 
 
-def members_of(session: Session, actor: Actor, workspace: str) -> Select[str, list[str], datetime, str]:
-    """The query of every principal with an active role, in the columns of `Member`, the most recent grant first.
+MemberColumns = tuple[str, list[str], datetime, str]
 
-    Raises as `readable_workspace` does.
+
+def members_of(session: Session, actor: Actor, workspace: str) -> Select[*MemberColumns]:
+    """The query of every principal with an active role, for `member_in`, the most recent grant first.
+
+    Spellings of one email are one member. Raises as `readable_workspace` does.
     """
     workspace_row = readable_workspace(session, actor, workspace)
     in_order = (RoleBinding.granted_at, RoleBinding.id)
-    granters = func.array_agg(aggregate_order_by(RoleBinding.granted_by, *in_order), type_=ARRAY(Text))
+
+    def in_turn(column: InstrumentedAttribute[Any]) -> array_agg[str]:
+        return func.array_agg(aggregate_order_by(column, *in_order), type_=ARRAY(Text))
+
+    member = case(
+        (RoleBinding.principal.contains("@"), func.lower(RoleBinding.principal.collate("C"))),
+        else_=RoleBinding.principal,
+    )
     return (
         select(
-            RoleBinding.principal,
-            func.array_agg(aggregate_order_by(RoleBinding.role, *in_order), type_=ARRAY(Text)),
+            in_turn(RoleBinding.principal)[1],
+            in_turn(RoleBinding.role),
             func.min(RoleBinding.granted_at),
-            granters[1],
+            in_turn(RoleBinding.granted_by)[1],
         )
         .where(RoleBinding.workspace_id == workspace_row.id, RoleBinding.revoked_at.is_(None))
-        .group_by(RoleBinding.principal)
-        .order_by(func.max(RoleBinding.granted_at).desc(), RoleBinding.principal)
+        .group_by(member)
+        .order_by(func.max(RoleBinding.granted_at).desc(), member)
     )
+
+
+def member_in(columns: MemberColumns) -> Member:
+    """The member in a row of `members_of`."""
+    principal, roles, granted_at, granted_by = columns
+    # It may hold a role in two spellings.
+    return Member(principal, [Role(role) for role in dict.fromkeys(roles)], granted_at, granted_by)
 
 
 def add_member(
@@ -63,7 +83,7 @@ def add_member(
     bindings = _bindings(session, workspace_row, principal)
     for role in roles:
         _grant(session, actor, workspace_row, bindings, principal=principal, role=role)
-    return _member(bindings.values())
+    return _member(bindings)
 
 
 def replace_roles(
@@ -76,12 +96,12 @@ def replace_roles(
     workspace_row = _lock_members(session, actor, workspace)
     _require_grantable(workspace_row, roles)
     bindings = _bindings(session, workspace_row, principal)
-    for binding in bindings.values():
+    for binding in bindings:
         if binding.role not in roles:
             _revoke(session, actor, workspace_row, binding)
     for role in roles:
         _grant(session, actor, workspace_row, bindings, principal=principal, role=role)
-    return _member(bindings.values())
+    return _member(bindings)
 
 
 def remove_member(session: Session, actor: Actor, workspace: str, principal: str) -> None:
@@ -90,7 +110,7 @@ def remove_member(session: Session, actor: Actor, workspace: str, principal: str
     Raises NotFound if it has none, LastAdmin if the workspace would be left without an administrator.
     """
     workspace_row = _lock_members(session, actor, workspace)
-    active = [b for b in _bindings(session, workspace_row, principal).values() if b.revoked_at is None]
+    active = [b for b in _bindings(session, workspace_row, principal) if b.revoked_at is None]
     if not active:
         raise NotFound(f"Member '{principal}' not found in workspace '{workspace}'")
     if _is_last_admin(session, workspace_row, principal):
@@ -116,7 +136,7 @@ def grant_binding(session: Session, actor: Actor, workspace: str, principal: str
         ) from None
     _require_grantable(workspace_row, [role])
     bindings = _bindings(session, workspace_row, principal)
-    if role in bindings and bindings[role].revoked_at is None:
+    if any((one.principal, one.role, one.revoked_at) == (principal, role, None) for one in bindings):
         raise Conflict("Active role binding already exists for this principal/workspace/role combination")
     return _grant(session, actor, workspace_row, bindings, principal=principal, role=role)
 
@@ -175,28 +195,38 @@ def _lock_members(session: Session, actor: Actor, workspace: str) -> Workspace:
     return workspace_row
 
 
-def _bindings(session: Session, workspace: Workspace, principal: str) -> dict[str, RoleBinding]:
-    """All bindings of the principal by role, active and revoked, in the order of the grants."""
-    found = session.scalars(
-        select(RoleBinding)
-        .where(RoleBinding.workspace_id == workspace.id, RoleBinding.principal == principal)
-        .order_by(RoleBinding.granted_at, RoleBinding.id)
-        .execution_options(populate_existing=True)
+def _bindings(session: Session, workspace: Workspace, principal: str) -> list[RoleBinding]:
+    """All bindings of the principal, active and revoked, in the order of the grants; of an email in any case."""
+    is_same = RoleBinding.principal == principal
+    if "@" in principal:
+        is_same = func.lower(RoleBinding.principal.collate("C")) == folded(principal)
+    return list(
+        session.scalars(
+            select(RoleBinding)
+            .where(RoleBinding.workspace_id == workspace.id, is_same)
+            .order_by(RoleBinding.granted_at, RoleBinding.id)
+            .execution_options(populate_existing=True)
+        )
     )
-    return {binding.role: binding for binding in found}
 
 
 def _grant(
     session: Session,
     actor: Actor,
     workspace: Workspace,
-    bindings: dict[str, RoleBinding],
+    bindings: list[RoleBinding],
     *,
     principal: str,
     role: Role,
 ) -> RoleBinding:
-    binding = bindings.get(role)
-    if binding is None:
+    """Grant a role to a principal that has these `bindings`; a new binding is added to them."""
+    # In the spelling that is asked for, because ids are compared exactly.
+    exact = [one for one in bindings if one.role == role and one.principal == principal]
+    if exact:
+        binding = exact[0]
+        if binding.revoked_at is None:
+            return binding
+    else:
         binding = RoleBinding(
             workspace_id=workspace.id,
             name=binding_name(workspace.id, principal, role),
@@ -204,14 +234,12 @@ def _grant(
             role=role,
         )
         session.add(binding)
-    elif binding.revoked_at is None:
-        return binding
+        bindings.append(binding)
     binding.revoked_at = None
     binding.revoked_by_deletion = None
     binding.granted_at = clock.now()
     binding.granted_by = actor.id or "system"
     session.flush()  # gives a new binding its id, which orders roles granted at the same instant
-    bindings[role] = binding
     record(
         session,
         actor,
@@ -260,7 +288,7 @@ def _is_last_admin(session: Session, workspace: Workspace, principal: str) -> bo
             RoleBinding.revoked_at.is_(None),
         )
     )
-    return set(admins) == {principal}
+    return {folded(admin) for admin in admins} == {folded(principal)}
 
 
 def _member(bindings: Iterable[RoleBinding]) -> Member:
@@ -271,7 +299,7 @@ def _member(bindings: Iterable[RoleBinding]) -> Member:
     first = active[0]
     return Member(
         principal=first.principal,
-        roles=[Role(binding.role) for binding in active],
+        roles=list(dict.fromkeys(Role(binding.role) for binding in active)),
         granted_at=first.granted_at,
         granted_by=first.granted_by,
     )

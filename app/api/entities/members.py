@@ -10,7 +10,7 @@ from app.access.roles import Role
 from app.clock import Timestamp
 from app.errors import LastAdmin, NotFound, Unprocessable
 from app.http.field_types import Deleted, Resource
-from app.http.paging import MAX_PAGE, Pagination, paginate
+from app.http.paging import MAX_PAGE, Pagination, count_rows
 from app.http.route import Body, Query, RequestContext, Routes
 from app.services import members
 
@@ -82,16 +82,12 @@ def list_members(call: RequestContext, workspace: str, query: MembersQuery) -> M
 
     Every principal with a role in the workspace, the latest grant first; a thousand to a page unless asked otherwise.
     """
-    page = paginate(
-        call.session,
-        members.members_of(call.session, call.actor, workspace),
-        page=query.page,
-        page_size=query.page_size,
-        sort="-granted_at",
-        filter=None,
-        item=lambda *columns: Member.from_row(members.Member(*columns)),
-    )
-    return MemberList(data=page.data, pagination=page.pagination)
+    found = members.members_of(call.session, call.actor, workspace)
+    total = count_rows(call.session, found)
+    page = call.session.execute(found.limit(query.page_size).offset((query.page - 1) * query.page_size))
+    data = [Member.from_row(members.member_in(row._tuple())) for row in page]
+    pagination = Pagination.of(query.page, query.page_size, number=len(data), total=total)
+    return MemberList(data=data, pagination=pagination)
 
 
 @routes.add(
