@@ -1,8 +1,10 @@
 """The engine, the declarative base and the unit of work."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import psycopg
@@ -30,6 +32,8 @@ WRONG_SERVER = "the database of WORKSPACES_DATABASE_URL cannot be used"
 
 _ANSWER_MARGIN_S = 2.0
 """How much later than its own time limit the server may say that it has cancelled a statement."""
+
+_STRING_OR_LARGE_FLOAT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?e\+\d+')
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -91,7 +95,7 @@ def connect(settings: Settings) -> Engine:
         pool_pre_ping=True,
         # Users' data must not reach the log through the text of an error.
         hide_parameters=True,
-        json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
+        json_serializer=_json,
         connect_args={
             **KEEPALIVE,
             "connect_timeout": 3,
@@ -114,6 +118,17 @@ def connect(settings: Settings) -> Engine:
         return connection
 
     return engine
+
+
+def _json(value: Any) -> str:
+    """JSON for `jsonb`, which keeps no exponents: 1e+22 would come back as an integer."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _STRING_OR_LARGE_FLOAT.sub(_with_fraction, text) if "e+" in text else text
+
+
+def _with_fraction(found: re.Match[str]) -> str:
+    token = found[0]
+    return token if token.startswith('"') else f"{Decimal(token):f}.0"
 
 
 def unfitness(settings: Settings) -> str | None:

@@ -1,3 +1,4 @@
+import json
 import re
 from typing import Any
 from uuid import uuid4
@@ -74,6 +75,21 @@ def test_an_entity_without_a_name_gets_one_from_its_type(client: FlaskClient, en
     assert re.fullmatch(pattern, made["name"])
     assert make(client, made["name"], base=f"{WORKSPACES}/default/entities/other")["name"] == made["name"]
     assert make(client, base=base)["name"] != made["name"]
+
+
+@pytest.mark.parametrize(
+    "number", ["1e+16", "1e+22", "-1.5e+300", "12345678901234567", "1.0", "1e-07", "0.1"]
+)
+def test_a_number_comes_back_as_what_it_was(client: FlaskClient, number: str):
+    text = '\\" 1e+22'
+    body = f'{{"name": "thing", "data": {{"number": [{number}], "text": "{text}"}}}}'
+
+    made = client.post(BASE, data=body, content_type="application/json")
+    found = client.get(f"{BASE}/thing")
+
+    assert made.status_code == 201
+    assert found.json["data"] == made.json["data"] == {"number": [json.loads(number)], "text": '" 1e+22'}
+    assert type(found.json["data"]["number"][0]) is type(json.loads(number))
 
 
 def test_names_are_unique_per_workspace_type_and_parent(client: FlaskClient):
