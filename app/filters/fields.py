@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeGuard
 from uuid import UUID
@@ -35,6 +35,8 @@ from app.filters.ast import MAX_DEPTH, BadFilter, Scalar
 
 Ordering = Callable[[Any, Any], ColumnElement[bool]]
 """`operator.lt` and similar."""
+
+_LEAP_SECOND = re.compile(r"^(.{10}T\d\d:\d\d):60")
 
 _KINDS = (String, DateTime, Uuid, Boolean, Integer)
 _TIME = 'a time in ISO 8601, such as "2026-01-31T09:00:00Z"'
@@ -133,7 +135,9 @@ class ColumnField:
 
     def _time(self, value: str) -> datetime:
         try:
-            moment = datetime.fromisoformat(value)
+            # RFC 3339 allows small letters, and a leap second, which is the first one of the next minute to PostgreSQL.
+            text, leaps = _LEAP_SECOND.subn(r"\1:59", value.upper())
+            moment = datetime.fromisoformat(text) + timedelta(seconds=leaps)
             return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
             raise self._expected(_TIME) from None

@@ -34,6 +34,9 @@ def test_a_time_without_a_zone_is_utc_and_a_date_is_its_midnight(gadgets: Sessio
     assert ids("2026-01-31T00:00:00") == at_midnight
     assert ids("2026-01-31T02:00:00+02:00") == at_midnight
     assert ids("2026-01-31T00:00:00Z") == at_midnight
+    assert ids("2026-01-31t00:00:00z") == at_midnight
+    assert ids("2026-01-30T23:59:60Z") == at_midnight
+    assert ids("2026-01-30T23:59:60.5Z") == set()
     assert ids("2026-01-31T00:00:00+02:00") == set()
 
 
