@@ -1,5 +1,6 @@
 """The specification of a job: its steps and their executors."""
 
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -88,6 +89,13 @@ class StepSpec(Body):
     config: dict[str, Any] = Field(default_factory=dict)
     lifecycle: Lifecycle = Lifecycle()
 
+    @model_validator(mode="after")
+    def _has_distinct_variables(self) -> Self:
+        for name, count in Counter(variable.name for variable in self.environment).items():
+            if count > 1:
+                raise ValueError(f"step '{self.name}' sets the variable '{name}' twice; give it one value")
+        return self
+
 
 class PlatformSpec(Body):
     """The steps of a job, in the order in which they run."""
@@ -110,9 +118,14 @@ class PlatformSpec(Body):
                 raise Unprocessable(
                     f"The execution profile '{profile}' specified in step '{step.name}' does not exist."
                 )
-            if not command_of(step.executor.model_dump()):
+            command = command_of(step.executor.model_dump())
+            if not command:
                 raise Unprocessable(
                     f"Step '{step.name}' starts nothing: give its container an entrypoint or a command."
+                )
+            if not command[0]:
+                raise Unprocessable(
+                    f"Step '{step.name}' starts nothing: the first part of its command is empty."
                 )
             for variable in step.environment:
                 if variable.from_secret:

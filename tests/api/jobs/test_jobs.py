@@ -128,6 +128,7 @@ def test_a_job_without_a_name_gets_a_valid_one_made_from_its_source(client: Flas
         with_step(executor={"provider": "subprocess", "command": []}),
         with_step(environment=[{"name": "A=B", "value": "1"}]),
         with_step(environment=[{"name": "A"}]),
+        with_step(environment=[{"name": "A", "value": "1"}, {"name": "A", "value": "1"}]),
         with_step(environment=[{"name": "A", "value": "1", "from_secret": {"name": "s"}}]),
     ],
 )
@@ -152,6 +153,14 @@ def test_a_malformed_job_is_refused_with_the_list_of_what_is_wrong(client: Flask
         (
             with_step(executor={"provider": "cpu", "container": {"image": "any"}}),
             "Step 'only' starts nothing: give its container an entrypoint or a command.",
+        ),
+        (
+            with_step(executor={"provider": "subprocess", "command": [""]}),
+            "Step 'only' starts nothing: the first part of its command is empty.",
+        ),
+        (
+            with_step(executor={"provider": "cpu", "container": {"entrypoint": ["", "x"]}}),
+            "Step 'only' starts nothing: the first part of its command is empty.",
         ),
         (
             a_job(project="nope"),
