@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from threading import Event, Thread
 
-from sqlalchemy import func, select, union
+from sqlalchemy import Select, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -19,6 +19,9 @@ log = get_logger(__name__)
 
 _MISSED = 3
 """Heartbeats after whose absence a process counts as silent."""
+
+_LONG_SILENT_S = 3600.0
+"""After this time a process is shown no more, and a host gets no more messages."""
 
 
 class Process(StrEnum):
@@ -91,6 +94,13 @@ def silent_processes(session: Session, settings: Settings) -> dict[Process, tupl
     return silent
 
 
+def lost_hosts() -> Select[str]:
+    """The query for the hosts whose runtime worker was alive once, but not within an hour."""
+    return select(Heartbeat.host).where(
+        Heartbeat.process == Process.RUNTIME, Heartbeat.heartbeat_at <= seconds_from_now(-_LONG_SILENT_S)
+    )
+
+
 def _hosts_in_use(session: Session) -> set[str]:
     query = union(*(select(model.host).where(model.host.is_not(None)) for model in (Job, Deployment)))
     return set(session.scalars(query))
@@ -101,6 +111,6 @@ def last_heartbeats(session: Session) -> list[tuple[str, str, float]]:
     in_use = Heartbeat.host.in_(_hosts_in_use(session)) & (Heartbeat.process == Process.RUNTIME)
     since = func.extract("epoch", Heartbeat.heartbeat_at)
     query = select(Heartbeat.process, Heartbeat.host, since).where(
-        in_use | (Heartbeat.heartbeat_at > seconds_from_now(-3600))
+        in_use | (Heartbeat.heartbeat_at > seconds_from_now(-_LONG_SILENT_S))
     )
     return [(process, host, float(at)) for process, host, at in session.execute(query)]

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.clock import database_now, seconds_from_now, seconds_since
 from app.dispatch import Message, deployment_message, job_message
+from app.health.heartbeat import lost_hosts
 from app.lifecycle import JOB_TERMINAL, WorkspaceState
 from app.models import Deployment, Job, Workspace
 from app.runtime.deployments import claim as deployment_claim
@@ -27,7 +28,8 @@ _LONGEST_REQUEUE_S = 3600.0
 def unsupervised_jobs(session: Session, *, requeue_s: float) -> list[Message]:
     """Messages for the jobs that wait for a supervisor, the longest untouched first. Records when the next is due.
 
-    Rows of a workspace that is being deleted get one only if they have to stop: the cascade waits for that. The first
+    Rows of a workspace that is being deleted get one only if they have to stop: the cascade waits for that. Rows on a
+    host of which nothing was heard for an hour get none: its queue would keep all of them. The first
     message is due `requeue_s` seconds after the last change of the row. Each later one is due when the row has waited
     half as long again, at most an hour: all runtime workers may be busy for days, and the queue keeps every message.
     """
@@ -70,6 +72,8 @@ def _messages(
             model.lease_owner.is_(None),
             or_(model.host.is_not(None), may_wait),
             or_(model.host.is_not(None), waits),
+            # Nobody listens to the queue of a host that is gone; one that comes back enqueues what it has.
+            or_(model.host.is_(None), model.host.not_in(lost_hosts())),
             # Without a supervisor, `lease_until` is when the last message counts as lost; until then it may be queued.
             func.coalesce(model.lease_until, model.updated_at + timedelta(seconds=requeue_s))
             < database_now(),

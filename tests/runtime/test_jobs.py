@@ -17,9 +17,11 @@ from uuid_utils.compat import uuid7
 from app import clock
 from app.cleanup.kinds.base import Deleted, Pending
 from app.cleanup.kinds.jobs import KIND
+from app.clock import seconds_from_now
 from app.context import Context, open_store
+from app.health.heartbeat import Process, note_alive
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
-from app.models import Fileset, Job, JobLog
+from app.models import Fileset, Heartbeat, Job, JobLog
 from app.runtime.hosts.startup import messages_for_hosts
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Runner
@@ -343,6 +345,21 @@ def test_the_sweep_sends_messages_to_the_host_where_processes_may_be_alive_unles
     messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
 
     assert [(one.facts["job"], one.queue) for one in messages] == [("left", "runtime.elsewhere")]
+
+
+@pytest.mark.parametrize(("silent_s", "is_enqueued"), [(0, True), (60, True), (3700, False)])
+def test_the_sweep_sends_no_messages_to_a_host_that_has_been_silent_for_long(
+    session: Session, silent_s: float, is_enqueued: bool
+) -> None:
+    note_alive(session, Process.RUNTIME, ["elsewhere"])
+    session.execute(update(Heartbeat).values(heartbeat_at=seconds_from_now(-silent_s)))
+    make_job(
+        session, make_workspace(session), "left", JobStatus.CANCELLING, host="elsewhere", updated_at=LONG_AGO
+    )
+
+    messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
+
+    assert [one.queue for one in messages] == ["runtime.elsewhere"] * is_enqueued
 
 
 def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(session: Session) -> None:
