@@ -15,7 +15,7 @@ from app.cleanup.kinds import KINDS, ORDER
 from app.cleanup.remaining import Contents
 from app.clock import Timestamp, seconds_since
 from app.lifecycle import DeletionState, FailureClass
-from app.models import Deletion, DeletionFailure
+from app.models import Deletion, DeletionFailure, Deployment, Job
 
 FAILURES_SHOWN = 100
 """Of one deletion. If the store is down, all failures are alike."""
@@ -93,14 +93,20 @@ class DeletionReport(BaseModel):
         f"{_CAUSES_SHOWN}."
     )
     eta_seconds: int | None
+    running_jobs: int
+    running_deployments: int
 
 
 def report(
     session: Session, deletions: Sequence[Deletion], *, most_failures: int = FAILURES_SHOWN
 ) -> list[DeletionReport]:
     """Describe deletions, with a number of queries that does not grow with theirs, and of rows that is bounded."""
-    waiting = [one.workspace_id for one in deletions if _is_unfinished(one) and one.started_at is None]
-    held = remaining.count_by_kind(session, waiting)
+    unfinished = [one for one in deletions if _is_unfinished(one)]
+    held = remaining.count_by_kind(
+        session, [one.workspace_id for one in unfinished if one.started_at is None]
+    )
+    living = [one.workspace_id for one in unfinished]
+    jobs, deployments = _running(session, Job, living), _running(session, Deployment, living)
     ids = [one.id for one in deletions]
     failing, causes, paces = (
         _failures(session, ids, most_failures),
@@ -114,6 +120,8 @@ def report(
             failing[one.id][:most_failures],
             causes[one.id],
             paces.get(one.id),
+            running_jobs=jobs.get(one.workspace_id, 0),
+            running_deployments=deployments.get(one.workspace_id, 0),
         )
         for one in deletions
     ]
@@ -121,7 +129,7 @@ def report(
 
 def outline(deletion: Deletion) -> DeletionReport:
     """Describe a deletion by its row alone, for when nothing else can be read."""
-    return _describe(deletion, None, [], [], None)
+    return _describe(deletion, None, [], [], None, running_jobs=0, running_deployments=0)
 
 
 def _is_unfinished(deletion: Deletion) -> bool:
@@ -139,6 +147,14 @@ def _left(deletion: Deletion, held: Contents | None) -> Contents:
     return Contents(
         {kind: number for kind, number in left.items() if number or kind in at_least}, list(at_least)
     )
+
+
+def _running(session: Session, model: type[Job | Deployment], workspaces: Sequence[UUID]) -> dict[UUID, int]:
+    """How many rows of each workspace may have processes; of all workspaces there are as many as hosts can run."""
+    query = select(model.workspace_id, func.count()).where(
+        model.host.is_not(None), model.workspace_id.in_(workspaces)
+    )
+    return dict(session.execute(query.group_by(model.workspace_id)).all())
 
 
 def _paces(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[float, float]]:
@@ -204,6 +220,7 @@ def _describe(
     failing: list[DeletionFailure],
     causes: list[Cause],
     pace: tuple[float, float] | None,
+    **running: int,
 ) -> DeletionReport:
     is_living = deletion.state is DeletionState.DELETING
     left = _left(deletion, held)
@@ -230,6 +247,7 @@ def _describe(
         failures=[FailureReport.of(one, deletion.workspace_name) for one in failing],
         causes=causes,
         eta_seconds=_eta(deletion, left, pace) if is_living else None,
+        **running,
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import event, select, update
 
 from app.cleanup import failures
 from app.cleanup.report import report
-from app.lifecycle import FailureClass
+from app.lifecycle import DeploymentStatus, FailureClass, JobStatus
 from app.models import Deletion, DeletionFailure
 from tests import factories
 from tests.cleanup.conftest import the
@@ -35,6 +35,20 @@ def test_a_store_that_is_down_does_not_fill_the_report(session, delete, clock):
     assert [one.name for one in shown.failures] == [f"fs-{i:03}" for i in range(100)], (
         "the longest known first"
     )
+
+
+def test_what_still_runs_is_counted(session, delete):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, "train", JobStatus.ACTIVE, host="gpu-1")
+    factories.make_job(session, workspace, "done", JobStatus.COMPLETED)
+    for name in ("chat", "embed"):
+        factories.make_deployment(session, workspace, name, DeploymentStatus.READY, host="gpu-1")
+    session.commit()
+    deletion = the(session, delete("ml-team"))
+
+    [shown] = report(session, [deletion])
+
+    assert (shown.running_jobs, shown.running_deployments) == (1, 2)
 
 
 def test_the_number_of_queries_does_not_grow_with_the_number_of_deletions(session, delete, clock, engine):

@@ -120,6 +120,8 @@ def test_a_deletion_can_be_followed_from_request_to_end(client, context, workspa
             "failures",
             "causes",
             "eta_seconds",
+            "running_jobs",
+            "running_deployments",
         ),
     }
 
