@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select, text, true, update
+from sqlalchemy import ColumnElement, and_, false, or_, select, text, true, update
 from sqlalchemy.orm import Session
 
 from app.access import audit
 from app.access.authorize import Actor, is_platform_admin
 from app.cleanup import control, ledger, remaining
 from app.cleanup.history import record
-from app.clock import database_now
+from app.clock import database_now, seconds_since
 from app.config import Settings
 from app.context import Context
 from app.dispatch import cleanup_message, notify_after_commit
@@ -21,7 +21,7 @@ from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
 from app.models.audit import AuditEvent
 from app.services.workspaces import changeable_workspace, move_workspace, queue_for_change, readable_workspace
 
-_RETRY_WINDOW = timedelta(minutes=1)
+_RETRY_WINDOW_S = 60.0
 """A client that repeats a request whose answer was lost does so within this time."""
 
 
@@ -84,7 +84,7 @@ def _already_answered(session: Session, actor: Actor, name: str, asked: Deletion
         return None
     same = Deletion.workspace_id == asked.workspace_id if asked.workspace_id else true()
     is_kept = Deletion.state != DeletionState.RESTORED if asked.workspace_id else false()
-    is_recent = Deletion.requested_at > func.now() - _RETRY_WINDOW if asked.is_retry else false()
+    is_recent = seconds_since(Deletion.requested_at) < _RETRY_WINDOW_S if asked.is_retry else false()
     which = and_(same, or_(is_kept, and_(is_recent, Deletion.requested_by == actor.id)))
     return _latest(session, actor, name, which)
 
