@@ -152,7 +152,7 @@ def test_a_migration_that_never_gets_its_lock_changes_nothing(url: str) -> None:
 
 
 def test_members_that_have_become_one_are_reported(url: str) -> None:
-    command.upgrade(configured(url), "0016")
+    command.upgrade(configured(url), "0015")
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(
@@ -179,7 +179,7 @@ def test_members_that_have_become_one_are_reported(url: str) -> None:
 
 
 def test_an_index_that_an_attempt_has_left_half_built_is_built_again(url: str) -> None:
-    command.upgrade(configured(url), "0015")
+    command.upgrade(configured(url), "0014")
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("CREATE INDEX ix_jobs_project ON jobs (workspace_id)"))

@@ -59,17 +59,19 @@ class RowStream:
 
     The statement has all conditions under which its reader may have a row, because each batch asks them anew. Where
     they concern all rows alike, `may_read` makes them again: a stream whose reader loses the right is cut, not
-    completed.
+    completed. A model whose primary key has several columns needs a `key` that tells the rows of the statement apart.
     """
 
     statement: Select[*tuple[Any, ...]]
     items: Items
     may_read: Condition = true
     batch_rows: int = BATCH_ROWS
+    key: ColumnElement[Any] | None = None
 
     def keys(self, session: Session, *, limit: int | None = None, offset: int | None = None) -> list[Any]:
         """The keys of the rows, with what each has stored."""
-        query = self.statement.with_only_columns(*self._key_and_size, maintain_column_froms=True)
+        columns = (self._key, _stored_bytes(self._model))
+        query = self.statement.with_only_columns(*columns, maintain_column_froms=True)
         return list(session.execute(query.limit(limit).offset(offset)))
 
     def answer(
@@ -118,15 +120,22 @@ class RowStream:
     def _texts(self, session: Session, keys: list[Any]) -> list[str]:
         if not keys:
             return []
-        key, _ = self._key_and_size
-        among = key == any_(literal(keys, ARRAY(key.type)))
+        among = self._key == any_(literal(keys, ARRAY(self._key.type)))
         # One at a time: as Python objects a document takes many times the bytes of its text.
         rows = session.execute(self.statement.where(among)).yield_per(1)
         return [item.model_dump_json(by_alias=True) for item in self.items(session, rows)]
 
     @property
-    def _key_and_size(self) -> tuple[ColumnElement[Any], ColumnElement[int]]:
-        return _key_and_size(self.statement.column_descriptions[0]["entity"])
+    def _model(self) -> Any:
+        return self.statement.column_descriptions[0]["entity"]
+
+    @property
+    def _key(self) -> ColumnElement[Any]:
+        if self.key is not None:
+            return self.key
+        only: ColumnElement[Any]
+        (only,) = inspect(self._model).primary_key
+        return only
 
 
 def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[list[Any]]:
@@ -143,9 +152,8 @@ def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[
 
 
 @cache
-def _key_and_size(model: Any) -> tuple[ColumnElement[Any], ColumnElement[int]]:
-    """The key of a row, and what it has stored in its columns without a limit; that is known without reading them."""
-    mapper = inspect(model)
-    unlimited = [column for column in mapper.columns if isinstance(column.type, JSONB | Text)]
+def _stored_bytes(model: Any) -> ColumnElement[int]:
+    """What a row has stored in its columns without a limit; that is known without reading them."""
+    unlimited = [column for column in inspect(model).columns if isinstance(column.type, JSONB | Text)]
     sizes = [func.coalesce(func.pg_column_size(column), 0) for column in unlimited]
-    return mapper.primary_key[0], reduce(add, sizes, literal(0, Integer))
+    return reduce(add, sizes, literal(0, Integer))

@@ -33,10 +33,7 @@ class Member:
     granted_by: str
 
 
-MemberColumns = tuple[str, list[str], datetime, str]
-
-
-def members_of(session: Session, actor: Actor, workspace: str) -> Select[*MemberColumns]:
+def members_of(session: Session, actor: Actor, workspace: str) -> Select[str, list[str], datetime, str]:
     """The query of every principal with an active role, for `member_in`, the most recent grant first.
 
     Spellings of one email are one member. Raises as `readable_workspace` does.
@@ -64,9 +61,8 @@ def members_of(session: Session, actor: Actor, workspace: str) -> Select[*Member
     )
 
 
-def member_in(columns: MemberColumns) -> Member:
+def member_in(principal: str, roles: Sequence[str], granted_at: datetime, granted_by: str) -> Member:
     """The member in a row of `members_of`."""
-    principal, roles, granted_at, granted_by = columns
     # It may hold a role in two spellings.
     return Member(principal, [Role(role) for role in dict.fromkeys(roles)], granted_at, granted_by)
 

@@ -56,7 +56,8 @@ def uncountable(engine, table):
 def test_nothing_is_counted_for_an_answer_about_a_deletion_that_has_begun(session, client, failed, database):
     deletion = failed(has_begun=True)
 
-    with uncountable(database, "jobs, filesets, entities"):
+    # Those that run are looked up, but there are only as many as hosts can run.
+    with uncountable(database, "filesets, entities"):
         one = client.get(f"{DELETIONS}/{deletion.id}")
         every = client.get(f"{DELETIONS}?state=FAILED&page_size=1000")
         retried = client.post(f"{DELETIONS}/{deletion.id}/retry")

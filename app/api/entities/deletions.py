@@ -174,7 +174,12 @@ def list_deletion_failures(call: RequestContext, deletion_id: str, query: Failur
     )
     return paginate(
         call,
-        RowStream(failures, each(lambda failure: FailureReport.of(failure, workspace)), may_read),
+        RowStream(
+            failures,
+            each(lambda failure: FailureReport.of(failure, workspace)),
+            may_read,
+            key=rows.DeletionFailure.kind + "/" + rows.DeletionFailure.resource_id,
+        ),
         page=query.page,
         page_size=query.page_size,
         envelope=partial(Page, sort="kind", filter=None),

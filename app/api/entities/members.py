@@ -85,7 +85,7 @@ def list_members(call: RequestContext, workspace: str, query: MembersQuery) -> M
     found = members.members_of(call.session, call.actor, workspace)
     total = count_rows(call.session, found)
     page = call.session.execute(found.limit(query.page_size).offset((query.page - 1) * query.page_size))
-    data = [Member.from_row(members.member_in(row._tuple())) for row in page]
+    data = [Member.from_row(members.member_in(who, roles, at, by)) for who, roles, at, by in page]
     pagination = Pagination.of(query.page, query.page_size, number=len(data), total=total)
     return MemberList(data=data, pagination=pagination)
 
