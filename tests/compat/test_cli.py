@@ -4,6 +4,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import httpx
+import pytest
 
 from tests.compat.nemo import Nemo
 from tests.support.stack import Stack
@@ -41,6 +42,7 @@ def test_workspaces_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client) -> N
     assert "Workspace 'cli-team' not found" in said(gone)
 
 
+@pytest.mark.clients
 def test_the_cli_reports_a_name_that_is_taken_and_accepts_exist_ok(nemo: Nemo, workspace: str) -> None:
     refused = nemo.cli("workspaces", "create", workspace)
     assert refused.returncode == 1
@@ -56,6 +58,7 @@ def test_the_cli_says_what_is_wrong_with_a_name(nemo: Nemo) -> None:
     assert "lowercase" in said(refused)
 
 
+@pytest.mark.clients
 def test_the_cli_prints_every_page_in_the_format_asked_for(
     nemo: Nemo, http: httpx.Client, workspace: str
 ) -> None:
@@ -76,6 +79,7 @@ def test_the_cli_prints_every_page_in_the_format_asked_for(
     assert "project-2" in table.stdout
 
 
+@pytest.mark.clients
 def test_projects_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client, workspace: str) -> None:
     within = ("--workspace", workspace)
     path = f"/apis/entities/v2/workspaces/{workspace}/projects/apollo"
@@ -92,6 +96,7 @@ def test_projects_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client, worksp
     assert http.get(path).status_code == 404
 
 
+@pytest.mark.clients
 def test_members_come_and_go_by_the_cli(nemo: Nemo, http: httpx.Client, workspace: str) -> None:
     within = ("--workspace", workspace)
     path = f"/apis/entities/v2/workspaces/{workspace}/members"

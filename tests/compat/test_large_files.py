@@ -15,6 +15,8 @@ from tests.support.figures import Flat, Tell, Within, peak_mib
 from tests.support.stack import Stack
 from tests.support.stores import STORES, Store, keeping
 
+pytestmark = pytest.mark.clients
+
 MEGABYTES = {"file": 256, "s3": 128}
 """Several times what a server may grow by. The stand-in for S3 reads the whole file for each range."""
 WARM_MEGABYTES = 32  # A few parts and pieces: what these take, the server has taken before it is measured.

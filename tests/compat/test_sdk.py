@@ -8,9 +8,12 @@ from tests.compat.nemo import Nemo
 
 SUITE = Path(__file__).parent / "sdk"
 TOPICS = sorted(path.stem.removeprefix("test_") for path in SUITE.glob("test_*.py"))
+SHORT = ("workspaces", "jobs")
 
 
-@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize(
+    "topic", [topic if topic in SHORT else pytest.param(topic, marks=pytest.mark.clients) for topic in TOPICS]
+)
 def test_the_sdk_works_against_our_server(nemo: Nemo, topic: str) -> None:
     files = nemo.home / "files"  # where the suite's own temporary directories go
     done = nemo.run(

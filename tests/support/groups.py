@@ -40,6 +40,8 @@ LONGEST = (
     "tests/test_secrets.py", "tests/test_cli.py", "tests/distribution/test_wheel.py",
     "tests/devstack/test_recorded_data.py", "tests/server/test_exposure.py", "tests/test_needs.py",
     "tests/postgres/test_pooler.py", "tests/postgres/test_failover.py", "tests/cleanup/test_replay.py",
+    "tests/cleanup/test_many.py", "tests/services/test_writers_against_delete.py", "tests/postgres/test_version.py",
+    "tests/cleanup/test_engine.py", "tests/storage/test_deletion_log.py",
 )  # fmt: skip
 """Groups that take long, the longest first: by turns some that wait and some that compute."""
 
@@ -59,6 +61,11 @@ def group_of(nodeid: str) -> str:
 
 _TESTS = Path(__file__).parents[1]
 _SLOW = {*_GROUPS, *LONGEST, *(test.partition("::")[0] for test in _CLASSES)}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "clients: a journey of the peer's clients that `make test` leaves out")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
