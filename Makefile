@@ -10,10 +10,10 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help up test quick clients soak check fmt docs lock clean
 
-# One process more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
+# Two processes more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
 # hundreds of programs that they start would compile the product anew.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --durations=15
-WORKERS ?= $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN))))
+WORKERS ?= $(shell echo $$((2 + $$(getconf _NPROCESSORS_ONLN))))
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ clients: $(VENV)/.installed-dev ## Run the journeys of the peer's SDK and CLI th
 
 soak: $(VENV)/.installed-dev ## Run the searches through requests and interleavings in their long form
 	@SOAK=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py \
-		tests/services/test_writers_against_delete.py $(ARGS)
+		tests/services/test_writers_against_delete.py tests/access/test_history.py $(ARGS)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types, import contracts, tests: what a change must pass
 	$(BIN)/ruff format --check

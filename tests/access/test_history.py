@@ -16,10 +16,11 @@ from app.config import Settings
 from app.models import Entity, Fileset, Project
 from tests.access.history import BEYOND_GUESTS, History, Request
 from tests.support.people import announced
+from tests.support.soak import examples
 
 NAMES = ("north", "south")
 GUESTS = ("ann", "bob", "cyd", "dee")
-LIVES = 15
+LIVES = examples(short=8, long=15)
 """How often each name is given up and taken again."""
 BREATHS = 12
 """Requests of guests that an owner lets pass before it changes something again."""
@@ -150,5 +151,5 @@ def _has_seen_enough(requests: list[Request]) -> None:
     """A history in which nothing happened would prove nothing."""
     seen = Counter((one.what.split()[0], one.has_succeeded) for one in requests)
     for what in ("read", "project", "entity", "fileset"):
-        assert seen[what, True] >= 20, seen
-        assert seen[what, False] >= 20, seen
+        assert seen[what, True] >= LIVES, seen
+        assert seen[what, False] >= LIVES, seen

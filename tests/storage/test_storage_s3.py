@@ -517,7 +517,7 @@ if child:
 
 
 def test_a_large_file_passes_in_constant_memory(s3: S3Server, workspace: UUID, flat: Flat) -> None:
-    megabytes = 256
+    megabytes = 128
     program = f"""
 import os
 from uuid import UUID

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,23 @@ import boto3
 import fsspec
 import httpx
 from botocore.config import Config
+from botocore.loaders import JSONFileLoader
 
 from devstack.processes import HOST, Command, free_port, kill_group
 from tests.support.deadlines import DEADLINE_S
 
 BUCKET = "blobs"
+
+_load_file = JSONFileLoader.load_file
+
+
+@cache
+def _loaded(path: str) -> Any:
+    return _load_file(JSONFileLoader(), path)
+
+
+# Each session of botocore reads the descriptions of AWS anew, a third of a second long; hundreds of tests open one.
+JSONFileLoader.load_file = lambda _, path: _loaded(path)
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ def serving_s3(directory: Path) -> Iterator[S3Server]:
     port = free_port()
     server = S3Server(f"http://{HOST}:{port}")
     command = Command(
-        (sys.executable, Path(__file__).with_name("s3_server.py"), "-H", HOST, "-p", str(port)), env=_clean()
+        (sys.executable, Path(__file__).with_name("s3_server.py"), HOST, str(port)), env=_clean()
     )
     with (directory / "s3.log").open("wb") as log:
         process = command.spawn(log)

@@ -1,4 +1,8 @@
-"""A server that speaks S3: moto's, with corrections to answer as S3 does. Run as a program."""
+"""A server that speaks S3: moto's, with corrections to answer as S3 does.
+
+A program: `s3_server.py <host> <port>`. Of moto's server it runs the part for S3 alone, which finds out in no time
+which service a request is for.
+"""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +14,8 @@ from moto.core.responses import ActionResult
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 from moto.s3.responses import S3Response
-from moto.server import main
+from moto.server import MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
 
 
 def only_if_there(act: Callable[..., Any]) -> Any:
@@ -42,5 +47,14 @@ def encode_names(response: S3Response, result: ActionResult) -> Any:
 serialized = S3Response.serialized
 S3Response.serialized = encode_names
 
+
+class QuietHandler(MotoRequestHandler):
+    """Writes no line for each request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing."""
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    host, port = sys.argv[1:]
+    run_simple(host, int(port), create_backend_app("s3"), threaded=True, request_handler=QuietHandler)
