@@ -1,11 +1,11 @@
-"""More of everything than a statement takes parameters: 65,535."""
+"""More than a statement takes parameters: 65,535."""
 
 from uuid import uuid4
 
 from sqlalchemy import select, text
 
 from app.cleanup import remaining
-from app.maintenance.orphan_scan import scan_for_orphans
+from app.maintenance import orphan_scan
 from app.models import Deletion, Fileset
 from tests import factories
 
@@ -34,10 +34,16 @@ def test_more_retained_resources_than_parameters_are_removed(session):
     assert session.scalars(select(Fileset.id)).all() == []
 
 
-def test_more_stored_workspaces_than_parameters_are_scanned(context, monkeypatch):
-    stored = {uuid4() for _ in range(MANY)}
+def test_the_scan_asks_about_few_stored_workspaces_at_once(context, monkeypatch):
+    stored = {uuid4() for _ in range(2 * orphan_scan._BATCH + 1)}
     monkeypatch.setattr(type(context.store), "workspace_ids", lambda *_, **__: stored)
-    monkeypatch.setattr("app.maintenance.orphan_scan._retained_filesets", lambda *_: frozenset())
     monkeypatch.setattr(type(context.store), "purge_workspace", lambda *_, **__: None)
+    asked = []
+    monkeypatch.setattr(
+        orphan_scan,
+        "_known",
+        lambda context, batch, known=orphan_scan._known: asked.append(len(batch)) or known(context, batch),
+    )
 
-    assert f"no orphans in {MANY} stored workspaces" in scan_for_orphans(context)
+    assert f"no orphans in {len(stored)} stored workspaces" in orphan_scan.scan_for_orphans(context)
+    assert asked == [orphan_scan._BATCH, orphan_scan._BATCH, 1]

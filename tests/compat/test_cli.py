@@ -127,6 +127,7 @@ def test_members_come_and_go_by_the_cli(nemo: Nemo, http: httpx.Client, workspac
     assert f"Member 'ann@example.com' not found in workspace '{workspace}'" in said(again)
 
 
+@pytest.mark.clients
 def test_files_travel_both_ways_by_the_cli(
     nemo: Nemo, http: httpx.Client, workspace: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from tests.compat.nemo import Nemo
 
 SUITE = Path(__file__).parent / "sdk"
 TOPICS = sorted(path.stem.removeprefix("test_") for path in SUITE.glob("test_*.py"))
-SHORT = ("workspaces", "jobs")
+SHORT = ("workspaces",)
 
 
 @pytest.mark.parametrize(
