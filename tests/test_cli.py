@@ -2,22 +2,19 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
+from tests.support.preloaded import run_preloaded
+
+ROOT = Path(__file__).parents[1]
+
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", *arguments],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_preloaded("python", "-m", "app.cli", *arguments, env={**os.environ, **variables}, cwd=ROOT)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import io
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -21,6 +19,7 @@ from app.logs import configure_logs
 from app.storage.blob_store import BlobStore
 from tests.factories import make_fileset, make_workspace
 from tests.support.application import answering_from
+from tests.support.preloaded import run_preloaded
 
 SECRET = "hunter2-"  # begins every secret of these tests
 HEADERS = {
@@ -205,8 +204,9 @@ ROOT = Path(__file__).parent.parent
 def test_a_program_whose_servers_are_away_does_not_print_their_passwords(
     command: list[str], scheme: str
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, *command],
+    ended = run_preloaded(
+        "python",
+        *command,
         cwd=ROOT,
         env={
             **os.environ,
@@ -214,10 +214,6 @@ def test_a_program_whose_servers_are_away_does_not_print_their_passwords(
             "WORKSPACES_BROKER_URL": f"redis://:{SECRET}broker@127.0.0.1:1/0",
             "WORKSPACES_LOG_LEVEL": "DEBUG",
         },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
 
     assert ended.stdout + ended.stderr

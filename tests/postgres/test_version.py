@@ -1,8 +1,6 @@
 """The oldest PostgreSQL that is supported carries the product; an older one is refused in one line."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from tests.support.database import migrate
 from tests.support.deadlines import DEADLINE_S
 from tests.support.debian import OldestPostgres, needs_oldest_postgres
 from tests.support.old_postgres import old_postgres
+from tests.support.preloaded import run_preloaded
 from tests.support.store import record_store
 
 ROOT = Path(__file__).parents[2]
@@ -46,15 +45,8 @@ def test_the_oldest_postgres_carries_the_migrations_and_a_deletion(product: Call
 )
 def test_an_older_postgres_is_refused_in_one_line(command: tuple[str, ...], status: int) -> None:
     with old_postgres() as url:
-        ended = subprocess.run(
-            [sys.executable, "-m", "app.cli", *command],
-            cwd=ROOT,
-            env={**os.environ, "WORKSPACES_DATABASE_URL": url, "PORT": "0"},
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        variables = {**os.environ, "WORKSPACES_DATABASE_URL": url, "PORT": "0"}
+        ended = run_preloaded("python", "-m", "app.cli", *command, env=variables, cwd=ROOT)
 
     assert ended.returncode == status
     [line] = (line for line in ended.stderr.splitlines() if "[INFO]" not in line)

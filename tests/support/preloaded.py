@@ -18,6 +18,9 @@ from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.deadlines import DEADLINE_S
 
 _LOADED = (
     "billiard.common", "celery.bin.celery", "flower.command", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread",
@@ -31,10 +34,18 @@ _PR_SET_PDEATHSIG = 1
 class Preloaded:
     """A running program, with the methods of `subprocess.Popen` that the tests use."""
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Path,
+        errors: Path | None = None,
+    ) -> None:
         ours, its = _fork_server().Pipe(duplex=False)
         with ours, its:
-            arguments = (list(argv), dict(env), cwd, output, its)
+            arguments = (list(argv), dict(env), cwd, (output, errors or output), its)
             self._process = _fork_server().Process(target=_become, args=arguments)
             self._process.start()
             assert self._process.pid
@@ -70,12 +81,15 @@ def _fork_server() -> ForkServerContext:
     return context
 
 
-def _become(argv: list[str], env: dict[str, str], directory: Path, output: Path, told: Connection) -> None:
+def _become(
+    argv: list[str], env: dict[str, str], directory: Path, logs: tuple[Path, Path], told: Connection
+) -> None:
     """Take on what a program is started with, and run it."""
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    with Path(os.devnull).open() as nothing, output.open("ab") as log:
-        for number, file in enumerate((nothing, log, log)):
+    output, errors = logs
+    with Path(os.devnull).open() as nothing, output.open("ab") as out, errors.open("ab") as err:
+        for number, file in enumerate((nothing, out, err)):
             os.dup2(file.fileno(), number)
     os.environ.clear()
     os.environ.update(env)
@@ -88,11 +102,21 @@ def _become(argv: list[str], env: dict[str, str], directory: Path, output: Path,
     try:
         if argv[:2] == ["python", "-m"]:
             sys.argv = argv[2:]
+            sys.modules.pop(argv[2], None)  # runpy would complain
             runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(str(Path(sys.executable).with_name(argv[0])), run_name="__main__")
     finally:
         atexit._run_exitfuncs()
+
+
+def run_preloaded(*argv: str, env: Mapping[str, str], cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Run `python`, `-m` and a module with its arguments to the end, as `subprocess.run` would."""
+    with TemporaryDirectory() as place:
+        output, errors = Path(place, "stdout"), Path(place, "stderr")
+        process = Preloaded(argv, env=env, cwd=cwd, output=output, errors=errors)
+        status = process.wait(DEADLINE_S)
+        return subprocess.CompletedProcess(argv, status, output.read_text(), errors.read_text())
 
 
 def start_preloaded(line: str, *, env: Mapping[str, str], cwd: Path, output: Path) -> Preloaded:
