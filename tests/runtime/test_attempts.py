@@ -1,5 +1,6 @@
 """Attempts of jobs: real processes, the real database, and requests while they run."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -299,8 +300,12 @@ def test_a_paused_job_stands_still_until_it_is_resumed(session: Session, context
 
 
 def shell_of(run: Run) -> psutil.Process:
-    found = [psutil.Process(pid) for pid in processes_of(run.job_id)]
-    return next(one for one in found if one.name() in ("sh", "dash", "bash"))
+    for pid in processes_of(run.job_id):
+        with contextlib.suppress(psutil.NoSuchProcess):  # its children come and go
+            one = psutil.Process(pid)
+            if one.name() in ("sh", "dash", "bash"):
+                return one
+    raise AssertionError("the shell of the job does not run")
 
 
 def test_a_paused_job_can_be_cancelled(session: Session, context: Context) -> None:

@@ -107,14 +107,14 @@ def grow(session: Session, workspace: Workspace, shape: str) -> None:
     session.commit()
 
 
-@pytest.mark.usefixtures("slow_rows", "small_chunks")
+@pytest.mark.usefixtures("few_at_once", "small_chunks")
 @pytest.mark.parametrize("shape", ["broad", "deep", "bushy"])
 def test_a_tree_goes_that_no_single_statement_can_delete(
-    session: Session, workspace: Workspace, hasty: Context, shape: str
+    session: Session, workspace: Workspace, context: Context, shape: str
 ) -> None:
     grow(session, workspace, shape)
 
-    delete(hasty, expected_db_version=1)
+    delete(context, expected_db_version=1)
 
     assert set(session.scalars(select(Entity.name))) == {"beside", "e1"}
 

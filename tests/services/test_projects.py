@@ -82,13 +82,13 @@ def test_who_comes_after_a_deletion_finds_no_project(
     assert isinstance(following.exception(), NotFound)
 
 
-@pytest.mark.usefixtures("slow_rows")
+@pytest.mark.usefixtures("few_at_once")
 def test_a_project_goes_whose_references_no_single_statement_can_clear(
-    session: Session, workspace: Workspace, hasty: Context
+    session: Session, workspace: Workspace, context: Context
 ) -> None:
     refer(session, workspace)
 
-    projects.delete_project(hasty, ANN, "ml-team", "apollo")
+    projects.delete_project(context, ANN, "ml-team", "apollo")
 
     assert references(session) == 0
     assert session.scalars(select(Project)).all() == []
