@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test quick clients soak check fmt docs lock clean
+.PHONY: help up test quick long clients soak check fmt docs lock clean
 
 # Two processes more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
 # hundreds of programs that they start would compile the product anew.
@@ -22,13 +22,16 @@ up: $(VENV)/.installed ## Run everything on this machine: API :8080 (PORT), Flow
 	@exec $(BIN)/python -m devstack
 
 test: $(VENV)/.installed-dev ## Run the tests; `make test ARGS="-k name"` passes options to pytest
-	@$(PYTEST) -n $(WORKERS) -m "not clients" $(ARGS)
+	@$(PYTEST) -n $(WORKERS) -m "not long" $(ARGS)
 
 quick: $(VENV)/.installed-dev ## Run the tests that are short and need no running stack
 	@$(PYTEST) -n $(WORKERS) --quick $(ARGS)
 
-clients: $(VENV)/.installed-dev ## Run the journeys of the peer's SDK and CLI that `make test` leaves out
-	@$(PYTEST) -n $(WORKERS) -m clients tests/compat $(ARGS)
+long: $(VENV)/.installed-dev ## Run the long tests that `make test` leaves out; CI runs both
+	@$(PYTEST) -n $(WORKERS) -m long $(ARGS)
+
+clients: $(VENV)/.installed-dev ## Run all that the peer's SDK and CLI are tried with
+	@$(PYTEST) -n $(WORKERS) tests/compat $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Run the searches through requests and interleavings in their long form
 	@SOAK=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py \

@@ -111,7 +111,7 @@ class Play:
                 self.moved.notify_all()
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.long)])
 def play(app: Flask, session: Session, request: pytest.FixtureRequest) -> Play:
     play = Play(app, seed=request.param)
     with ThreadPoolExecutor(max_workers=len(NAMES) + len(GUESTS)) as pool:

@@ -373,6 +373,7 @@ def names_in(database_url: str) -> set[str]:
     return names
 
 
+@pytest.mark.long
 def test_the_procedure_of_the_guide_does_not_bring_a_deleted_tenant_back(
     session: Session,
     context: Context,

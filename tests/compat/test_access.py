@@ -8,7 +8,7 @@ import pytest
 from tests.compat.nemo import Nemo, Programs
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.clients
+pytestmark = pytest.mark.long
 
 OPERATOR = "operator@example.com"
 ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"

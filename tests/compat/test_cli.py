@@ -42,7 +42,7 @@ def test_workspaces_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client) -> N
     assert "Workspace 'cli-team' not found" in said(gone)
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_the_cli_reports_a_name_that_is_taken_and_accepts_exist_ok(nemo: Nemo, workspace: str) -> None:
     refused = nemo.cli("workspaces", "create", workspace)
     assert refused.returncode == 1
@@ -58,7 +58,7 @@ def test_the_cli_says_what_is_wrong_with_a_name(nemo: Nemo) -> None:
     assert "lowercase" in said(refused)
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_the_cli_prints_every_page_in_the_format_asked_for(
     nemo: Nemo, http: httpx.Client, workspace: str
 ) -> None:
@@ -79,7 +79,7 @@ def test_the_cli_prints_every_page_in_the_format_asked_for(
     assert "project-2" in table.stdout
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_projects_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client, workspace: str) -> None:
     within = ("--workspace", workspace)
     path = f"/apis/entities/v2/workspaces/{workspace}/projects/apollo"
@@ -96,7 +96,7 @@ def test_projects_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client, worksp
     assert http.get(path).status_code == 404
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_members_come_and_go_by_the_cli(nemo: Nemo, http: httpx.Client, workspace: str) -> None:
     within = ("--workspace", workspace)
     path = f"/apis/entities/v2/workspaces/{workspace}/members"
@@ -127,7 +127,7 @@ def test_members_come_and_go_by_the_cli(nemo: Nemo, http: httpx.Client, workspac
     assert f"Member 'ann@example.com' not found in workspace '{workspace}'" in said(again)
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_files_travel_both_ways_by_the_cli(
     nemo: Nemo, http: httpx.Client, workspace: str, tmp_path: Path
 ) -> None:

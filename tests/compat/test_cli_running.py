@@ -94,7 +94,7 @@ def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, sta
     assert [job["name"] for job in completed["data"]] == ["train"]
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_of_a_cancelled_job_that_defies_sigterm_no_process_is_left(
     cli: Cli, stack: Stack, new_word: NewWord
 ) -> None:
@@ -114,7 +114,7 @@ def test_of_a_cancelled_job_that_defies_sigterm_no_process_is_left(
     stack.wait_until(lambda: living(others) == [], "the deleted job ends")
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_a_result_is_downloaded_as_the_job_has_left_it(
     cli: Cli, stack: Stack, workspace: str, tmp_path: Path
 ) -> None:
@@ -136,7 +136,7 @@ def test_a_result_is_downloaded_as_the_job_has_left_it(
     assert (tmp_path / "weights").read_bytes() == content
 
 
-@pytest.mark.clients
+@pytest.mark.long
 def test_a_deployment_serves_until_it_is_deleted_and_then_nothing_of_it_runs(
     cli: Cli, stack: Stack, workspace: str, new_word: NewWord
 ) -> None:

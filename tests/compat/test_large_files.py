@@ -15,7 +15,7 @@ from tests.support.figures import Flat, Tell, Within, peak_mib
 from tests.support.stack import Stack
 from tests.support.stores import STORES, Store, keeping
 
-pytestmark = pytest.mark.clients
+pytestmark = pytest.mark.long
 
 MEGABYTES = {"file": 256, "s3": 128}
 """Several times what a server may grow by. The stand-in for S3 reads the whole file for each range."""

@@ -12,7 +12,7 @@ SHORT = ("workspaces",)
 
 
 @pytest.mark.parametrize(
-    "topic", [topic if topic in SHORT else pytest.param(topic, marks=pytest.mark.clients) for topic in TOPICS]
+    "topic", [topic if topic in SHORT else pytest.param(topic, marks=pytest.mark.long) for topic in TOPICS]
 )
 def test_the_sdk_works_against_our_server(nemo: Nemo, topic: str) -> None:
     files = nemo.home / "files"  # where the suite's own temporary directories go

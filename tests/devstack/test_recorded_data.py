@@ -41,6 +41,7 @@ def data_dir() -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.mark.long
 def test_make_up_goes_on_with_the_data_of_an_earlier_commit(data_dir: Path, tmp_path: Path) -> None:
     with (
         running(REPOSITORY, output=tmp_path, WORKSPACES_DATA_DIR=str(data_dir)) as stack,

@@ -81,6 +81,7 @@ class Watch:
             self.silence_s[name] = max(self.silence_s[name], seconds)
 
 
+@pytest.mark.long
 def test_slow_deletions_silence_no_step(world: World, tell: Tell) -> None:
     tenants = [world.fill(f"slow-{number}", each=FILESETS) for number in range(DELETIONS)]
     world.stack.wait_until(lambda: len(last_successes(world)) == len(Step), "a sweep")

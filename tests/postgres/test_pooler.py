@@ -51,6 +51,7 @@ def start(*command: str, **settings: object) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.long
 def test_processes_behind_it_see_no_error(
     pooler: PgBouncer, copy_url: str, product: Callable[..., Context], tmp_path: Path
 ) -> None:

@@ -516,6 +516,7 @@ if child:
     }
 
 
+@pytest.mark.long
 def test_a_large_file_passes_in_constant_memory(s3: S3Server, workspace: UUID, flat: Flat) -> None:
     megabytes = 128
     program = f"""

@@ -65,7 +65,7 @@ _SLOW = {*_GROUPS, *LONGEST, *(test.partition("::")[0] for test in _CLASSES)}
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
-    config.addinivalue_line("markers", "clients: a journey of the peer's clients that `make test` leaves out")
+    config.addinivalue_line("markers", "long: takes long; `make test` leaves it out, `make long` runs it")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

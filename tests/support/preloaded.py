@@ -6,6 +6,7 @@ its own: arguments, environment, session, signals, output.
 
 import atexit
 import ctypes
+import gc
 import importlib
 import multiprocessing
 import os
@@ -85,6 +86,7 @@ def _become(
     argv: list[str], env: dict[str, str], directory: Path, logs: tuple[Path, Path], told: Connection
 ) -> None:
     """Take on what a program is started with, and run it."""
+    gc.freeze()  # the garbage collector would copy what is shared with the process that has loaded it
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     output, errors = logs
