@@ -23,7 +23,7 @@ from tests.support.figures import Tell
 from tests.support.people import OPERATOR
 from tests.support.soak import SOAKING, examples
 
-CASES_PER_OPERATION = examples(short=5, long=30)
+CASES_PER_OPERATION = examples(short=2, long=30)
 LEAST_CASES = CASES_PER_OPERATION * 65
 sent: Counter[str] = Counter()
 """Requests so far: each test is an operation, with many of them."""
