@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -76,6 +77,7 @@ def test_a_failed_deletion_is_tried_again_in_rounds_and_then_left_to_a_person(
     session, context, delete, drive, faulty, clock
 ):
     deletion_id = failed_deletion(session, context, delete, drive, faulty)
+    soon_failing = replace(context, settings=context.settings.model_copy(update={"max_attempts": 2}))
 
     waits = []
     for _ in range(7):
@@ -90,7 +92,7 @@ def test_a_failed_deletion_is_tried_again_in_rounds_and_then_left_to_a_person(
         assert session.scalars(select(Workspace.state).where(Workspace.name == "ml-team")).all() == [
             WorkspaceState.DELETING
         ]
-        assert isinstance(drive(deletion_id)[-1], Failed)
+        assert isinstance(drive(deletion_id, context=soon_failing)[-1], Failed)
 
     assert [round(wait, -2) for wait in waits] == [600, 3600, 21600, 86400, 86400, 86400, 86400]
     assert the(session, deletion_id).next_reattempt_at is None
