@@ -112,6 +112,17 @@ def test_the_pages_of_a_log_are_the_log_forwards_and_back(
     assert {page["total"] for page in pages} == {5}
 
 
+def test_an_answer_counts_no_more_lines_than_its_limit(
+    client: FlaskClient, session: Session, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.jobs.logs.MOST_COUNTED", 3)
+    write(session, job, *"abcde")
+
+    page = read(client)
+
+    assert (messages(page), page["total"]) == (list("abcde"), 3)
+
+
 def test_pages_stay_where_they_are_while_the_log_grows(
     client: FlaskClient, session: Session, job: Job
 ) -> None:
