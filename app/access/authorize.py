@@ -6,7 +6,7 @@ from one query to the next, and a workspace that takes over a name takes over no
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, false, or_, select, true
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, aliased
@@ -18,6 +18,7 @@ from app.db import Sessions, session_scope
 from app.errors import DomainError, Forbidden, NotFound
 from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
+from app.models.role_binding import folded_principal
 
 
 @dataclass(frozen=True)
@@ -145,5 +146,5 @@ def _is_active(binding: type[RoleBinding], actor: Actor) -> ColumnElement[bool]:
     is_ours: ColumnElement[bool] = binding.principal.in_(actor.principal.identities)
     email = folded(actor.principal.email)
     if "@" in email:
-        is_ours = or_(is_ours, func.lower(binding.principal.collate("C")) == email)
+        is_ours = or_(is_ours, folded_principal(binding) == email)
     return and_(binding.revoked_at.is_(None), is_ours)

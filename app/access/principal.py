@@ -20,7 +20,7 @@ def is_name(text: str, longest: int) -> bool:
 def folded(name: str) -> str:
     """The form in which emails are compared: without case, as far as ASCII goes. Other names are what they are.
 
-    SQL has it as `lower(… COLLATE "C")`.
+    SQL has it as `app.models.role_binding.folded_principal`.
     """
     return name.encode().lower().decode() if "@" in name else name
 

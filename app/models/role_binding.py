@@ -4,7 +4,7 @@ import hashlib
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, Text, text
+from sqlalchemy import ColumnElement, DateTime, Index, Text, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -43,3 +43,8 @@ class RoleBinding(InWorkspace, Base):
     revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     revoked_by_deletion: Mapped[UUID | None]
     """The deletion that revoked it; a restore grants exactly those bindings again."""
+
+
+def folded_principal(binding: type[RoleBinding]) -> ColumnElement[str]:
+    """The principal as `app.access.principal.folded` makes it, if it is an email; the expression of its index."""
+    return func.lower(binding.principal.collate("C"))

@@ -19,7 +19,7 @@ from app.errors import Conflict, LastAdmin, NotFound, Unprocessable
 from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
 from app.models.audit import AuditEvent
-from app.models.role_binding import binding_name
+from app.models.role_binding import binding_name, folded_principal
 from app.services.workspaces import readable_workspace, writable_workspace
 
 
@@ -45,7 +45,7 @@ def members_of(session: Session, actor: Actor, workspace: str) -> Select[str, li
         return func.array_agg(aggregate_order_by(column, *in_order), type_=ARRAY(Text))
 
     member = case(
-        (RoleBinding.principal.contains("@"), func.lower(RoleBinding.principal.collate("C"))),
+        (RoleBinding.principal.contains("@"), folded_principal(RoleBinding)),
         else_=RoleBinding.principal,
     )
     return (
@@ -195,7 +195,7 @@ def _bindings(session: Session, workspace: Workspace, principal: str) -> list[Ro
     """All bindings of the principal, active and revoked, in the order of the grants; of an email in any case."""
     is_same = RoleBinding.principal == principal
     if "@" in principal:
-        is_same = func.lower(RoleBinding.principal.collate("C")) == folded(principal)
+        is_same = folded_principal(RoleBinding) == folded(principal)
     return list(
         session.scalars(
             select(RoleBinding)
