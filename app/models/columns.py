@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Text, inspect, text
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Index, Text, inspect, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, defer, mapped_column
 from sqlalchemy.orm.interfaces import ORMOption
@@ -39,6 +39,11 @@ def without_documents(model: type[Any]) -> list[ORMOption]:
     """Options of a query of `model` by which the documents of a row are read only when they are asked for."""
     attributes = inspect(model).column_attrs
     return [defer(getattr(model, one.key)) for one in attributes if isinstance(one.columns[0].type, JSONB)]
+
+
+def project_index(table: str, *, where: str = "project IS NOT NULL") -> Index:
+    """The index by which the rows that name a project are found."""
+    return Index(f"ix_{table}_project", "workspace_id", "project", "id", postgresql_where=text(where))
 
 
 class InWorkspace:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.lifecycle import DeploymentStatus
-from app.models.columns import InWorkspace, Json, Stamped, String, Supervised, state_column
+from app.models.columns import InWorkspace, Json, Stamped, String, Supervised, project_index, state_column
 
 
 class DeploymentConfig(InWorkspace, Stamped, Base):
@@ -18,13 +18,7 @@ class DeploymentConfig(InWorkspace, Stamped, Base):
     __table_args__ = (
         Index("ix_deployment_configs_workspace_id_id", "workspace_id", "id"),
         Index("uq_deployment_configs_version", "workspace_id", "name", "entity_version", unique=True),
-        Index(
-            "ix_deployment_configs_project",
-            "workspace_id",
-            "project",
-            "id",
-            postgresql_where=text("project IS NOT NULL"),
-        ),
+        project_index("deployment_configs"),
     )
 
     name: Mapped[String]
@@ -44,13 +38,7 @@ class Deployment(InWorkspace, Stamped, Supervised, Base):
     __table_args__ = (
         Index("ix_deployments_workspace_id_id", "workspace_id", "id"),
         Index("uq_deployments_version", "workspace_id", "name", "entity_version", unique=True),
-        Index(
-            "ix_deployments_project",
-            "workspace_id",
-            "project",
-            "id",
-            postgresql_where=text("project IS NOT NULL"),
-        ),
+        project_index("deployments"),
         Index("ix_deployments_status_updated_at", "status", "updated_at"),
         # Of what runs or was lost: few rows, however many have ended.
         Index("ix_deployments_host", "host", postgresql_where=text("host IS NOT NULL")),

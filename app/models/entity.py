@@ -2,11 +2,11 @@
 
 from uuid import UUID
 
-from sqlalchemy import ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint, text
+from sqlalchemy import ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
-from app.models.columns import InWorkspace, Json, Stamped, String
+from app.models.columns import InWorkspace, Json, Stamped, String, project_index
 
 
 class Entity(InWorkspace, Stamped, Base):
@@ -20,13 +20,7 @@ class Entity(InWorkspace, Stamped, Base):
             ["workspace_id", "parent_id"], ["entities.workspace_id", "entities.id"], name="fk_entities_parent"
         ),
         Index("ix_entities_parent", "workspace_id", "parent_id"),
-        Index(
-            "ix_entities_project",
-            "workspace_id",
-            "project",
-            "id",
-            postgresql_where=text("project IS NOT NULL"),
-        ),
+        project_index("entities"),
         Index(
             "uq_entities_name",
             "workspace_id",

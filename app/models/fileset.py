@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Index, Text, text
+from sqlalchemy import Index, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
-from app.models.columns import InWorkspace, Json, Stamped, String
+from app.models.columns import InWorkspace, Json, Stamped, String, project_index
 
 
 class Fileset(InWorkspace, Stamped, Base):
@@ -17,7 +17,7 @@ class Fileset(InWorkspace, Stamped, Base):
     __table_args__ = (
         Index("ix_filesets_workspace_id_id", "workspace_id", "id"),
         Index("uq_filesets_name", "workspace_id", "name", unique=True),
-        Index("ix_filesets_project", "workspace_id", "project", "id", postgresql_where=text("project <> ''")),
+        project_index("filesets", where="project <> ''"),
     )
 
     name: Mapped[String]

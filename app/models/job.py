@@ -11,7 +11,16 @@ from uuid_utils.compat import uuid7
 
 from app.db import Base
 from app.lifecycle import JobStatus
-from app.models.columns import InWorkspace, Json, Now, Stamped, String, Supervised, state_column
+from app.models.columns import (
+    InWorkspace,
+    Json,
+    Now,
+    Stamped,
+    String,
+    Supervised,
+    project_index,
+    state_column,
+)
 
 
 class Job(InWorkspace, Stamped, Supervised, Base):
@@ -21,9 +30,7 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     __table_args__ = (
         Index("ix_jobs_workspace_id_id", "workspace_id", "id"),
         Index("uq_jobs_name", "workspace_id", "name", unique=True),
-        Index(
-            "ix_jobs_project", "workspace_id", "project", "id", postgresql_where=text("project IS NOT NULL")
-        ),
+        project_index("jobs"),
         Index("ix_jobs_status_updated_at", "status", "updated_at"),
         # Of what runs or was lost: few rows, however many have ended.
         Index("ix_jobs_host", "host", postgresql_where=text("host IS NOT NULL")),
