@@ -203,9 +203,7 @@ def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
     return set(
         session.scalars(
             select(cast(DeletionFailure.resource_id, Uuid)).where(
-                DeletionFailure.deletion_id == deletion_id,
-                DeletionFailure.kind == kind,
-                DeletionFailure.skipped_by.is_not(None),
+                _skipped(deletion_id), DeletionFailure.kind == kind
             )
         )
     )
@@ -214,9 +212,7 @@ def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
 def count_retained(session: Session, deletion_id: UUID) -> dict[str, int]:
     """How many resources of each kind a deletion leaves behind."""
     rows = session.execute(
-        select(DeletionFailure.kind, func.count())
-        .where(DeletionFailure.deletion_id == deletion_id, DeletionFailure.skipped_by.is_not(None))
-        .group_by(DeletionFailure.kind)
+        select(DeletionFailure.kind, func.count()).where(_skipped(deletion_id)).group_by(DeletionFailure.kind)
     )
     return {kind: number for kind, number in rows}  # noqa: C416 -- a Row is no pair to mypy
 
@@ -228,10 +224,9 @@ def is_retained(deletion_id: UUID, kind: str, resource_id: ColumnElement[UUID]) 
     return (
         select(DeletionFailure.kind)
         .where(
-            DeletionFailure.deletion_id == deletion_id,
+            _skipped(deletion_id),
             DeletionFailure.kind == kind,
             DeletionFailure.resource_id == cast(resource_id, String),
-            DeletionFailure.skipped_by.is_not(None),
         )
         .offset(0)
         .exists()
@@ -240,11 +235,7 @@ def is_retained(deletion_id: UUID, kind: str, resource_id: ColumnElement[UUID]) 
 
 def is_store_given_up(session: Session, deletion_id: UUID) -> bool:
     """Whether an administrator has decided that the store need not be checked."""
-    given_up = exists().where(
-        DeletionFailure.deletion_id == deletion_id,
-        DeletionFailure.kind == STORE,
-        DeletionFailure.skipped_by.is_not(None),
-    )
+    given_up = exists().where(_skipped(deletion_id), DeletionFailure.kind == STORE)
     return session.scalars(select(given_up)).one()
 
 
@@ -252,6 +243,10 @@ def retained_anywhere(session: Session, kind: str) -> set[UUID]:
     """Ids of all resources of a kind that administrators ever chose to leave behind."""
     skipped = [DeletionFailure.kind == kind, DeletionFailure.skipped_by.is_not(None)]
     return {UUID(one) for one in session.scalars(select(DeletionFailure.resource_id).where(*skipped))}
+
+
+def _skipped(deletion_id: UUID) -> ColumnElement[bool]:
+    return and_(DeletionFailure.deletion_id == deletion_id, DeletionFailure.skipped_by.is_not(None))
 
 
 def _is_skippable(deletion_id: UUID) -> ColumnElement[bool]:
