@@ -149,6 +149,8 @@ def _clear_chunk(session: Session, project: Project, after: dict[type[Any], UUID
     """
     cleared = 0
     for model, without in _REFERENCES:
+        # A subquery in place of the CTE might be run once per row, and find other rows each time: those it has
+        # locked and changed are not found again.
         page = (
             select(model.id)
             .where(
@@ -159,9 +161,10 @@ def _clear_chunk(session: Session, project: Project, after: dict[type[Any], UUID
             .order_by(model.id)
             .limit(CHUNK - cleared)
             .with_for_update(key_share=True)
+            .cte("page")
         )
         ids = session.scalars(
-            update(model).where(model.id.in_(page)).values(without).returning(model.id),
+            update(model).where(model.id == page.c.id).values(without).returning(model.id),
             execution_options={"synchronize_session": False},
         ).all()
         after[model] = max(ids, default=after.get(model, NIL))

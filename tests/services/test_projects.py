@@ -1,15 +1,17 @@
 """Projects that are deleted while somebody uses them, or while more refers to them than one statement can clear."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, create_engine, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.context import Context
-from app.db import session_scope
+from app.db import session_scope, sessions_of
 from app.errors import NotFound, Unprocessable
 from app.maintenance.sweep import sweep
 from app.models import Deployment, Entity, Project, Workspace
@@ -82,13 +84,27 @@ def test_who_comes_after_a_deletion_finds_no_project(
     assert isinstance(following.exception(), NotFound)
 
 
+@pytest.fixture(params=["as planned", "nested loops"])
+def planned(request: pytest.FixtureRequest, context: Context, database: Engine) -> Iterator[Context]:
+    """A process whose statements are planned as the statistics have it, or as they would be planned at the worst."""
+    if request.param == "as planned":
+        yield context
+        return
+    options = " ".join(
+        f"-c enable_{way}=off" for way in ("hashagg", "hashjoin", "mergejoin", "material", "sort")
+    )
+    engine = create_engine(database.url, connect_args={"options": options})
+    yield replace(context, sessions=sessions_of(engine))
+    engine.dispose()
+
+
 @pytest.mark.usefixtures("few_at_once")
 def test_a_project_goes_whose_references_no_single_statement_can_clear(
-    session: Session, workspace: Workspace, context: Context
+    session: Session, workspace: Workspace, planned: Context
 ) -> None:
     refer(session, workspace)
 
-    projects.delete_project(context, ANN, "ml-team", "apollo")
+    projects.delete_project(planned, ANN, "ml-team", "apollo")
 
     assert references(session) == 0
     assert session.scalars(select(Project)).all() == []
