@@ -30,8 +30,9 @@ def _environment() -> dict[str, Any]:
 class RevocableStream(Iterator[Chunk], Generic[Chunk]):
     """The chunks of a response, as long as its reader may have them.
 
-    `is_permitted` is asked every few seconds. Once it says no, or the source raises BrokenOff, the connection is cut,
-    so that the client sees that the response is incomplete. `close` closes the source, also if nothing was read.
+    `is_permitted` is asked every few seconds, also while the client takes nothing. Once it says no, or the source
+    raises BrokenOff, the connection is cut, so that the client sees that the response is incomplete. `close` closes
+    the source, also if nothing was read.
     """
 
     def __init__(
@@ -39,22 +40,27 @@ class RevocableStream(Iterator[Chunk], Generic[Chunk]):
     ) -> None:
         self._chunks: Iterator[Chunk] = chunks
         self._is_permitted, self.close = is_permitted, close
-        self._connection: socket.socket | None = _environment().get("gunicorn.socket")
+        self._connection: Any = _environment().get("gunicorn.socket")
+        if self._connection:
+            self._connection.while_waiting = self._look
         self._chunk: Chunk | None = None
         self._position = 0
         self._looked_at = monotonic()
 
     def __next__(self) -> Chunk:
         if monotonic() - self._looked_at >= _LOOK_S:
-            self._looked_at = monotonic()
-            if not self._is_permitted():
-                self._cut()
+            self._look()
         while self._chunk is None or self._position >= len(self._chunk):
             self._chunk = None  # not kept while the next one is made
             self._chunk, self._position = self._next_chunk(), 0
         piece = self._chunk[self._position : self._position + _PIECE]
         self._position += _PIECE
         return piece
+
+    def _look(self) -> None:
+        self._looked_at = monotonic()
+        if not self._is_permitted():
+            self._cut()
 
     def _next_chunk(self) -> Chunk:
         try:

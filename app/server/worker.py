@@ -3,6 +3,7 @@
 import errno
 import selectors
 import socket
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -15,6 +16,8 @@ _TIME_BUDGET_S = 30.0
 """How long one request may keep a thread waiting, beyond the time that its bytes add."""
 _MIN_RESPONSE_S = 1.0
 """The time for a response that starts after the whole budget is used up."""
+_WAIT_S = 4.0
+"""How often a response whose client takes nothing may look whether it is still wanted."""
 _BYTES_PER_S = 16 * 1024
 """The minimum rate of a request and its response: each byte transferred adds its share to the budget."""
 
@@ -28,10 +31,11 @@ class MinimumRateSocket:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._budget_s = _TIME_BUDGET_S
+        self.while_waiting: Callable[[], None] = _wait_on
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001 -- the signature of a socket
         """Start a request with a full budget, or release the connection between two requests."""
-        self._budget_s = _TIME_BUDGET_S
+        self._budget_s, self.while_waiting = _TIME_BUDGET_S, _wait_on
         self._connection.settimeout(_TIME_BUDGET_S if flag else 0)
 
     def recv(self, size: int) -> bytes:
@@ -50,20 +54,32 @@ class MinimumRateSocket:
         return received
 
     def sendall(self, content: bytes) -> None:
-        """Send as a socket does; the timeout is one for the whole of `content`."""
+        """Send as a socket does; the timeout is one for the whole of `content`.
+
+        Calls `while_waiting` whenever the client has taken nothing for a few seconds; what that raises ends it.
+        """
         before = self._connection.gettimeout()
-        allowed_s, began = max(self._budget_s, _MIN_RESPONSE_S) + len(content) / _BYTES_PER_S, monotonic()
-        self._connection.settimeout(allowed_s)
-        try:
-            self._connection.sendall(content)
-        except TimeoutError:
-            self._connection.close()  # A response that broke off cannot be followed by an error response.
-            raise _too_slow() from None
-        self._budget_s = min(allowed_s - (monotonic() - began), _TIME_BUDGET_S)
+        allowed_s = left_s = max(self._budget_s, _MIN_RESPONSE_S) + len(content) / _BYTES_PER_S
+        began, unsent = monotonic(), memoryview(content)
+        while unsent:
+            self._connection.settimeout(min(left_s, _WAIT_S))
+            try:
+                unsent = unsent[self._connection.send(unsent) :]
+            except TimeoutError:
+                self.while_waiting()
+            left_s = allowed_s - (monotonic() - began)
+            if unsent and left_s <= 0:
+                self._connection.close()  # A response that broke off cannot be followed by an error response.
+                raise _too_slow()
+        self._budget_s = min(left_s, _TIME_BUDGET_S)
         self._connection.settimeout(before)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+
+def _wait_on() -> None:
+    """What most responses do while their client takes nothing."""
 
 
 def _too_slow() -> TimeoutError:

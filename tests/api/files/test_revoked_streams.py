@@ -1,5 +1,7 @@
 """A download under way ends when its workspace goes, or its reader loses the right to it."""
 
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -7,13 +9,18 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
 from app.context import Context
 from app.http import streaming
 from app.lifecycle import JobStatus
 from app.models import Job, Workspace
+from app.server import worker
+from app.server.worker import MinimumRateSocket
 from app.storage.reading import Reading
 from tests.factories import make_fileset, make_job, make_workspace
+from tests.support.deadlines import DEADLINE_S
+from tests.support.locks import meanwhile
 
 SIZE = 3_000_000
 WORKSPACE = "/apis/entities/v2/workspaces/ml-team"
@@ -85,3 +92,48 @@ def test_a_download_that_nobody_reads_closes_its_file(
     client.get(path).close()
 
     assert closed
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, socket.socket]]:
+    """A connection of the server, and its client's end. Only its waits look whether the download may go on."""
+    monkeypatch.setattr(streaming, "_LOOK_S", DEADLINE_S)
+    monkeypatch.setattr(worker, "_WAIT_S", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        limited = MinimumRateSocket(ours)
+        limited.setblocking(True)
+        yield limited, theirs
+
+
+def send(response: TestResponse, connection: MinimumRateSocket) -> None:
+    for piece in response.response:
+        connection.sendall(piece)
+
+
+def test_it_ends_also_if_its_client_takes_nothing(
+    client: FlaskClient, ends: tuple[MinimumRateSocket, socket.socket]
+) -> None:
+    response = client.get(FILE, environ_overrides={"gunicorn.socket": ends[0]})
+    assert client.delete(WORKSPACE).status_code == 200
+
+    with pytest.raises(ConnectionResetError):
+        send(response, ends[0])
+
+
+def test_a_client_that_takes_nothing_for_a_while_may_go_on(
+    client: FlaskClient, ends: tuple[MinimumRateSocket, socket.socket]
+) -> None:
+    limited, theirs = ends
+    response = client.get(FILE, environ_overrides={"gunicorn.socket": limited})
+    waited = threading.Event()
+    look, limited.while_waiting = limited.while_waiting, lambda: (look(), waited.set())
+
+    def read() -> int:
+        assert waited.wait(DEADLINE_S)
+        return sum(len(piece) for piece in iter(lambda: theirs.recv(SIZE), b""))
+
+    with meanwhile(read) as reading:
+        send(response, limited)
+        limited.shutdown(socket.SHUT_WR)
+    assert reading.result() == SIZE
