@@ -191,8 +191,8 @@ def is_gone(deployment: Deployment) -> bool:
     return deployment.status is DeploymentStatus.DELETED and deployment.host is None
 
 
-def request_stop(session: Session, deployment_id: UUID) -> Deployment | None:
-    """Request the deletion of a deployment in a workspace of any state; returns its row, or None if there is none.
+def request_stop(session: Session, deployment_id: UUID) -> tuple[Deployment | None, bool]:
+    """Request the deletion of a deployment in a workspace of any state: its row, or None, and whether that changed it.
 
     Idempotent. Does not commit and publishes no message.
     """
@@ -201,9 +201,10 @@ def request_stop(session: Session, deployment_id: UUID) -> Deployment | None:
         Deployment, deployment_id, with_for_update=True, populate_existing=True, options=options
     )
     if deployment is None:
-        return None
+        return None, False
+    before = deployment.status
     _request_deletion(session, deployment)
-    return deployment
+    return deployment, deployment.status is not before
 
 
 def move(session: Session, deployment: Deployment, to: DeploymentStatus, message: str) -> None:

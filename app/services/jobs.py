@@ -75,16 +75,17 @@ def request_deletion(session: Session, actor: Actor, workspace: str, name: str) 
     return job
 
 
-def request_stop(session: Session, job_id: UUID) -> Job | None:
-    """Cancel a job in a workspace of any state; returns its row, or None if there is none.
+def request_stop(session: Session, job_id: UUID) -> tuple[Job | None, bool]:
+    """Cancel a job in a workspace of any state: its row, or None if there is none, and whether that changed it.
 
     Idempotent. Does not commit and publishes no message.
     """
     options = without_documents(Job)
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True, options=options)
-    if job is not None and job.status in JobMove.CANCEL.value.before:
+    changes = job is not None and job.status in JobMove.CANCEL.value.before
+    if job is not None and changes:
         _request(session, job, JobMove.CANCEL)
-    return job
+    return job, changes
 
 
 def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:

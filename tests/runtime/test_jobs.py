@@ -272,13 +272,25 @@ def test_the_cascade_waits_for_the_host_of_a_job_that_has_ended_but_may_have_lef
 
     waiting_for = f"{status}: waiting for host 'elsewhere' to confirm that its processes are gone"
     assert outcome == Pending(waiting_for)
-    assert [(one.facts["job_id"], one.queue) for one in publisher.published] == [
-        (str(job.id), "runtime.elsewhere")
-    ]
+    assert publisher.published == []
+    due = unsupervised_jobs(session, requeue_s=0)
+    assert [(one.facts["job_id"], one.queue) for one in due] == [(str(job.id), "runtime.elsewhere")]
 
     session.execute(update(Job).values(host=None))
     session.commit()
     assert KIND.delete(context, job) == Deleted()
+
+
+def test_the_cascade_enqueues_a_job_that_it_stops_once_however_often_it_looks(
+    session: Session, context: Context, publisher: RecordingPublisher
+) -> None:
+    """Ten thousand jobs that wait for a busy host would otherwise be ten thousand messages at every poll."""
+    job = put(session, JobStatus.ACTIVE, state=WorkspaceState.DELETING, host="elsewhere")
+
+    outcomes = [KIND.delete(context, job) for _ in range(3)]
+
+    assert {type(outcome) for outcome in outcomes} == {Pending}
+    assert [one.queue for one in publisher.published] == ["runtime.elsewhere"]
 
 
 def test_a_job_whose_bytes_cannot_be_deleted_stays_and_goes_with_the_next_message(

@@ -69,8 +69,8 @@ def test_a_deployment_of_a_workspace_that_is_being_deleted_waits_for_its_host_if
     workspace = make_workspace(session, state=WorkspaceState.DELETING)
     deployment = make_deployment(session, workspace, status=before, host=host)
 
-    first = deployments.request_stop(session, deployment.id).status
-    second = deployments.request_stop(session, deployment.id).status
+    first = deployments.request_stop(session, deployment.id)[0].status
+    second = deployments.request_stop(session, deployment.id)[0].status
 
     session.refresh(deployment)
     assert first is second is deployment.status is after
@@ -101,7 +101,7 @@ def test_stopping_a_deployment_that_does_not_exist_returns_none(session: Session
     session.delete(deployment)
     session.flush()  # the row must be gone before it is asked for
 
-    assert deployments.request_stop(session, deployment.id) is None
+    assert deployments.request_stop(session, deployment.id) == (None, False)
 
 
 def test_a_config_cannot_be_deleted_under_a_deployment_that_is_being_created(

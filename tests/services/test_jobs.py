@@ -104,7 +104,7 @@ def test_stopping_a_job_that_does_not_exist_returns_none(session: Session) -> No
     session.delete(job)
     session.flush()  # the row must be gone before it is asked for
 
-    assert jobs.request_stop(session, job.id) is None
+    assert jobs.request_stop(session, job.id) == (None, False)
 
 
 @pytest.mark.parametrize("before", sorted(set(JobStatus) - JOB_TERMINAL))

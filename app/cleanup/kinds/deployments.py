@@ -10,12 +10,14 @@ from app.services import deployments as service
 
 def _delete(context: Context, deployment: Deployment) -> Deleted | Pending:
     with session_scope(context.sessions) as session:
-        present = service.request_stop(session, deployment.id)
+        present, is_requested_now = service.request_stop(session, deployment.id)
         if present is None or service.is_gone(present):
             return Deleted()
-        message = deployment_message(present.id, present.workspace_id, present.name, present.host)
-        # Sent on every poll: a lost message costs one poll, not the deployment.
-        notify_after_commit(session, context.publisher, message)
+        if is_requested_now:
+            # Once: the sweep sends it again as long as nobody looks after the row. To do so at every poll would fill
+            # the queue where thousands wait.
+            message = deployment_message(present.id, present.workspace_id, present.name, present.host)
+            notify_after_commit(session, context.publisher, message)
     whom = f"host '{present.host}'" if present.host else "the runtime worker"
     status = f"{present.status.value} ({present.status_message})"  # the message says why its host has not stopped it
     return Pending(f"{status}: waiting for {whom} to confirm that nothing of it runs")
