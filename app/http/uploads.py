@@ -74,9 +74,12 @@ def _limited_wait(request: Request, idle_s: float) -> Iterator[None]:
             connection.settimeout(before)
 
 
+# Up to a chunk more may have arrived: the server keeps what it has of a chunk to itself when it gives up.
+
+
 def _too_slow(arrived: int, idle_s: float) -> TooSlow:
     return TooSlow(
-        f"The upload stalled for {idle_s:g} s, or was too slow, after {arrived} bytes; nothing was stored."
+        f"The upload stalled for {idle_s:g} s, or was too slow, after at least {arrived} bytes; nothing was stored."
     )
 
 
@@ -87,7 +90,7 @@ def _too_large(max_bytes: int) -> TooLarge:
 
 
 def _broken_off(arrived: int) -> BadRequest:
-    return BadRequest(f"The upload broke off after {arrived} bytes; nothing was stored.")
+    return BadRequest(f"The upload broke off after at least {arrived} bytes; nothing was stored.")
 
 
 def _form_field(body: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:

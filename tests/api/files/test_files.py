@@ -130,7 +130,7 @@ def test_an_upload_shorter_than_announced_stores_nothing(
     )
 
     assert response.status_code == 400
-    assert response.json["detail"] == "The upload broke off after 10 bytes; nothing was stored."
+    assert response.json["detail"] == "The upload broke off after at least 10 bytes; nothing was stored."
     assert client.get(f"{FILESET}/-/a").data == b"old"
     assert staged(context) == []
 
