@@ -1,5 +1,6 @@
 """Settings: a bad one refuses to start, and none is undocumented or unused."""
 
+import json
 import os
 import re
 import subprocess
@@ -196,6 +197,7 @@ def test_every_setting_is_documented_with_its_default_and_nothing_else_is() -> N
     for name, shown in rows.items():
         default = Settings.model_fields[name.removeprefix("WORKSPACES_").lower()].default
         expected = list(default) if isinstance(default, tuple) else default
+        expected = json.dumps(default) if isinstance(default, dict) else expected
         assert shown == (f"`{expected}`" if str(expected) else ""), (
             f"{name}: docs/configuration.md shows another default"
         )

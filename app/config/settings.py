@@ -106,6 +106,13 @@ def _secret(value: SecretStr) -> SecretStr:
     return value
 
 
+Quantities = dict[
+    Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./-]*$")],
+    Annotated[str, Field(pattern=r"^[0-9.]+[A-Za-z]*$")],
+]
+"""Resources of a pod, each with a quantity as Kubernetes writes it."""
+
+
 class Settings(BaseSettings):
     """All settings. Durations are in seconds and sizes in bytes, unless the name says otherwise.
 
@@ -256,8 +263,19 @@ class Settings(BaseSettings):
     """URL of a Kubernetes API that needs no login, such as that of `kubectl proxy`; empty means the cluster of the
     worker's pod, or else its kubeconfig. Delete all deployments of a cluster before you set another: they are
     searched only in the configured one."""
+    kubernetes_requests: Quantities = {"cpu": "100m", "memory": "256Mi"}
+    """JSON object of what each pod requests, so that the scheduler knows; `{}` for nothing. GPUs come from the
+    configuration of the deployment."""
+    kubernetes_limits: Quantities = {"cpu": "8", "memory": "32Gi"}
+    """JSON object of what each pod may use at most; `{}` for no limit."""
+    kubernetes_run_as_non_root: bool = False
+    """Whether pods of deployments may not run as root. One whose configuration has a `run_as_user` other than 0 may
+    not in any case."""
+    kubernetes_image_pull_secrets: tuple[str, ...] = ()
+    """JSON list of the Secrets in the namespace that hold the passwords of image registries."""
     deployment_start_seconds: Duration = 300
-    """Time in which the health check of a new deployment must succeed; after it the deployment is an ERROR."""
+    """Time in which the health check of a new deployment must succeed; after it the deployment is an ERROR. One that
+    has served once is started again for as long as it takes."""
     deleted_deployment_seconds: DurationOrZero = 30
     """How long a deployment is shown as DELETED before it is removed and its name is free."""
 

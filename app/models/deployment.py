@@ -1,8 +1,9 @@
 """Deployments (long-lived servers) and their configurations, both versioned."""
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, Integer, Text, text
+from sqlalchemy import DateTime, Index, Integer, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -59,6 +60,8 @@ class Deployment(InWorkspace, Stamped, Supervised, Base):
     """Newest last, at most 100: `{timestamp, status, status_message}`."""
     model_provider_id: Mapped[str | None] = mapped_column(Text)
     """`workspace/name` of the model provider, as reported by its controller."""
+    became_ready_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When it first served. From then on it is never given up for being unavailable."""
     address: Mapped[str | None] = mapped_column(Text)
     """URL of the server while the deployment is READY."""
     namespace: Mapped[str | None] = mapped_column(Text)

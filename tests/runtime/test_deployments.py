@@ -270,6 +270,52 @@ def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_output_is_show
     assert is_all_gone(serving)
 
 
+def test_one_that_has_served_once_is_never_given_up(session: Session, serve: Serve, tmp_path: Path) -> None:
+    """It may fail for longer than a first start may take: what it needs comes back, or a person stops it."""
+    present = tmp_path / "present"
+    present.touch()
+    needs = f"import sys, pathlib; pathlib.Path({str(present)!r}).exists() or sys.exit(9)"
+    serving = serve(deploy(session, server(before=needs)), deployment_start_seconds=1)
+    serving.wait_for(READY)
+    present.unlink()
+    for pid in processes_of(serving.id):
+        psutil.Process(pid).kill()
+
+    serving.wait_for(PENDING, "ended with exit code 9; starting again after 2 s")
+    serving.wait_for(PENDING, "starting again after 4 s")
+
+    present.touch()
+    serving.wait_for(READY)
+
+
+def test_one_that_hangs_when_it_is_started_again_is_started_once_more(
+    session: Session, serve: Serve, tmp_path: Path
+) -> None:
+    present = tmp_path / "present"
+    present.touch()
+    hangs = f"import pathlib, time; pathlib.Path({str(present)!r}).exists() or time.sleep(1000)"
+    serving = serve(deploy(session, server(before=hangs)), deployment_start_seconds=1)
+    serving.wait_for(READY)
+    present.unlink()
+    for pid in processes_of(serving.id):
+        psutil.Process(pid).kill()
+
+    serving.wait_for(PENDING, "within 1 s; starting again")
+
+    present.touch()
+    serving.wait_for(READY)
+
+
+def test_the_next_runner_knows_that_it_has_served(session: Session, serve: Serve) -> None:
+    deployment_id = deploy(session, ["sh", "-c", "exit 7"])
+    session.execute(update(Deployment).values(became_ready_at=clock.now()))
+    session.commit()
+
+    serving = serve(deployment_id, deployment_start_seconds=0.001)
+
+    serving.wait_for(PENDING, "starting again after 2 s")
+
+
 def test_one_that_has_died_for_days_is_still_started_again(context: Context) -> None:
     spec = DeploymentSpec(uuid7(), "ml-team", "chat", 1, command=("false",))
     runtime = SubprocessRuntime(tuned(context, **QUICK).settings, spec)

@@ -18,6 +18,7 @@ from app.config import Settings
 from app.context import Context
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig
+from app.runtime.deployments.backends.kubernetes import watch
 from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 from tests.runtime.runs import QUICK, tuned, wait_until
@@ -32,10 +33,15 @@ NAME = f"ws-{ID.hex}"
 BILLING = "example.com/billing"
 
 
+MADE: list[KubernetesRuntime] = []
+
+
 @pytest.fixture
 def api() -> Iterator[KubeApi]:
     with KubeApi() as api:
         yield api
+        while MADE:
+            MADE.pop().kill()
 
 
 def runtime(
@@ -54,7 +60,15 @@ def runtime(
     }
     usual: dict[str, Any] = {"image": "vllm:1", **spec}
     small = DeploymentSpec(id=ID, workspace="team", name="chat", version=3, **usual)
-    return KubernetesRuntime(Settings(**chosen), small, namespace=namespace, late_s=late_s)
+    return of(Settings(**chosen), small, namespace=namespace, late_s=late_s)
+
+
+def of(
+    settings: Settings, spec: DeploymentSpec, *, namespace: str = "default", late_s: float = 60
+) -> KubernetesRuntime:
+    """One whose watch ends with the test."""
+    MADE.append(KubernetesRuntime(settings, spec, namespace=namespace, late_s=late_s))
+    return MADE[-1]
 
 
 def started(api: KubeApi, *, namespace: str = "default", **settings: Any) -> KubernetesRuntime:
@@ -121,21 +135,25 @@ def test_it_makes_a_deployment_and_a_service_that_belong_together(api: KubeApi) 
     }
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert server[probe]["httpGet"] == {"path": "/v1/health", "port": 9000}
-    assert server["resources"] == {"limits": {"nvidia.com/gpu": "2"}}
+    assert server["resources"] == {
+        "requests": {"cpu": "100m", "memory": "256Mi"},
+        "limits": {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "2"},
+    }
 
 
 def test_without_a_choice_the_port_is_8000_and_there_is_no_gpu(api: KubeApi) -> None:
     runtime(api).observe()
 
     [server] = api.one("deployments")["spec"]["template"]["spec"]["containers"]
-    assert (server["readinessProbe"]["httpGet"]["port"], server["resources"]) == (8000, {})
+    assert server["readinessProbe"]["httpGet"]["port"] == 8000
+    assert "nvidia.com/gpu" not in server["resources"]["limits"]
     assert server["command"] == server["args"] == []
 
 
 def test_names_that_no_label_can_carry_are_made_to_fit(api: KubeApi) -> None:
     spec = DeploymentSpec(id=ID, workspace="a@b+c.", name="x_", version=1, image="vllm:1")
 
-    KubernetesRuntime(Settings(kubernetes_api_url=api.url), spec, namespace="default").observe()
+    of(Settings(kubernetes_api_url=api.url), spec).observe()
 
     labels = api.one("deployments")["metadata"]["labels"]
     assert (labels["workspace"], labels["deployment"]) == ("a_b_c", "x")
@@ -169,7 +187,7 @@ def test_a_service_that_somebody_removed_is_made_again(api: KubeApi) -> None:
     del api.objects["services", "default", NAME]
 
     assert running.observe().status is PENDING
-    assert running.observe().status is READY
+    wait_until(lambda: running.observe().status is READY, "it serves again")
 
 
 # --- the reported state
@@ -265,27 +283,6 @@ def test_the_clusters_words_are_kept_short_and_clean(api: KubeApi) -> None:
     assert "\0" not in message
 
 
-def test_what_is_not_ready_in_time_is_an_error_that_says_why(api: KubeApi) -> None:
-    late = started(api, deployment_start_seconds=0.001)
-    api.start_pod(**waiting("ImagePullBackOff"))
-
-    wait_until(lambda: late.observe().status is ERROR, "it has failed")
-
-    assert late.observe().message == "not ready within 0.001 s: ImagePullBackOff"
-
-
-def test_what_was_ready_has_the_whole_time_once_more(api: KubeApi) -> None:
-    running, watch = (started(api, deployment_start_seconds=0.7) for _ in range(2))
-    wait_until(lambda: watch.observe().status is ERROR, "the time of both is over")
-    api.report(available=1)
-    assert running.observe().status is READY
-
-    api.report(available=0)
-
-    wait_until(lambda: running.observe().status is PENDING, "it is waited for, and no error at once")
-    wait_until(lambda: running.observe().status is ERROR, "it has failed")
-
-
 def ready(api: KubeApi) -> KubernetesRuntime:
     """One that serves and is watched."""
     made = started(api)
@@ -317,14 +314,15 @@ def test_changes_of_it_are_seen(api: KubeApi) -> None:
     assert api.one("deployments")["metadata"]["name"] == NAME
 
 
-def test_a_cluster_without_the_watched_version_is_read_anew(api: KubeApi) -> None:
+def test_a_cluster_without_the_watched_version_is_read_anew(
+    api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_TRY_AGAIN_S", 0.01)
     made = ready(api)
 
-    api.oldest_version = 1000
-    made.kill()  # ends the watch; the next one asks for a version that is not kept any more
-    made.observe()
-
+    api.oldest_version = 1000  # the history of changes is cut
     wait_until(lambda: made.observe() and api.asked.count("WATCH deployments") > 2, "it goes on")
+
     api.report(available=0)
     wait_until(lambda: made.observe().status is PENDING, "and sees changes")
 
@@ -333,16 +331,55 @@ def test_a_watch_that_is_not_permitted_is_made_up_for_by_asking(api: KubeApi) ->
     made = started(api)
     api.unwatchable = True
     api.report(available=1)
-    assert made.observe().status is READY
+    wait_until(lambda: made.observe().status is READY, "it serves")
 
     api.report(available=0)
 
     wait_until(lambda: made.observe().status is PENDING, "it does not serve any more")
 
 
-def test_no_watch_remains_on_a_deployment_that_is_being_stopped(api: KubeApi) -> None:
+def test_all_deployments_of_a_namespace_share_one_watch(api: KubeApi) -> None:
     made = ready(api)
-    watching = [one for one in threading.enumerate() if one.name == f"watch of {NAME}"]
+    specs = [DeploymentSpec(uuid7(), "team", "x", 1, image="vllm:1") for _ in range(5)]
+    others = [of(made._settings, spec) for spec in specs]
+    for other in others:
+        other.observe()
+    wait_until(
+        lambda: all(other.observe().message.startswith("waiting") for other in others), "all are there"
+    )
+
+    assert api.asked.count("WATCH deployments") == 1
+
+
+def test_what_is_not_ready_is_not_read_at_every_poll(api: KubeApi) -> None:
+    made = started(api)
+    wait_until(lambda: made.observe() and made._observing._pause_s >= 0.4, "nothing has changed for a while")
+    asked = len(api.asked)
+
+    assert {made.observe().status for _ in range(50)} == {PENDING}
+
+    assert len(api.asked) <= asked + 3  # one reading, if the pause is over by now
+
+
+def test_a_failure_is_repeated_for_a_moment_instead_of_asked_for_again(api: KubeApi) -> None:
+    made = started(api)
+    api.failure = ApiError(503, "ServiceUnavailable", "no leader")
+
+    def ask() -> bool:
+        with pytest.raises(ConnectionError, match="no leader"):
+            made.observe()
+        return made._observing._pause_s >= 0.4
+
+    wait_until(ask, "it has failed for a while")
+    asked = len(api.asked)
+    for _ in range(50):
+        ask()
+    assert len(api.asked) <= asked + 1
+
+
+def test_no_watch_remains_once_nothing_is_served(api: KubeApi) -> None:
+    made = ready(api)
+    watching = [one for one in threading.enumerate() if one.name == "watch of default"]
     assert watching
 
     assert made.stop() or made.stop()
@@ -366,9 +403,9 @@ def test_it_is_gone_only_when_both_objects_and_all_pods_are(api: KubeApi) -> Non
     assert api.one("services")["metadata"]["deletionTimestamp"]
     api.collect()
 
-    assert running.stop()
+    wait_until(running.stop, "nothing is left")
     assert api.objects == {}
-    assert running.stop()
+    wait_until(running.stop, "nothing is left")
     assert [one for one in api.asked if one.startswith("DELETE")] == ["DELETE deployments", "DELETE services"]
 
 
@@ -381,7 +418,7 @@ def test_a_pod_that_outlives_its_deployment_is_still_something(api: KubeApi) -> 
 
     assert not running.stop()
     del api.objects[key]
-    assert running.stop()
+    wait_until(running.stop, "nothing is left")
 
 
 @pytest.mark.parametrize("resource", ["deployments", "services"])
@@ -394,7 +431,7 @@ def test_a_finalizer_of_somebody_else_is_waited_for(api: KubeApi, resource: str)
     assert [key[0] for key in api.objects] == [resource]
     api.release(BILLING)
 
-    assert running.stop()
+    wait_until(running.stop, "nothing is left")
 
 
 def test_nothing_is_made_while_the_former_objects_are_still_going(api: KubeApi) -> None:
@@ -590,7 +627,7 @@ def test_in_a_namespace_that_is_gone_nothing_is_left(api: KubeApi) -> None:
     running = started(api)
     api.drop_namespace("default")
 
-    assert running.stop()
+    wait_until(running.stop, "nothing is left")
 
 
 def test_a_namespace_that_is_not_there_is_named(api: KubeApi) -> None:
@@ -612,7 +649,7 @@ def test_without_any_cluster_configured_it_says_so(monkeypatch: pytest.MonkeyPat
     spec = DeploymentSpec(ID, "team", "chat", 1, image="vllm:1")
 
     with pytest.raises(ConnectionError, match="no cluster is configured"):
-        KubernetesRuntime(Settings(), spec, namespace="default").observe()
+        of(Settings(), spec).observe()
 
 
 # --- under its supervisor
@@ -785,6 +822,29 @@ def test_without_the_client_of_kubernetes_a_new_one_is_an_error_that_says_what_t
     assert "install '.[kubernetes]'" in row.status_message
 
 
+@pytest.mark.parametrize(
+    ("message", "causes"),
+    [
+        ("services is forbidden: exceeded quota: small, requested: services=1, used: 5, limited: 5", []),
+        (
+            "unable to create new content in namespace default because it is being terminated",
+            [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}],
+        ),
+    ],
+)
+def test_what_may_not_be_made_for_now_is_a_reason_to_wait(
+    session: Session, context: Context, api: KubeApi, message: str, causes: list[dict[str, str]]
+) -> None:
+    api.failure, api.failing = ApiError(403, "Forbidden", message, causes=causes), "POST services"
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id) as supervised:
+        supervised.wait_for(PENDING, message)
+        api.failure = None
+        wait_until(lambda: len(api.objects) == 2, "it was tried again")
+        api.report(available=1)
+        supervised.wait_for(READY)
+
+
 def test_what_the_worker_is_not_permitted_to_make_is_an_error_at_once(
     session: Session, context: Context, api: KubeApi
 ) -> None:
@@ -796,6 +856,53 @@ def test_what_the_worker_is_not_permitted_to_make_is_an_error_at_once(
         api.failure = None
 
         assert (supervised.end().status, supervised.row.host) == (ERROR, None)
+
+
+def test_what_is_not_ready_in_time_is_an_error_that_says_why(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id, deployment_start_seconds=0.5) as supervised:
+        supervised.wait_for(ERROR, "not ready within 0.5 s: waiting for the cluster to start it")
+
+        assert supervised.end().host is None
+        assert api.objects == {}
+
+
+def test_what_has_served_is_left_to_the_cluster_however_long_it_is_unavailable(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    """A node that is away for longer than a start may take: the cluster is about to move the pod."""
+    deployment_id = deploy(session, [], image_name="vllm")
+    with serving(context, api, deployment_id) as first:
+        first.wait_for(PENDING, "waiting for the cluster")
+        api.report(available=1)
+        first.wait_for(READY)
+        first.stopping.set()
+        first.end()
+    with serving(context, api, deployment_id, deployment_start_seconds=0.001) as second:
+        api.report(available=0, conditions=[UNAVAILABLE])
+        second.wait_for(PENDING, "MinimumReplicasUnavailable")
+        api.failure = ApiError(403, "Forbidden", "not yours")
+        second.wait_for(PENDING, "PermissionError: Kubernetes refuses: not yours")
+        api.failure = None
+        api.report(available=1)
+
+        second.wait_for(READY)
+        assert "DELETE deployments" not in api.asked
+
+
+def test_a_cluster_that_is_not_to_be_reached_is_no_start_without_end(
+    session: Session, context: Context, api: KubeApi
+) -> None:
+    deployment_id = deploy(session, [], image_name="vllm")
+    settings = {"kubernetes_namespace": "nowhere", "deployment_start_seconds": 0.5}
+    with serving(context, api, deployment_id, **settings) as supervised:
+        failed = supervised.end()
+
+    assert failed.status is ERROR
+    assert failed.status_message.startswith("not ready within 0.5 s: the runtime failed: ")
+    assert 'namespaces "nowhere" not found' in failed.status_message
 
 
 def test_the_cascade_says_what_keeps_it_from_being_stopped(
@@ -818,11 +925,46 @@ def test_the_cascade_says_what_keeps_it_from_being_stopped(
         assert KIND.delete(context, supervised.row) == Deleted()
 
 
-def test_it_runs_as_whom_the_configuration_names(api: KubeApi) -> None:
-    runtime(api, user=1000, group=0).observe()
+LEAST = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
-    [server] = api.one("deployments")["spec"]["template"]["spec"]["containers"]
-    assert server["securityContext"] == {"runAsUser": 1000, "runAsGroup": 0}
+
+@pytest.mark.parametrize(
+    ("user", "must_not_be_root", "chosen"),
+    [
+        (None, False, {}),
+        (0, False, {"runAsUser": 0}),
+        (1000, False, {"runAsUser": 1000, "runAsNonRoot": True}),
+        (None, True, {"runAsNonRoot": True}),
+    ],
+)
+def test_it_runs_as_whom_the_configuration_names_and_gains_nothing_beyond_it(
+    api: KubeApi, user: int | None, must_not_be_root: bool, chosen: dict[str, Any]
+) -> None:
+    runtime(api, settings={"kubernetes_run_as_non_root": must_not_be_root}, user=user, group=7).observe()
+
+    pod = api.one("deployments")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["securityContext"] == {**LEAST, **chosen, "runAsGroup": 7}
+    assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_root_that_is_not_allowed_is_refused_by_name(api: KubeApi) -> None:
+    with pytest.raises(InvalidDeploymentSpec, match=r"run_as_user must not be 0: .*RUN_AS_NON_ROOT"):
+        runtime(api, settings={"kubernetes_run_as_non_root": True}, user=0).observe()
+
+    assert api.objects == {}
+
+
+def test_what_pods_request_and_the_passwords_of_their_registries_are_settings(api: KubeApi) -> None:
+    chosen = {
+        "kubernetes_requests": {"memory": "1Gi"},
+        "kubernetes_limits": {},
+        "kubernetes_image_pull_secrets": ["registry"],
+    }
+    runtime(api, settings=chosen).observe()
+
+    pod = api.one("deployments")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"] == {"requests": {"memory": "1Gi"}, "limits": {}}
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
 
 
 def test_it_may_take_its_time_to_start_before_the_cluster_starts_it_anew(api: KubeApi) -> None:

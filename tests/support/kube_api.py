@@ -30,7 +30,7 @@ FOREGROUND = "foregroundDeletion"
 class ApiError(Exception):
     """An answer with a Status of failure about the object that `details` names."""
 
-    def __init__(self, code: int, reason: str, message: str, **details: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.code = code
         self.status = {
@@ -203,7 +203,7 @@ class KubeApi:
         assert at
         assert at["resource"] in KINDS
         since, ending = int(query["resourceVersion"][0]), time.monotonic() + int(query["timeoutSeconds"][0])
-        name = query["fieldSelector"][0].removeprefix("metadata.name=")
+        selected = _labels(query.get("labelSelector", [""])[0])
         while time.monotonic() < ending and not self.failure and not self._leaving.wait(0.01):
             if since < self.oldest_version:
                 gone = ApiError(410, "Expired", f"too old resource version: {since} ({self.oldest_version})")
@@ -213,7 +213,8 @@ class KubeApi:
                 news = [each for each in self._changes if each[0] > since]
                 since = self._version
             for _, what, one in news:
-                if (one["kind"], one["metadata"]["name"]) == (KINDS[at["resource"]][0], name):
+                is_selected = selected.items() <= one["metadata"].get("labels", {}).items()
+                if one["kind"] == KINDS[at["resource"]][0] and is_selected:
                     yield {"type": what, "object": one}
 
     def receive(self, method: str, target: str) -> str:
@@ -257,7 +258,7 @@ class KubeApi:
         self._changes.append((self._version, what, json.loads(json.dumps(one))))
 
     def _list(self, resource: str, namespace: str, selector: str) -> Object:
-        labels = dict(part.split("=", 1) for part in selector.split(",") if part)
+        labels = _labels(selector)
         kind, version = KINDS[resource]
         items = [
             one
@@ -298,6 +299,10 @@ class KubeApi:
         for key, one in list(self.objects.items()):
             if key[0] == "pods" and labels.items() <= one["metadata"]["labels"].items():
                 del self.objects[key]
+
+
+def _labels(selector: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in selector.split(",") if part)
 
 
 def _error(code: int, reason: str, resource: str, name: str, what: str, *, why: str = "") -> ApiError:

@@ -83,13 +83,15 @@ class InvalidDeploymentSpec(Exception):
 
 @dataclass(frozen=True)
 class ObservedState:
-    """The state of a server: PENDING, READY with its `address`, or ERROR."""
+    """The state of a server: PENDING, or READY with its `address`."""
 
     status: DeploymentStatus
     message: str
     address: str | None = None
     required_address: str | None = None
     """The address that its configuration requires, while another server has it."""
+    details: str = field(default="", compare=False)
+    """What else a person needs to know if it is given up in this state."""
 
 
 class Runtime(Protocol):

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import or_
 from sqlalchemy.orm import Session
 
+from app.clock import database_now
 from app.context import Context
 from app.dispatch import deployment_message, notify_after_commit
 from app.lease import LeaseLost
@@ -75,6 +76,8 @@ class _Supervisor:
             on_renewal=self._replace_again,
         )
         self._reported: ObservedState | None = None
+        self._has_served = claimed.deployment.became_ready_at is not None
+        self._start_deadline = time.monotonic() + self._settings.deployment_start_seconds
 
     def run(self) -> str:
         """Serve until there is no more to do; a summary for the operator. Raises LeaseLost."""
@@ -130,10 +133,13 @@ class _Supervisor:
             # A server that was ready may still be so: no check has failed.
             before = self._reported or ObservedState(DeploymentStatus.PENDING, "")
             observed = replace(before, message=f"the runtime failed: {_message_of(error)}")
-            if isinstance(error, PermissionError) and before.address is None:
+            if isinstance(error, PermissionError) and not self._has_served:
                 return self._fail(runtime, observed.message)  # it does not pass by itself
-        if observed.status is DeploymentStatus.ERROR:
-            return self._fail(runtime, observed.message)
+        self._has_served = self._has_served or observed.status is DeploymentStatus.READY
+        if not self._has_served and time.monotonic() >= self._start_deadline:
+            limit = self._settings.deployment_start_seconds
+            why = "; ".join(part for part in (observed.message, observed.details) if part)
+            return self._fail(runtime, f"not ready within {limit:g} s: {why}")
         self._report(observed)
         return None
 
@@ -206,6 +212,8 @@ def _record(session: Session, context: Context, row: Deployment, observed: Obser
         return
     move(session, row, observed.status, observed.message)
     row.address = observed.address
+    if observed.address:
+        row.became_ready_at = row.became_ready_at or database_now()
     _replace(session, context, row, observed)
 
 

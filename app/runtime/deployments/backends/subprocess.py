@@ -44,14 +44,13 @@ class SubprocessRuntime:
         self._port = 0
         self._crashes = 0
         self._failed_checks = 0
-        self._start_at = 0.0
+        self._start_at = self._started_at = 0.0
         self._why_pausing = ""
         self._was_ready = False
         self._ready_at = 0.0
-        self._deadline = time.monotonic() + settings.deployment_start_seconds
 
     def observe(self) -> ObservedState:
-        """As `Runtime.observe`. ERROR if it was not ready within the time limit of a start."""
+        """As `Runtime.observe`."""
         if self._process is None and (waiting := self._try_to_start()):
             return waiting
         if self._process and (code := self._process.poll()) is not None:
@@ -164,6 +163,7 @@ class SubprocessRuntime:
             # Not the message of the error: it may contain a path of the server, or all of a long command.
             why = os.strerror(number) if number else str(error)
             raise InvalidDeploymentSpec(_cannot_be_run(self._command[0], why)) from error
+        self._started_at = time.monotonic()
         self._output_reader = threading.Thread(target=self._copy_output, args=[self._process], daemon=True)
         self._output_reader.start()
 
@@ -180,7 +180,7 @@ class SubprocessRuntime:
 
     def _unhealthy(self, problem: str) -> ObservedState:
         if not self._was_ready:
-            return self._pending(f"waiting: {problem}")
+            return self._slow_to_start(problem)
         self._failed_checks += 1
         if self._failed_checks < _UNHEALTHY_AFTER:
             message = f"Serving at {self._address}, but {problem}"
@@ -190,13 +190,18 @@ class SubprocessRuntime:
         # The next observation sees the end of the process, and restarts the server as after a crash.
         return self._pending(f"starting again: {problem}")
 
+    def _slow_to_start(self, problem: str) -> ObservedState:
+        limit_s = self._settings.deployment_start_seconds
+        if self._process and time.monotonic() > self._started_at + limit_s:
+            self._process.kill()  # one that hangs would otherwise be waited for without end
+            problem = f"{problem} within {limit_s:g} s; starting again"
+        return self._pending(f"waiting: {problem}")
+
     def _crashed(self, reason: str) -> ObservedState:
         self._close_process()
         # A server can kill its reaper; the processes that are left would go on listening on its port.
         kill_leaked_processes(self._spec.id, within_s=1)
-        if self._was_ready:
-            self._was_ready = False
-            self._deadline = time.monotonic() + self._settings.deployment_start_seconds
+        self._was_ready = False
         pause = min(_LONGEST_BACKOFF_S, 2.0 ** min(self._crashes, 30))
         self._crashes += 1
         self._start_at = time.monotonic() + pause
@@ -209,12 +214,7 @@ class SubprocessRuntime:
         self._process, self._failed_checks = None, 0
 
     def _pending(self, message: str) -> ObservedState:
-        if time.monotonic() < self._deadline:
-            return ObservedState(DeploymentStatus.PENDING, message)
-        limit = self._settings.deployment_start_seconds
-        return ObservedState(
-            DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}; {self._last_output()}"
-        )
+        return ObservedState(DeploymentStatus.PENDING, message, details=self._last_output())
 
     def _last_output(self) -> str:
         if self._output_reader and self._process is None:

@@ -9,17 +9,16 @@ from kubernetes.client import V1ContainerStateTerminated, V1Deployment, V1Pod, V
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
 from app.runtime.deployments.backends.kubernetes.client import (
-    Cluster,
     ExpectedApiError,
     OutcomeUnknown,
+    cluster_of,
     message_of,
 )
 from app.runtime.deployments.backends.kubernetes.manifests import Objects
-from app.runtime.deployments.backends.kubernetes.watch import DeploymentWatch
+from app.runtime.deployments.backends.kubernetes.repeated import Repeated
+from app.runtime.deployments.backends.kubernetes.watch import Subscription, watch_of
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 
-_READ_AGAIN_S = 60
-"""A server that is ready is read again after so long, even without a change: its Service is not watched."""
 _LATE_S = 60
 """How long an API server may work at one request: the default of its `--request-timeout`."""
 DEPLOYMENTS, SERVICES = "deployments", "services"
@@ -39,38 +38,28 @@ class KubernetesRuntime:
     ) -> None:
         self._settings, self._spec, self._namespace = settings, spec, namespace
         self._objects = Objects(settings, spec, namespace=namespace)
-        self._cluster = Cluster(settings)
+        self._cluster = cluster_of(settings)
         self._late_s, self._settled_at = late_s, 0.0
-        self._ready: ObservedState | None = None
-        self._watch: DeploymentWatch | None = None
-        self._deadline = time.monotonic() + settings.deployment_start_seconds
+        self._changes: Subscription | None = None
+        self._observing, self._stopping = Repeated(self._observe), Repeated(self._stop)
+        self._is_ready = False
 
     def observe(self) -> ObservedState:
-        """As `Runtime.observe`. ERROR if it was not ready within the time limit of a start.
+        """As `Runtime.observe`.
 
         A server that is ready is watched, and read again only after a change.
         """
-        if self._ready and self._watch and not self._watch.is_stale:
-            return self._ready
         if not self._spec.image:
             raise InvalidDeploymentSpec("the configuration names no image: set executor_config.image_name")
-        deployment, service = self._find()
-        if _is_being_deleted(deployment) or _is_being_deleted(service):
-            return self._pending("the former objects are still being deleted")
-        if deployment is None:
-            body: Any = V1Deployment.from_dict(self._objects.deployment)
-            self._create(self._cluster.apps.create_namespaced_deployment, DEPLOYMENTS, body)
-        if service is None:
-            body = V1Service.from_dict(self._objects.service)
-            self._create(self._cluster.core.create_namespaced_service, SERVICES, body)
-        if deployment is None or service is None:
-            return self._pending("created; the cluster has yet to start it")
-        if not (deployment.status and deployment.status.available_replicas):
-            return self._pending(next(self._reasons(deployment)))
-        self._start_watching(deployment)
-        address = self._objects.address
-        self._ready = ObservedState(DeploymentStatus.READY, f"Serving at {address}", address)
-        return self._ready
+        if self._spec.user == 0 and self._settings.kubernetes_run_as_non_root:
+            raise InvalidDeploymentSpec(
+                "executor_config.run_as_user must not be 0: WORKSPACES_KUBERNETES_RUN_AS_NON_ROOT is set"
+            )
+        if self._changes is None:
+            self._changes = watch_of(self._cluster, self._namespace).subscribe(self._objects.name)
+        return self._observing(
+            at_once=self._changes.has_changed, is_current=self._is_ready and self._changes.is_live
+        )
 
     def stop(self) -> bool:
         """As `Runtime.stop`. Waits until all finalizers and all pods are gone.
@@ -78,6 +67,39 @@ class KubernetesRuntime:
         In a namespace that does not exist nothing can run: the API answers as for an empty one.
         """
         self._stop_watching()
+        return self._stopping()
+
+    def kill(self) -> None:
+        """Only end the watch: the server in the cluster belongs to the supervisor that has the lease by now."""
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        if self._changes:
+            self._changes.close()
+        self._changes, self._is_ready = None, False
+
+    def _observe(self) -> ObservedState:
+        if self._changes:
+            self._changes.reset()
+        self._is_ready = False
+        deployment, service = self._find()
+        if _is_being_deleted(deployment) or _is_being_deleted(service):
+            return _pending("the former objects are still being deleted")
+        if deployment is None:
+            body: Any = V1Deployment.from_dict(self._objects.deployment)
+            self._create(self._cluster.apps.create_namespaced_deployment, DEPLOYMENTS, body)
+        if service is None:
+            body = V1Service.from_dict(self._objects.service)
+            self._create(self._cluster.core.create_namespaced_service, SERVICES, body)
+        if deployment is None or service is None:
+            return _pending("created; the cluster has yet to start it")
+        if not (deployment.status and deployment.status.available_replicas):
+            return _pending(next(self._reasons(deployment)))
+        self._is_ready = True
+        address = self._objects.address
+        return ObservedState(DeploymentStatus.READY, f"Serving at {address}", address)
+
+    def _stop(self) -> bool:
         deployment, service = self._find()
         if deployment and not _is_being_deleted(deployment):
             self._delete(self._cluster.apps.delete_namespaced_deployment, DEPLOYMENTS)
@@ -90,26 +112,6 @@ class KubernetesRuntime:
                 "nothing is there, but a create request that was not answered may still be carried out"
             )
         return True
-
-    def kill(self) -> None:
-        """Only end the watch: the server in the cluster belongs to the supervisor that has the lease by now."""
-        self._stop_watching()
-
-    def _start_watching(self, deployment: V1Deployment) -> None:
-        self._stop_watching()
-        metadata: Any = deployment.metadata
-        self._watch = DeploymentWatch(
-            self._cluster.apps,
-            namespace=self._namespace,
-            name=self._objects.name,
-            since=metadata.resource_version,
-            for_s=_READ_AGAIN_S,
-        )
-
-    def _stop_watching(self) -> None:
-        if self._watch:
-            self._watch.close()
-        self._watch = None
 
     # --- the API
 
@@ -147,16 +149,6 @@ class KubernetesRuntime:
 
     # --- the state
 
-    def _pending(self, message: str) -> ObservedState:
-        now = time.monotonic()
-        if self._ready:
-            self._ready = None
-            self._deadline = now + self._settings.deployment_start_seconds
-        if now < self._deadline:
-            return ObservedState(DeploymentStatus.PENDING, message)
-        limit = self._settings.deployment_start_seconds
-        return ObservedState(DeploymentStatus.ERROR, f"not ready within {limit:g} s: {message}")
-
     def _reasons(self, deployment: V1Deployment) -> Iterator[str]:
         """Why it does not serve yet, the most specific reason first."""
         pods = self._pods()
@@ -176,6 +168,10 @@ class KubernetesRuntime:
             if one.type == "Available":
                 yield message_of(one.reason, one.message)
         yield "waiting for the cluster to start it"
+
+
+def _pending(message: str) -> ObservedState:
+    return ObservedState(DeploymentStatus.PENDING, message)
 
 
 def _is_being_deleted(one: V1Deployment | V1Service | None) -> bool:

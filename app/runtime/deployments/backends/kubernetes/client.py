@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 from kubernetes import config
@@ -47,12 +47,10 @@ class OutcomeUnknown(ConnectionError):
 
 
 class Cluster:
-    """The API of the cluster that the settings name. Connects with the first call."""
+    """The API of a cluster, for all threads. Connects with the first call; see `cluster_of`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._url = settings.kubernetes_api_url
-        # All requests between two renewals must fit into the lease, or another worker could take it meanwhile.
-        self._timeout_s = min(_LONGEST_REQUEST_S, settings.runtime_lease_seconds / 10)
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self._url, self._timeout_s = url, timeout_s
 
     @cached_property
     def apps(self) -> AppsV1Api:
@@ -77,11 +75,17 @@ class Cluster:
         except ApiException as error:
             if expected and expected.matches(error):
                 return None
+            if error.status == 401:
+                self._forget_credentials()
             raise _error_from(error) from error
         except HTTPError as error:
             raise OutcomeUnknown(f"Kubernetes does not answer ({type(error).__name__})") from error
         except ValueError as error:
             raise OutcomeUnknown("the server that answers is not the Kubernetes API") from error
+
+    def _forget_credentials(self) -> None:
+        for name in ("apps", "core", "_client"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def _client(self) -> ApiClient:
@@ -90,6 +94,18 @@ class Cluster:
         if not self._url:
             _load_access(configuration)
         return ApiClient(configuration)
+
+
+def cluster_of(settings: Settings) -> Cluster:
+    """The cluster that the settings name. All threads of a process share its connections."""
+    # All requests between two renewals must fit into the lease, or another worker could take it meanwhile.
+    timeout_s = min(_LONGEST_REQUEST_S, settings.runtime_lease_seconds / 10)
+    return _cluster_at(settings.kubernetes_api_url, timeout_s)
+
+
+@cache
+def _cluster_at(url: str, timeout_s: float) -> Cluster:
+    return Cluster(url, timeout_s=timeout_s)
 
 
 def message_of(*parts: str | None) -> str:
@@ -118,8 +134,18 @@ def _status_in(error: ApiException) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
+def _may_pass(error: ApiException, text: str) -> bool:
+    """Whether an object is forbidden because of what else is there, and not because of who asks."""
+    details = _status_in(error).get("details")
+    causes = details.get("causes") or [] if isinstance(details, dict) else []
+    is_ending = any(isinstance(one, dict) and one.get("reason") == "NamespaceTerminating" for one in causes)
+    return is_ending or "exceeded quota" in text
+
+
 def _error_from(error: ApiException) -> Exception:
     text = message_of(str(_status_in(error).get("message") or error.reason))
+    if error.status == 403 and _may_pass(error, text):
+        return ConnectionError(f"Kubernetes refuses for now: {text}")
     if error.status in (401, 403):
         return PermissionError(f"Kubernetes refuses: {text}")
     if error.status in (400, 422):

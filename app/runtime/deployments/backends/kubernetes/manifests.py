@@ -8,6 +8,8 @@ from uuid import UUID
 from app.config import Settings
 from app.runtime.deployments.contract import DeploymentSpec
 
+OURS = "app.kubernetes.io/managed-by=workspaces"
+"""Selects the objects of all installations."""
 _PORT = 8000
 
 
@@ -18,15 +20,15 @@ def name_of(deployment_id: UUID) -> str:
 
 def installation_labels(installation: str) -> dict[str, str]:
     """The labels on the objects of one installation; other installations may share the cluster."""
-    return {"app.kubernetes.io/managed-by": "workspaces", "installation": installation}
+    key, value = OURS.split("=")
+    return {key: value, "installation": installation}
 
 
 class Objects:
     """The Deployment and the Service of one version."""
 
     def __init__(self, settings: Settings, spec: DeploymentSpec, *, namespace: str) -> None:
-        self._spec, self._grace_s = spec, settings.stop_grace_seconds
-        self._start_s = settings.deployment_start_seconds
+        self._settings, self._spec = settings, spec
         self._port = spec.port or _PORT
         self.name = name_of(spec.id)
         self.selector = {"app.kubernetes.io/instance": self.name}
@@ -39,7 +41,9 @@ class Objects:
             # It runs code of users: it must not hold a key to the cluster.
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": math.ceil(self._grace_s),
+            "terminationGracePeriodSeconds": math.ceil(self._settings.stop_grace_seconds),
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "imagePullSecrets": [{"name": one} for one in self._settings.kubernetes_image_pull_secrets],
             "containers": [self._container],
         }
         template = {"metadata": {"labels": self._labels}, "spec": pod}
@@ -78,20 +82,33 @@ class Objects:
             "env": [{"name": name, "value": value} for name, value in environment.items()],
             "ports": [{"name": "http", "containerPort": self._port}],
             **self._probes,
-            "securityContext": {
-                name: number
-                for name, number in (("runAsUser", spec.user), ("runAsGroup", spec.group))
-                if number is not None
-            },
-            "resources": {"limits": {"nvidia.com/gpu": str(spec.gpus)}} if spec.gpus else {},
+            "securityContext": self._user
+            | {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "resources": self._resources,
             "terminationMessagePolicy": "FallbackToLogsOnError",  # its last output
         }
 
     @property
+    def _user(self) -> dict[str, Any]:
+        user, group = self._spec.user, self._spec.group
+        chosen: dict[str, Any] = {"runAsUser": user, "runAsGroup": group}
+        if user or self._settings.kubernetes_run_as_non_root:
+            chosen["runAsNonRoot"] = True
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    @property
+    def _resources(self) -> dict[str, Any]:
+        # Of what cannot be shared, such as GPUs, a limit is the request as well.
+        gpus = {"nvidia.com/gpu": str(self._spec.gpus)} if self._spec.gpus else {}
+        limits = self._settings.kubernetes_limits | gpus
+        return {"requests": self._settings.kubernetes_requests, "limits": limits}
+
+    @property
     def _probes(self) -> dict[str, Any]:
         """The cluster restarts the server after three failed checks in a row, but not during the time for its start."""
+        start_s = self._settings.deployment_start_seconds
         check = {"httpGet": {"path": self._spec.health_path, "port": self._port}, "timeoutSeconds": 2}
-        during_start = {**check, "periodSeconds": 2, "failureThreshold": math.ceil(self._start_s / 2)}
+        during_start = {**check, "periodSeconds": 2, "failureThreshold": math.ceil(start_s / 2)}
         return {
             "startupProbe": during_start,
             "readinessProbe": check,

@@ -50,9 +50,9 @@ def _deployments_there(context: Context) -> dict[UUID, str | None]:
 def _find(settings: Settings, namespaces: set[str], labels: dict[str, str]) -> set[tuple[str, str]]:
     if not has_kubernetes():
         raise ConnectionError(NO_CLIENT)
-    from app.runtime.deployments.backends.kubernetes.client import Cluster  # noqa: PLC0415 -- an optional extra
+    from app.runtime.deployments.backends.kubernetes.client import cluster_of  # noqa: PLC0415 -- an optional extra
 
-    cluster = Cluster(settings)
+    cluster = cluster_of(settings)
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     found = set()
     for namespace in namespaces:

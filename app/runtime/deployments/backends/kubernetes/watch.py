@@ -1,53 +1,118 @@
-"""Watches one Deployment in the cluster, instead of reading it again and again."""
+"""Watches the Deployments of a namespace in the cluster, instead of reading each again and again."""
 
-from threading import Event, Thread
+import time
+from functools import cache
+from threading import Event, Lock, Thread
+from typing import Any
 
-from kubernetes.client import AppsV1Api
 from kubernetes.watch import Watch
 
 from app.logs import get_logger
+from app.runtime.deployments.backends.kubernetes.client import Cluster
+from app.runtime.deployments.backends.kubernetes.manifests import OURS
 
 log = get_logger(__name__)
 
+_FOR_S = 60
+"""How long one request to watch takes. Everything is read again after it: a server can vanish without closing it, and
+Services are not watched."""
+_TRY_AGAIN_S = 5.0
 
-class DeploymentWatch(Thread):
-    """A one-time signal that the Deployment may have changed since the resource version `since`; it carries no data.
 
-    The signal comes with the first change, after `for_s` seconds at the latest, and when the API ends the watch. The
-    API ends it when it goes down, no longer has that version, or does not permit to watch.
-    """
+class Subscription:
+    """Whether one Deployment may have changed since the last `reset`."""
 
-    def __init__(self, api: AppsV1Api, *, namespace: str, name: str, since: str, for_s: int) -> None:
-        super().__init__(name=f"watch of {name}", daemon=True)
-        self._api, self._namespace, self._deployment = api, namespace, name
-        self._since, self._for_s = since, for_s
-        self._watch, self._is_stale = Watch(), Event()  # type: ignore[no-untyped-call]  # has no types
-        self.start()
+    def __init__(self, watch: "NamespaceWatch", name: str) -> None:
+        self._watch, self.name, self.changed = watch, name, Event()
+        self.changed.set()
 
     @property
-    def is_stale(self) -> bool:
-        """Whether the Deployment may have changed, so that it has to be read again."""
-        return self._is_stale.is_set()
+    def has_changed(self) -> bool:
+        """Whether it may have changed, as far as the watch has seen."""
+        return self.changed.is_set()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the watch sees changes now: not while the API is down, or does not permit to watch."""
+        return self._watch.is_live
+
+    def reset(self) -> None:
+        """Start anew; to be called before the Deployment is read."""
+        self.changed.clear()
 
     def close(self) -> None:
-        """End the watch."""
-        self._watch.stop()  # type: ignore[no-untyped-call]  # has no types
+        """End the subscription; the watch ends soon after the last one."""
+        self._watch.unsubscribe(self)
 
-    def run(self) -> None:
-        """Wait for the first event."""
-        try:
-            events = self._watch.stream(  # type: ignore[no-untyped-call]  # has no types
-                self._api.list_namespaced_deployment,
-                namespace=self._namespace,
-                field_selector=f"metadata.name={self._deployment}",
-                resource_version=self._since,
-                timeout_seconds=self._for_s,
-                # The server ends the watch first; this is for a server that has vanished without closing it.
-                _request_timeout=(5, self._for_s + 5),
-            )
-            next(events, None)
-            events.close()
-        except Exception as error:  # noqa: BLE001 -- the boundary of the thread: the next read fails for the same reason
-            log.info("kubernetes.watch_ended", deployment=self._deployment, error=type(error).__name__)
-        finally:
-            self._is_stale.set()
+
+class NamespaceWatch:
+    """One thread and one connection for all our Deployments of a namespace, as long as anybody subscribes."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster, self._namespace = cluster, namespace
+        self._subscriptions: set[Subscription] = set()
+        self._lock, self._is_running = Lock(), False
+        self.is_live = False
+
+    def subscribe(self, name: str) -> Subscription:
+        """A subscription to one Deployment, which counts as changed until its first `reset`."""
+        subscription = Subscription(self, name)
+        with self._lock:
+            self._subscriptions.add(subscription)
+            if not self._is_running:
+                self._is_running = True
+                Thread(target=self._run, name=f"watch of {self._namespace}", daemon=True).start()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """As `Subscription.close`."""
+        with self._lock:
+            self._subscriptions.discard(subscription)
+
+    def _run(self) -> None:
+        while self._is_wanted():
+            try:
+                self._watch_once()
+            except Exception as error:  # noqa: BLE001 -- the boundary of the thread: meanwhile the supervisors read
+                log.info("kubernetes.watch_ended", namespace=self._namespace, error=type(error).__name__)
+                self.is_live = False
+                time.sleep(_TRY_AGAIN_S)
+            self.is_live = False
+
+    def _is_wanted(self) -> bool:
+        with self._lock:
+            self._is_running = bool(self._subscriptions)
+            return self._is_running
+
+    def _watch_once(self) -> None:
+        ours: dict[str, Any] = {"namespace": self._namespace, "label_selector": OURS}
+        listed: Any = self._cluster.ask(self._cluster.apps.list_namespaced_deployment, limit=1, **ours)
+        # Whoever reads from here on learns of all that happened before, and the watch tells what happens later.
+        self.is_live = True
+        self._note(None)
+        events = Watch().stream(  # type: ignore[no-untyped-call]  # has no types
+            self._cluster.apps.list_namespaced_deployment,
+            **ours,
+            resource_version=listed.metadata.resource_version,
+            timeout_seconds=_FOR_S,
+            # The server ends the watch first; this is for a server that has vanished without closing it.
+            _request_timeout=(5, _FOR_S + 5),
+        )
+        for event in events:
+            self._note(event["object"].metadata.name)
+            if not self._subscriptions:
+                break
+        events.close()
+
+    def _note(self, name: str | None) -> None:
+        """Tell those who subscribe to `name`, or all of them."""
+        with self._lock:
+            for subscription in self._subscriptions:
+                if name in (None, subscription.name):
+                    subscription.changed.set()
+
+
+@cache
+def watch_of(cluster: Cluster, namespace: str) -> NamespaceWatch:
+    """The only watch of a namespace in this process."""
+    return NamespaceWatch(cluster, namespace)
