@@ -11,7 +11,9 @@ from app.lease import LeaseLost, write
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, Job
 from app.runtime.deployments import supervisor as deployments
+from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs import supervisor as jobs
+from app.runtime.sweep import unsupervised_deployments
 from tests.factories import make_deployment, make_job, make_workspace
 
 MODELS = [Job, Deployment]
@@ -90,6 +92,20 @@ def test_a_runner_that_was_marked_lost_cannot_write_when_it_wakes_up(
         write(session, model, row.id, 7, updated_by="after")
     session.refresh(row)
     assert (row.fence, row.host, row.lease_owner, row.updated_by) == (8, "here", None, "before")
+
+
+def test_a_deployment_in_a_cluster_serves_on_when_its_supervisor_is_lost(session: Session) -> None:
+    address = "http://ws-1.default.svc:8000"
+    row = leased(session, Deployment, status=DeploymentStatus.READY, address=address, host=KUBERNETES)
+
+    assert deployments.mark_lost(session) == 1
+    session.commit()
+
+    session.refresh(row)
+    assert (row.status, row.address, row.host, row.fence) == (DeploymentStatus.READY, address, KUBERNETES, 8)
+    assert row.lease_owner is None
+    [message] = unsupervised_deployments(session, requeue_s=0)
+    assert message.facts["deployment_id"] == str(row.id)
 
 
 @pytest.mark.parametrize("status", [DeploymentStatus.DELETING, DeploymentStatus.DELETED])

@@ -47,17 +47,20 @@ def supervise(context: Context, deployment_id: UUID, *, stopping: Event) -> str:
 
 
 def mark_lost(session: Session) -> int:
-    """Mark the deployments as LOST whose supervisors no longer renew their lease; how many.
+    """Take the lease from supervisors that no longer renew it, and mark their deployments as LOST; how many.
 
     Their hosts stay on record: only there can a worker confirm that nothing is left, and there they are claimed again.
+    What is in a cluster keeps its status: it serves on until another worker takes it over.
     """
     lost = lock_lapsed(session, Deployment)
     for deployment in each_row(session, Deployment, lost):
         log.warning("deployment.runner_lost", deployment_id=str(deployment.id), host=deployment.host)
+        take_lease_away(deployment)
+        if deployment.host == KUBERNETES:
+            continue  # the cluster keeps it running, whoever supervises it
         if deployment.status not in (DeploymentStatus.DELETING, DeploymentStatus.DELETED):
             move(session, deployment, DeploymentStatus.LOST, f"runner lost on host '{deployment.host}'")
         deployment.address = None
-        take_lease_away(deployment)
     return len(lost)
 
 
