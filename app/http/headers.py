@@ -11,7 +11,7 @@ _VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """The Content-Security-Policy of every response that is not a page."""
 
-_ALWAYS = {
+ALWAYS = {
     "Content-Security-Policy": STRICT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -20,6 +20,7 @@ _ALWAYS = {
     # Access may be revoked, and resources deleted, at any moment, so no cache may answer for us.
     "Cache-Control": "no-store",
 }
+"""The headers of every response; a route may set its own in their place."""
 
 
 def add_headers(app: Flask) -> None:
@@ -37,7 +38,7 @@ def add_headers(app: Flask) -> None:
 
     @app.after_request
     def complete(response: Response) -> Response:
-        for name, value in _ALWAYS.items():
+        for name, value in ALWAYS.items():
             response.headers.setdefault(name, value)
         response.headers["X-Request-Id"] = g.request_id
         return response

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from flask import Response
+from flask import Response, request
 
 from app.errors import Busy, TooManyRequests
 
@@ -15,7 +15,8 @@ class Transfers:
 
     Each occupies a thread for as long as its client or the store takes.
 
-    The server sets `limit` from its number of threads; without a limit nothing is refused.
+    The server sets `limit` from its number of threads; without a limit nothing is refused. It lets a request wait for
+    its place before it takes a thread, and gives the place back itself.
     """
 
     def __init__(self) -> None:
@@ -23,23 +24,35 @@ class Transfers:
         self._lock = Lock()
         self._under_way = 0
 
-    def counted(self, answer: Callable[[], Response]) -> Response:
-        """The response of `answer`, counted as a transfer until it is sent. Raises Busy at the limit."""
+    def begin(self) -> bool:
+        """Count one more, until `end`. False at the limit, where nothing is counted."""
         with self._lock:
             if self.limit is not None and self._under_way >= self.limit:
-                raise Busy(f"{self._under_way} other requests are busy with files or large lists; try again.")
+                return False
             self._under_way += 1
+            return True
+
+    def end(self) -> None:
+        """Count one less."""
+        with self._lock:
+            self._under_way -= 1
+
+    def counted(self, answer: Callable[[], Response]) -> Response:
+        """The response of `answer`, counted as a transfer until it is sent. Raises Busy at the limit.
+
+        A request to which the server has given a place is not counted again.
+        """
+        if getattr(request.environ.get("gunicorn.socket"), "has_place", False):
+            return answer()
+        if not self.begin():
+            raise Busy("All places for files and large lists are taken; try again.")
         try:
             response = answer()
         except BaseException:
-            self._end()
+            self.end()
             raise
-        response.call_on_close(self._end)
+        response.call_on_close(self.end)
         return response
-
-    def _end(self) -> None:
-        with self._lock:
-            self._under_way -= 1
 
 
 class Searches:

@@ -7,7 +7,7 @@ from itertools import chain
 from flask import Request
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from app.errors import BadRequest, TooLarge, TooSlow
+from app.errors import BadRequest, Busy, DomainError, TooLarge, TooSlow
 
 _CHUNK = 1024 * 1024
 FORM_FIELD = "file"
@@ -18,7 +18,8 @@ def uploaded(request: Request, *, max_bytes: int, idle_s: float) -> Iterator[byt
 
     Raises TooLarge for more than `max_bytes` (0 means no limit), before any chunk if the length was announced.
     Raises BadRequest for a malformed form, and when fewer bytes arrive than were announced.
-    Raises TooSlow when no byte arrives for `idle_s` seconds, if the server gives access to its socket.
+    Raises Busy when the server stops meanwhile, and TooSlow when no byte arrives for `idle_s` seconds, if the server
+    gives access to its socket.
     """
     if max_bytes and (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
@@ -41,7 +42,7 @@ def _body(request: Request, max_bytes: int, idle_s: float) -> Iterator[bytes]:
         yield chunk
     # Some servers end the stream without an error when the connection breaks.
     if announced is not None and arrived < announced:
-        raise _broken_off(arrived)
+        raise _broken_off(request, arrived)
 
 
 def _next_chunk(request: Request, arrived: int, idle_s: float) -> bytes:
@@ -53,7 +54,7 @@ def _next_chunk(request: Request, arrived: int, idle_s: float) -> bytes:
     except Exception as error:  # noqa: BLE001 -- the boundary to the server, which has its own errors for bad chunks
         if isinstance(error.__cause__, TimeoutError):
             raise _too_slow(arrived, idle_s) from None
-        raise _broken_off(arrived) from None
+        raise _broken_off(request, arrived) from None
     return chunk
 
 
@@ -89,7 +90,9 @@ def _too_large(max_bytes: int) -> TooLarge:
     )
 
 
-def _broken_off(arrived: int) -> BadRequest:
+def _broken_off(request: Request, arrived: int) -> DomainError:
+    if getattr(request.environ.get("gunicorn.socket"), "is_cut", False):
+        return Busy("The server is restarting, and nothing was stored; send the file again.")
     return BadRequest(f"The upload broke off after at least {arrived} bytes; nothing was stored.")
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -12,6 +12,9 @@ from pydantic_core import from_json
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app.errors import BadRequest, TooLarge, TooSlow
+
+_BODY_S = 10.0
+"""The time for a JSON body, beyond the time that its bytes add."""
 
 _MAX_ERRORS = 100
 """Errors in one answer. A body can contain a million, and nobody reads more than the first."""
@@ -79,14 +82,20 @@ def _refuse_invalid_text() -> None:
 
 def _raw_body(max_bytes: int) -> bytes:
     request.max_content_length = max_bytes
+    connection = request.environ.get("gunicorn.socket")
     try:
-        return request.get_data(cache=False)
+        with connection.body_within(_BODY_S) if connection else nullcontext():
+            return request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise TooLarge(f"The body is larger than {max_bytes} bytes, the most that is accepted.") from None
     except ClientDisconnected as error:
         if isinstance(error.__context__, TimeoutError):
             raise TooSlow("The body was sent too slowly.") from None
         raise BadRequest("The body broke off.") from None
+    except TimeoutError:
+        raise TooSlow("The body was sent too slowly.") from None
+    except Exception:  # noqa: BLE001 -- the boundary to the server, which has its own errors for bad chunks
+        raise BadRequest("The body is malformed, or broke off: its chunks cannot be read.") from None
 
 
 def _refuse_unstorable(value: Any, max_depth: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from flask import Flask, Response, current_app, g, json, request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import HTTPException
 
 from app.access.authenticate import Authenticator
 from app.access.authorize import Actor
@@ -42,9 +43,23 @@ def register(app: Flask, routes: Iterable[Route]) -> None:
     """Add a view to `app` for each route."""
     # A doubled slash makes an empty name, which no resource has; merging would redirect to another file.
     app.url_map.merge_slashes = False
+    routes = list(routes)
     for route in routes:
-        name = f"{route.tag}.{route.handler.__name__}.{route.method}"
-        app.add_url_rule(route.rule, name, _view(route), methods=[route.method])
+        app.add_url_rule(route.rule, _endpoint(route), _view(route), methods=[route.method])
+    app.extensions["transfers"] = {_endpoint(route) for route in routes if route.is_transfer}
+
+
+def is_transfer(app: Flask, method: str, path: str) -> bool:
+    """Whether the route of `app` that answers such a request transfers a file, or waits for the store."""
+    try:
+        endpoint, _ = app.url_map.bind("").match(path, method)
+    except HTTPException:
+        return False
+    return endpoint in app.extensions["transfers"]
+
+
+def _endpoint(route: Route) -> str:
+    return f"{route.tag}.{route.handler.__name__}.{route.method}"
 
 
 def _view(route: Route) -> Callable[..., Response]:

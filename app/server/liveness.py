@@ -1,14 +1,9 @@
 """`GET /health/live`, answered by the thread that accepts connections: all others may be waiting for something."""
 
 import re
-import socket
-from contextlib import suppress
 from typing import Any
 
 from werkzeug.test import Client
-
-PEEKED_BYTES = 4096
-"""A longer request is left to the application, which answers the same."""
 
 _REQUEST = re.compile(rb"GET /health/live HTTP/1\.[01]\r\n(?:(?!\r\n)[^\n]*\n)*\r\n")
 
@@ -26,12 +21,3 @@ def live_response(app: Any) -> bytes:
     response.headers["Connection"] = "close"
     head = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
     return f"HTTP/1.1 {response.status}\r\n{head}\r\n".encode() + body
-
-
-def respond(connection: socket.socket, response: bytes) -> None:
-    """Answer the request that `connection` has received in whole. Never waits, and never fails."""
-    connection.settimeout(0)
-    with suppress(OSError):
-        # Read first: bytes left unread would make the kernel discard the response when the connection is closed.
-        connection.recv(PEEKED_BYTES)
-        connection.send(response)

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
-from app.server import worker
+from app.server import minimum_rate
 from app.server.liveness import asks_if_live
-from app.server.worker import MinimumRateSocket
+from app.server.minimum_rate import MinimumRateSocket
 from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
 from tests.support.stack import Stack
@@ -32,7 +32,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     plug_in = directory / "plug-in"
     plug_in.mkdir()
     (plug_in / "sitecustomize.py").write_text(
-        f"from app.server import worker\nworker._TIME_BUDGET_S, worker._BYTES_PER_S = {TIME_BUDGET_S}, 1e6\n"
+        f"from app.server import minimum_rate, reception\nfrom app.http import validation\n"
+        f"minimum_rate._TIME_BUDGET_S, minimum_rate._BYTES_PER_S = {TIME_BUDGET_S}, 1e6\n"
+        f"reception._HEAD_S = reception._BODY_S = validation._BODY_S = {TIME_BUDGET_S}\n"
         "from app.http import streaming\nstreaming._LOOK_S = 0\n"
     )
     with Stack(
@@ -112,32 +114,12 @@ def test_a_large_list_is_cut_when_its_workspace_is_deleted(stack: Stack, connect
     assert not received.endswith(b"0\r\n\r\n")
 
 
-def test_transfers_leave_threads_to_all_other_requests(stack: Stack, connections: ExitStack) -> None:
-    under_way = [download(stack, connections) for _ in range(TRANSFERS)]
-
-    refused = stack.client.get(f"{FILESETS}/data/-/large")
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-    assert "try again" in refused.json()["detail"]
-    assert stack.client.put(f"{FILESETS}/data/-/other", content=b"x").status_code == 503
-    waits_for_the_store = stack.client.delete(f"{FILESETS}/data/-/other")
-    assert (waits_for_the_store.status_code, "try again" in waits_for_the_store.text) == (503, True)
-    assert stack.client.get(f"{FILESETS}/data").status_code == 200
-
-    under_way[0].close()
-    stack.wait_until(
-        lambda: stack.client.put(f"{FILESETS}/data/-/other", content=b"x").is_success, "there is room again"
-    )
-
-
 def test_a_download_that_its_client_does_not_read_is_aborted(stack: Stack, connections: ExitStack) -> None:
+    """The next transfer waits for that."""
     for _ in range(TRANSFERS):
         download(stack, connections)
 
-    def is_free() -> bool:
-        return stack.client.head(f"{FILESETS}/data/-/large").is_success
-
-    assert not is_free()
-    stack.wait_until(is_free, "the server has aborted the downloads")
+    assert stack.client.head(f"{FILESETS}/data/-/large", timeout=DEADLINE_S).is_success
 
 
 @pytest.mark.parametrize(
@@ -252,7 +234,7 @@ def test_only_a_whole_request_is_answered_without_a_thread(received: bytes, is_a
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, socket.socket]]:
-    monkeypatch.setattr(worker, "_TIME_BUDGET_S", 0.2)
+    monkeypatch.setattr(minimum_rate, "_TIME_BUDGET_S", 0.2)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         limited = MinimumRateSocket(ours)
@@ -265,8 +247,8 @@ def test_bytes_extend_the_time_budget_and_the_next_request_renews_it(
 ) -> None:
     limited, theirs = ends
     limited._budget_s = -1
-    theirs.sendall(b"x" * worker._BYTES_PER_S * 2)
-    assert limited.recv(worker._BYTES_PER_S * 2)
+    theirs.sendall(b"x" * minimum_rate._BYTES_PER_S * 2)
+    assert limited.recv(minimum_rate._BYTES_PER_S * 2)
 
     limited._budget_s = -1
     theirs.sendall(b"x")
@@ -281,7 +263,7 @@ def test_bytes_extend_the_time_budget_and_the_next_request_renews_it(
 def test_what_is_not_taken_in_time_is_not_sent_for_ever(
     ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(minimum_rate, "_BYTES_PER_S", 1e9)
     limited, _ = ends
 
     with pytest.raises(TimeoutError):
@@ -291,7 +273,7 @@ def test_what_is_not_taken_in_time_is_not_sent_for_ever(
 def passing(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """From now on every operation seems to take this many seconds."""
     clock = count(0, seconds)
-    monkeypatch.setattr(worker, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(minimum_rate, "monotonic", lambda: next(clock))
 
 
 @pytest.mark.parametrize("allowed_s", [None, 60])
@@ -317,9 +299,9 @@ def test_a_client_that_reads_slowly_uses_up_one_budget_for_the_whole_response(
     ends: tuple[MinimumRateSocket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited, _ = ends
-    monkeypatch.setattr(worker, "_MIN_RESPONSE_S", 0.05)
-    monkeypatch.setattr(worker, "_TIME_BUDGET_S", 30.0)
-    monkeypatch.setattr(worker, "_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(minimum_rate, "_MIN_RESPONSE_S", 0.05)
+    monkeypatch.setattr(minimum_rate, "_TIME_BUDGET_S", 30.0)
+    monkeypatch.setattr(minimum_rate, "_BYTES_PER_S", 1e9)
     limited.setblocking(True)
     passing(monkeypatch, 20)
     for _ in range(2):

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 STACKS = {
-    "faults-broker": ("faults/test_redis.py", "faults/test_beat.py", "faults/test_postgres.py"),
+    "faults-broker": ("faults/test_redis.py", "faults/test_beat.py", "faults/test_postgres.py",
+                      "faults/test_messages.py"),
     "faults-status": ("faults/test_status.py",),
     "faults-kill": ("faults/test_kill.py", "faults/test_pace.py", "faults/test_absent_store.py"),
     "faults-store": ("faults/test_store.py",),
@@ -20,12 +21,13 @@ STACKS = {
     "faults-unremovable": ("faults/test_unremovable.py",),
     "faults-maintenance": ("faults/test_maintenance.py",),
     "compat": ("compat/test_cli.py", "compat/test_cli_running.py", "compat/test_deletion.py",
-               "compat/test_sdk.py", "compat/test_snippets.py"),
+               "compat/test_sdk.py", "compat/test_snippets.py", "compat/test_parallel.py"),
     "compat-access": ("compat/test_access.py",),
     "compat-files": ("compat/test_large_files.py",),
     "runtime": ("runtime/test_worker.py", "runtime/test_cluster_worker.py"),
     "devstack": ("devstack/test_up.py", "devstack/test_procfile.py"),
     "server": ("server/test_worker.py",),
+    "server-waiting": ("server/test_waiting.py", "server/test_refusals.py"),
 }  # fmt: skip
 """Files that need a running stack, by group."""
 
@@ -33,8 +35,10 @@ LONGEST = (
     "faults-broker", "schema with authentication", "faults-kill", "tests/http/test_hostile_input.py",
     "compat", "schema without authentication", "faults-store", "faults-status", "tests/cleanup/test_state_machine.py",
     "devstack", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
-    "faults-running", "tests/api/files/test_files.py", "compat-files", "tests/runtime/test_deployments.py",
+    "faults-running", "tests/api/files/test_files.py", "tests/api/files/test_conditions.py",
+    "compat-files", "tests/runtime/test_deployments.py",
     "faults-unremovable", "faults-maintenance", "compat-access", "tests/docs/test_extending.py", "server",
+    "server-waiting",
     "tests/devstack/test_servers.py", "tests/storage/test_storage_s3.py", "tests/access/test_tokens.py",
     "tests/access/test_history.py", "tests/api/files/test_store_failures.py", "tests/runtime/test_process.py",
     "tests/test_secrets.py", "tests/test_cli.py", "tests/distribution/test_wheel.py",
