@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from http import HTTPStatus
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.http.message import Request
@@ -10,6 +11,7 @@ from gunicorn.workers.base import Worker
 from app.config import load_settings
 from app.db import unfitness
 from app.server.exposure import Address, exposure_error
+from app.server.refusals import Refused
 
 # A header may hold the largest token that clients send, so that the application itself answers 401. The product
 # of the two limits is the memory that one connection can take.
@@ -34,12 +36,21 @@ def when_ready(server: Arbiter) -> None:
 
 
 def pre_request(worker: Worker, request: Request) -> None:
-    """Send `Connection: close` if an error response may leave too much of the body unread.
+    """Refuse what gunicorn lets pass, and send `Connection: close` if much of the body may be left unread.
 
-    Otherwise the client would rely on `keep-alive` and lose its next request.
+    Otherwise the client would rely on `keep-alive` and lose its next request. Raises Refused.
     """
     del worker
     headers = dict(request.headers)
+    if request.version >= (1, 1) and "HOST" not in headers:
+        raise Refused(HTTPStatus.BAD_REQUEST, "The header Host is missing; HTTP/1.1 needs it.")
+    codings = [value.strip().lower() for name, value in request.headers if name == "TRANSFER-ENCODING"]
+    if codings not in ([], ["chunked"]):
+        # gunicorn takes the chunks apart and hands on what is in them as if nothing else had been done to it.
+        raise Refused(
+            HTTPStatus.NOT_IMPLEMENTED,
+            "Only the transfer coding 'chunked' is supported; send the body as it is.",
+        )
     if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) >= _DRAINED_BYTES:
         request.force_close()
 
