@@ -6,6 +6,7 @@ from pathlib import Path
 from app.access.authenticate import GATEWAY_SECRET, Authenticator
 from app.access.permissions import AUTHENTICATED, OPEN, TABLE, Permission
 from app.access.roles import Role
+from app.api.application import all_routes
 from app.config import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -52,3 +53,18 @@ def test_the_proxy_in_the_docs_sets_every_header_that_is_trusted_from_a_gateway(
     assert read <= set_headers.keys(), (
         "the nginx of docs/deploying.md must set, or empty, each header that is trusted from a gateway"
     )
+
+
+def test_the_proxy_in_the_docs_streams_files_and_buffers_everything_else() -> None:
+    """Without its buffers each slow body would reach the server as slowly as it is sent."""
+    [block] = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "deploying.md").read_text(), re.S)
+    location = re.compile(r"location ~? ?(\S+) \{(.*?)\n    \}", re.S)
+    streamed = [path for path, rules in location.findall(block) if "buffering off" in rules]
+
+    assert "buffering off" not in location.sub("", block)
+    for route in all_routes():
+        path = re.sub(r"<(?:\w+:)?\w+>", "x", route.rule)
+        is_streamed = any(re.search(each, path) for each in streamed)
+        if route.upload or route.media_type == "application/octet-stream":
+            assert is_streamed, path
+        assert route.is_transfer or not is_streamed, path
