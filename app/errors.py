@@ -11,6 +11,7 @@ DomainError
 │   ├── Protected
 │   ├── LastAdmin
 │   └── WrongState
+├── PreconditionFailed 412   a condition in the headers does not hold
 ├── TooLarge 413             the body exceeds the limit
 ├── RangeNotSatisfiable 416  the range lies outside the file
 ├── Unprocessable 422        well-formed, but it refers to something that does not exist
@@ -79,6 +80,12 @@ class TooSlow(DomainError):
     """The client stopped sending the body."""
 
     status = 408
+
+
+class PreconditionFailed(DomainError):
+    """A condition that the client has set in its headers does not hold; nothing was changed."""
+
+    status = 412
 
 
 class TooLarge(DomainError):

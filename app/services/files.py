@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from app.access.authorize import Actor
 from app.context import Context
 from app.db import session_scope
@@ -14,12 +17,15 @@ from app.logs import get_logger
 from app.models import Fileset
 from app.services.filesets import find_fileset, writable_fileset
 from app.services.workspaces import readable_workspace
-from app.storage.blob_store import StoredFile
+from app.storage.blob_store import BlobStore, StoredFile
 from app.storage.paths import checked_path
 from app.storage.reading import Reading
 from app.storage.tree import told_to_clients
 
 log = get_logger(__name__)
+
+Requirement = Callable[[str | None], None]
+"""Raises if a change is not wanted of the file with that ETag; None stands for no file."""
 
 
 def list_files(
@@ -45,12 +51,15 @@ def put_file(
     *,
     receive: Callable[[], Iterable[bytes]],
     at_most: int | None,
+    require: Requirement | None = None,
 ) -> StoredFile:
     """Store a file, which becomes visible when all of its bytes have arrived and replaces any file at `path`.
 
     `receive` is called once the caller is known to have access; `at_most` is the announced number of bytes, if any.
+    `require` is asked about the file that would be replaced: before the bytes are received, to spare them, and again
+    while nobody else can change a file of the fileset.
     Raises NotFound, also when the fileset is deleted meanwhile, Forbidden for a service's fileset, and as
-    `store_errors` and `receive` do.
+    `store_errors`, `receive` and `require` do.
     """
     path, store = checked_path(path), context.store
     with session_scope(context.sessions) as session:
@@ -60,11 +69,17 @@ def put_file(
     def fileset_locked() -> Iterator[None]:
         """Lock the fileset against deletion. Raises NotFound if it was deleted while the bytes arrived."""
         with session_scope(context.sessions) as session:
-            if writable_fileset(session, actor, workspace, name).id != fileset.id:
+            locked = writable_fileset(session, actor, workspace, name, alone=require is not None)
+            if locked.id != fileset.id:
                 raise NotFound(f"Fileset '{name}' was deleted while the file was uploaded")
+            if require:
+                require(_etag(store, fileset, path))
+                _renew(session)
             yield
 
     with store_errors(workspace, name, path):
+        if require:
+            require(_etag(store, fileset, path))
         try:
             staged = store.stage(fileset.workspace_id, fileset.id, path, receive(), at_most=at_most)
             try:
@@ -84,13 +99,49 @@ def open_file(context: Context, actor: Actor, workspace: str, name: str, path: s
         return context.store.read(fileset.workspace_id, fileset.id, checked_path(path))
 
 
-def delete_file(context: Context, actor: Actor, workspace: str, name: str, path: str) -> StoredFile:
-    """Delete a file; the file as it was. Raises NotFound, Forbidden, and as `store_errors` does."""
+def delete_file(
+    context: Context,
+    actor: Actor,
+    workspace: str,
+    name: str,
+    path: str,
+    *,
+    require: Requirement | None = None,
+) -> StoredFile:
+    """Delete a file; the file as it was. `require` is asked about it while nobody else can change it.
+
+    Raises NotFound, Forbidden, and as `store_errors` and `require` do.
+    """
+    path, store = checked_path(path), context.store
     with session_scope(context.sessions) as session:
-        fileset = writable_fileset(session, actor, workspace, name)
+        fileset = writable_fileset(session, actor, workspace, name, alone=require is not None)
+        if require:
+            with store_errors(workspace, name, path):
+                store.stat(fileset.workspace_id, fileset.id, path)  # without a file no condition counts
+                require(_etag(store, fileset, path))
+                _renew(session)
+                return store.remove(fileset.workspace_id, fileset.id, path)
     # No lock is needed: the id cannot be another fileset's, and a deletion does not mind one file less.
     with store_errors(workspace, name, path):
-        return context.store.remove(fileset.workspace_id, fileset.id, checked_path(path))
+        return store.remove(fileset.workspace_id, fileset.id, path)
+
+
+def _etag(store: BlobStore, fileset: Fileset, path: str) -> str | None:
+    """The ETag of a file, empty if the store offers none; None if there is no file. Raises the store's errors."""
+    try:
+        reading = store.read(fileset.workspace_id, fileset.id, path)
+    except FileNotFoundError:
+        return None
+    reading.close()
+    return reading.etag
+
+
+def _renew(session: Session) -> None:
+    """Begin anew the time for which the database bears an idle transaction; raises if it, and its lock, is over.
+
+    The store was just asked, which may have taken as long as the lock lasts.
+    """
+    session.execute(select(1))
 
 
 @contextmanager

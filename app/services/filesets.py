@@ -73,13 +73,16 @@ def find_fileset(
     return fileset
 
 
-def writable_fileset(session: Session, actor: Actor, workspace: str, name: str) -> Fileset:
-    """The fileset, locked for a change of its files.
+def writable_fileset(
+    session: Session, actor: Actor, workspace: str, name: str, *, alone: bool = False
+) -> Fileset:
+    """The fileset, locked for a change of its files; `alone`, nobody else publishes a file meanwhile.
 
     Neither it nor its workspace can be deleted until the transaction ends, so that a later purge finds every file
     stored meanwhile. Raises NotFound, and Forbidden for a service's fileset.
     """
-    fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="share")
+    lock: Literal["share", "update"] = "update" if alone else "share"
+    fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock=lock)
     _require_mutable(actor, fileset)
     return fileset
 

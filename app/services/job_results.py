@@ -1,6 +1,7 @@
 """The results of a job, as stored in its row: a name and the URL of an artifact in a fileset each."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -84,17 +85,18 @@ def find_result(job: Job, name: str, workspace: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Download:
-    """The bytes of a result: a file with its `size`, or a directory as an archive without one."""
+    """The bytes of a result: a file that can be read in parts, or the chunks of an archive of a directory."""
 
     name: str
-    chunks: Iterator[bytes]
+    content: Reading | Iterator[bytes]
     close: Callable[[], None]
     workspace_id: UUID
-    size: int | None = None
+    artifact: str
+    """The URL of the artifact."""
 
 
 def open_download(context: Context, actor: Actor, workspace: str, job_name: str, name: str) -> Download:
-    """Open a result of a job; its first chunk has been read from the store. The caller closes it.
+    """Open a result of a job; a first chunk of an archive has been made. The caller closes it.
 
     Opens its own transaction. Raises Busy when the store fails, NotFound, and as `_find_artifact` does.
     """
@@ -106,15 +108,22 @@ def open_download(context: Context, actor: Actor, workspace: str, job_name: str,
         # to read filesets.
         is_own = url.startswith(f"{workspace_row.name}/{job.fileset}#{FOLDER}/")
         fileset, path = _find_artifact(session, actor, workspace_row, url, is_read=not is_own)
+    with artifact_errors(url, name):
+        return _open(context.store, fileset, path, name, url)
+
+
+@contextmanager
+def artifact_errors(url: str, name: str) -> Iterator[None]:
+    """Turn an error of the store about the artifact of a result into a DomainError. Raises NotFound and Busy."""
     try:
-        return _open(context.store, fileset, path, name)
+        yield
     except FileNotFoundError:
         raise NotFound(f"The artifact '{url}' of result '{name}' does not exist any more.") from None
     except OSError as error:
         raise told_to_clients(error) from error
 
 
-def _open(store: BlobStore, fileset: Fileset, path: str, name: str) -> Download:
+def _open(store: BlobStore, fileset: Fileset, path: str, name: str, url: str) -> Download:
     def read(file: StoredFile) -> Reading:
         return store.read(fileset.workspace_id, fileset.id, file.path)
 
@@ -123,11 +132,11 @@ def _open(store: BlobStore, fileset: Fileset, path: str, name: str) -> Download:
         raise FileNotFoundError(path)
     if [file.path for file in files] == [path]:
         reading = read(files[0])
-        reading.begin()
-        return Download(name, reading, reading.close, fileset.workspace_id, reading.size)
+        return Download(name, reading, reading.close, fileset.workspace_id, url)
     archive = tar_gz(files, read, within=path, named=path.rpartition("/")[2] or fileset.name)
     # The first chunk is made now, so that a failing store fails before anything is answered.
-    return Download(f"{name}.tar.gz", chain([next(archive)], archive), archive.close, fileset.workspace_id)
+    chunks = chain([next(archive)], archive)
+    return Download(f"{name}.tar.gz", chunks, archive.close, fileset.workspace_id, url)
 
 
 def _find_artifact(

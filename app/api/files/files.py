@@ -15,18 +15,20 @@ from app.errors import (
     Conflict,
     Forbidden,
     NotFound,
+    PreconditionFailed,
     RangeNotSatisfiable,
     StorageFull,
     TooLarge,
     TooSlow,
 )
+from app.http.conditions import Conditions
+from app.http.downloads import file_response
 from app.http.route import Query, RequestContext, Routes
 from app.http.streaming import RevocableStream
 from app.http.uploads import uploaded
 from app.services import files
 from app.services.workspaces import may_still_read
 from app.storage.blob_store import StoredFile
-from app.storage.reading import Reading
 
 routes = Routes("files")
 BASE = "/apis/files/v2/workspaces/<workspace>/filesets/<name>"
@@ -103,7 +105,17 @@ def list_files(call: RequestContext, workspace: str, name: str, query: FileQuery
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_WRITE,
     returns=File,
-    raises=(BadRequest, Forbidden, NotFound, TooSlow, Conflict, TooLarge, StorageFull, Busy),
+    raises=(
+        BadRequest,
+        Forbidden,
+        NotFound,
+        TooSlow,
+        Conflict,
+        PreconditionFailed,
+        TooLarge,
+        StorageFull,
+        Busy,
+    ),
     transaction=False,
     upload=True,
 )
@@ -111,15 +123,25 @@ def upload_file(call: RequestContext, workspace: str, name: str, path: str) -> F
     """Upload a file
 
     The body is the content, of any type, or a form with the content in its field `file`.
-    The file becomes visible when all of it has arrived, and replaces any file of the same path.
+    The file becomes visible when all of it has arrived, and replaces any file of the same path. With
+    `If-None-Match: *` it replaces none, and with `If-Match: <ETag>` only that one: otherwise 412.
     """
-    settings = call.context.settings
+    if "Content-Range" in request.headers:
+        raise BadRequest("A part of a file cannot be stored: send the whole file, without Content-Range.")
+    settings, conditions = call.context.settings, Conditions.of_request()
 
     def receive() -> Iterator[bytes]:
         return uploaded(request, max_bytes=settings.max_upload_bytes, idle_s=settings.upload_idle_seconds)
 
     file = files.put_file(
-        call.context, call.actor, workspace, name, path, receive=receive, at_most=request.content_length
+        call.context,
+        call.actor,
+        workspace,
+        name,
+        path,
+        receive=receive,
+        at_most=request.content_length,
+        require=conditions.require if conditions else None,
     )
     return File.from_stored(file, workspace, name)
 
@@ -128,7 +150,7 @@ def upload_file(call: RequestContext, workspace: str, name: str, path: str) -> F
     "GET",
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_READ,
-    raises=(BadRequest, NotFound, RangeNotSatisfiable, Busy),
+    raises=(BadRequest, NotFound, PreconditionFailed, RangeNotSatisfiable, Busy),
     transaction=False,
     media_type="application/octet-stream",
 )
@@ -136,39 +158,15 @@ def download_file(call: RequestContext, workspace: str, name: str, path: str) ->
     """Download a file
 
     `Range: bytes=a-b`, `a-` or `-n` requests one part: 206. `If-Range: <ETag>` limits that to an unchanged file.
-    `If-None-Match: <ETag>` answers 304 for an unchanged file. HEAD answers the headers of the whole file.
+    `If-None-Match: <ETag>` answers 304 for an unchanged file, `If-Match: <ETag>` 412 for a changed one. HEAD answers
+    the headers of the whole file.
     """
     reading = files.open_file(call.context, call.actor, workspace, name, path)
-    if reading.etag and request.if_none_match.contains_weak(reading.etag):
-        reading.close()
-        unchanged = Response(status=304)
-        unchanged.set_etag(reading.etag)
-        return unchanged
-    try:
-        span = _requested_span(reading)
-    except RangeNotSatisfiable:
-        reading.close()
-        raise
-    start, stop = span or (0, reading.size)
-    reading.limit(start, stop)
-    if request.method == "GET":
-        with files.store_errors(workspace, name, path):
-            reading.begin()
-    stream = RevocableStream(
+    return file_response(
         reading,
-        lambda: may_still_read(call.context, call.actor, reading.workspace_id),
-        close=reading.close,
+        is_permitted=lambda: may_still_read(call.context, call.actor, reading.workspace_id),
+        store_errors=files.store_errors(workspace, name, path),
     )
-    response = Response(stream, 206 if span else 200, mimetype="application/octet-stream")
-    response.content_length = stop - start
-    response.headers["Accept-Ranges"] = "bytes"
-    if reading.etag:
-        response.set_etag(reading.etag)
-    # A browser must never take a stored file for one of our pages.
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    if span:
-        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{reading.size}"
-    return response
 
 
 @routes.add(
@@ -176,16 +174,19 @@ def download_file(call: RequestContext, workspace: str, name: str, path: str) ->
     f"{BASE}/-/<path:path>",
     permission=Permission.FILESETS_WRITE,
     returns=File,
-    raises=(BadRequest, Forbidden, NotFound, Busy),
+    raises=(BadRequest, Forbidden, NotFound, PreconditionFailed, Busy),
     transaction=False,
     waits_for_store=True,
 )
 def delete_file(call: RequestContext, workspace: str, name: str, path: str) -> File:
     """Delete a file
 
-    The answer is the file as it was.
+    The answer is the file as it was. With `If-Match: <ETag>` only that one is deleted: otherwise 412.
     """
-    file = files.delete_file(call.context, call.actor, workspace, name, path)
+    conditions = Conditions.of_request()
+    file = files.delete_file(
+        call.context, call.actor, workspace, name, path, require=conditions.require if conditions else None
+    )
     return File.from_stored(file, workspace, name)
 
 
@@ -197,30 +198,3 @@ def _joined(documents: Iterator[str]) -> Generator[str]:
         yield separator + ",".join(batch)
         separator = ","
     yield "]}\n"
-
-
-def _requested_span(reading: Reading) -> tuple[int, int] | None:
-    """The start and the end (exclusive) of the range that the request asks for; None for the whole file."""
-    header, size = request.headers.get("Range"), reading.size
-    if header is None or request.method != "GET":
-        return None
-    # The client has a part of another file, so it gets the whole of this one.
-    if "If-Range" in request.headers and not (reading.etag and request.if_range.etag == reading.etag):
-        return None
-    range_ = request.range
-    if (
-        range_
-        and range_.units == "bytes"
-        and len(range_.ranges) == 1
-        and size
-        and -size > range_.ranges[0][0]
-    ):
-        return 0, size  # More than the last `size` bytes: the whole file.
-    span = range_.range_for_length(size) if range_ else None
-    if span is None or span[0] is None or span[1] is None:
-        raise RangeNotSatisfiable(
-            f"Invalid range: {header}. The file has {size} bytes; ask for one part of them.",
-            size=size,
-            etag=reading.etag,
-        )
-    return span[0], span[1]

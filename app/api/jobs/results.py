@@ -9,13 +9,23 @@ from pydantic import BaseModel, Field
 from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
-from app.errors import Busy, NotFound, Unprocessable, WrongState
+from app.errors import (
+    BadRequest,
+    Busy,
+    NotFound,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    Unprocessable,
+    WrongState,
+)
+from app.http.downloads import file_response
 from app.http.field_types import Name, Resource
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.streaming import RevocableStream
 from app.services import job_results
 from app.services.jobs import readable_job
 from app.services.workspaces import may_still_read
+from app.storage.reading import Reading
 
 routes = Routes("jobs")
 RESULTS = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/results"
@@ -115,25 +125,27 @@ def get_result(call: RequestContext, workspace: str, name: str, result: str) -> 
     "GET",
     f"{RESULTS}/<result>/download",
     permission=Permission.JOBS_READ,
-    raises=(NotFound, Unprocessable, Busy),
+    raises=(BadRequest, NotFound, PreconditionFailed, RangeNotSatisfiable, Unprocessable, Busy),
     transaction=False,
     media_type="application/octet-stream",
 )
 def download_result(call: RequestContext, workspace: str, name: str, result: str) -> Response:
     """Download a result of a job.
 
-    A directory is sent as a gzipped tar archive.
+    A file is sent as a download of it from its fileset is, with its ETag and in parts. A directory is sent as a gzipped
+    tar archive.
     """
     download = job_results.open_download(call.context, call.actor, workspace, name, result)
-    media_type = "application/x-tar" if download.size is None else "application/octet-stream"
-    stream = RevocableStream(
-        download.chunks,
-        lambda: may_still_read(call.context, call.actor, download.workspace_id),
-        close=download.close,
-    )
-    response = Response(stream, mimetype=media_type)
-    if download.size is not None:
-        response.content_length = download.size
+
+    def is_permitted() -> bool:
+        return may_still_read(call.context, call.actor, download.workspace_id)
+
+    if isinstance(download.content, Reading):
+        errors = job_results.artifact_errors(download.artifact, result)
+        response = file_response(download.content, is_permitted=is_permitted, store_errors=errors)
+    else:
+        stream = RevocableStream(download.content, is_permitted, close=download.close)
+        response = Response(stream, mimetype="application/x-tar")
     # A header is ASCII; `filename` has a `?` for every other character, `filename*` has them all.
     names = {"filename": download.name.encode("ascii", "replace").decode()}
     if not download.name.isascii():

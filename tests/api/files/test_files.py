@@ -3,21 +3,20 @@ import tracemalloc
 from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import quote
-from uuid import uuid4
 
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
-from werkzeug.test import TestResponse
 
 from app import clock
-from app.config import Settings
 from app.context import Context
 from app.db import session_scope
 from app.lifecycle import WorkspaceState
 from app.models import Fileset, Workspace
 from tests.factories import make_fileset, make_workspace
-from tests.support.s3 import BUCKET, S3Server, s3fs_uses, serving_s3
+from tests.support.both_stores import s3, settings
+
+__all__ = ["s3", "settings"]
 
 FILESET = "/apis/files/v2/workspaces/ml-team/filesets/data"
 DIGITS = b"0123456789"
@@ -28,19 +27,6 @@ def fileset(session: Session) -> Fileset:
     fileset = make_fileset(session, make_workspace(session, "ml-team"), "data")
     session.commit()
     return fileset
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with serving_s3(tmp_path_factory.mktemp("s3")) as server, s3fs_uses(server.endpoint):
-        yield server
-
-
-@pytest.fixture(params=["disk", "bucket"])
-def settings(request: pytest.FixtureRequest, settings: Settings, s3: S3Server) -> Settings:
-    if request.param == "disk":
-        return settings
-    return settings.model_copy(update={"storage_url": f"s3://{BUCKET}/{uuid4()}"})
 
 
 def stored(client: FlaskClient) -> list[str]:
@@ -295,75 +281,6 @@ def test_head_answers_the_headers_alone(client: FlaskClient) -> None:
     ranged = client.head(f"{FILESET}/-/a", headers={"Range": "bytes=2-5"})
     assert (ranged.status_code, ranged.content_length) == (200, 10)
     assert ranged.headers["ETag"] == client.get(f"{FILESET}/-/a").headers["ETag"]
-
-
-@pytest.mark.parametrize(
-    ("header", "content", "content_range"),
-    [
-        ("bytes=2-5", b"2345", "bytes 2-5/10"),
-        ("bytes=7-", b"789", "bytes 7-9/10"),
-        ("bytes=-3", b"789", "bytes 7-9/10"),
-        ("bytes=8-99", b"89", "bytes 8-9/10"),
-        ("bytes=-99", DIGITS, "bytes 0-9/10"),
-        ("bytes=0-0", b"0", "bytes 0-0/10"),
-    ],
-)
-def test_a_range_is_a_part_of_the_file(
-    client: FlaskClient, header: str, content: bytes, content_range: str
-) -> None:
-    client.put(f"{FILESET}/-/a", data=DIGITS)
-
-    response = client.get(f"{FILESET}/-/a", headers={"Range": header})
-
-    assert (response.status_code, response.data) == (206, content)
-    assert response.headers["Content-Range"] == content_range
-    assert response.content_length == len(content)
-
-
-@pytest.mark.parametrize(
-    "header", ["bytes=10-", "bytes=5-2", "bytes=x", "lines=1-2", "bytes=0-1,3-4", "bytes=-0"]
-)
-def test_a_range_that_makes_no_sense_is_refused(client: FlaskClient, header: str) -> None:
-    client.put(f"{FILESET}/-/a", data=DIGITS)
-
-    response = client.get(f"{FILESET}/-/a", headers={"Range": header})
-
-    assert response.status_code == 416
-    assert response.json["detail"].startswith(f"Invalid range: {header}")
-    assert response.headers["Content-Range"] == "bytes */10"
-    assert response.headers["ETag"] == client.head(f"{FILESET}/-/a").headers["ETag"]
-
-
-def test_a_conditional_range_is_a_part_of_the_same_file_or_all_of_another(client: FlaskClient) -> None:
-    client.put(f"{FILESET}/-/a", data=b"abcdefghij")
-    condition = {"Range": "bytes=2-5", "If-Range": client.head(f"{FILESET}/-/a").headers["ETag"]}
-
-    same = client.get(f"{FILESET}/-/a", headers=condition)
-    client.put(f"{FILESET}/-/a", data=DIGITS)
-    other = client.get(f"{FILESET}/-/a", headers=condition)
-    weak = client.get(f"{FILESET}/-/a", headers={**condition, "If-Range": "Tue, 24 Nov 2026 00:00:00 GMT"})
-
-    assert (same.status_code, same.data) == (206, b"cdef")
-    assert (other.status_code, other.data) == (200, DIGITS)
-    assert (weak.status_code, weak.data) == (200, DIGITS)
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_file_that_the_client_has_is_not_sent_again(client: FlaskClient, method: str) -> None:
-    client.put(f"{FILESET}/-/a", data=b"abcdefghij")
-    tag = client.head(f"{FILESET}/-/a").headers["ETag"]
-
-    def asked(condition: str, **headers: str) -> TestResponse:
-        return client.open(f"{FILESET}/-/a", method=method, headers={"If-None-Match": condition, **headers})
-
-    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        same = asked(known, Range="bytes=2-5")
-        assert (same.status_code, same.data, same.headers["ETag"]) == (304, b"", tag)
-        assert {"Content-Type", "Content-Length"}.isdisjoint(same.headers)
-    assert asked('"other"').status_code == 200
-    client.put(f"{FILESET}/-/a", data=DIGITS)
-    changed = asked(tag)
-    assert (changed.status_code, changed.data) == (200, DIGITS if method == "GET" else b"")
 
 
 @pytest.mark.parametrize("path", ["nope", "a", "a/b/c"])
