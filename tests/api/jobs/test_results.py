@@ -6,6 +6,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session
@@ -217,8 +218,9 @@ def test_a_token_for_jobs_alone_reads_what_jobs_have_left_and_no_other_file(
 
     def download(result: str, *scopes: str) -> bytes:
         ann = Actor(Principal("ann", scopes=frozenset(scopes)), Permission.JOBS_READ)
-        response = download_result(RequestContext(context, ann, session), "ml-team", "train", result)
-        return b"".join(response.response)
+        with client.application.test_request_context():
+            response = download_result(RequestContext(context, ann, session), "ml-team", "train", result)
+            return b"".join(response.response)
 
     assert download("score", "jobs:read") == b"0.9"
     with pytest.raises(Forbidden):
@@ -242,7 +244,7 @@ def test_the_artifact_of_a_workspace_that_is_gone_is_not_reached(
 
 
 def test_an_artifact_elsewhere_is_reached_only_by_those_who_may_read_there(
-    session: Session, context: Context
+    app: Flask, session: Session, context: Context
 ) -> None:
     other = make_workspace(session, "other")
     put_files(session, context.store, other, "data", {"a": b"secret"})
@@ -263,5 +265,6 @@ def test_an_artifact_elsewhere_is_reached_only_by_those_who_may_read_there(
 
     with pytest.raises(Forbidden):
         download_result(call("ann", Permission.JOBS_READ), "ml-team", "train", "theirs")
-    response = download_result(call("bob", Permission.JOBS_READ), "ml-team", "train", "theirs")
-    assert b"".join(response.response) == b"secret"
+    with app.test_request_context():
+        response = download_result(call("bob", Permission.JOBS_READ), "ml-team", "train", "theirs")
+        assert b"".join(response.response) == b"secret"
