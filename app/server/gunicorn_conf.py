@@ -11,7 +11,7 @@ from gunicorn.workers.base import Worker
 from app.config import load_settings
 from app.db import unfitness
 from app.server.exposure import Address, exposure_error
-from app.server.refusals import Refused
+from app.server.rejected import Refused
 
 # A header may hold the largest token that clients send, so that the application itself answers 401. The product
 # of the two limits is the memory that one connection can take.

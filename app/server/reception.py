@@ -13,7 +13,7 @@ from typing import Any
 from app.http.transfers import Transfers
 from app.server.arrival import MAX_HEAD_BYTES, Arrival, Head, Malformed
 from app.server.liveness import asks_if_live
-from app.server.refusals import response
+from app.server.rejected import response
 
 _HEAD_S = 5.0
 """The time for request line and headers, from the first of their bytes."""

@@ -11,7 +11,7 @@ from app.http.views import is_transfer
 from app.server.liveness import live_response
 from app.server.minimum_rate import MinimumRateSocket
 from app.server.reception import Reception
-from app.server.refusals import refusal_of, response
+from app.server.rejected import rejection_of, response
 
 _STOP_S = 1.0
 """How long transfers go on when the server stops: the address answers nobody until the next server has it."""
@@ -97,8 +97,8 @@ class MinimumRateWorker(ThreadWorker):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer an error that the application has not seen in the form of all errors."""
         del req
-        if refusal := refusal_of(exc):
-            status, detail = refusal.status, refusal.detail
+        if rejection := rejection_of(exc):
+            status, detail = rejection.status, rejection.detail
             self.log.warning("Refused a request of %s: %s", (addr or ("",))[0], detail)
         else:
             status, detail = HTTPStatus.INTERNAL_SERVER_ERROR, "An unexpected error occurred."

@@ -27,7 +27,7 @@ STACKS = {
     "runtime": ("runtime/test_worker.py", "runtime/test_cluster_worker.py"),
     "devstack": ("devstack/test_up.py", "devstack/test_procfile.py"),
     "server": ("server/test_worker.py",),
-    "server-waiting": ("server/test_waiting.py", "server/test_refusals.py"),
+    "server-waiting": ("server/test_waiting.py", "server/test_rejected.py"),
 }  # fmt: skip
 """Files that need a running stack, by group."""
 

@@ -32,8 +32,8 @@ class Refused(errors.ParseException):  # type: ignore[misc]  # gunicorn has no t
         self.status, self.detail = status, detail
 
 
-def refusal_of(error: Exception) -> Refused | None:
-    """The refusal that an error of gunicorn's about a request stands for; None for any other error."""
+def rejection_of(error: Exception) -> Refused | None:
+    """What an error of gunicorn's about a request stands for, as Refused; None for any other error."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName) or not isinstance(
