@@ -24,6 +24,7 @@ def configure(settings: Settings) -> Celery:
     """A Celery application with the settings that the guarantees of the cascade depend on."""
     app = Celery("workspaces", broker=settings.broker_url)
     app.conf.update(
+        broker_transport="workers.transport:Transport",
         broker_transport_options=transport_options(
             settings, socket_timeout_seconds=_WORKER_SOCKET_TIMEOUT_SECONDS
         ),

@@ -1,16 +1,23 @@
 """The worker's connection to the broker."""
 
+import logging
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from app.logs import explain
+from workers.rejections import rejections
+
+logger = logging.getLogger(__name__)
+
 _RECONNECT_SECONDS = 2
 
 
 class Consumer(CeleryConsumer):
-    """A consumer that survives the loss of Redis while a task runs.
+    """A consumer that survives the loss of Redis while a task runs, and messages that nobody can carry out.
 
     Celery 5.7.0 collects the connection and then closes it. The channel that `collect` leaves makes `close`
     restore messages through a transport that is gone, and the worker exits with AttributeError.
@@ -24,6 +31,22 @@ class Consumer(CeleryConsumer):
                 connection.collect(socket_timeout=5)
             connection._default_channel = None
         super().on_connection_error_after_connected(exc)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Reject a message that Celery cannot carry out, instead of ending the worker."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def handle_or_reject(message: Any) -> Any:
+            try:
+                return handle(message)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as error:  # noqa: BLE001 -- the boundary to whoever reaches the broker
+                rejections.reject(str(message.delivery_info.get("routing_key", "")), explain(error))
+                message.reject_log_error(logger, self.connection_errors)
+                return None
+
+        return handle_or_reject
 
     def ensure_connected(self, conn: Any) -> Any:
         """Reconnect every two seconds: Celery's own pauses grow to half a minute, which delays deletions."""

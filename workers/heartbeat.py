@@ -9,6 +9,7 @@ from app.config import load_settings
 from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE
 from app.health.heartbeat import Process, start_heart
 from app.runtime.hosts.startup import hosts_of
+from workers.rejections import rejections
 
 _BY_QUEUE = {
     CLEANUP_QUEUE: Process.CLEANUP,
@@ -23,7 +24,8 @@ def _start_that_of_a_worker(sender: Any, **_: Any) -> None:
     for queue, process in _BY_QUEUE.items():
         if queue in sender.app.amqp.queues.consume_from:
             of_runtime = process is Process.RUNTIME
-            start_heart(settings, process, hosts_of(settings) if of_runtime else [socket.gethostname()])
+            hosts = hosts_of(settings) if of_runtime else [socket.gethostname()]
+            start_heart(settings, process, hosts, rejected=rejections)
 
 
 @beat_init.connect

@@ -1,8 +1,10 @@
 """Heartbeats: each process that works by itself notes in the database that it is alive."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event, Thread
+from typing import Protocol
 
 from sqlalchemy import Select, func, select, union
 from sqlalchemy.dialects.postgresql import insert
@@ -33,42 +35,85 @@ class Process(StrEnum):
     RUNTIME = "runtime"
 
 
-def start_heart(settings: Settings, process: Process, hosts: Iterable[str]) -> Event:
+class Counter(Protocol):
+    """Messages that a process has rejected and that are not noted yet."""
+
+    def take(self) -> int:
+        """The number since the last call."""
+
+    def add(self, number: int) -> None:
+        """Count so many again."""
+
+
+def start_heart(
+    settings: Settings, process: Process, hosts: Iterable[str], *, rejected: Counter | None = None
+) -> Event:
     """Note every few seconds, in a thread with a connection of its own, that `process` is alive on `hosts`.
 
-    It ends with the process, or once the event is set. A database that is away is waited for.
+    It ends with the process, or once the event is set. A database that is away is waited for. `rejected` are the
+    messages that the process has rejected, noted as well.
     """
     stop = Event()
     of_its_own = settings.model_copy(update={"database_pool_size": 1})
-    beating = (sessions_of(connect(of_its_own)), process, list(hosts), settings.sweep_seconds, stop)
+    sessions = sessions_of(connect(of_its_own))
+    heart = _Heart(process, list(hosts), rejected)
+    beating = (sessions, heart, settings.sweep_seconds, stop)
     Thread(target=_beat, args=beating, name="heartbeat", daemon=True).start()
     return stop
 
 
-def _beat(sessions: Sessions, process: Process, hosts: list[str], every_s: float, stop: Event) -> None:
+@dataclass(frozen=True)
+class _Heart:
+    process: Process
+    hosts: list[str]
+    rejected: Counter | None
+
+
+def _beat(sessions: Sessions, heart: _Heart, every_s: float, stop: Event) -> None:
     is_noted = True
     while True:
+        number = heart.rejected.take() if heart.rejected else 0
         try:
             with session_scope(sessions) as session:
-                note_alive(session, process, hosts)
+                note_alive(session, heart.process, heart.hosts, rejected=number)
             is_noted = True
         except SQLAlchemyError as error:
+            if heart.rejected:
+                heart.rejected.add(number)
             if is_noted:  # once for each outage
-                log.warning("heartbeat.not_noted", process=process.value, error=explain(error))
+                log.warning("heartbeat.not_noted", process=heart.process.value, error=explain(error))
             is_noted = False
         if stop.wait(every_s):
             return
 
 
-def note_alive(session: Session, process: Process, hosts: Iterable[str]) -> None:
-    """Note that `process` is alive on `hosts`. Does not commit."""
-    rows = [{"process": process.value, "host": host, "heartbeat_at": database_now()} for host in hosts]
+def note_alive(session: Session, process: Process, hosts: Iterable[str], *, rejected: int = 0) -> None:
+    """Note that `process` is alive on `hosts`, and has rejected so many more messages. Does not commit."""
+    rows = [
+        {
+            "process": process.value,
+            "host": host,
+            "heartbeat_at": database_now(),
+            "messages_rejected": 0 if number else rejected,
+        }
+        for number, host in enumerate(hosts)
+    ]
     alive = insert(Heartbeat).values(rows)
     session.execute(
         alive.on_conflict_do_update(
-            index_elements=["process", "host"], set_={"heartbeat_at": alive.excluded.heartbeat_at}
+            index_elements=["process", "host"],
+            set_={
+                "heartbeat_at": alive.excluded.heartbeat_at,
+                "messages_rejected": Heartbeat.messages_rejected + alive.excluded.messages_rejected,
+            },
         )
     )
+
+
+def rejected_messages(session: Session) -> dict[str, int]:
+    """How many messages each kind of process has ever rejected."""
+    query = select(Heartbeat.process, func.sum(Heartbeat.messages_rejected)).group_by(Heartbeat.process)
+    return {process: int(number) for process, number in session.execute(query)}
 
 
 def silent_processes(session: Session, settings: Settings) -> dict[Process, tuple[str, str]]:

@@ -5,7 +5,7 @@ The database is the truth: no process keeps counts, and every API process answer
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -14,7 +14,7 @@ from app.context import Context
 from app.db import session_scope
 from app.health.asking import ask
 from app.health.dependencies import WITHIN_S, Health, check_health
-from app.health.heartbeat import Process, last_heartbeats
+from app.health.heartbeat import Process, last_heartbeats, rejected_messages
 from app.lifecycle import DeletionState, WorkspaceState
 from app.logs import explain, get_logger
 from app.models import CleanupControl, Deletion, DeletionHold, MaintenanceStep, Workspace
@@ -128,6 +128,14 @@ def _describe_processes(session: Session, registry: CollectorRegistry) -> None:
         ["host"],
         registry=registry,
     )
+    rejected = Counter(
+        "workspaces_messages_rejected_total",
+        "Messages in the broker that workers have rejected, because no program of ours had sent them.",
+        ["process"],
+        registry=registry,
+    )
+    for process, number in rejected_messages(session).items():
+        rejected.labels(process).inc(number)
     for process, host, at in last_heartbeats(session):
         if process == Process.RUNTIME:
             hosts.labels(host).set(at)

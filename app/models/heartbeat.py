@@ -1,5 +1,6 @@
 """Which processes are alive."""
 
+from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -14,3 +15,5 @@ class Heartbeat(Base):
     process: Mapped[String] = mapped_column(primary_key=True)
     host: Mapped[String] = mapped_column(primary_key=True)
     heartbeat_at: Mapped[Time]
+    messages_rejected: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Messages of the broker that it has rejected, because no program of ours had sent them."""

@@ -1,0 +1,45 @@
+"""kombu's transport for Redis, which would end the worker at a message that is none."""
+
+from typing import Any
+
+from kombu.transport import redis
+
+from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE
+from workers.envelope import MalformedMessage, executable, unpackable
+from workers.rejections import rejections
+
+_TASK_QUEUES = {CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE}
+
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What kombu's reader of JSON raises."""
+
+
+class Channel(redis.Channel):
+    """A channel that goes on with the next item of a queue when one cannot be read."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu's
+        except self.connection_errors:
+            raise
+        except _UNREADABLE as error:
+            rejections.reject("", f"all of it: it is no JSON ({type(error).__name__})")
+            return True
+
+
+class Transport(redis.Transport):
+    """The transport of Celery's programs: it rejects a message before the broker waits for its acknowledgement.
+
+    Otherwise the broker would deliver it again and again.
+    """
+
+    Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        try:
+            is_task = queue.partition(".")[0] in _TASK_QUEUES
+            message = executable(message) if is_task else unpackable(message)
+        except MalformedMessage as error:
+            rejections.reject(queue, str(error))
+        else:
+            super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu's
