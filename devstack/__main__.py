@@ -85,6 +85,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     supervisor.log("ready; Ctrl-C stops everything")
     for what, place in places.items():
         supervisor.log(f"  {what:<9} {place}")
+    supervisor.is_up = True
     supervisor.run()
 
 
@@ -124,7 +125,9 @@ def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[st
             places["database"] += f" (its data is in {postgres.home.cluster}: {why})"
     if not environment.get(BROKER):
         valkey = EmbeddedValkey(data_dir / "valkey")
-        supervisor.start(Part(valkey.name, valkey.command, Stage.SERVERS))
+        supervisor.start(
+            Part(valkey.name, valkey.command, Stage.SERVERS, repair=valkey.set_aside_what_is_damaged)
+        )
         environment[BROKER] = places["broker"] = valkey.url
     for variable, answers in ((DATABASE, database_answers), (BROKER, broker_answers)):
         supervisor.wait_until(

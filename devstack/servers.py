@@ -4,6 +4,7 @@ They accept every local connection without a password.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,9 @@ from devstack.homes import PostgresHome
 from devstack.processes import HOST, Command, end, free_port, kill_group
 
 STOP_GRACE_S = 10.0
+
+_UNREADABLE = re.compile(r"append.?only|\bAOF\b|\bRDB\b|manifest|loading DB|load DB", re.IGNORECASE)
+"""What the last lines of a Valkey or Redis mention that cannot read its files."""
 
 
 def database_answers(url: str) -> bool:
@@ -226,6 +230,19 @@ class EmbeddedValkey(EmbeddedServer):
     def answers(self) -> bool:
         """Whether a ping is answered now."""
         return broker_answers(self.url)
+
+    def set_aside_what_is_damaged(self, last_lines: str) -> str | None:
+        """Move the stored messages away if the server ended because it cannot read them: they may be lost at any time.
+
+        Returns what to say about that, or None.
+        """
+        stored = self.data_dir / "appendonlydir"
+        if not stored.exists() or not _UNREADABLE.search(last_lines):
+            return None
+        aside = stored.with_suffix(".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        stored.rename(aside)
+        return f"the messages of the broker are damaged and lie in {aside} now; the sweep sends new ones"
 
     def pause(self) -> None:
         """Make the server hang: connections stay open, but no request is answered."""

@@ -5,8 +5,9 @@ import selectors
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
 from typing import TextIO
@@ -43,11 +44,13 @@ class Part:
     stage: Stage = Stage.ENTRY
     ready_words: str = ""
     """Text of the line that a ready program prints; empty if it prints none."""
+    repair: Callable[[str], str | None] | None = None
+    """Called with the last lines of a crashed program before its restart; what it returns is logged."""
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """The delay before a crashed part is restarted, and the number of crashes after which the stack gives up."""
+    """The delay before a crashed part is restarted, and the number of crashes after which a start is given up."""
 
     first_s: float = 2.0
     longest_s: float = 30.0
@@ -72,6 +75,7 @@ class _Run:
     crashes: int = 0
     unfinished_line: bytes = b""
     last_line: str = ""
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=8))
     is_at_work: bool = False
 
     @property
@@ -82,11 +86,13 @@ class _Run:
 class Supervisor:
     """Owns the processes of a stack; they belong to the thread that calls its methods.
 
-    Setting `stopping`, which is safe in a signal handler, makes the running method raise StackStopped.
+    Setting `stopping`, which is safe in a signal handler, makes the running method raise StackStopped. Once `is_up` is
+    set, a part that keeps crashing is started again for ever: what else runs is not ended because of it.
     """
 
     def __init__(self, stream: TextIO, *, restarts: RestartPolicy | None = None) -> None:
         self.stopping = False
+        self.is_up = False
         self._stream = stream
         self._restarts = restarts or RestartPolicy()
         self._runs: list[_Run] = []
@@ -131,7 +137,7 @@ class Supervisor:
             self.tick()
 
     def run(self) -> None:
-        """Keep the stack running until it raises StackStopped, or DevstackError after too many crashes of a part."""
+        """Keep the stack running until it raises StackStopped, or DevstackError as long as it is not up."""
         while True:
             self.tick()
 
@@ -175,17 +181,22 @@ class Supervisor:
         return run.process
 
     def _plan_restart(self, run: _Run, process: "subprocess.Popen[bytes]") -> None:
-        """Reap a crashed part and set the time of its restart. Raises DevstackError after too many crashes."""
+        """Reap a crashed part and set the time of its restart.
+
+        Raises DevstackError after too many crashes, if the stack was not up yet.
+        """
         kill_group(process)
         self._drain()
         was_steady = time.monotonic() - run.started_at >= self._restarts.steady_after_s
         run.crashes = 1 if was_steady else run.crashes + 1
         run.process = None
-        if run.crashes >= self._restarts.attempts:
+        if run.crashes >= self._restarts.attempts and not self.is_up:
             ending = f"{_ending(process)}: {run.last_line}"
             raise DevstackError(
                 f"{run.part.name} failed {run.crashes} times in a row; the last time it {ending}"
             )
+        if run.part.repair and (done := run.part.repair("\n".join(run.last_lines))):
+            self.log(done)
         delay_s = self._restarts.delay_s(run.crashes)
         run.restart_at = time.monotonic() + delay_s
         self.log(f"{run.part.name} {_ending(process)}; starting it again in {delay_s:g} s")
@@ -207,6 +218,7 @@ class Supervisor:
                 lines, run.unfinished_line = [line for line in [run.unfinished_line] if line], b""
             for line in lines:
                 run.last_line = line.decode(errors="replace").rstrip()
+                run.last_lines.append(run.last_line)
                 run.is_at_work |= run.part.ready_words in run.last_line
                 self._last_line_at = time.monotonic()
                 self.log(run.last_line, name=run.part.name)

@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import socket
@@ -12,6 +13,8 @@ import redis
 from devstack import DevstackError, homes
 from devstack.homes import REACHABLE, PostgresHome
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_program
+from devstack.supervisor import Part, RestartPolicy, Stage, Supervisor
+from tests.support.deadlines import DEADLINE_S
 
 BROKER = broker_program()
 needs_redis_server = pytest.mark.needs("redis-server", package="redis-server")
@@ -164,6 +167,29 @@ def works(server: EmbeddedValkey) -> bool:
             return client.get("kept") == b"42"
     finally:
         server.discard()
+
+
+@pytest.mark.parametrize(
+    "file", ["appendonly.aof.1.incr.aof", "appendonly.aof.1.base.rdb", "appendonly.aof.manifest"]
+)
+def test_a_broker_whose_files_are_damaged_starts_without_them(valkey: EmbeddedValkey, file: str) -> None:
+    """They may be lost at any time; kept, they would keep the whole stack from starting, for ever."""
+    valkey.start()
+    valkey.stop()
+    with (valkey.data_dir / "appendonlydir" / file).open("ab") as stored:
+        stored.write(b"\x00\xff garbage\r\n")
+        stored.truncate(stored.tell()) if file.endswith("aof") else stored.truncate(7)
+    log = io.StringIO()
+    supervisor = Supervisor(log, restarts=RestartPolicy(first_s=0.05))
+
+    supervisor.start(Part("valkey", valkey.command, Stage.SERVERS, repair=valkey.set_aside_what_is_damaged))
+    try:
+        supervisor.wait_until(valkey.answers, "the broker does not answer", timeout_s=DEADLINE_S)
+    finally:
+        supervisor.stop()
+
+    assert "damaged" in log.getvalue()
+    assert (valkey.data_dir / "appendonlydir.damaged" / file).exists()
 
 
 @pytest.mark.usefixtures("_no_wheel")

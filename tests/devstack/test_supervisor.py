@@ -1,6 +1,7 @@
 import io
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,37 @@ def test_a_part_that_had_been_well_is_not_given_up(log: io.StringIO) -> None:
         )
     finally:
         supervisor.stop()
+
+
+def test_once_all_is_up_a_part_that_keeps_crashing_ends_nothing_else(
+    supervisor: Supervisor, log: io.StringIO
+) -> None:
+    supervisor.start(shell("web", "echo up; exec sleep 600"))
+    supervisor.is_up = True
+    supervisor.start(shell("worker", "echo poison; exit 1"))
+    supervisor.wait_until(
+        lambda: lines(log).count("worker   | poison") > 2 * QUICK.attempts, "gave up", timeout_s=DEADLINE_S
+    )
+
+    assert lines(log).count("web      | up") == 1
+    assert "web ended" not in log.getvalue()
+
+
+def test_a_part_is_repaired_before_it_starts_again(
+    supervisor: Supervisor, log: io.StringIO, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.touch()
+
+    def repair(last_lines: str) -> str:
+        damaged.unlink()
+        return f"mended: {last_lines}"
+
+    line = f"test -e {damaged} && echo cannot read && exit 1; echo well; exec sleep 600"
+    supervisor.start(Part("valkey", Command(("/bin/sh", "-c", line)), repair=repair))
+    supervisor.wait_until(lambda: "well" in log.getvalue(), "it does not start", timeout_s=DEADLINE_S)
+
+    assert "stack    | mended: cannot read" in lines(log)
 
 
 def test_the_wait_before_a_restart_doubles_up_to_half_a_minute() -> None:
