@@ -14,6 +14,7 @@ DomainError
 ├── PreconditionFailed 412   a condition in the headers does not hold
 ├── TooLarge 413             the body exceeds the limit
 ├── RangeNotSatisfiable 416  the range lies outside the file
+├── Misdirected 421          the Host is not a name of this server
 ├── Unprocessable 422        well-formed, but it refers to something that does not exist
 ├── TooManyRequests 429      the caller exceeded its rate limit
 └── Busy 503                 a lock or a dependency did not answer in time; try again
@@ -92,6 +93,12 @@ class TooLarge(DomainError):
     """The body, or what it would be added to, exceeds the limit."""
 
     status = 413
+
+
+class Misdirected(DomainError):
+    """The Host of the request is not a name of this server."""
+
+    status = 421
 
 
 class Unprocessable(DomainError):

@@ -10,6 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import PathConverter
 
 from app.context import Context
+from app.http.browsers import refuse_foreign_requests
 from app.http.error_handlers import register_failures
 from app.http.headers import add_headers
 from app.http.openapi import build_document
@@ -64,6 +65,7 @@ def assemble(*, trusted_proxies: int = 0) -> Flask:
     app.url_map.converters["path"] = _AnyPath
     register_failures(app)
     add_headers(app)
+    refuse_foreign_requests(app)
     if trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=trusted_proxies, x_proto=trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     register(app, all_routes())

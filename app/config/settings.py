@@ -93,6 +93,26 @@ def _protected(url: str) -> str:
     return url
 
 
+_HOST_NAME = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?"
+
+
+def _host(name: str) -> str:
+    if not re.fullmatch(_HOST_NAME, name.lower()):
+        raise ValueError(
+            f"'{name[:100]}' is no host name: give it without scheme and port, such as api.example.com"
+        )
+    return name.lower()
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(rf"https?://({_HOST_NAME}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?", text.lower()):
+        raise ValueError(
+            f"'{text[:100]}' is no origin: give scheme and host, with a port if it is not the usual one, "
+            "such as https://console.example.com"
+        )
+    return text.lower()
+
+
 IssuerUrl = Annotated[str, AfterValidator(_protected)]
 ClaimName = Annotated[str, Field(min_length=1)]
 
@@ -198,6 +218,13 @@ class Settings(BaseSettings):
     """Minimum time between two requests for an issuer's keys, whether or not it answered; a new key may be refused
     for that long."""
 
+    trusted_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
+    """JSON list of the host names by which clients reach the API, besides `localhost` and IP addresses. Requests by any
+    other name are refused while authentication is off or `WORKSPACES_ALLOW_UNSIGNED_JWT` is true, and wherever the list
+    is not empty; `/health/` answers all."""
+    trusted_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
+    """JSON list of further origins whose pages in a browser may write, such as `https://console.example.com`; those of
+    the request's own Host may always."""
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     """Number of reverse proxies in front of the API: this many entries of `X-Forwarded-For` are trusted, counted
     from the last. Without it the audit log shows a proxy's address for all clients behind it."""

@@ -181,7 +181,7 @@ def _responses(route: Route, references: dict[tuple[Any, JsonSchemaMode], Any]) 
 
 def _common_errors(route: Route) -> list[int]:
     """Statuses that every route of this sort may answer."""
-    statuses = [400, 422, 503]
+    statuses = [400, 421, 422, 503]
     if route.permission not in OPEN:
         statuses += [401, 403]
     if route.body or route.upload:
@@ -196,6 +196,7 @@ _COMMON_DESCRIPTIONS = {
     401: "Missing or invalid credentials.",
     403: "You are not permitted to do this, or the resource does not exist.",
     413: "The body is too large.",
+    421: "The Host is not a name of this server.",
     429: "Too many writes; try again later.",
     422: "The body or a parameter is invalid.",
     503: "The database did not answer in time; try again.",

@@ -99,7 +99,7 @@ def test_an_upload_that_stands_still_is_refused_and_leaves_nothing(
     assert stack.client.post(filesets, json={"name": "data"}).is_success
     before = store.paths()
     server = urlsplit(stack.api_url)
-    head = f"PUT {filesets}/data/-/a HTTP/1.1\r\nHost: x\r\nContent-Type: x/x\r\n{announced}\r\n\r\n"
+    head = f"PUT {filesets}/data/-/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/x\r\n{announced}\r\n\r\n"
     with socket.create_connection((server.hostname, server.port), timeout=DEADLINE_S) as connection:
         connection.sendall(head.encode() + b"4\r\nhalf\r\n")
         started = time.monotonic()

@@ -62,7 +62,7 @@ def connect(stack: Stack, connections: ExitStack, *sent: str) -> socket.socket:
 
 def download(stack: Stack, connections: ExitStack) -> socket.socket:
     """A download of which the client reads only the start."""
-    connection = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: x", "")
+    connection = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: localhost", "")
     assert connection.recv(15) == b"HTTP/1.1 200 OK"
     return connection
 
@@ -74,7 +74,7 @@ def test_a_download_is_cut_when_its_workspace_is_deleted(stack: Stack, connectio
     filesets = FILESETS.replace("default", "doomed")
     assert stack.client.post(filesets, json={"name": "data"}).is_success
     assert stack.client.put(f"{filesets}/data/-/large", content=bytes(50_000_000)).is_success
-    connection = connect(stack, connections, f"GET {filesets}/data/-/large HTTP/1.1", "Host: x", "")
+    connection = connect(stack, connections, f"GET {filesets}/data/-/large HTTP/1.1", "Host: localhost", "")
     received = len(connection.recv(100_000))
 
     assert stack.client.delete("/apis/entities/v2/workspaces/doomed").is_success
@@ -100,7 +100,7 @@ def test_a_large_list_is_cut_when_its_workspace_is_deleted(stack: Stack, connect
         )
     engine.dispose()
     path = "/apis/entities/v2/workspaces/emptied/entities/large?page_size=1000"
-    connection = connect(stack, connections, f"GET {path} HTTP/1.1", "Host: x", "")
+    connection = connect(stack, connections, f"GET {path} HTTP/1.1", "Host: localhost", "")
     received = connection.recv(100_000)
     assert received.startswith(b"HTTP/1.1 200 OK")
 
@@ -129,7 +129,7 @@ def test_a_download_that_its_client_does_not_read_is_aborted(stack: Stack, conne
         (
             [
                 f"POST {FILESETS} HTTP/1.1",
-                "Host: x",
+                "Host: localhost",
                 "Content-Type: application/json",
                 "Content-Length: 99",
                 "",
@@ -138,7 +138,7 @@ def test_a_download_that_its_client_does_not_read_is_aborted(stack: Stack, conne
             b"HTTP/1.1 408",
         ),
         (
-            [f"PUT {FILESETS}/data/-/slow HTTP/1.1", "Host: x", "Content-Length: 100", "", "x"],
+            [f"PUT {FILESETS}/data/-/slow HTTP/1.1", "Host: localhost", "Content-Length: 100", "", "x"],
             b"HTTP/1.1 408",
         ),
     ],
@@ -172,11 +172,11 @@ def test_a_client_that_does_not_close_keeps_no_other_waiting(
     kept, began = THREADS * 2, time.monotonic()
     for _ in range(kept):
         answered = connect(
-            stack, connections, "GET /health/ready HTTP/1.1", "Host: x", "Connection: close", ""
+            stack, connections, "GET /health/ready HTTP/1.1", "Host: localhost", "Connection: close", ""
         )
         assert answered.recv(15) == b"HTTP/1.1 200 OK"
 
-    fresh = connect(stack, connections, "GET /health/ready HTTP/1.1", "Host: x", "")
+    fresh = connect(stack, connections, "GET /health/ready HTTP/1.1", "Host: localhost", "")
     assert fresh.recv(15) == b"HTTP/1.1 200 OK"
 
     took_s = time.monotonic() - began
@@ -210,7 +210,7 @@ def test_a_client_that_has_sent_nothing_keeps_no_thread(stack: Stack, connection
         address = urlsplit(stack.api_url)
         connections.enter_context(socket.create_connection((address.hostname, address.port)))
 
-    late = connect(stack, connections, "GET /health/ready HTTP/1.1", "Host: x")
+    late = connect(stack, connections, "GET /health/ready HTTP/1.1", "Host: localhost")
     late.sendall(b"\r\n")
     assert late.recv(15) == b"HTTP/1.1 200 OK"
 

@@ -45,7 +45,7 @@ LONGEST = (
     "tests/devstack/test_recorded_data.py", "tests/server/test_exposure.py", "tests/test_needs.py",
     "tests/postgres/test_pooler.py", "tests/postgres/test_failover.py", "tests/cleanup/test_replay.py",
     "tests/cleanup/test_many.py", "tests/services/test_writers_against_delete.py", "tests/postgres/test_version.py",
-    "tests/cleanup/test_engine.py", "tests/storage/test_deletion_log.py",
+    "tests/cleanup/test_engine.py", "tests/storage/test_deletion_log.py", "tests/server/test_rebinding.py",
 )  # fmt: skip
 """Groups that take long, the longest first: by turns some that wait and some that compute."""
 
