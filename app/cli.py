@@ -21,11 +21,12 @@ from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
-from app.db import WRONG_SERVER, connect, session_scope, sessions_of
+from app.db import WRONG_SERVER, Base, connect, session_scope, sessions_of
 from app.logs import configure_logs, without_values
 from app.maintenance import orphan_scan, replay
 from app.maintenance import sweep as maintenance
-from app.postgres import UnfitServer, is_behind_pooler, set_limits
+from app.models import AuditRecord
+from app.postgres import UnfitServer, is_behind_pooler, provide_role, set_limits
 from app.runtime.hosts.purge import CannotPurge, purge_host
 from app.services.workspaces import seed
 from app.store_identity import StoreIdentity
@@ -114,9 +115,14 @@ def db() -> None:
 
 @db.command()
 def upgrade() -> None:
-    """Bring the schema to this release, and make the built-in workspaces if they are missing."""
+    """Bring the schema to this release, and make the built-in workspaces if they are missing.
+
+    Where WORKSPACES_MIGRATION_DATABASE_URL has a role of its own, that of WORKSPACES_DATABASE_URL gets what it needs.
+    """
     settings = load_settings()
     distribution.upgrade_database()
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    provide_role(settings, tables, append_only=[AuditRecord.__tablename__])
     if is_behind_pooler(settings):
         set_limits(settings)
     with session_scope(sessions_of(connect(settings))) as session:

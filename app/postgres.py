@@ -1,7 +1,8 @@
-"""What the product asks of a PostgreSQL server: its version and, behind a pooler, the limits of our role."""
+"""What the product asks of a PostgreSQL server: its version, the rights of our role, and its limits behind a pooler."""
 
+from collections.abc import Iterable
 from getpass import getuser
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -66,7 +67,7 @@ def set_limits(settings: Settings) -> None:
 
     Raises InsufficientPrivilege (in a ProgrammingError) if migrations have a role of their own that may not do so.
     """
-    role = make_url(settings.database_url).username or getuser()
+    role = _role_of(settings.database_url)
     with create_engine(settings.direct_database_url, poolclass=NullPool).begin() as direct:
         connection = direct.connection.driver_connection
         for name, value in limits(settings).items():
@@ -77,3 +78,42 @@ def set_limits(settings: Settings) -> None:
                 sql.Literal(value),
             )
             direct.exec_driver_sql(change.as_string(connection))
+
+
+def provide_role(settings: Settings, tables: Iterable[str], *, append_only: Iterable[str]) -> None:
+    """Let the role of the database URL work with the rows of `tables`, if migrations have another role. Commits.
+
+    It is made if it is missing. Of the `append_only` tables it may read rows and add some, no more; and because the
+    other role owns all of them, it can neither alter a table nor disable its triggers.
+    Raises InsufficientPrivilege (in a ProgrammingError) if the other role may not make roles.
+    """
+    url = make_url(settings.database_url)
+    role = _role_of(settings.database_url)
+    if role == _role_of(settings.direct_database_url):
+        return
+    with create_engine(settings.direct_database_url, poolclass=NullPool).begin() as direct:
+        connection: psycopg.Connection[Any] = direct.connection.driver_connection  # type: ignore[assignment]
+        schema = str(direct.scalar(select(func.current_schema())))
+        known = {"role": sql.Identifier(role), "schema": sql.Identifier(schema)}
+
+        def execute(statement: LiteralString, **names: sql.Composable) -> None:
+            connection.execute(sql.SQL(statement).format(**known, **names))
+
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+            # Hashed here: a statement may be written to the server's log.
+            password = (url.password or "").encode()
+            verifier = connection.pgconn.encrypt_password(password, role.encode(), b"scram-sha-256")
+            execute("CREATE ROLE {role} LOGIN PASSWORD {verifier}", verifier=sql.Literal(verifier.decode()))
+        execute("GRANT USAGE ON SCHEMA {schema} TO {role}")
+        execute("GRANT SELECT ON {schema}.alembic_version TO {role}")
+        for table in tables:
+            execute(
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.{table} TO {role}",
+                table=sql.Identifier(table),
+            )
+        for table in append_only:
+            execute("REVOKE UPDATE, DELETE ON {schema}.{table} FROM {role}", table=sql.Identifier(table))
+
+
+def _role_of(url: str) -> str:
+    return make_url(url).username or getuser()

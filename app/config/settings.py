@@ -152,8 +152,8 @@ class Settings(BaseSettings):
     database_url: str = Field("postgresql+psycopg://app@127.0.0.1:5432/workspaces", repr=False)
     """SQLAlchemy URL of PostgreSQL 15 or newer; must start with `postgresql+psycopg://`."""
     migration_database_url: str = Field("", repr=False)
-    """SQLAlchemy URL past a pooler, of the same database, for `workspaces db upgrade`; empty means
-    `WORKSPACES_DATABASE_URL`."""
+    """SQLAlchemy URL of the same database for `workspaces db upgrade` alone, past a pooler or with a role of its own
+    that owns the tables; empty means `WORKSPACES_DATABASE_URL`."""
     broker_url: Annotated[str, AfterValidator(_broker)] = Field("redis://127.0.0.1:6379/0", repr=False)
     """URL of the Redis or Valkey that carries the messages, `redis://` or `rediss://`. Its content may be lost at any
     time."""

@@ -69,3 +69,19 @@ def test_the_broker_loses_no_message_that_it_accepted() -> None:
 
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
+
+
+def test_only_the_release_has_the_password_of_the_tables_owner() -> None:
+    owner = {"POSTGRES_PASSWORD", "WORKSPACES_MIGRATION_DATABASE_URL"}
+    for name in sorted(set(PROCFILE) - {"release"}):
+        environment = SERVICES[name]["environment"]
+        assert {variable: environment[variable] for variable in owner} == dict.fromkeys(owner, "")
+        assert "://product:" in environment["WORKSPACES_DATABASE_URL"]
+    assert "://workspaces:" in SERVICES["release"]["environment"]["WORKSPACES_MIGRATION_DATABASE_URL"]
+
+
+def test_no_password_is_in_a_command_line() -> None:
+    for name, service in SERVICES.items():
+        assert "PASSWORD" not in str(service.get("command")), name
+    assert "requirepass ${BROKER_PASSWORD" in COMPOSE["configs"]["broker"]["content"]
+    assert SERVICES["broker"]["environment"]["REDISCLI_AUTH"], "its health check needs the password"

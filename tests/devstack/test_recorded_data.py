@@ -38,6 +38,8 @@ def data_dir() -> Iterator[Path]:
             for path in (place / "postgres", *(place / "postgres").rglob("*")):
                 os.lchown(path, owner.pw_uid, owner.pw_gid)
         yield place
+        if (link := place / "postgres" / "cluster").is_symlink():
+            shutil.rmtree(link.readlink().parent, ignore_errors=True)
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -70,6 +72,10 @@ def test_make_up_goes_on_with_the_data_of_an_earlier_commit(data_dir: Path, tmp_
         client.put("/apis/entities/v2/cleanup-control", json={"paused": False}).raise_for_status()
 
         assert eventually(lambda: states() == {"gone": "DONE", "halfway": "DONE"}, within_s=120)
+        # The directory and the servers in it were open to every user of the machine.
+        assert data_dir.stat().st_mode & 0o777 == 0o700
+        assert "trust" not in (data_dir / "postgres" / "cluster" / "pg_hba.conf").read_text()
+        assert stack.printed("database  postgresql+psycopg://product:***@127.0.0.1:")
         # The store of before there were markers was taken, because the workspaces in it are known.
         assert sorted(path.name for path in (data_dir / "blobs" / "files").iterdir()) == [
             str(get("/apis/entities/v2/workspaces/kept")["id"]),

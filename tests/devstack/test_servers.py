@@ -2,16 +2,20 @@ import io
 import os
 import shutil
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+from sqlalchemy import make_url
 
 from devstack import DevstackError, homes
 from devstack.homes import REACHABLE, PostgresHome
+from devstack.processes import Command
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_program
 from devstack.supervisor import Part, RestartPolicy, Stage, Supervisor
 from tests.support.deadlines import DEADLINE_S
@@ -33,6 +37,14 @@ def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
     server = EmbeddedValkey(tmp_path / "valkey")
     yield server
     server.discard()
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A directory that every user can enter."""
+    with tempfile.TemporaryDirectory(prefix="workspaces-open-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 def execute(server: EmbeddedPostgres, statement: str) -> psycopg.Cursor:
@@ -125,12 +137,102 @@ def test_root_copies_programs_that_an_unprivileged_user_cannot_enter(
 
 
 @root_only
-def test_a_database_that_was_locked_in_is_not_silently_replaced_by_an_empty_one(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    (tmp_path / "postgres" / "cluster").mkdir(parents=True)
+def test_a_database_whose_directory_was_closed_is_moved_to_where_its_user_can_enter(
+    open_dir: Path,
+) -> None:
+    """As the data directory of an earlier release is, because it is closed from now on."""
+    before = EmbeddedPostgres(open_dir / "data" / "postgres", durable=False)
+    before.start()
+    execute(before, "CREATE TABLE kept AS SELECT 42 AS value")
+    before.stop()
+    assert before.home.cluster == open_dir / "data" / "postgres" / "cluster"
 
-    with pytest.raises(DevstackError, match="can no longer enter"):
-        EmbeddedPostgres(tmp_path / "postgres", durable=True)
+    (open_dir / "data").chmod(0o700)
+    after = EmbeddedPostgres(open_dir / "data" / "postgres", durable=False)
+    try:
+        after.start()
+
+        assert execute(after, "SELECT value FROM kept").fetchone() == (42,)
+        assert after.home.cluster.is_relative_to(REACHABLE)
+        assert [path.name for path in after.data_dir.glob("cluster*")] == ["cluster"]
+    finally:
+        after.discard()
+
+
+def refused(url: str) -> bool:
+    """Whether PostgreSQL answers, and lets nobody in."""
+    with pytest.raises(psycopg.OperationalError) as caught:
+        psycopg.connect(url.replace("+psycopg", ""), connect_timeout=5)
+    return "password" in str(caught.value)
+
+
+def test_postgres_lets_nobody_in_without_the_password(postgres: EmbeddedPostgres) -> None:
+    parts = make_url(postgres.start())
+
+    for stranger in (parts._replace(password=None), parts.set(password="guessed")):
+        assert refused(stranger.render_as_string(hide_password=False))
+    assert "scram-sha-256" in str(execute(postgres, "TABLE pg_hba_file_rules").fetchall())
+
+
+def test_a_cluster_that_asked_for_no_password_asks_for_one(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(EmbeddedPostgres, "_set_passwords", lambda _: None)
+        postgres.prepare()
+    access = postgres.home.cluster / "pg_hba.conf"
+    access.write_text("host all all 127.0.0.1/32 trust\n")
+
+    postgres.start()
+
+    assert "trust" not in access.read_text()
+    assert execute(postgres, "SELECT 1").fetchone() == (1,)
+
+
+def test_passwords_that_were_lost_are_set_anew(postgres: EmbeddedPostgres) -> None:
+    postgres.start()
+    execute(postgres, "CREATE TABLE kept AS SELECT 42 AS value")
+    postgres.stop()
+    shutil.rmtree(postgres.data_dir / "passwords")
+    later = EmbeddedPostgres(postgres.data_dir, durable=False)
+    assert make_url(later.url).password != make_url(postgres.url).password
+    later.start()
+    try:
+        assert execute(later, "SELECT value FROM kept").fetchone() == (42,)
+    finally:
+        later.stop()
+
+
+def test_no_password_is_in_a_command_line_or_readable_by_others(
+    postgres: EmbeddedPostgres, valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = list[str]()
+    spawn = Command.spawn
+
+    def recorded(command: Command, output: int, **options: int) -> "subprocess.Popen[bytes]":
+        commands.append(" ".join(command.argv))
+        return spawn(command, output, **options)
+
+    monkeypatch.setattr(Command, "spawn", recorded)
+    for server in (postgres, valkey):
+        password = make_url(server.start()).password
+        assert password
+        holders = [path for path in server.data_dir.rglob("*") if path.is_file() and holds(path, password)]
+
+        assert holders
+        assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
+        assert not any(password in command for command in commands), commands
+
+
+def holds(path: Path, text: str) -> bool:
+    return text.encode() in path.read_bytes()
+
+
+def test_valkey_lets_nobody_in_without_the_password(valkey: EmbeddedValkey) -> None:
+    stranger = make_url(valkey.start())._replace(password=None).render_as_string(hide_password=False)
+
+    with redis.Redis.from_url(stranger) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
 
 
 def test_valkey_keeps_its_url_and_data_across_a_restart_and_a_kill(valkey: EmbeddedValkey) -> None:

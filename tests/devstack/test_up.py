@@ -14,13 +14,37 @@ from tests.devstack.stacks import PROCFILE, Stack, alive, eventually, make_check
 from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
 
+# As `workspaces db upgrade` does, the owner makes the role of the processes.
+RELEASE = """
+import os, psycopg
+from sqlalchemy import make_url
+product = make_url(os.environ["WORKSPACES_DATABASE_URL"])
+owner = os.environ["WORKSPACES_MIGRATION_DATABASE_URL"].replace("+psycopg", "")
+with psycopg.connect(owner) as connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS runs (at timestamptz)")
+    if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [product.username]).fetchone():
+        connection.execute(f"CREATE ROLE {product.username} LOGIN PASSWORD '{product.password}'")
+    connection.execute(f"GRANT SELECT, INSERT ON runs TO {product.username}")
+"""
 COUNT_RUNS = """
 import os, psycopg
+assert "WORKSPACES_MIGRATION_DATABASE_URL" not in os.environ
 with psycopg.connect(os.environ["WORKSPACES_DATABASE_URL"].replace("+psycopg", "")) as connection:
-    connection.execute("CREATE TABLE IF NOT EXISTS runs (at timestamptz)")
     connection.execute("INSERT INTO runs VALUES (now())")
     print("run number", connection.execute("SELECT count(*) FROM runs").fetchone()[0])
 """
+
+
+COUNTING = PROCFILE | {
+    "release": "python release.py",
+    "worker": "python count.py; echo at work, ready.; exec sleep 600",
+}
+
+
+def write_counting(checkout: Path) -> None:
+    """Put the programs of `COUNTING` into a checkout."""
+    (checkout / "release.py").write_text(RELEASE)
+    (checkout / "count.py").write_text(COUNT_RUNS)
 
 
 def test_it_says_what_is_where_and_labels_every_line(checkout: Path) -> None:
@@ -73,11 +97,11 @@ def test_nothing_outlives_a_killed_supervisor(checkout: Path) -> None:
 
 
 def test_a_second_run_finds_the_data_of_the_first(tmp_path: Path) -> None:
-    checkout = make_checkout(tmp_path / "checkout", PROCFILE | {"release": "python count.py"})
-    (checkout / "count.py").write_text(COUNT_RUNS)
+    checkout = make_checkout(tmp_path / "checkout", COUNTING)
+    write_counting(checkout)
     for number in (1, 2):
         with running(checkout) as stack:
-            assert stack.printed(f"release  | run number {number}")
+            assert eventually(lambda: stack.printed(f"worker   | run number {number}"))  # noqa: B023 -- called at once
 
 
 def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> None:
@@ -99,11 +123,11 @@ def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> N
 
 
 def test_a_killed_database_comes_back_with_its_data(tmp_path: Path) -> None:
-    procfile = PROCFILE | {
+    procfile = COUNTING | {
         "beat": "echo beat: Starting; while true; do python count.py 2>/dev/null; sleep 0.2; done"
     }
     checkout = make_checkout(tmp_path / "checkout", procfile)
-    (checkout / "count.py").write_text(COUNT_RUNS)
+    write_counting(checkout)
     with running(checkout) as stack:
         assert eventually(lambda: runs(stack.lines) >= 1)
         [postgres] = [child for child in stack.process.children() if child.name() == "postgres"]

@@ -1,5 +1,6 @@
 """Databases of their own, on the server of this test run or on another one."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,8 @@ def new_database(url: str, name: str, *, template: str = "template0") -> Iterato
 @pytest.fixture
 def copy_url(database_url: str) -> Iterator[str]:
     """A migrated and seeded database of this test alone."""
-    with new_database(database_url, "copied", template=TEMPLATE) as url:
+    name = f"copied_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    with new_database(database_url, name, template=TEMPLATE) as url:
         yield url
 
 

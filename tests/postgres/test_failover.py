@@ -1,5 +1,6 @@
 """Another server becomes the primary: processes go on without a restart."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from app.cleanup.engine import run_slice
@@ -57,7 +58,9 @@ def test_a_slice_on_a_read_only_connection_ends_as_when_the_database_is_away(
 def test_of_several_hosts_the_one_that_takes_writes_is_used(
     tmp_path: Path, product: Callable[..., Context]
 ) -> None:
-    first, second = (EmbeddedPostgres(tmp_path / name, durable=False) for name in ("first", "second"))
+    first = EmbeddedPostgres(tmp_path / "first", durable=False)
+    shutil.copytree(first.data_dir / "passwords", tmp_path / "second" / "passwords")
+    second = EmbeddedPostgres(tmp_path / "second", durable=False)
     try:
         first.start(timeout_s=DEADLINE_S)
         prepare(first.url)
@@ -67,7 +70,8 @@ def test_of_several_hosts_the_one_that_takes_writes_is_used(
         for server in (first, second):
             server.start(timeout_s=DEADLINE_S)
         hosts = "&".join(f"host=127.0.0.1:{server.port}" for server in (second, first))
-        url = f"postgresql+psycopg://app@/postgres?{hosts}&target_session_attrs=read-write"
+        login = f"app:{make_url(first.url).password}"
+        url = f"postgresql+psycopg://{login}@/postgres?{hosts}&target_session_attrs=read-write"
         assert database_answers(url)
         client = answering_from(product(url)).test_client()
         assert client.post(WORKSPACES, json={"name": "before"}).status_code == 201

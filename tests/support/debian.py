@@ -87,7 +87,7 @@ admin_users = {behind.username}
 pool_mode = transaction
 default_pool_size = 3
 """
-        self._users = f'"{behind.username}" ""\n'
+        self._users = f'"{behind.username}" "{behind.password}"\n'
         self.command = Command((PGBOUNCER, str(self.data_dir / "pgbouncer.ini")), user=self.user)
 
     def prepare(self) -> None:

@@ -67,7 +67,7 @@ class Stack:
     Starts the servers, migrates and seeds, starts `parts` (names of the Procfile), and is ready when they are.
     `settings` are those of `app.config.Settings`; `environment` is for everything else the programs read, and
     `plug_ins` are directories from which they can import. Programs without plug-ins are forked from one that has
-    loaded their packages.
+    loaded their packages. Their role in the database is the product's; `database_url` is of the owner, for tests.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Stack:
         self.api_url, self.flower_url = f"http://{HOST}:{port}", f"http://{HOST}:{flower_port}"
         settings = {"worker_soft_shutdown_seconds": 2, **settings}
         settings |= {
-            "database_url": self.database_url,
+            "database_url": self.postgres.product_url,
             "broker_url": self.broker_url,
             "data_dir": self.data_dir,
         }
@@ -186,6 +186,8 @@ class Stack:
         log_path = self._directory / f"{name}-{number}.log"
         log_path.touch()
         env = {**self._environment, **environment}
+        if name == "release":
+            env["WORKSPACES_MIGRATION_DATABASE_URL"] = self.database_url
         if not self._plug_ins:
             process = start_preloaded(self._commands[name], env=env, cwd=CHECKOUT, output=log_path)
             return Part(name, process, log_path)

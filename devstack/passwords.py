@@ -1,0 +1,21 @@
+"""Passwords that the stack makes for its own servers, in files that only their owner can read."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def kept_password(file: Path) -> str:
+    """The password in `file`, the same after each restart; made with its directory if it is missing."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not file.exists():
+        write_private(file, secrets.token_urlsafe(24))
+    return file.read_text()
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace the content of `file` at once; its owner alone may read it."""
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text)
+    unfinished.rename(file)
