@@ -21,7 +21,7 @@ from app.context import Context
 from app.lifecycle import DeploymentStatus, JobStatus
 from app.models import Deletion, DeletionEvent, Deployment, Job
 from tests.factories import make_deployment, make_fileset, make_job, make_workspace
-from tests.support.aging import age_everything
+from tests.support.aging import age_everything, note_sweeps
 from tests.support.publisher import RecordingPublisher
 
 ROOT = Path(app.__file__).parents[1]
@@ -174,6 +174,7 @@ def test_a_sweep_ends_nothing_whose_supervisor_renews_its_lease(session: Session
 def test_a_sweep_ends_what_has_lost_its_supervisor(session: Session, context: Context) -> None:
     job, deployment = renewed(context, session)
     age_everything(session, context.settings.runtime_lease_seconds)
+    note_sweeps(session, context.settings.runtime_lease_seconds)
 
     assert CliRunner().invoke(main, ["cleanup", "sweep"], obj=context).exit_code == 0
 

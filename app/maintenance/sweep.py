@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.cleanup import sweep as deletions
-from app.clock import database_now
+from app.clock import database_now, seconds_from_now
+from app.config import Settings
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import Message, notify_after_commit, orphan_scan_message
@@ -71,7 +72,7 @@ def sweep(context: Context) -> Swept:
         try:
             with session_scope(context.sessions) as session:
                 found = take(session, context)
-                _note_success(session, step)
+                _note_success(session, step, context.settings)
         except Exception as error:  # the other steps must not wait for this one
             is_bug = not isinstance(error, SQLAlchemyError)
             log.exception("maintenance.step_failed", step=step.value, error=explain(error), exc_info=is_bug)
@@ -84,13 +85,39 @@ def sweep(context: Context) -> Swept:
     return swept
 
 
-def _note_success(session: Session, step: Step) -> None:
-    success = insert(MaintenanceStep).values(name=step.value, last_success_at=database_now())
+def _note_success(session: Session, step: Step, settings: Settings) -> None:
+    now = database_now()
+    success = insert(MaintenanceStep).values(name=step.value, last_success_at=now, unbroken_since=now)
+    since = case((_is_unbroken(settings), func.coalesce(MaintenanceStep.unbroken_since, now)), else_=now)
     session.execute(
         success.on_conflict_do_update(
-            index_elements=["name"], set_={"last_success_at": success.excluded.last_success_at}
+            index_elements=["name"],
+            set_={"last_success_at": success.excluded.last_success_at, "unbroken_since": since},
         )
     )
+
+
+def _is_unbroken(settings: Settings) -> ColumnElement[bool]:
+    """Whether a step succeeded so lately that since then no outage can have cost a supervisor its lease.
+
+    A supervisor renews its lease after a third of its time, and needs a moment to find a database that is back.
+    """
+    pause_s = max(settings.sweep_seconds * 1.5, settings.runtime_lease_seconds / 2)
+    return MaintenanceStep.last_success_at >= seconds_from_now(-pause_s)
+
+
+def _silence_counts(session: Session, step: Step, context: Context) -> bool:
+    """Whether sweeps have succeeded for one whole lease: only then is a supervisor that renewed nothing lost.
+
+    In an outage of the database no supervisor can renew its lease, and afterwards each has a whole lease for it.
+    """
+    a_lease_ago = seconds_from_now(-context.settings.runtime_lease_seconds)
+    watched = exists().where(
+        MaintenanceStep.name == step.value,
+        _is_unbroken(context.settings),
+        MaintenanceStep.unbroken_since <= a_lease_ago,
+    )
+    return bool(session.scalar(select(watched)))
 
 
 def _reattempt_deletions(session: Session, _: Context) -> Swept:
@@ -102,8 +129,9 @@ def _enqueue_deletions(session: Session, context: Context) -> Swept:
     return _enqueue(session, context, messages, oldest_s)
 
 
-def _mark_lost_jobs(session: Session, _: Context) -> Swept:
-    return Swept(ended=jobs.mark_lost(session))
+def _mark_lost_jobs(session: Session, context: Context) -> Swept:
+    is_due = _silence_counts(session, Step.MARK_LOST_JOBS, context)
+    return Swept(ended=jobs.mark_lost(session) if is_due else 0)
 
 
 def _enqueue_jobs(session: Session, context: Context) -> Swept:
@@ -111,8 +139,9 @@ def _enqueue_jobs(session: Session, context: Context) -> Swept:
     return _enqueue(session, context, runtime.unsupervised_jobs(session, requeue_s=requeue_s))
 
 
-def _mark_lost_deployments(session: Session, _: Context) -> Swept:
-    return Swept(ended=deployments.mark_lost(session))
+def _mark_lost_deployments(session: Session, context: Context) -> Swept:
+    is_due = _silence_counts(session, Step.MARK_LOST_DEPLOYMENTS, context)
+    return Swept(ended=deployments.mark_lost(session) if is_due else 0)
 
 
 def _enqueue_deployments(session: Session, context: Context) -> Swept:

@@ -34,6 +34,8 @@ class MaintenanceStep(Base):
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     """A `Step`, or one that a newer release has."""
     last_success_at: Mapped[Time]
+    unbroken_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """Since when it has succeeded again and again without a pause in which a database may have been away."""
 
 
 class OrphanScan(Base):

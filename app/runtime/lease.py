@@ -24,7 +24,7 @@ from app.models import Deployment, Job
 Row = Job | Deployment
 
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
-"""Errors that a supervisor waits out while its lease holds."""
+"""Errors that a supervisor waits out."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,25 @@ class Runner:
 
         False for a runner in another container, which cannot be seen from here: its lease decides.
         """
-        pid, _, rest = name.partition("@")
-        namespace, _, started = rest.partition(":")
-        if not pid.isdigit() or namespace != _pid_namespace():
-            return False  # not visible from here
-        try:
-            return _birth(int(pid)) != started
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        except OSError:
-            return False
+        return _lives(name) is False
+
+    def is_alive(self, name: str) -> bool:
+        """Whether the runner of that name, on the same host, certainly lives. False if it cannot be seen from here."""
+        return _lives(name) is True
+
+
+def _lives(name: str) -> bool | None:
+    """Whether the process of a runner lives; None if it cannot be seen from here."""
+    pid, _, rest = name.partition("@")
+    namespace, _, started = rest.partition(":")
+    if not pid.isdigit() or namespace != _pid_namespace():
+        return None
+    try:
+        return _birth(int(pid)) == started
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError:
+        return None
 
 
 def _pid_namespace() -> str:
@@ -85,7 +94,8 @@ def claim(session: Session, row: Row, runner: Runner, *, lease_s: float) -> Leas
     """Take the lease of a row that the caller has locked FOR UPDATE, for `lease_s` seconds; None if it is not free.
 
     A row with a host can only be claimed on that host, because processes may be alive there. The lease is free when
-    nobody holds it, when it has lapsed, or when its owner is dead. Does not commit.
+    nobody holds it, when its owner is dead, or when it has lapsed and its owner cannot be seen from here: one that
+    lives takes its lease again after an outage. Does not commit.
     """
     if row.host not in (None, runner.host) or is_supervised(session, row, runner):
         return None
@@ -97,10 +107,17 @@ def claim(session: Session, row: Row, runner: Runner, *, lease_s: float) -> Leas
 
 
 def is_supervised(session: Session, row: Row, runner: Runner) -> bool:
-    """Whether a runner that is not certainly dead holds the lease of a row on the host of `runner`."""
+    """Whether the lease of a row on the host of `runner` is held by one that is not certainly dead.
+
+    The sweep takes the lease from an owner that lives and does not renew it.
+    """
     model = type(row)
-    owner = session.scalar(select(model.lease_owner).where(model.id == row.id, lease.holds(model)))
-    return owner is not None and not runner.has_died(owner)
+    owner, is_valid = session.execute(
+        select(model.lease_owner, lease.holds(model)).where(model.id == row.id)
+    ).one()
+    if owner is None:
+        return False
+    return not runner.has_died(owner) if is_valid else runner.is_alive(owner)
 
 
 RELEASED: dict[str, Any] = {"host": None, **lease.RELEASED}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from threading import Event
 from typing import Generic, TypeVar, cast
 
 from sqlalchemy import select
@@ -26,6 +27,8 @@ T = TypeVar("T")
 class LeasedRow(Generic[R, S]):
     """A job or a deployment, with the status it was claimed in and the lease of its claim.
 
+    No other host can claim it, so a database that is away is waited for, however long: the lease is still ours
+    afterwards, unless somebody took it meanwhile. Once `stopping` is set, only for as long as the lease lasts.
     `on_renewal` runs in the transaction of each renewal that `refresh` makes.
     """
 
@@ -36,6 +39,7 @@ class LeasedRow(Generic[R, S]):
         status: S,
         held: Lease,
         *,
+        stopping: Event,
         on_renewal: Callable[[Session, R], None] = lambda _session, _row: None,
     ) -> None:
         self._context, self._row_id, self._fence = context, row.id, held.fence
@@ -43,6 +47,7 @@ class LeasedRow(Generic[R, S]):
         self._on_renewal: Callable[[Session, R], None] = on_renewal
         self._lease_s = context.settings.runtime_lease_seconds
         self._held_until = held.until
+        self._stopping = stopping
         self.status: S = status
         """As read last."""
 
@@ -67,7 +72,8 @@ class LeasedRow(Generic[R, S]):
     ) -> T:
         """Change the row and renew the lease in one transaction. Waits for a database that is away.
 
-        `first` takes the locks that come before the row's. Raises LeaseLost; then nothing has changed.
+        `first` takes the locks that come before the row's. Both may be called again after a commit of which nobody
+        knows whether it succeeded, so both must be idempotent. Raises LeaseLost; then nothing has changed.
         """
         while True:
             asked_at = time.monotonic()
@@ -86,7 +92,7 @@ class LeasedRow(Generic[R, S]):
                     )
                     outcome = change(session, row)
             except DATABASE_AWAY as error:
-                if asked_at > self._held_until:
+                if self._stopping.is_set() and asked_at > self._held_until:
                     raise LeaseLost(self._model, self._row_id, self._fence) from error
                 time.sleep(_AGAIN_S)
                 continue

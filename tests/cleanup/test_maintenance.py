@@ -19,7 +19,7 @@ from app.models.maintenance import Step
 from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.actors import trusted
-from tests.support.aging import age_everything
+from tests.support.aging import age_everything, note_sweeps
 
 
 def failed_deletion(session, context, delete, drive, faulty):
@@ -254,6 +254,7 @@ def many_that_have_ended(session):
     factories.make_deployment(session, workspace, "waiting")
     session.commit()
     age_everything(session, 60)
+    note_sweeps(session, 60)
     made = {"count": ENDED, "workspace": workspace.id}
     for statement in (
         "INSERT INTO jobs (id, workspace_id, name, attempt_id, source, fileset, status, created_at, created_by,"

@@ -40,6 +40,10 @@ QUICK: dict[str, Any] = {
     "reattempt_delays_seconds": (2,),
     "publish_timeout_seconds": 0.5,
     "chunk_size": CHUNK,
+    "runtime_lease_seconds": 4,
+    "runtime_poll_seconds": 0.2,
+    "stop_grace_seconds": 1,
+    "deployment_start_seconds": 5,
 }
 """Settings under which every bound of the product is a matter of seconds."""
 

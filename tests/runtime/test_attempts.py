@@ -4,23 +4,27 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.config.profiles import ExecutionProfile
 from app.context import Context
-from app.db import connect, sessions_of
-from app.lease import LeaseLost
+from app.db import Sessions, connect, sessions_of
+from app.lease import LeaseLost, has_lapsed
 from app.lifecycle import JobStatus
 from app.models import Job
+from app.runtime import leased_row
+from app.runtime.jobs import supervisor
 from app.runtime.jobs.attempt import STOPPED
 from app.runtime.jobs.log import LogWriter
 from app.runtime.lease import Lease
@@ -29,6 +33,7 @@ from app.runtime.processes.leaked_processes import processes_of
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
+from tests.support.deadlines import DEADLINE_S
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -495,28 +500,68 @@ def test_a_runner_that_lost_its_lease_kills_what_it_started_and_writes_nothing(
     assert processes_of(job_id) == []
 
 
-def test_a_runner_cut_off_from_the_database_gives_up_once_its_lease_is_over(
-    session: Session, context: Context
-) -> None:
-    """By then another may have the job."""
-    job = session.get_one(Job, submit(session, step("true"), host="here", lease_owner="7@1.00", fence=1))
+def cut_off(context: Context, *, lease_s: float) -> Context:
+    """The context with a database that refuses connections."""
     settings = context.settings.model_copy(
         update={
-            "runtime_lease_seconds": 1,
+            "runtime_lease_seconds": lease_s,
             "database_url": f"postgresql+psycopg://app@127.0.0.1:{free_port()}/x",
         }
     )
-    engine = connect(settings)
-    cut_off = replace(context, settings=settings, sessions=sessions_of(engine))
-    started = time.monotonic()
-    row = LeasedRow(cut_off, job, job.status, Lease(1, started + 1))
+    return replace(context, settings=settings, sessions=sessions_of(connect(settings)))
+
+
+def test_a_runner_cut_off_from_the_database_waits_beyond_its_lease_unless_it_has_to_stop(
+    session: Session, context: Context
+) -> None:
+    job = session.get_one(Job, submit(session, step("true"), host="here", lease_owner="7@1.00", fence=1))
+    started, stopping, errors = time.monotonic(), Event(), list[Exception]()
+    row = LeasedRow(
+        cut_off(context, lease_s=0.2), job, job.status, Lease(1, started + 0.2), stopping=stopping
+    )
+
+    def write() -> None:
+        try:
+            row.write(lambda _session, _job: None)
+        except LeaseLost as error:
+            errors.append(error)
 
     assert row.refresh() is job.status
-    with pytest.raises(LeaseLost):
-        row.write(lambda _session, _job: None)
+    writing = Thread(target=write)
+    writing.start()
+    wait_until(lambda: time.monotonic() > started + 1, "several leases")
+    assert (writing.is_alive(), errors) == (True, [])
 
-    assert time.monotonic() - started >= 1
-    engine.dispose()
+    stopping.set()
+    writing.join(DEADLINE_S)
+    assert (writing.is_alive(), len(errors)) == (False, 1)
+
+
+def test_a_job_goes_on_through_an_outage_longer_than_its_lease_and_takes_the_lease_again(
+    session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(session, step("echo ready; while [ ! -e go ]; do sleep 0.05; done; echo went"))
+    is_away, connected = Event(), leased_row.session_scope
+
+    @contextlib.contextmanager
+    def scope(sessions: Sessions) -> Iterator[Session]:
+        if is_away.is_set():
+            raise OperationalError("SELECT", {}, Exception("away"))
+        with connected(sessions) as one:
+            yield one
+
+    monkeypatch.setattr(leased_row, "session_scope", scope)
+    with supervised(context, job_id, runtime_lease_seconds=1) as run:
+        run.wait_for_line("ready")
+        is_away.set()
+        lapsed = select(Job.id).where(Job.id == job_id, has_lapsed(Job))
+        wait_until(lambda: session.scalar(lapsed), "its lease has lapsed")
+        assert supervisor.reap(run.context, job_id).endswith(f"supervised on host '{run.job.host}'")
+        is_away.clear()
+        (WorkDirectory(context.settings, job_id).path / "go").touch()
+        job = run.end()
+
+    assert (job.status, job.fence, run.log) == (JobStatus.COMPLETED, 1, ["ready", "went"])
 
 
 def test_the_lease_is_renewed_for_as_long_as_the_job_runs(session: Session, context: Context) -> None:

@@ -4,9 +4,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import DateTime, inspect, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.clock import database_now
+from app.clock import database_now, seconds_from_now
 from app.models import (
     CleanupControl,
     Deletion,
@@ -17,6 +18,7 @@ from app.models import (
     Job,
     MaintenanceStep,
 )
+from app.models.maintenance import Step
 
 _WITH_LEASES = (
     Deletion,
@@ -44,6 +46,14 @@ def age_everything(session: Session, seconds: float) -> None:
     """Move the times of all leases, due times and heartbeats so many seconds into the past. Commits."""
     for model in _WITH_LEASES:
         session.execute(_aged(model, seconds), execution_options={"synchronize_session": False})
+    session.commit()
+
+
+def note_sweeps(session: Session, seconds: float) -> None:
+    """Sweeps have succeeded again and again for so many seconds, the last time just now. Commits."""
+    values = {"last_success_at": database_now(), "unbroken_since": seconds_from_now(-seconds)}
+    noted = insert(MaintenanceStep).values([{"name": step.value, **values} for step in Step])
+    session.execute(noted.on_conflict_do_update(index_elements=["name"], set_=values))
     session.commit()
 
 

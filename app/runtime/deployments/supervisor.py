@@ -76,6 +76,7 @@ class _Supervisor:
             claimed.deployment,
             claimed.deployment.status,
             claimed.lease,
+            stopping=stopping,
             on_renewal=self._replace_again,
         )
         self._reported: ObservedState | None = None

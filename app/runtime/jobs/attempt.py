@@ -69,7 +69,7 @@ class Attempt:
     def __init__(self, context: Context, job: Job, workspace: str, held: Lease, stopping: Event) -> None:
         self._context, self._settings = context, context.settings
         self._job, self._workspace, self._stopping = job, workspace, stopping
-        self._row = LeasedRow(context, job, job.status, held)
+        self._row = LeasedRow(context, job, job.status, held, stopping=stopping)
         self._log = LogWriter(context, job, held.fence)
         self._directory = WorkDirectory(self._settings, job.id)
         self._run_time = RunTime(self._settings)
