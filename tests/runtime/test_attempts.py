@@ -1,6 +1,7 @@
 """Attempts of jobs: real processes, the real database, and requests while they run."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -24,12 +25,15 @@ from app.lease import LeaseLost, has_lapsed
 from app.lifecycle import JobStatus
 from app.models import Job
 from app.runtime import leased_row
+from app.runtime.hosts.startup import remove_unowned_runs
 from app.runtime.jobs import supervisor
 from app.runtime.jobs.attempt import STOPPED
 from app.runtime.jobs.log import LogWriter
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import processes_of
+from app.runtime.processes.process import Process
+from app.runtime.processes.run_directory import runs_directory
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
@@ -269,6 +273,68 @@ def test_a_job_that_kills_its_reaper_ends_and_leaves_nothing(
         "step 'main' was ended by signal 9",
     )
     assert is_all_gone(run)
+
+
+def test_a_job_that_closes_its_output_costs_no_more_queries_than_another(
+    session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(session, step("exec >/dev/null 2>&1; until [ -e go ]; do sleep 0.05; done"))
+    calls, refresh, poll = {"refresh": 0, "poll": 0}, LeasedRow.refresh, Process.poll
+
+    def count(name: str, function: Any) -> Any:
+        def counted(*arguments: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        return counted
+
+    with supervised(context, job_id, runtime_poll_seconds=1.0) as run:
+        run.wait_for(JobStatus.ACTIVE)
+        wait_until(lambda: processes_of(job_id), "it runs")
+        monkeypatch.setattr(LeasedRow, "refresh", count("refresh", refresh))
+        monkeypatch.setattr(Process, "poll", count("poll", poll))
+        wait_until(lambda: calls["poll"] >= 40, "it is polled")
+        (WorkDirectory(context.settings, job_id).path / "go").touch()
+        run.end()
+
+    # Twenty polls of the processes in each second, and one query.
+    assert calls["refresh"] <= calls["poll"] / 5
+
+
+def test_a_job_that_stops_its_reaper_ends_as_its_command_did(session: Session, context: Context) -> None:
+    job_id = submit(session, step("kill -STOP $PPID; exit 3"))
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    assert (job.status, job.error_details["message"]) == (
+        JobStatus.ERROR,
+        "step 'main' ended with exit code 3",
+    )
+    assert is_all_gone(run)
+
+
+@pytest.mark.parametrize("is_dangling", [False, True], ids=["to a directory of others", "to nothing"])
+def test_a_link_in_the_place_of_a_work_directory_is_removed_as_a_link(
+    session: Session, context: Context, tmp_path: Path, is_dangling: bool
+) -> None:
+    victim = tmp_path / "victim"
+    if not is_dangling:
+        victim.mkdir()
+        (victim / "theirs").touch(mode=0o400)
+    job_id = submit(session, step(f'cd ..; mv "$HOME" "$HOME.away"; ln -s {victim} "$HOME"'))
+
+    with supervised(context, job_id) as run:
+        run.end()
+
+    assert is_all_gone(run)
+    assert not os.path.lexists(WorkDirectory(context.settings, job_id).path)
+    if not is_dangling:
+        assert (victim / "theirs").stat().st_mode & 0o777 == 0o400
+    assert remove_unowned_runs(run.context) == []
+    assert list(runs_directory(context.settings).iterdir()) == [], (
+        "a name that is no run goes at the next start"
+    )
 
 
 def test_a_process_that_ends_well_when_asked_to_stop_is_cancelled_too(

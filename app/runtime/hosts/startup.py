@@ -19,7 +19,7 @@ from app.runtime.deployments.contract import KUBERNETES
 from app.runtime.jobs import supervisor
 from app.runtime.lease import Row, Runner, is_supervised
 from app.runtime.processes.leaked_processes import kill_leaked_processes
-from app.runtime.processes.workdir import WorkDirectory, run_ids
+from app.runtime.processes.workdir import WorkDirectory, remove_unknown, run_ids
 
 log = get_logger(__name__)
 
@@ -59,7 +59,8 @@ def remove_unowned_runs(context: Context) -> list[UUID]:
 
     Such runs were skipped or purged while this host was away. A run whose row names this host is left to its
     supervisor. A run whose row names another host keeps its directory: it may be taken up here again. Runs of other
-    hosts and installations are not touched. Raises SQLAlchemy's errors.
+    hosts and installations are not touched. What is no run is removed too: only a job can have put it there. Raises
+    SQLAlchemy's errors.
     """
     here = Runner.of_this_process(context.settings).host
     unowned = []
@@ -73,6 +74,8 @@ def remove_unowned_runs(context: Context) -> list[UUID]:
         if is_killed and row is None:
             WorkDirectory(context.settings, run).discard()
             log.warning("runtime.unowned_run_removed", run=str(run))
+    for name in remove_unknown(context.settings):
+        log.warning("runtime.unknown_entry_removed", name=name)
     return unowned
 
 

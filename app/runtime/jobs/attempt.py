@@ -144,18 +144,22 @@ class Attempt:
     ) -> tuple[Ending | None, int]:
         """Apply requests and limits until every process of the step is gone and its output is in the log."""
         ending: Ending | None = None
+        due = 0.0
         while (code := process.poll()) is None:
-            if ending:
-                self._row.refresh()
-            else:
-                self._apply_requested_state(process)
-                ending = self._requested_end() or self._overrun(reader, step, profile)
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._settings.runtime_poll_seconds
                 if ending:
-                    process.terminate()
-                    process.resume()  # Paused processes do not react to SIGTERM.
+                    self._row.refresh()
+                else:
+                    self._apply_requested_state(process)
+                    ending = self._requested_end() or self._overrun(reader, step, profile)
+                    if ending:
+                        process.terminate()
+                        process.resume()  # Paused processes do not react to SIGTERM.
             if reader.is_alive():
-                reader.join(self._settings.runtime_poll_seconds)
+                reader.join(max(0.0, due - time.monotonic()))
             else:
+                # Most processes close their output by ending. One that only closes it must not cost more queries.
                 time.sleep(_BRIEF_S)
         deadline = time.monotonic() + _DRAIN_S
         while reader.is_alive():

@@ -21,7 +21,10 @@ from uuid import UUID
 
 import psutil
 
+from app.logs import get_logger
 from app.runtime.processes.leaked_processes import RUN_VARIABLE, kill_leaked_processes, reapers, starting
+
+log = get_logger(__name__)
 
 _REAPER = Path(__file__).with_name("reaper.py")
 _START_S = 10.0
@@ -92,6 +95,10 @@ class Process:
         if code is None:
             if time.monotonic() > self._due_at:
                 self._reaper.kill()  # It may have been stopped; then it does not react to signals.
+            elif _is_stopped(self._reaper.pid):
+                # Its command can do that. It would never report the end of the command.
+                log.warning("runtime.reaper_was_stopped", run=str(self._run))
+                self._reaper.send_signal(signal.SIGCONT)
             return None
         if code == -signal.SIGKILL and not self._is_cleared:
             # Its command died so, or the reaper itself was killed and left the descendants of the command.
@@ -181,6 +188,12 @@ def _pipe(reading: contextlib.ExitStack, writing: contextlib.ExitStack) -> tuple
     read, write = os.pipe()
     ends = os.fdopen(read, "rb", buffering=0), os.fdopen(write, "wb", buffering=0)
     return reading.enter_context(ends[0]), writing.enter_context(ends[1])
+
+
+def _is_stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -56,7 +56,7 @@ class WorkDirectory:
 
     def remove(self, *, on_progress: OnProgress = _ignore_progress) -> None:
         """Remove it with everything in it, if it exists. Raises OSError, and the errors of `on_progress`."""
-        if self.path.exists():
+        if os.path.lexists(self.path):  # also a link that a job has put there, to nothing
             _remove_tree(self.path, on_progress)
 
     def discard(self, *, on_progress: OnProgress = _ignore_progress) -> None:
@@ -72,28 +72,59 @@ class WorkDirectory:
 
     def empty_results(self, *, on_progress: OnProgress = _ignore_progress) -> None:
         """Make room for the results of the next step."""
-        if self.results.is_dir() and not self.results.is_symlink():
+        if self.path.is_symlink():
+            self.path.unlink()  # a step has put it there: what is below it is not ours
+        if os.path.lexists(self.results):
             _remove_tree(self.results, on_progress)
-        # The step may have replaced it with something else.
-        self.results.unlink(missing_ok=True)
-        self.results.mkdir()
+        self.results.mkdir(parents=True)
+        self.path.chmod(0o700)
 
 
 def run_ids(settings: Settings) -> set[UUID]:
     """The jobs and deployments of this installation that have a directory on this host. Raises SQLAlchemy's errors."""
-    found = set()
+    return {UUID(name) for name in _names(settings) if _is_run(name)}
+
+
+def remove_unknown(settings: Settings) -> list[str]:
+    """Remove what is beside the runs of this installation on this host, which a job has put there; its names.
+
+    What cannot be removed is logged. Raises SQLAlchemy's errors.
+    """
+    removed = []
+    for name in sorted(name for name in _names(settings) if not _is_run(name)):
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        try:
+            _remove_tree(runs_directory(settings) / name, _ignore_progress)
+        except OSError:
+            log.exception("runtime.unknown_entry_remains", name=shown)
+        else:
+            removed.append(shown)
+    return removed
+
+
+def _names(settings: Settings) -> list[str]:
     with suppress(FileNotFoundError):
-        for entry in runs_directory(settings).iterdir():
-            with suppress(ValueError):  # not a run
-                found.add(UUID(entry.name))
-    return found
+        return os.listdir(runs_directory(settings))  # noqa: PTH208 -- only names
+    return []
+
+
+def _is_run(name: str) -> bool:
+    """Whether a name is that of a run, as `WorkDirectory` writes it."""
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False
 
 
 def _remove_tree(top: Path, on_progress: OnProgress) -> None:
-    """Remove a directory, whatever a job has put there. Raises OSError, and the errors of `on_progress`."""
+    """Remove a directory, whatever a job has put there or in its place. Raises OSError, and those of `on_progress`."""
+    if top.is_symlink() or not top.is_dir():
+        top.unlink()  # a link that is named is followed by chmod
+        return
     errors_text = b""
     # Not shutil: it recurses, and jobs can nest directories deeper than Python can recurse. Neither command follows
-    # links. Permissions first: a job may have taken them from its own directories, and the owner can restore them.
+    # links below `top`. Permissions first: a job may have taken them from its own directories, and the owner can
+    # restore them.
     for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
         with (
             tempfile.TemporaryFile() as errors,
