@@ -55,7 +55,7 @@ COMPARED = {
 """Columns that one process writes and another compares with the time."""
 
 FOR_PEOPLE = {
-    "app/runtime/jobs/log.py": "the time of a line of a job's log",
+    "app/runtime/jobs/log_writer.py": "the time of a line of a job's log",
     "app/maintenance/orphan_scan.py": "the age of files, whose times are those of the store",
 }
 """Modules below that may ask for the time of their process, and for what."""

@@ -17,7 +17,6 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app import clock
 from app.config.profiles import ExecutionProfile
 from app.context import Context
 from app.db import Sessions, connect, sessions_of
@@ -26,9 +25,9 @@ from app.lifecycle import JobStatus
 from app.models import Job
 from app.runtime import leased_row
 from app.runtime.hosts.startup import remove_unowned_runs
-from app.runtime.jobs import supervisor
+from app.runtime.jobs import log_writer, supervisor
 from app.runtime.jobs.attempt import STOPPED
-from app.runtime.jobs.log import LogWriter
+from app.runtime.jobs.log_writer import Line, LogWriter
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import processes_of
@@ -36,7 +35,7 @@ from app.runtime.processes.process import Process
 from app.runtime.processes.run_directory import runs_directory
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
-from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, wait_until
+from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, tuned, wait_until
 from tests.support.deadlines import DEADLINE_S
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -212,14 +211,74 @@ def test_lines_that_are_long_or_no_text_are_kept_as_well_as_text_can(
     assert all(len(piece.encode()) < 64 * 1024 for piece in pieces)
 
 
-def test_a_log_ends_at_its_limit_and_the_job_goes_on(session: Session, context: Context) -> None:
-    job_id = submit(session, step("seq -f %099g 1 5000", "loud"), step("echo quiet", "quiet"))
+def test_of_a_log_beyond_its_limit_the_end_is_kept_as_well_as_the_beginning(
+    session: Session, context: Context
+) -> None:
+    loud = step("seq -f %0100g 1 5000; echo the cause of the failure >&2", "loud")
+    job_id = submit(session, loud, step("echo quiet", "quiet"))
 
-    with supervised(context, job_id, job_log_limit_bytes=10_000) as run:
+    with supervised(context, job_id, job_log_limit_bytes=40_000) as run:
         assert run.end().status is JobStatus.COMPLETED
 
-    assert run.log[-1] == "The log ends here: it has reached 10000 bytes."
-    assert 9_000 < sum(map(len, run.log[:-1])) <= 10_000
+    lines = run.log
+    limit = next(
+        n for n, line in enumerate(lines) if line.startswith("The log has reached its limit of 40000")
+    )
+    # A line of 100 bytes takes about 400 in the database.
+    assert [int(line) for line in lines[:limit]] == list(range(1, 101))
+    left_out, *tail = lines[limit + 1 :]
+    assert tail[-2:] == ["the cause of the failure", "quiet"]
+    numbers = [int(line) for line in tail[:-2]]
+    assert numbers == list(range(numbers[0], 5001))
+    assert left_out == f"{numbers[0] - 101} lines are left out here."
+    assert 8_000 < 400 * len(tail) <= 10_400
+
+
+def test_of_a_progress_bar_only_the_last_state_is_kept(
+    session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.runtime.jobs.log._FRAMES_S", 1000.0)
+    script = (
+        "import sys, time\n"
+        "for n in range(60):\n    sys.stdout.write(f'\\r{n} %'); sys.stdout.flush(); time.sleep(0.02)\n"
+        "sys.stdout.write('\\n')\n"
+        "for n in range(60):\n    sys.stdout.write(f'{n} of 60\\r'); sys.stdout.flush()\n"
+        "sys.stdout.write('\\r\\nend\\r\\n')"
+    )
+    command = [sys.executable, "-c", script]
+    job_id = submit(session, {"name": "main", "executor": {"provider": "subprocess", "command": command}})
+
+    with supervised(context, job_id) as run:
+        run.end()
+
+    assert run.log == ["59 %", "59 of 60", "end"]
+
+
+def test_a_line_is_written_once_although_its_commit_was_lost(
+    session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(session, step("true"), host="here", lease_owner="7@1.00", fence=2)
+    writer = LogWriter(tuned(context, job_log_limit_bytes=650), session.get_one(Job, job_id), fence=2)
+    connected, is_lost = log_writer.session_scope, [False]
+
+    @contextlib.contextmanager
+    def scope(sessions: Sessions) -> Iterator[Session]:
+        with connected(sessions) as one:
+            yield one
+        if not is_lost[0]:
+            is_lost[0] = True
+            raise OperationalError("COMMIT", {}, Exception("the answer was lost"))
+
+    monkeypatch.setattr(log_writer, "session_scope", scope)
+    lines = [Line.now(text) for text in ("one", "two", "three")]
+    with pytest.raises(OperationalError):
+        writer.append("main", lines)
+    writer.append("main", lines)
+    writer.append_tail("main", writer.take_tail())
+
+    first, second, notice, last = Run(context, job_id).log
+    assert (first, second, last) == ("one", "two", "three")
+    assert notice.startswith("The log has reached its limit")
 
 
 def test_a_runner_with_an_outdated_fence_cannot_add_to_the_log(session: Session, context: Context) -> None:
@@ -227,8 +286,8 @@ def test_a_runner_with_an_outdated_fence_cannot_add_to_the_log(session: Session,
     job = session.get_one(Job, job_id)
 
     with pytest.raises(LeaseLost):
-        LogWriter(context, job, fence=1).append("main", [(clock.now(), "late")])
-    LogWriter(context, job, fence=2).append("main", [(clock.now(), "in time")])
+        LogWriter(context, job, fence=1).append("main", [Line.now("late")])
+    LogWriter(context, job, fence=2).append("main", [Line.now("in time")])
 
     assert Run(context, job_id).log == ["in time"]
 

@@ -15,7 +15,8 @@ from app.logs import get_logger
 from app.models import Job
 from app.runtime.jobs import results
 from app.runtime.jobs.environment import step_environment
-from app.runtime.jobs.log import LogReader, LogWriter
+from app.runtime.jobs.log import LogReader
+from app.runtime.jobs.log_writer import LogWriter
 from app.runtime.jobs.run_time import RunTime
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow

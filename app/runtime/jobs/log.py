@@ -3,74 +3,24 @@
 import os
 import selectors
 import time
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Thread
 from typing import IO
 
-from sqlalchemy import insert, select
-
-from app import clock
-from app.context import Context
-from app.db import session_scope
-from app.lease import LeaseLost, is_held
+from app.lease import LeaseLost
 from app.logs import get_logger
-from app.models import Job, JobLog
+from app.runtime.jobs.log_writer import Line, LogWriter
 from app.runtime.lease import DATABASE_AWAY
-from app.services.job_steps import TASK
 
 log = get_logger(__name__)
 
 _FLUSH_S = 0.25  # A reader who follows the log sees a line this late.
-_UNFINISHED_S = 1.0  # A line without its end, such as a prompt or a progress bar, is written this late.
+_UNFINISHED_S = 1.0  # A line without its end, such as a prompt, is written this late.
+_FRAMES_S = 10.0  # A line that is overwritten again and again, such as a progress bar, is written this often.
 _LINES_AT_ONCE = 500  # Bounds a transaction, and with the longest line the memory of a reader.
 _LONGEST_LINE = 64 * 1024  # A longer one is split: it may never end.
-_LEAST_PER_LINE = 64  # The least size that a line counts with, because an empty one costs a row too.
 _AGAIN_S = 1.0
 _CHECK_S = 1.0  # Between two checks whether to go on reading.
-
-Line = tuple[datetime, str]
-
-
-class LogWriter:
-    """Appends to the log of one attempt of a job, up to its size limit, while the runner holds the lease."""
-
-    def __init__(self, context: Context, job: Job, fence: int) -> None:
-        self._context = context
-        self._job_id, self._attempt_id, self._workspace_id = job.id, job.attempt_id, job.workspace_id
-        self._fence = fence
-        self._left = context.settings.job_log_limit_bytes
-
-    def append(self, step: str, lines: list[Line]) -> None:
-        """Write lines. Beyond the limit they are dropped, and the last line says so.
-
-        Raises LeaseLost, and SQLAlchemy's errors when the database is away; then nothing was written.
-        """
-        left, kept = self._left, []
-        for at, text in lines:
-            if left <= 0:
-                break
-            left -= max(len(text.encode()), _LEAST_PER_LINE)
-            kept.append((at, text if left > 0 else f"The log ends here: it has reached {self._limit} bytes."))
-        if kept:
-            self._insert(step, kept)
-        self._left = left
-
-    @property
-    def _limit(self) -> int:
-        return self._context.settings.job_log_limit_bytes
-
-    def _insert(self, step: str, lines: list[Line]) -> None:
-        ours = {"workspace_id": self._workspace_id, "job_id": self._job_id, "attempt_id": self._attempt_id}
-        with session_scope(self._context.sessions) as session:
-            # FOR SHARE: nobody takes the lease, and nobody removes the job, between this query and the commit.
-            leased = select(Job.id).where(is_held(Job, self._job_id, self._fence))
-            if session.scalar(leased.with_for_update(read=True)) is None:
-                raise LeaseLost(Job, self._job_id, self._fence)
-            session.execute(
-                insert(JobLog),
-                [{**ours, "step": step, "task": TASK, "at": at, "message": text} for at, text in lines],
-            )
 
 
 class LogReader(Thread):
@@ -88,7 +38,8 @@ class LogReader(Thread):
         self._is_cut = False
         self._unfinished = bytearray()
         self._lines: list[Line] = []
-        self._due = self._unfinished_due = 0.0
+        self._due = self._unfinished_due = self._begun_at = 0.0
+        self._has_frames = False
         self._printed_at = time.monotonic()
         self.start()
 
@@ -118,8 +69,10 @@ class LogReader(Thread):
                 if self._lines and (len(self._lines) >= _LINES_AT_ONCE or time.monotonic() >= self._due):
                     self._flush()
         if self._unfinished:
-            self._lines.append((clock.now(), _text(self._unfinished)))
+            self._lines.append(Line.now(_text(self._unfinished)))
         self._flush()
+        self._lines = self._writer.take_tail()
+        self._flush(self._writer.append_tail)
 
     def _select_timeout_s(self) -> float:
         """Seconds until something is due, even if nothing more is printed."""
@@ -127,7 +80,6 @@ class LogReader(Thread):
         return max(0.0, min([_CHECK_S, *(due - time.monotonic() for due in dues)]))
 
     def _take(self, chunk: bytes) -> None:
-        now = clock.now()
         if self._is_cut:
             # The line end of the line that was already written.
             chunk = chunk.removeprefix(b"\r").removeprefix(b"\n")
@@ -135,30 +87,38 @@ class LogReader(Thread):
         if not self._lines:
             self._due = self._printed_at + _FLUSH_S
         if not self._unfinished or b"\n" in chunk:
-            self._unfinished_due = self._printed_at + _UNFINISHED_S
+            self._begun_at = self._printed_at
+        self._has_frames &= b"\n" not in chunk
         self._unfinished += chunk
         *whole, rest = self._unfinished.split(b"\n")
         for line in whole:
-            self._lines += [(now, _text(piece)) for piece in _pieces(line)]
+            self._lines += [Line.now(_text(piece)) for piece in _pieces(_last_frame(line))]
+        shown = _last_frame(rest)
+        self._has_frames |= len(shown) < len(rest.rstrip(b"\r"))
+        # The end of the line may be of its last frame, or of the one after it.
+        rest = shown + b"\r" * rest.endswith(b"\r")
+        self._unfinished_due = self._begun_at + (_FRAMES_S if self._has_frames else _UNFINISHED_S)
         if len(rest) >= _LONGEST_LINE:
             *begun, rest = _pieces(rest)
-            self._lines += [(now, _text(piece)) for piece in begun]
+            self._lines += [Line.now(_text(piece)) for piece in begun]
         self._unfinished = rest
 
     def _take_unfinished(self) -> None:
         """Write the unfinished line as a line; later output begins a new one."""
         cut = _between_characters(self._unfinished, len(self._unfinished)) or len(self._unfinished)
-        self._lines.append((clock.now(), _text(self._unfinished[:cut])))
+        self._lines.append(Line.now(_text(self._unfinished[:cut])))
         self._unfinished = self._unfinished[cut:]
         self._is_cut = not self._unfinished
-        self._unfinished_due = time.monotonic() + _UNFINISHED_S
+        self._begun_at = time.monotonic()
+        self._unfinished_due = self._begun_at + _UNFINISHED_S
 
-    def _flush(self) -> None:
+    def _flush(self, append: Callable[[str, Sequence[Line]], None] | None = None) -> None:
+        append = append or self._writer.append
         self._is_writing = True
         while self._lines and not self._is_mute:
             batch = self._lines[:_LINES_AT_ONCE]
             try:
-                self._writer.append(self._step, batch)
+                append(self._step, batch)
                 del self._lines[: len(batch)]
             except LeaseLost:
                 self._is_mute = True
@@ -171,6 +131,11 @@ class LogReader(Thread):
                 self._is_mute = True
         self._lines.clear()
         self._printed_at, self._is_writing = time.monotonic(), False
+
+
+def _last_frame(line: bytearray) -> bytearray:
+    """What a terminal shows of a line that returns to its beginning, as progress bars do: all after the last return."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
 def _pieces(line: bytearray) -> Iterator[bytearray]:
