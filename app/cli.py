@@ -22,7 +22,7 @@ from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
 from app.db import WRONG_SERVER, Base, connect, session_scope, sessions_of
-from app.logs import configure_logs, without_values
+from app.logs import configure_logs, printable, without_values
 from app.maintenance import orphan_scan, replay
 from app.maintenance import sweep as maintenance
 from app.models import AuditRecord
@@ -46,6 +46,10 @@ class _Commands(click.Group):
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            if type(error) is not click.ClickException:
+                raise  # of click itself, about the arguments
+            raise click.ClickException(printable(error.message)) from None
         except PoolTimeout:
             raise click.ClickException(
                 "the database of WORKSPACES_DATABASE_URL has no connection left"
@@ -72,6 +76,11 @@ def _describe(error: DBAPIError) -> str:
     if isinstance(error, OperationalError):
         return f"the database of WORKSPACES_DATABASE_URL does not answer: {message}"
     raise error
+
+
+def _print(text: str) -> None:
+    """A line for people: what users have named or written in it is no command to the terminal."""
+    click.echo(printable(text))
 
 
 def with_context(command: Callable[Concatenate[Context, P], T]) -> Callable[P, T]:
@@ -127,7 +136,7 @@ def upgrade() -> None:
         set_limits(settings)
     with session_scope(sessions_of(connect(settings))) as session:
         made = seed(session)
-    click.echo(f"the schema is that of {VERSION}; made: {', '.join(made) or 'nothing, none was missing'}")
+    _print(f"the schema is that of {VERSION}; made: {', '.join(made) or 'nothing, none was missing'}")
 
 
 @main.command()
@@ -151,12 +160,12 @@ def run(context: Context) -> None:
     while not isinstance(outcome := run_slice(context, owner=owner), Idle):
         match outcome:
             case Postponed(reason, _, retry_in_s):
-                click.echo(f"postponed for {retry_in_s:.0f} s: {reason}")
+                _print(f"postponed for {retry_in_s:.0f} s: {reason}")
             case Failed(reason):
-                click.echo(f"FAILED: {reason}")
+                _print(f"FAILED: {reason}")
             case _:
-                click.echo(outcome.summary)
-    click.echo(outcome.why)
+                _print(outcome.summary)
+    _print(outcome.why)
 
 
 @cleanup.command()
@@ -164,7 +173,7 @@ def run(context: Context) -> None:
 def sweep(context: Context) -> None:
     """Do one round of maintenance: enqueue what is due, reopen what may be tried again; exit with 1 if a step fails."""
     swept = maintenance.sweep(context)
-    click.echo(str(swept))
+    _print(str(swept))
     if swept.failed:
         raise SystemExit(1)
 
@@ -175,7 +184,7 @@ def pause(context: Context) -> None:
     """Pause all destruction. Workspaces can be deleted all the same; they wait."""
     with session_scope(context.sessions) as session:
         changed = control.set_paused(session, paused=True, actor=_OPERATOR)
-    click.echo("paused" if changed else "it was paused already")
+    _print("paused" if changed else "it was paused already")
 
 
 @cleanup.command()
@@ -184,7 +193,7 @@ def resume(context: Context) -> None:
     """Resume destruction."""
     with session_scope(context.sessions) as session:
         changed = control.set_paused(session, paused=False, actor=_OPERATOR)
-    click.echo("resumed" if changed else "it was not paused")
+    _print("resumed" if changed else "it was not paused")
 
 
 @cleanup.command("replay")
@@ -228,8 +237,8 @@ def replay_deletions(
         ("PROTECTED, left alone", replayed.protected),
     ):
         for workspace_id, name in found.items():
-            click.echo(f"{what}: {name} ({workspace_id})")
-    click.echo(f"{replayed.recorded} finished deletions on record, {len(replayed.repeated)} {again}")
+            _print(f"{what}: {name} ({workspace_id})")
+    _print(f"{replayed.recorded} finished deletions on record, {len(replayed.repeated)} {again}")
     if replayed.protected:
         raise SystemExit(1)
 
@@ -244,7 +253,7 @@ def store() -> None:
 def scan(context: Context) -> None:
     """Search for orphans of deleted workspaces and deployments; exit with 1 if there are any."""
     try:
-        click.echo(orphan_scan.scan_for_orphans(context))
+        _print(orphan_scan.scan_for_orphans(context))
     except orphan_scan.OrphansFound as found:
         raise click.ClickException(str(found)) from None
 
@@ -264,7 +273,7 @@ def adopt(context: Context, *, empty: bool) -> None:
     except OSError as error:
         raise click.ClickException(str(error)) from None
     was = "it had a marker" if adopted.had_marker else "it had no marker"
-    click.echo(
+    _print(
         f"adopted ({was}): the database knows {adopted.known} of the workspaces in it, and not {adopted.unknown} others"
     )
 
@@ -284,7 +293,7 @@ def purge(context: Context, name: str) -> None:
             purged = purge_host(session, _OPERATOR, name)
     except CannotPurge as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"given up on host '{name}': jobs {purged.jobs}, deployments {purged.deployments}")
+    _print(f"given up on host '{name}': jobs {purged.jobs}, deployments {purged.deployments}")
 
 
 if __name__ == "__main__":

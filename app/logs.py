@@ -1,17 +1,26 @@
 """Structured logs: a constant event, data as fields."""
 
 import logging
+import re
 import sys
 import traceback
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 import structlog
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
-from structlog.typing import ExcInfo, FilteringBoundLogger, Processor
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor
 
 from app.config import Settings
+
+_COMMANDS_TO_TERMINALS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for tabs and line ends, and those that change the direction of text."""
+
+
+def printable(text: str) -> str:
+    """`text` for a console: what would be a command to the terminal stands there as an escape sequence of Python."""
+    return _COMMANDS_TO_TERMINALS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def configure_logs(settings: Settings) -> None:
@@ -28,9 +37,7 @@ def configure_logs(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     renderer: Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+        structlog.processors.JSONRenderer() if settings.log_format == "json" else _console_renderer()
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -46,6 +53,16 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
+
+
+def _console_renderer() -> Processor:
+    # Names, paths and messages of users are in lines, and in the errors of libraries.
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+
+    def render(logger: Any, name: str, event: EventDict) -> str:
+        return printable(str(plain(logger, name, event)))
+
+    return render
 
 
 def _traceback(exc_info: ExcInfo) -> str:
