@@ -272,6 +272,9 @@ class Settings(BaseSettings):
     """How often a supervisor reads the requested state of its job or deployment."""
     stop_grace_seconds: Duration = 10
     """Time between SIGTERM and SIGKILL for the processes of a job or deployment."""
+    job_api_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """URL at which jobs reach the API, for their variable `NMP_BASE_URL`; empty means port `PORT` of this machine.
+    With authentication on it comes without credentials: a job gets those that its own variables give it."""
     job_time_limit_seconds: DurationOrZero = 0
     """Time limit of a job, without its pauses; a job over the limit is stopped and ends as `error`. 0 for no limit.
     """
@@ -447,6 +450,11 @@ class Settings(BaseSettings):
             is_for_locals = not self.auth_enabled or (self.allow_unsigned_jwt and not self.trusted_proxies)
             return is_for_locals and is_loopback(os.environ.get("HOST") or "127.0.0.1")
         return self.subprocess_provider == "on"
+
+    @property
+    def api_url(self) -> str:
+        """The URL at which jobs reach the API."""
+        return self.job_api_url.rstrip("/") or f"http://127.0.0.1:{os.environ.get('PORT') or 8080}"
 
     @property
     def profiles(self) -> dict[str, ExecutionProfile]:

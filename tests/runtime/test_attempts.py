@@ -110,15 +110,20 @@ def test_a_process_knows_its_own_variables_and_its_job_and_nothing_of_the_server
     session: Session, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKSPACES_GATEWAY_SECRET", "not for jobs, never")
-    own = [{"name": "EPOCHS", "value": "7"}, {"name": "WORKSPACES_RUN", "value": "a disguise"}]
+    own = [
+        {"name": "EPOCHS", "value": "7"},
+        {"name": "WORKSPACES_RUN", "value": "a disguise"},
+        {"name": "NMP_FILES_URL", "value": "mine"},
+    ]
     script = 'env; cat "$NEMO_JOB_STEP_CONFIG_FILE_PATH"'
     job_id = submit(session, step(script, environment=own, config={"rate": 0.5}))
 
-    with supervised(context, job_id) as run:
+    with supervised(context, job_id, job_api_url="https://api.example.com/") as run:
         job = run.end()
 
     variables = dict(line.split("=", 1) for line in run.log if "=" in line)
     assert {"EPOCHS": "7", "NEMO_JOB_ID": str(job_id), "NEMO_JOB_STEP": "main"}.items() <= variables.items()
+    assert (variables["NMP_BASE_URL"], variables["NMP_FILES_URL"]) == ("https://api.example.com", "mine")
     assert (variables["NEMO_JOB_WORKSPACE"], variables["NEMO_JOB_FILESET"]) == ("ml-team", job.fileset)
     assert (variables["HOME"], variables["WORKSPACES_RUN"]) == (variables["PWD"], str(job_id))
     assert "not for jobs, never" not in variables.values()

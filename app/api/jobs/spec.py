@@ -97,6 +97,14 @@ class StepSpec(Body):
         return self
 
 
+def _why_no_profiles(settings: Settings) -> str:
+    """The setting that keeps processes off, as one more sentence; empty if some may be started."""
+    if settings.runs_processes:
+        return ""
+    value = settings.subprocess_provider
+    return f" No job can run here: WORKSPACES_SUBPROCESS_PROVIDER is '{value}', which keeps processes off this server."
+
+
 class PlatformSpec(Body):
     """The steps of a job, in the order in which they run."""
 
@@ -117,6 +125,7 @@ class PlatformSpec(Body):
             if profile not in settings.profiles:
                 raise Unprocessable(
                     f"The execution profile '{profile}' specified in step '{step.name}' does not exist."
+                    f"{_why_no_profiles(settings)}"
                 )
             command = command_of(step.executor.model_dump())
             if not command:

@@ -124,7 +124,12 @@ class Attempt:
                 job_steps.command_of(step["executor"]),
                 run=self._job.id,
                 environment=step_environment(
-                    self._directory, self._job, self._workspace, step, profile.environment
+                    self._directory,
+                    self._job,
+                    self._workspace,
+                    step,
+                    profile.environment,
+                    api_url=self._settings.api_url,
                 ),
                 directory=self._directory.path,
                 grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,

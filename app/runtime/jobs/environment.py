@@ -8,14 +8,23 @@ from app.models import Job
 from app.runtime.processes.workdir import WorkDirectory
 from app.services.job_steps import TASK
 
+_API_URLS = ("NMP_BASE_URL", *(f"NMP_{one}_URL" for one in ("AUTH", "FILES", "JOBS", "MODELS", "SECRETS")))
+"""Variables in which clients of the peer look for the API, and for parts of it that could be elsewhere."""
+
 
 def step_environment(
-    directory: WorkDirectory, job: Job, workspace: str, step: Mapping[str, Any], profile: Mapping[str, str]
+    directory: WorkDirectory,
+    job: Job,
+    workspace: str,
+    step: Mapping[str, Any],
+    profile: Mapping[str, str],
+    *,
+    api_url: str,
 ) -> dict[str, str]:
     """The variables of a step: its own, those of its execution profile (`profile`), and the facts of its job.
 
-    Its own variables override those of the profile; the facts override both. Writes the configuration of the step to
-    a file whose path is one of the facts.
+    Its own variables override those of the profile, and both override the URLs of the API; the facts override all.
+    Writes the configuration of the step to a file whose path is one of the facts.
     """
     config = directory.path / "step-config.json"
     config.unlink(missing_ok=True)  # An earlier step may have put a link there.
@@ -23,6 +32,7 @@ def step_environment(
     own = {variable["name"]: variable["value"] for variable in step.get("environment") or ()}
     return {
         **directory.environment,
+        **dict.fromkeys(_API_URLS, api_url),
         **profile,
         **own,
         "WORKSPACES_RESULTS_DIR": str(directory.results),

@@ -401,7 +401,10 @@ def test_where_no_process_may_be_started_no_job_is_accepted(context: Context, se
     assert client.get("/apis/jobs/v2/execution-profiles").json == []
     assert (response.status_code, response.json) == (
         422,
-        {"detail": "The execution profile 'subprocess/default' specified in step 'only' does not exist."},
+        {
+            "detail": "The execution profile 'subprocess/default' specified in step 'only' does not exist. No job can "
+            "run here: WORKSPACES_SUBPROCESS_PROVIDER is 'off', which keeps processes off this server."
+        },
     )
     assert count(session, Job) == 0
 
