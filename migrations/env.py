@@ -98,6 +98,10 @@ def migrate(engine: Engine) -> None:
     """Run all migrations, or none of those since the last `build_index`."""
     with engine.connect() as connection:
         _take_turn(connection)
+        if newer := _unknown_revisions(connection):
+            # A release that was rolled back: it runs on this schema, which carries its statements.
+            log.warning("migration.schema_is_newer", revision=newer, reason="left as it is")
+            return
         # A migration may take longer than a statement of the product, whose limit the role may have.
         connection.exec_driver_sql("SET statement_timeout = 0")
         connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
@@ -105,6 +109,14 @@ def migrate(engine: Engine) -> None:
         context.configure(connection=connection, target_metadata=Base.metadata)
         with context.begin_transaction():
             context.run_migrations()
+
+
+def _unknown_revisions(connection: Connection) -> str:
+    """The revisions of the schema that this release does not have, separated by commas."""
+    if not connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL")):
+        return ""
+    known = {script.revision for script in context.script.walk_revisions()}
+    return ", ".join(set(connection.scalars(text("SELECT version_num FROM alembic_version"))) - known)
 
 
 def _take_turn(connection: Connection) -> None:

@@ -196,3 +196,18 @@ def test_an_index_that_an_attempt_has_left_half_built_is_built_again(url: str) -
         )
     assert differences(engine) == []
     engine.dispose()
+
+
+def test_a_release_that_was_rolled_back_leaves_a_newer_schema_as_it_is(url: str) -> None:
+    """Otherwise its `release` would fail, and none of its processes would start."""
+    command.upgrade(configured(url), "head")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["9999"]
+    assert differences(engine) == []
+    engine.dispose()
