@@ -72,9 +72,9 @@ class Page(BaseModel, Generic[T]):
     filter: dict[str, Any] | None
 
 
-def requested_filter(*, alias: str | None = None) -> Filter | None:
-    """The filter of the current request, or None. Raises BadFilter."""
-    return parse_filter(request.args.to_dict(flat=False), alias=alias)
+def requested_filter() -> Filter | None:
+    """The filter of the current request, which may be called a search, or None. Raises BadFilter."""
+    return parse_filter(request.args.to_dict(flat=False), alias="search")
 
 
 def filtered(
@@ -93,16 +93,15 @@ def list_page(
     items: Items,
     may_read: Condition = true,
     sort_fields: Fields | None = None,
-    alias: str | None = None,
     batch_rows: int = BATCH_ROWS,
     envelope: Callable[..., Page[Any]] = Page[Any],
 ) -> Response:
     """One page of `rows`, filtered and sorted as the request asks.
 
     Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `items`, `may_read` and `batch_rows` are
-    those of `RowStream`, `alias` is that of `parse_filter`. Raises BadFilter and BadSort.
+    those of `RowStream`. Raises BadFilter and BadSort.
     """
-    found = requested_filter(alias=alias)
+    found = requested_filter()
     default = type(query).model_fields["sort"].default
     ordered = filtered(rows, fields, found).order_by(*parse_sort(query.sort, sort_fields or fields, default))
     return paginate(

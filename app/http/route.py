@@ -26,7 +26,9 @@ class Body(BaseModel):
 
 
 class Query(BaseModel):
-    """The query parameters of a route. Unknown ones are ignored."""
+    """The query parameters of a route. Unknown ones are refused: a typo in a filter would answer with everything."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 @dataclass
@@ -73,6 +75,7 @@ class RouteOptions(TypedDict, total=False):
     streams: bool
     waits_for_store: bool
     searches: bool
+    ignored: tuple[str, ...]
 
 
 class Parameters(TypedDict):
@@ -109,6 +112,8 @@ class Route:
     """Whether it calls the store, which may answer late, without transferring a file."""
     searches: bool = False
     """Whether its filters can search in documents."""
+    ignored: tuple[str, ...] = ()
+    """Query parameters that clients send and that change nothing."""
 
     @property
     def area(self) -> str:

@@ -1,6 +1,7 @@
 """Validation of the address, the parameters and the body, before a handler runs."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -12,6 +13,8 @@ from pydantic_core import from_json
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app.errors import BadRequest, TooLarge, TooSlow
+
+_FILTER = re.compile(r"(filter|search)(\[.*\])?", re.DOTALL)
 
 _BODY_S = 10.0
 """The time for a JSON body, beyond the time that its bytes add."""
@@ -38,10 +41,27 @@ def path_parameters(given: Mapping[str, str], types: Mapping[str, TypeAdapter[An
     return values
 
 
-def query_parameters(model: type[BaseModel]) -> BaseModel:
-    """The query string as `model`. Raises InvalidRequest."""
+def query_parameters(model: type[BaseModel], *, ignored: tuple[str, ...] = ()) -> BaseModel:
+    """The query string as `model`, whose unknown parameters are refused by name. Raises InvalidRequest.
+
+    `ignored` are parameters that may be there and change nothing. Where there is a filter, its keys are read elsewhere.
+    """
+    given = request.args.to_dict(flat=False)
+    if "filter" in model.model_fields:
+        given = {name: values for name, values in given.items() if not _FILTER.fullmatch(name)}
+    repeated = [name for name, values in given.items() if len(values) > 1]
+    if repeated:
+        raise InvalidRequest([_repeated(name) for name in repeated[:_MAX_ERRORS]])
     with _publishing_errors("query"):
-        return model.model_validate(request.args.to_dict())
+        return model.model_validate({name: text for name, [text] in given.items() if name not in ignored})
+
+
+def _repeated(name: str) -> dict[str, Any]:
+    return {
+        "type": "value_error",
+        "loc": ["query", name],
+        "msg": "The parameter is given more than once; give it once",
+    }
 
 
 def json_body(

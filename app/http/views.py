@@ -18,7 +18,7 @@ from app.access.permissions import OPEN
 from app.access.principal import Principal
 from app.context import Context
 from app.http.rate_limit import WriteLimit
-from app.http.route import RequestContext, Route
+from app.http.route import Query, RequestContext, Route
 from app.http.transfers import Searches, Transfers
 from app.http.validation import json_body, path_parameters, query_parameters
 
@@ -73,8 +73,11 @@ def _view(route: Route) -> Callable[..., Response]:
         caller = actor.id or actor.address
         service.limit.check(caller, request.method)
         given = path_parameters(path, route.path)
-        if "query" in parameters and route.query:
-            given["query"] = query_parameters(route.query)
+        # What anybody may ask is also asked by programs that add something of their own.
+        if route.permission not in OPEN:
+            query = query_parameters(route.query or Query, ignored=route.ignored)
+            if "query" in parameters:
+                given["query"] = query
         if "body" in parameters and route.body:
             given["body"] = json_body(
                 route.body,

@@ -75,6 +75,7 @@ class RoleBindingQuery(ListQuery):
     "POST",
     BASE,
     permission=Permission.ROLE_BINDINGS_WRITE,
+    ignored=("wait_role_propagation",),
     status=201,
     returns=RoleBinding,
     raises=(Conflict, Unprocessable),
@@ -124,6 +125,7 @@ def get_role_binding(call: RequestContext, name: str) -> RoleBinding:
     "DELETE",
     ONE,
     permission=Permission.ROLE_BINDINGS_WRITE,
+    ignored=("wait_role_propagation",),
     returns=Deleted,
     raises=(NotFound, Conflict, LastAdmin),
 )

@@ -169,7 +169,7 @@ def list_entities(call: RequestContext, workspace: str, entity_type: str, query:
     of_type = found.rows.where(rows.Entity.entity_type == entity_type)
     counts = None
     if query.count_by:
-        matching = filtered(of_type, FIELDS, requested_filter(alias="search"))
+        matching = filtered(of_type, FIELDS, requested_filter())
         counts = _group_counts(call.session, matching, query.count_by)
     return list_page(
         call,
@@ -178,7 +178,6 @@ def list_entities(call: RequestContext, workspace: str, entity_type: str, query:
         FIELDS,
         items=each(Entity.from_row),
         may_read=found.may_read,
-        alias="search",
         envelope=partial(EntityPage, group_counts=counts),
     )
 

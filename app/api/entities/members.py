@@ -94,6 +94,7 @@ def list_members(call: RequestContext, workspace: str, query: MembersQuery) -> M
     "POST",
     BASE,
     permission=Permission.MEMBERS_WRITE,
+    ignored=("wait_role_propagation",),
     status=201,
     returns=Member,
     raises=(NotFound, Unprocessable),
@@ -112,6 +113,7 @@ def add_member(call: RequestContext, workspace: str, body: MemberCreate) -> Memb
     "PUT",
     ONE,
     permission=Permission.MEMBERS_WRITE,
+    ignored=("wait_role_propagation",),
     returns=Member,
     raises=(NotFound, LastAdmin, Unprocessable),
 )
@@ -124,7 +126,14 @@ def replace_roles(call: RequestContext, workspace: str, principal: PrincipalId, 
     return Member.from_row(member)
 
 
-@routes.add("DELETE", ONE, permission=Permission.MEMBERS_WRITE, returns=Deleted, raises=(NotFound, LastAdmin))
+@routes.add(
+    "DELETE",
+    ONE,
+    permission=Permission.MEMBERS_WRITE,
+    ignored=("wait_role_propagation",),
+    returns=Deleted,
+    raises=(NotFound, LastAdmin),
+)
 def remove_member(call: RequestContext, workspace: str, principal: str) -> Deleted:
     """Remove a member.
 

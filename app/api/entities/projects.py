@@ -100,7 +100,6 @@ def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Res
         FIELDS,
         items=each(Project.from_row),
         may_read=found.may_read,
-        alias="search",
     )
 
 

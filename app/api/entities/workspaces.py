@@ -65,6 +65,7 @@ class Workspace(Resource):
     "POST",
     BASE,
     permission=Permission.WORKSPACES_CREATE,
+    ignored=("wait_role_propagation",),
     status=201,
     returns=Workspace,
     raises=(NameTaken,),
@@ -101,7 +102,7 @@ def list_workspaces(call: RequestContext, query: ListQuery) -> Response:
         rows.Workspace.state == WorkspaceState.ACTIVE,
         permitted(call.actor),
     )
-    return list_page(call, query, statement, FIELDS, items=each(Workspace.from_row), alias="search")
+    return list_page(call, query, statement, FIELDS, items=each(Workspace.from_row))
 
 
 @routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=Workspace, raises=(NotFound,))
