@@ -73,7 +73,7 @@ def test_the_broker_loses_no_message_that_it_accepted() -> None:
 
 def test_only_the_release_has_the_password_of_the_tables_owner() -> None:
     owner = {"POSTGRES_PASSWORD", "WORKSPACES_MIGRATION_DATABASE_URL"}
-    for name in sorted(set(PROCFILE) - {"release"}):
+    for name in sorted(set(PROCFILE) - {"release", "flower"}):  # Flower gets neither .env nor a database
         environment = SERVICES[name]["environment"]
         assert {variable: environment[variable] for variable in owner} == dict.fromkeys(owner, "")
         assert "://product:" in environment["WORKSPACES_DATABASE_URL"]
@@ -84,4 +84,59 @@ def test_no_password_is_in_a_command_line() -> None:
     for name, service in SERVICES.items():
         assert "PASSWORD" not in str(service.get("command")), name
     assert "requirepass ${BROKER_PASSWORD" in COMPOSE["configs"]["broker"]["content"]
+    for name in PROCFILE:
+        assert ":${BROKER_PASSWORD" in SERVICES[name]["environment"]["WORKSPACES_BROKER_URL"], name
     assert SERVICES["broker"]["environment"]["REDISCLI_AUTH"], "its health check needs the password"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_no_rights_and_no_room_that_it_does_not_need(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["mem_limit"]
+    assert service["pids_limit"] > 0
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+    assert service["healthcheck"]
+    if name in PROCFILE:
+        assert "cap_add" not in service
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
+
+
+def test_what_beat_and_flower_keep_is_out_of_the_reach_of_jobs() -> None:
+    """They read it as code."""
+    for name in ("beat", "flower"):
+        [volume] = {each.partition(":")[0] for each in SERVICES[name]["volumes"]}
+        others = [other for other in SERVICES if f"{volume}:/data" in SERVICES[other].get("volumes", [])]
+        assert others == [name]
+        assert volume in COMPOSE["volumes"]
+
+
+def test_flower_gets_no_setting_but_its_own() -> None:
+    assert SERVICES["flower"]["env_file"] == []
+    assert {name for name in SERVICES["flower"]["environment"] if "DATABASE" in name} == set()
+
+
+def test_web_does_not_wait_for_the_broker() -> None:
+    assert set(SERVICES["web"]["depends_on"]) == {"release"}
+    assert all("broker" in SERVICES[name]["depends_on"] for name in set(PROCFILE) - {"web", "release"})
+
+
+def test_a_change_of_the_code_installs_nothing_again_and_the_image_runs_as_a_number() -> None:
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    steps = [line.partition(" ")[::2] for line in dockerfile.splitlines() if re.match("[A-Z]+ ", line)]
+    copied = [rest for word, rest in steps if word == "COPY"]
+
+    assert copied == ["requirements/image.txt requirements/", ". ."]
+    assert dockerfile.index("--require-hashes") < dockerfile.index("COPY . .")
+    assert ("USER", "999:999") in steps
+    assert "HEALTHCHECK" in dict(steps)
+
+
+def test_it_says_what_the_runtime_may_do_there() -> None:
+    text = (REPOSITORY / "docker-compose.yml").read_text()
+
+    assert SERVICES["runtime"]["environment"]["HOST"] == "0.0.0.0"
+    assert "WORKSPACES_SUBPROCESS_PROVIDER" in text
