@@ -17,13 +17,16 @@ from uuid import UUID
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from app.logs import get_logger
 from app.storage.disk import Disk
 from app.storage.filetree import FileTree
 from app.storage.marker import KEY, Marker, read_marker, write_marker
-from app.storage.paths import naming_relative_paths
+from app.storage.paths import can_be_asked_for, naming_relative_paths
 from app.storage.purge import BytesRemain, PartialPurge, below_workspace, carry_out, purge
 from app.storage.reading import Reading
 from app.storage.tree import StagedUpload, Tree
+
+log = get_logger(__name__)
 
 _CHECK_BYTES = 65536
 """Enough that a full disk refuses them, and few enough to be written at each look at `/status`."""
@@ -205,7 +208,10 @@ class BlobStore:
         return list(self.each_file(workspace_id, fileset_id, path))
 
     def each_file(self, workspace_id: UUID, fileset_id: UUID, path: str = "") -> Iterator[StoredFile]:
-        """The same files one by one, for very large filesets. Raises when it reaches a directory it cannot list."""
+        """The same files one by one, for very large filesets. Raises when it reaches a directory it cannot list.
+
+        Left out is what no request can name, and so none of ours has stored: it is purged with the rest.
+        """
         found = self._each_file(workspace_id, fileset_id, path)
         while file := self._next_of(found):
             yield file
@@ -221,7 +227,11 @@ class BlobStore:
         self.verify()
         fileset = _key(workspace_id, fileset_id)
         for file in self._tree.files(f"{fileset}/{path}" if path else fileset):
-            yield StoredFile(file.key.removeprefix(f"{fileset}/"), file.size)
+            found = file.key.removeprefix(f"{fileset}/")
+            if can_be_asked_for(found):
+                yield StoredFile(found, file.size)
+            else:
+                log.warning("store.unnameable_file", fileset=fileset, path=ascii(found))
 
     @naming_relative_paths
     def stat(self, workspace_id: UUID, fileset_id: UUID, path: str) -> StoredFile:

@@ -1,6 +1,6 @@
 """Valid paths of files in a fileset, for every way to store one, and the paths that errors may name."""
 
-import unicodedata
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -14,31 +14,54 @@ _MAX_PATH_BYTES = 1024  # The limit of S3 for a key; no filesystem has a lower o
 _MAX_COMPONENT_BYTES = 255  # The limit of filesystems for a name.
 
 
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd-\uffff]")
+"""Control characters, what is no UTF-8 (the server puts U+FFFD there), and what the XML of S3 cannot carry."""
+_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Marks that change the order in which a name is shown, so that it reads as another."""
+_OF_WINDOWS = re.compile(r"\\|[A-Za-z]:|.*(^|[/\\])\.\.($|[/\\])", re.DOTALL)
+"""Where a client on Windows that joins paths would leave its directory: `\\server`, `C:`, `..\\`."""
+
+
 def checked_path(path: str) -> str:
-    """`path`, if it names a file inside the fileset in every kind of store. Raises BadRequest otherwise."""
+    """`path`, if it names a file inside the fileset in every kind of store and for every client. Raises BadRequest."""
+    if fault := _fault(path):
+        raise BadRequest(fault)
+    return path
+
+
+def can_be_asked_for(path: str) -> bool:
+    """Whether `checked_path` lets a path pass that was found in a store."""
+    return _fault(path) is None
+
+
+def _fault(path: str) -> str | None:
     components = path.split("/")
     if ".." in components:
-        raise BadRequest(f"Path '{path}' resolves outside of the storage root. Remove '..' from it.")
+        return f"Path '{path}' resolves outside of the storage root. Remove '..' from it."
     if "" in components or "." in components:
-        raise BadRequest(
-            f"Path '{path}' has an empty component or '.': write 'directory/file', without them."
-        )
+        return f"Path '{path}' has an empty component or '.': write 'directory/file', without them."
     if "?versionId=" in path:
         # s3fs would read the rest as a version and the start as the path of another file.
-        raise BadRequest("The path must not contain '?versionId='; choose another name.")
-    # The server replaces bytes that are not UTF-8 by U+FFFD; S3 answers in XML, which cannot carry the two after it.
-    if any(unicodedata.category(sign) in ("Cc", "Cs") or "\ufffd" <= sign <= "\uffff" for sign in path):
-        raise BadRequest(
-            "The path contains control characters, U+FFFE or U+FFFF, or is not UTF-8; remove them."
+        return "The path must not contain '?versionId='; choose another name."
+    if _UNFIT.search(path):
+        return "The path contains control characters, U+FFFE or U+FFFF, or is not UTF-8; remove them."
+    if _REORDERING.search(path):
+        return "The path contains marks that change the direction of text; remove them."
+    if _OF_WINDOWS.match(path):
+        return (
+            "The path would lead out of its directory on Windows: start it with neither '\\' nor a drive, "
+            "and put no '..' beside a '\\'."
         )
-    if (
-        len(path.encode()) > _MAX_PATH_BYTES
-        or max(len(each.encode()) for each in components) > _MAX_COMPONENT_BYTES
-    ):
-        raise BadRequest(
-            f"The path is too long: at most {_MAX_PATH_BYTES} bytes, and {_MAX_COMPONENT_BYTES} between slashes."
-        )
-    return path
+    return _too_long(path, components)
+
+
+def _too_long(path: str, components: list[str]) -> str | None:
+    longest = max(len(each.encode()) for each in components)
+    if len(path.encode()) <= _MAX_PATH_BYTES and longest <= _MAX_COMPONENT_BYTES:
+        return None
+    return (
+        f"The path is too long: at most {_MAX_PATH_BYTES} bytes, and {_MAX_COMPONENT_BYTES} between slashes."
+    )
 
 
 def naming_relative_paths(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:

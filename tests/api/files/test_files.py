@@ -1,7 +1,9 @@
 import io
+import os
 import tracemalloc
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -153,6 +155,17 @@ def test_a_file_and_a_directory_cannot_share_a_path(client: FlaskClient, path: s
         "a\x7f",
         "a\ufffe",
         "a\uffff",
+        "a\x1b[31mb",
+        "a\x9bb",
+        "report\u202efdp.exe",
+        "\u200fa",
+        "\\\\server\\share",
+        "C:\\a",
+        "c:a",
+        "..\\a",
+        "a\\..\\..\\b",
+        "a/..\\b",
+        "a\\..",
         "x" * 256,
         "/".join(["x" * 200] * 6),
     ],
@@ -163,6 +176,30 @@ def test_paths_that_could_mislead_are_refused(client: FlaskClient, path: str, me
 
     assert response.status_code == 400
     assert "path" in response.json["detail"].lower()
+
+
+@pytest.mark.parametrize("path", ["a\\b", "CON", "a/10:30.log", "..a", "a..", "dev-disk\\x2dlabel", "\u05d0"])
+def test_a_path_that_is_only_unusual_is_a_path(client: FlaskClient, path: str) -> None:
+    """A client on Windows may not be able to store it, but stays in its directory."""
+    assert client.put(f"{FILESET}/-/{quote(path)}", data=b"x").status_code == 200
+    assert stored(client) == [path]
+
+
+def test_names_in_the_store_that_no_request_can_carry_do_not_break_the_list(
+    client: FlaskClient, context: Context, fileset: Fileset
+) -> None:
+    """They come with a restored backup, or from other programs. The list broke off where the first of them stood."""
+    if context.settings.storage_url:
+        pytest.skip("a bucket has no such names")
+    for name in ("a", "z"):
+        client.put(f"{FILESET}/-/{name}", data=b"x")
+    directory = context.settings.data_dir / "blobs" / "files" / str(fileset.workspace_id) / str(fileset.id)
+    for unfit in (b"m\xff\xfe", b"m\nm", b"m\x1b[31m"):
+        Path(os.fsdecode(os.fsencode(directory) + b"/" + unfit)).write_bytes(b"x")
+
+    assert stored(client) == ["a", "z"]
+    assert client.delete(FILESET).status_code == 200
+    assert not directory.exists()
 
 
 def test_a_path_that_is_not_utf_8_is_refused(client: FlaskClient) -> None:

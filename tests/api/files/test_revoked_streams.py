@@ -15,8 +15,8 @@ from app.context import Context
 from app.http import streaming
 from app.lifecycle import JobStatus
 from app.models import Job, Workspace
-from app.server import worker
-from app.server.worker import MinimumRateSocket
+from app.server import minimum_rate
+from app.server.minimum_rate import MinimumRateSocket
 from app.storage.reading import Reading
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.support.deadlines import DEADLINE_S
@@ -98,7 +98,7 @@ def test_a_download_that_nobody_reads_closes_its_file(
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, socket.socket]]:
     """A connection of the server, and its client's end. Only its waits look whether the download may go on."""
     monkeypatch.setattr(streaming, "_LOOK_S", DEADLINE_S)
-    monkeypatch.setattr(worker, "_WAIT_S", 0.05)
+    monkeypatch.setattr(minimum_rate, "_WAIT_S", 0.05)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         limited = MinimumRateSocket(ours)
