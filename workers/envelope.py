@@ -26,6 +26,7 @@ class _Form(BaseModel):
 class _DeliveryInfo(_Form):
     exchange: Text = ""
     routing_key: Text = ""
+    redelivered: bool = False
 
 
 class _Properties(_Form):
@@ -71,6 +72,7 @@ class _TaskHeaders(_Form):
     replaced_task_nesting: int | None = None
     stamped_headers: list[Text] | None = None
     stamps: dict[str, Text | list[Text]] | None = None
+    redelivered: bool = False
 
 
 class _Embedded(_Form):

@@ -14,8 +14,24 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What kombu's reader of JSON raises."""
 
 
+class QoS(redis.QoS):
+    """The messages that are not acknowledged yet, from which one that cannot be read is taken away."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 -- kombu's
+        """Put a message back into its queue."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]  # kombu's
+        except self.channel.connection_errors:
+            raise
+        except _UNREADABLE as error:
+            rejections.reject("unacked", f"all of it: it is no JSON ({type(error).__name__})")
+            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]  # kombu's
+
+
 class Channel(redis.Channel):
     """A channel that goes on with the next item of a queue when one cannot be read."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import redis
 
+from app.config import Settings
 from tests.faults.world import World
+from tests.support.deadlines import DEADLINE_S
+from workers.celery_app import configure
 
 QUEUES = {"worker": "cleanup", "maintenance": "maintenance", "runtime": "runtime"}
 
@@ -117,6 +120,25 @@ def test_no_message_ends_a_worker_or_comes_back(world: World) -> None:
     assert world.left_of(doomed.id) == []
 
 
+@pytest.mark.parametrize("stored", [b"hello", b"[]", b"{}", b"\xff"])
+def test_what_only_looks_like_a_message_under_way_ends_no_worker(world: World, stored: bytes) -> None:
+    """Workers look there for messages of others that have died."""
+    workers = [world.one(name) for name in QUEUES]
+    with redis.Redis.from_url(world.stack.broker_url) as broker:
+        broker.hset("workspaces:unacked", "tag", stored)
+        broker.zadd("workspaces:unacked_index", {"tag": 0})
+        world.stack.wait_until(
+            lambda: (
+                not broker.hexists("workspaces:unacked", "tag")
+                or not all(worker.is_alive for worker in workers)
+            ),
+            "it is taken away",
+        )
+        assert broker.zscore("workspaces:unacked_index", "tag") is None
+
+    assert all(worker.is_alive for worker in workers)
+
+
 def test_rejected_messages_are_counted_in_the_metrics(world: World) -> None:
     def counted() -> float:
         lines = world.stack.client.get("/metrics").text.splitlines()
@@ -142,6 +164,8 @@ def test_what_is_published_to_all_workers_ends_none(world: World, published: byt
     world.wait_for_state(world.delete(doomed.name), "DONE")
 
     assert all(worker.is_alive for worker in workers)
+    app = configure(Settings(database_url=world.stack.database_url, broker_url=world.stack.broker_url))
+    assert len(app.control.ping(timeout=DEADLINE_S, limit=len(workers))) == len(workers)
 
 
 def count(world: World, name: str) -> int:
