@@ -125,6 +125,10 @@ def upload_file(call: RequestContext, workspace: str, name: str, path: str) -> F
     The body is the content, of any type, or a form with the content in its field `file`.
     The file becomes visible when all of it has arrived, and replaces any file of the same path. With
     `If-None-Match: *` it replaces none, and with `If-Match: <ETag>` only that one: otherwise 412.
+
+    A path is refused that would lead out of the fileset or of a client's directory, or mislead a reader: one with
+    `.`, `..` or nothing between slashes, with control characters or marks for the direction of text, or on Windows with
+    a backslash or a drive at its start or `..` beside a backslash.
     """
     if "Content-Range" in request.headers:
         raise BadRequest("A part of a file cannot be stored: send the whole file, without Content-Range.")
