@@ -365,7 +365,7 @@ def test_a_command_that_stops_its_reaper_is_ended_all_the_same(
         reaper = psutil.Process(process._reaper.pid)
         assert eventually(lambda: reaper.status() == psutil.STATUS_STOPPED)
         process.terminate()
-        assert ended(process) == -9
+        assert ended(process) in (-15, -9)  # continued, or killed when it is late
     assert processes_of(run) == []
 
 
@@ -381,7 +381,7 @@ def test_a_reaper_that_is_stopped_with_its_report_still_open_is_not_waited_for(
     process = start("true", grace_s=0.1)
     assert eventually(lambda: psutil.Process(process._reaper.pid).status() == psutil.STATUS_STOPPED)
     process.terminate()
-    assert ended(process) == -9
+    assert ended(process) in (-15, -9)  # continued, or killed when it is late
 
 
 HOPPING = """
