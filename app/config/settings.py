@@ -278,6 +278,9 @@ class Settings(BaseSettings):
     job_time_limit_seconds: DurationOrZero = 0
     """Time limit of a job, without its pauses; a job over the limit is stopped and ends as `error`. 0 for no limit.
     """
+    job_results_seconds: Duration = 600
+    """How long a job may go on storing results after it was cancelled or its time was over, and how long it tries
+    again while the store takes none."""
     job_log_limit_bytes: PositiveInt = 64 * 1024 * 1024
     """Maximum size of a job's log; further output is dropped, and the log says so."""
     deployment_runtime: Literal["subprocess", "kubernetes", "none"] = "subprocess"

@@ -28,7 +28,7 @@ from app.storage.tree import told_to_clients
 FOLDER = "results"
 """The folder in a job's fileset for the files that its steps have produced."""
 
-_MOST_RESULTS = 1000  # They are part of the job's row.
+MOST_RESULTS = 1000  # They are part of the job's row.
 
 
 def note(job: Job, artifacts: Mapping[str, str]) -> None:
@@ -68,8 +68,8 @@ def declare(session: Session, actor: Actor, workspace: str, job_name: str, name:
     workspace_row = writable_workspace(session, actor, workspace)
     _find_artifact(session, actor, workspace_row, url)
     job = writable_job(session, actor, workspace, job_name)
-    if len(job.results) >= _MOST_RESULTS and all(result["name"] != name for result in job.results):
-        raise WrongState(f"Job '{job_name}' has {_MOST_RESULTS} results, the most there can be.")
+    if len(job.results) >= MOST_RESULTS and all(result["name"] != name for result in job.results):
+        raise WrongState(f"Job '{job_name}' has {MOST_RESULTS} results, the most there can be.")
     note(job, {name: kept(url, workspace_row.name)})
     touch(session, actor, job)
     return job

@@ -26,7 +26,7 @@ from app.models import Job
 from app.runtime import leased_row
 from app.runtime.hosts.startup import remove_unowned_runs
 from app.runtime.jobs import log_writer, supervisor
-from app.runtime.jobs.attempt import STOPPED
+from app.runtime.jobs.endings import STOPPED
 from app.runtime.jobs.log_writer import Line, LogWriter
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow

@@ -1,7 +1,9 @@
 """Jobs on a real runtime worker, submitted over HTTP, against the process table, also after the worker has died."""
 
 import logging
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +19,9 @@ from sqlalchemy.pool import NullPool
 from app.models import Job, JobLog
 from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from tests.runtime.runs import STUBBORN
+from tests.support.deadlines import DEADLINE_S
 from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
-from tests.support.stack import Part, Stack
+from tests.support.stack import CHECKOUT, Part, Stack
 
 SETTINGS: dict[str, Any] = {
     "runtime_lease_seconds": 3,
@@ -338,3 +341,25 @@ def test_what_was_left_on_a_host_does_not_wait_for_a_free_thread(tmp_path: Path,
         stack.wait_until(lambda: living(word) == [], "what was left is gone")
         jobs.wait_for("lost", "error")
         assert stack.client.delete(f"{jobs.base}/lost").status_code == 204
+
+
+def test_the_guide_of_jobs_does_what_it_says(stack: Stack, tmp_path: Path) -> None:
+    guide = (CHECKOUT / "docs" / "jobs.md").read_text()
+    lines = [
+        line for block in re.findall(r"```console\n(.*?)```", guide, re.DOTALL) for line in block.splitlines()
+    ]
+    commands = [line[2:] for line in lines if line.startswith(("$ ", "> "))]
+    commands[0] = commands[0].replace("http://127.0.0.1:8080", stack.api_url)
+
+    done = subprocess.run(
+        ["bash", "-e"],
+        check=False,
+        input="\n".join(commands),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [line for line in lines if not line.startswith(("$ ", "> "))]

@@ -1,7 +1,6 @@
 """One attempt of a job, from the claim of its row to its end. Only this code starts the processes of jobs."""
 
 import time
-from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
@@ -13,11 +12,12 @@ from app.lease import LeaseLost
 from app.lifecycle import JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job
-from app.runtime.jobs import results
+from app.runtime.jobs.endings import STOPPED, Cancelled, Ending, Failed
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader
 from app.runtime.jobs.log_writer import LogWriter
 from app.runtime.jobs.run_time import RunTime
+from app.runtime.jobs.step_results import Kept, StepResults, describe_kept
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
@@ -33,32 +33,6 @@ _BRIEF_S = 0.05  # Between two polls of processes that are about to end.
 _KILL_S = 5.0  # For processes that get SIGKILL at once.
 _DRAIN_S = 5.0  # For the last output to reach the log.
 
-STOPPED = "the runtime worker was stopped"
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Why an attempt ends as `error`."""
-
-    message: str
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """The attempt ends because a request asked for it."""
-
-
-Ending = Failed | Cancelled
-
-
-class _Ended(Exception):
-    """Raised to end an attempt in the middle of long work."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending)
-        self.ending = ending
-
 
 class Attempt:
     """The supervisor of one attempt: runs its steps in order, and applies the state that requests ask for meanwhile.
@@ -73,6 +47,9 @@ class Attempt:
         self._row = LeasedRow(context, job, job.status, held, stopping=stopping)
         self._log = LogWriter(context, job, held.fence)
         self._directory = WorkDirectory(self._settings, job.id)
+        self._results = StepResults(
+            context, job, self._row, self._directory, checkpoint=self._checkpoint, stopping=stopping
+        )
         self._run_time = RunTime(self._settings)
 
     def run(self) -> str:
@@ -143,7 +120,7 @@ class Attempt:
             reader.abandon()
             process.kill_and_wait(within_s=_KILL_S)
             raise
-        return ending or self._end_step(name, code)
+        return self._end_step(name, code, ending)
 
     def _watch(
         self, process: Process, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile
@@ -175,27 +152,28 @@ class Attempt:
             reader.join(self._settings.runtime_poll_seconds)
         return ending, code
 
-    def _end_step(self, name: str, code: int) -> Ending | None:
-        """Store the results of the step, also of one that failed, and record how it ended."""
-        uploader = results.ResultUploader(self._context, self._job, self._row)
-        try:
-            names = results.store_results(self._directory.results, uploader, on_progress=self._checkpoint)
-            self._directory.empty_results(on_progress=self._row.refresh)
-        except _Ended as ended:
-            return ended.ending
-        except (results.Unstorable, OSError) as error:
-            message = self._directory.message_of(error)
-            return Failed(f"the results of step '{name}' could not be stored: {message}")
+    def _end_step(self, name: str, code: int, ending: Ending | None) -> Ending | None:
+        """Store the results of the step, however it ended, and record that; why the attempt ends, if it does."""
+        kept = self._results.store(ending)
+        emptying = self._empty_results()
 
         def record(_: Session, job: Job) -> None:
-            job_results.note(job, {each: f"/{job.fileset}#{job_results.FOLDER}/{each}" for each in names})
-            if code == 0:
+            job_results.note(
+                job, {each: f"/{job.fileset}#{job_results.FOLDER}/{each}" for each in kept.names}
+            )
+            job.status_details = describe_kept(job.status_details, kept)
+            if code == 0 and not ending:
                 job_steps.settle_step(job, name, JobStatus.COMPLETED)
 
         self._row.write(record)
-        if code < 0:
-            return Failed(f"step '{name}' was ended by signal {-code}", {"exit_code": code})
-        return Failed(f"step '{name}' ended with exit code {code}", {"exit_code": code}) if code else None
+        return _why_ended(name, code, kept) or emptying
+
+    def _empty_results(self) -> Ending | None:
+        try:
+            self._directory.empty_results(on_progress=self._row.refresh)
+        except OSError as error:
+            return Failed(f"the results directory cannot be emptied: {self._directory.message_of(error)}")
+        return None
 
     def _finish(self, ending: Ending | None) -> str:
         """Write the final status of the attempt, and that no process of it is left."""
@@ -227,14 +205,13 @@ class Attempt:
 
     # --- requests and limits ------------------------------------------------------------------------------
 
-    def _checkpoint(self) -> None:
-        """Called during long work without a process: waits while the job is paused, raises _Ended if it has to end."""
+    def _checkpoint(self) -> Ending | None:
+        """Called during long work without a process: waits while the job is paused; why it has to end, if it has."""
         while True:
             self._apply_requested_state(None)
-            if ending := self._requested_end() or self._job_overrun():
-                raise _Ended(ending)
-            if self._row.status is not JobStatus.PAUSED:
-                return
+            ending = self._requested_end() or self._job_overrun()
+            if ending or self._row.status is not JobStatus.PAUSED:
+                return ending
             self._stopping.wait(self._settings.runtime_poll_seconds)
 
     def _job_overrun(self) -> Ending | None:
@@ -273,3 +250,14 @@ class Attempt:
                 job_steps.settle_last_step(job, job.status)
 
         self._row.write(confirm)
+
+
+def _why_ended(step: str, code: int, kept: Kept) -> Ending | None:
+    """Why an attempt ends after a step with that exit code; None if the next one begins."""
+    if kept.ending:
+        return kept.ending
+    if kept.lost:
+        return Failed(f"the results of step '{step}' could not be stored: {kept.lost}")
+    if code < 0:
+        return Failed(f"step '{step}' was ended by signal {-code}", {"exit_code": code})
+    return Failed(f"step '{step}' ended with exit code {code}", {"exit_code": code}) if code else None
