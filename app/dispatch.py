@@ -27,6 +27,9 @@ CLEANUP_QUEUE = "cleanup"
 RUNTIME_QUEUE = "runtime"
 MAINTENANCE_QUEUE = "maintenance"
 
+_LAST = 9
+"""The highest number that a priority can have with Redis."""
+
 _BUFFER_SIZE = 10_000
 """Messages kept while the broker is away; the sweep enqueues again what is dropped beyond that."""
 
@@ -53,6 +56,8 @@ class Message:
     task: str
     queue: str
     facts: dict[str, Any]
+    priority: int = 0
+    """Workers take all messages of a lower number first, from whichever of their queues."""
 
 
 def cleanup_message(deletion_id: UUID, workspace: str, phase: str | None, *, attempt: int = 0) -> Message:
@@ -75,7 +80,9 @@ def orphan_scan_message() -> Message:
 def job_message(job_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
     """The message that asks a runtime worker to examine a job: that of `host` if processes may live there."""
     facts = {"job": name, "job_id": str(job_id), "workspace_id": str(workspace_id)}
-    return Message(TaskName.JOB_RUN, runtime_queue(host), facts)
+    # A job that has not begun comes after deployments, which were serving before a worker was restarted, and after
+    # requests to stop something.
+    return Message(TaskName.JOB_RUN, runtime_queue(host), facts, priority=0 if host else _LAST)
 
 
 def deployment_message(
@@ -167,6 +174,7 @@ def send(celery: Celery, message: Message) -> None:
         message.task,
         kwargs=message.facts,
         queue=message.queue,
+        priority=message.priority,
         argsrepr=readable(message.facts),
         retry=False,
     )

@@ -1,6 +1,6 @@
 """The life of a runtime worker on its host: its own queue, the processes of earlier workers, and its end."""
 
-from threading import Event, Thread
+from threading import Condition, Event, Thread
 from typing import Any
 
 from celery import Celery
@@ -8,16 +8,51 @@ from celery.signals import celeryd_after_setup, worker_ready, worker_shutting_do
 
 from app.config import load_settings
 from app.db import session_scope
-from app.dispatch import RUNTIME_QUEUE, runtime_queue
+from app.dispatch import RUNTIME_QUEUE, publisher, runtime_queue, send
 from app.logs import get_logger
-from app.runtime.hosts.startup import hosts_of, messages_for_hosts, reap_unsupervised, remove_unowned_runs
+from app.runtime.hosts.startup import (
+    hosts_of,
+    messages_for_deployments,
+    messages_for_hosts,
+    reap_unsupervised,
+    remove_unowned_runs,
+)
 from app.runtime.processes.leaked_processes import adopt_orphans
 from workers.celery_app import context
 
 log = get_logger(__name__)
 
 stopping = Event()
-"""Set when this worker has to stop: each of its supervisors then stops its processes and ends."""
+"""Set when what runs here has to end: each supervisor then stops its processes and ends."""
+
+draining = Event()
+"""Set when this worker has to stop: nothing more is taken up, and what runs may go on until `stopping` is set."""
+
+
+class RunningJobs:
+    """Counts the blocks that run now: one for each job that this worker looks after."""
+
+    def __init__(self) -> None:
+        self._number, self._changed = 0, Condition()
+
+    def __enter__(self) -> None:
+        self._count(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._number += change
+            self._changed.notify_all()
+
+    def wait_for_none(self, within_s: float) -> bool:
+        """Return once no block runs, or after `within_s` seconds; whether none does."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._number, within_s)
+
+
+running_jobs = RunningJobs()
 
 
 @celeryd_after_setup.connect
@@ -27,6 +62,21 @@ def _listen_for_this_host(instance: Any, **_: Any) -> None:
         adopt_orphans()
         for host in hosts_of(load_settings()):
             app.amqp.queues.select_add(runtime_queue(host))
+        _send_for_deployments()
+
+
+def _send_for_deployments() -> None:
+    """Before the first message is taken: queued jobs would get the threads of deployments that served until now."""
+    settings = load_settings()
+    try:
+        with session_scope(context().sessions) as session:
+            messages = messages_for_deployments(session, hosts_of(settings))
+        sender = publisher(settings)
+        for message in messages:
+            send(sender, message)
+    except Exception:
+        # The sweep enqueues the same rows later.
+        log.exception("runtime.deployments_not_enqueued")
 
 
 @worker_ready.connect
@@ -52,4 +102,16 @@ def _recover() -> None:
 
 @worker_shutting_down.connect
 def _stop_supervisors(**_: Any) -> None:
+    draining.set()
+    settings = load_settings()
+    if settings.runtime_on_stop == "end":
+        stopping.set()
+    else:
+        # In a thread: this is a signal handler. Deployments serve until the last job has ended.
+        Thread(target=_drain, args=[settings.runtime_drain_seconds], name="drain", daemon=True).start()
+
+
+def _drain(within_s: float) -> None:
+    if not running_jobs.wait_for_none(within_s):
+        log.warning("runtime.drain_time_over", seconds=within_s)
     stopping.set()

@@ -268,6 +268,12 @@ class Settings(BaseSettings):
     "subprocess", "profile": "short", "time_limit_seconds": 600, "environment": {"TZ": "UTC"}}]`."""
     runtime_lease_seconds: Duration = 30
     """How long a supervisor that does not renew its lease keeps its job or deployment before it counts as lost."""
+    runtime_on_stop: Literal["end", "drain"] = "end"
+    """What a runtime worker does when it is stopped: `end` ends its jobs and deployments at once; `drain` takes up
+    nothing more, and lets jobs go on for `WORKSPACES_RUNTIME_DRAIN_SECONDS`."""
+    runtime_drain_seconds: DurationOrZero = 540
+    """How long a runtime worker that drains waits for its jobs; then it ends them. Whatever stops it must wait for
+    a minute more, as `stop_grace_period` of docker-compose.yml does."""
     runtime_poll_seconds: Duration = 0.5
     """How often a supervisor reads the requested state of its job or deployment."""
     stop_grace_seconds: Duration = 10

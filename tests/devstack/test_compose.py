@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
+from app.config import Settings
 from devstack.procfile import read_procfile
 from tests.devstack.stacks import REPOSITORY
 
@@ -58,10 +59,18 @@ def test_the_host_of_jobs_keeps_its_name_in_the_next_container() -> None:
     assert SERVICES["runtime"]["hostname"]
 
 
-@pytest.mark.parametrize("name", ["worker", "maintenance", "runtime"])
+@pytest.mark.parametrize("name", ["worker", "maintenance"])
 def test_a_worker_has_a_minute_to_give_its_work_back(name: str) -> None:
     assert SERVICES[name]["stop_grace_period"] == "60s"
-    assert name == "runtime" or SERVICES[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+    assert SERVICES[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+
+
+def test_the_runtime_drains_and_has_a_minute_more_to_end_what_is_left() -> None:
+    runtime = SERVICES["runtime"]
+    drain_s = Settings.model_fields["runtime_drain_seconds"].default
+
+    assert "drain" in runtime["environment"]["WORKSPACES_RUNTIME_ON_STOP"]
+    assert runtime["stop_grace_period"] == f"{drain_s + 60}s"
 
 
 def test_the_broker_loses_no_message_that_it_accepted() -> None:

@@ -64,6 +64,7 @@ class Run:
     context: Context
     job_id: UUID
     stopping: Event = field(default_factory=Event)
+    draining: Event = field(default_factory=Event)
     summary: str | None = None
 
     def start(self) -> "Run":
@@ -72,7 +73,9 @@ class Run:
         return self
 
     def _supervise(self) -> None:
-        self.summary = supervisor.supervise(self.context, self.job_id, stopping=self.stopping)
+        self.summary = supervisor.supervise(
+            self.context, self.job_id, stopping=self.stopping, draining=self.draining
+        )
 
     def end(self, *, timeout_s: float = DEADLINE_S) -> Job:
         """The job, once its supervisor has returned."""
@@ -110,6 +113,7 @@ def supervised(context: Context, job_id: UUID, **settings: Any) -> Iterator[Run]
     try:
         yield run
     finally:
+        run.draining.set()
         run.stopping.set()
         run.end()
         left = processes_of(job_id)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from app.models import Job
 from app.runtime import leased_row
 from app.runtime.hosts.startup import remove_unowned_runs
 from app.runtime.jobs import log_writer, supervisor
-from app.runtime.jobs.endings import STOPPED
+from app.runtime.jobs.endings import stopped_message
 from app.runtime.jobs.log_writer import Line, LogWriter
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
@@ -35,6 +36,7 @@ from app.runtime.processes.process import Process
 from app.runtime.processes.run_directory import runs_directory
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
+from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, tuned, wait_until
 from tests.support.deadlines import DEADLINE_S
 
@@ -604,8 +606,37 @@ def test_a_worker_that_is_stopped_takes_its_jobs_with_it(session: Session, conte
         run.stopping.set()
         job = run.end()
 
-    assert (job.status, job.error_details) == (JobStatus.ERROR, {"message": STOPPED})
+    assert (job.status, job.error_details) == (
+        JobStatus.ERROR,
+        {"message": stopped_message(run.context.settings)},
+    )
     assert is_all_gone(run)
+
+
+def test_a_worker_that_drains_takes_up_nothing_and_lets_its_jobs_end(
+    session: Session, context: Context
+) -> None:
+    workspace = make_workspace(session)
+    job_id = submit(
+        session, step("echo ready; until [ -e go ]; do sleep 0.05; done"), workspace=workspace, name="running"
+    )
+    later = submit(session, step("true"), workspace=workspace, name="later")
+
+    with supervised(context, job_id, runtime_on_stop="drain", runtime_drain_seconds=90) as run:
+        run.wait_for_line("ready")
+        run.draining.set()
+        wait_until(lambda: "runtime" in run.job.status_details, "its owner is told")
+        told = run.job.status_details["runtime"]
+        summary = supervisor.supervise(run.context, later, stopping=run.stopping, draining=run.draining)
+        (WorkDirectory(context.settings, job_id).path / "go").touch()
+        job = run.end()
+
+    assert (
+        told
+        == f"the runtime worker on host '{socket.gethostname()}' is being stopped; the job may go on for 90 s"
+    )
+    assert job.status is JobStatus.COMPLETED
+    assert summary == "stays created, this worker is being stopped"
 
 
 # --- one runner -------------------------------------------------------------------------------------------

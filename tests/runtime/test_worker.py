@@ -300,7 +300,8 @@ def test_a_worker_that_is_stopped_stops_its_jobs_and_leaves_nothing(jobs: Jobs) 
     [worker] = jobs.stack.running("runtime")
     worker.stop()
 
-    assert jobs.get("train")["error_details"] == {"message": "the runtime worker was stopped"}
+    message = jobs.get("train")["error_details"]["message"]
+    assert message.startswith("the runtime worker was stopped, which ends its jobs")
     assert jobs.is_nothing_left()
 
 
@@ -341,6 +342,39 @@ def test_what_was_left_on_a_host_does_not_wait_for_a_free_thread(tmp_path: Path,
         stack.wait_until(lambda: living(word) == [], "what was left is gone")
         jobs.wait_for("lost", "error")
         assert stack.client.delete(f"{jobs.base}/lost").status_code == 204
+
+
+def test_a_restart_of_a_worker_takes_up_its_deployments_before_jobs_that_wait(
+    tmp_path: Path, new_word: NewWord
+) -> None:
+    """It drains: the deployments serve until the job that runs has ended, and get their threads back at once."""
+    drains = {"runtime_on_stop": "drain", "runtime_drain_seconds": 300}
+    with Stack(tmp_path, environment={"RUNTIME_CONCURRENCY": "3"}, **{**SETTINGS, **drains}) as stack:
+        jobs = Jobs(stack, "busy")
+        served, waiting = new_word(), new_word()
+        for number in range(2):
+            jobs.deploy(f"chat-{number}", stubborn_server(served))
+            jobs.wait_for_deployment(f"chat-{number}", "READY")
+        running = jobs.submit("running", "echo ready; until [ -e go ]; do sleep 0.1; done")
+        jobs.wait_for_line("running", "ready")
+        for number in range(4):
+            jobs.submit(f"waiting-{number}", f"sleep {waiting}")
+
+        [worker] = stack.running("runtime")
+        worker.process.send_signal(signal.SIGTERM)
+        stack.wait_until(lambda: "runtime" in jobs.get("running")["status_details"], "the owner is told")
+        assert [jobs.serves(f"chat-{number}") for number in range(2)] == [True, True]
+        [directory] = stack.directories_of(running)
+        (directory / "go").touch()
+        worker.process.wait(DEADLINE_S)
+        assert jobs.get("running")["status"] == "completed"
+
+        stack.start("runtime")
+        stack.wait_until(lambda: living(waiting), "a job that waited has the thread that is left")
+        for number in range(2):
+            jobs.wait_for_deployment(f"chat-{number}", "READY")
+        statuses = sorted(jobs.get(f"waiting-{number}")["status"] for number in range(4))
+        assert statuses == ["active", "created", "created", "created"]
 
 
 def test_the_guide_of_jobs_does_what_it_says(stack: Stack, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Claimed:
     """False if its workspace is being deleted: then processes that an earlier runner left are only stopped."""
 
 
-def claim_deployment(context: Context, deployment_id: UUID, stopping: Event) -> Claimed | str:
+def claim_deployment(context: Context, deployment_id: UUID, draining: Event) -> Claimed | str:
     """Claim a deployment that has to be served or stopped; otherwise a summary of what was done. Commits."""
     with session_scope(context.sessions) as session:
         locked = lock_for_claim(session, Deployment, deployment_id)
@@ -47,7 +47,7 @@ def claim_deployment(context: Context, deployment_id: UUID, stopping: Event) -> 
             return "gone, nothing to do"
         row, is_active = locked
         version, before = f"version {row.entity_version}", row.status
-        if row.host is None and (why := _confirm(session, row, stopping, is_active=is_active)):
+        if row.host is None and (why := _confirm(session, row, draining, is_active=is_active)):
             return f"{version} {why}"
         runner = _runner(context.settings, row)
         lease = claim(session, row, runner, lease_s=context.settings.runtime_lease_seconds)
@@ -59,7 +59,7 @@ def claim_deployment(context: Context, deployment_id: UUID, stopping: Event) -> 
         return Claimed(row, *_spec_of(session, row), lease, is_active)
 
 
-def _confirm(session: Session, row: Deployment, stopping: Event, *, is_active: bool) -> str | None:
+def _confirm(session: Session, row: Deployment, draining: Event, *, is_active: bool) -> str | None:
     """Confirm what a deployment without a host can confirm; why it is not to be claimed, or None if it is."""
     before = row.status
     if before in CONFIRMED:
@@ -69,7 +69,7 @@ def _confirm(session: Session, row: Deployment, stopping: Event, *, is_active: b
         return f"{before}, nothing to do"
     if not is_active:
         return f"stays {before}, its workspace is being deleted"
-    if stopping.is_set():
+    if draining.is_set():
         return f"stays {before}, this worker is being stopped"
     return None
 

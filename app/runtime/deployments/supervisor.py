@@ -28,19 +28,22 @@ from app.services.deployments import move, replace_older
 log = get_logger(__name__)
 
 
-def supervise(context: Context, deployment_id: UUID, *, stopping: Event) -> str:
+def supervise(
+    context: Context, deployment_id: UUID, *, stopping: Event, draining: Event | None = None
+) -> str:
     """Do what a version of a deployment waits for, for as long as it serves; a summary for the operator.
 
     Idempotent, so a message may be doubled or late: one supervisor gets the lease and serves it, all others return at
     once. Starts nothing in a workspace that is being deleted. When `stopping` is set it stops the server and hands the
-    deployment back to another worker; a server in the cluster goes on serving. Raises SQLAlchemy's errors; the sweep
-    sends another message.
+    deployment back to another worker; a server in the cluster goes on serving. Once `draining` is set it takes up
+    nothing more, and hands over what is in the cluster. Raises SQLAlchemy's errors; the sweep sends another message.
     """
-    claimed = claim_deployment(context, deployment_id, stopping)
+    draining = draining or stopping
+    claimed = claim_deployment(context, deployment_id, draining)
     if isinstance(claimed, str):
         return claimed
     try:
-        return _Supervisor(context, claimed, stopping).run()
+        return _Supervisor(context, claimed, stopping=stopping, draining=draining).run()
     except LeaseLost:
         log.warning("deployment.lease_lost", deployment_id=str(deployment_id), fence=claimed.lease.fence)
         return "the lease was lost; its processes were killed"
@@ -67,8 +70,9 @@ def mark_lost(session: Session) -> int:
 class _Supervisor:
     """Supervises one version until it is deleted, failed, or handed back. The fencing token guards every write."""
 
-    def __init__(self, context: Context, claimed: Claimed, stopping: Event) -> None:
-        self._context, self._settings, self._stopping = context, context.settings, stopping
+    def __init__(self, context: Context, claimed: Claimed, *, stopping: Event, draining: Event) -> None:
+        self._context, self._settings = context, context.settings
+        self._stopping, self._draining = stopping, draining
         self._version, self._spec, self._invalid_spec = claimed.deployment, claimed.spec, claimed.invalid_spec
         self._may_serve, self._is_in_cluster = claimed.may_serve, claimed.deployment.host == KUBERNETES
         self._row = LeasedRow(
@@ -110,7 +114,7 @@ class _Supervisor:
     def _serve(self, runtime: Runtime) -> str:
         while True:
             requested = self._row.refresh()
-            if self._stopping.is_set() and self._is_in_cluster:
+            if self._draining.is_set() and self._is_in_cluster:
                 return self._hand_over()
             if requested is DeploymentStatus.DELETING:
                 if self._is_stopped(runtime):
@@ -168,7 +172,7 @@ class _Supervisor:
         self._report(ObservedState(DeploymentStatus.ERROR, why))  # at once: stopping may take long
         while not self._is_stopped(runtime):
             self._row.refresh()
-            if self._stopping.is_set() and self._is_in_cluster:
+            if self._draining.is_set() and self._is_in_cluster:
                 return self._hand_over()
             time.sleep(self._settings.runtime_poll_seconds)
         return self._end(DeploymentStatus.ERROR, why)

@@ -12,12 +12,12 @@ from app.lease import LeaseLost
 from app.lifecycle import JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job
-from app.runtime.jobs.endings import STOPPED, Cancelled, Ending, Failed
+from app.runtime.jobs.endings import Cancelled, Ending, Failed, stopped_message
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader
 from app.runtime.jobs.log_writer import LogWriter
 from app.runtime.jobs.run_time import RunTime
-from app.runtime.jobs.step_results import Kept, StepResults, describe_kept
+from app.runtime.jobs.step_results import WAITING, Kept, StepResults, describe_kept
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
@@ -28,6 +28,9 @@ from app.services import job_results, job_steps
 from app.services.jobs import fail, move
 
 log = get_logger(__name__)
+
+DRAINING = "runtime"
+"""Key in the status details of a job whose worker is being stopped."""
 
 _BRIEF_S = 0.05  # Between two polls of processes that are about to end.
 _KILL_S = 5.0  # For processes that get SIGKILL at once.
@@ -41,9 +44,12 @@ class Attempt:
     nothing.
     """
 
-    def __init__(self, context: Context, job: Job, workspace: str, held: Lease, stopping: Event) -> None:
+    def __init__(
+        self, context: Context, job: Job, workspace: str, held: Lease, *, stopping: Event, draining: Event
+    ) -> None:
         self._context, self._settings = context, context.settings
-        self._job, self._workspace, self._stopping = job, workspace, stopping
+        self._job, self._workspace = job, workspace
+        self._stopping, self._draining, self._is_drain_described = stopping, draining, False
         self._row = LeasedRow(context, job, job.status, held, stopping=stopping)
         self._log = LogWriter(context, job, held.fence)
         self._directory = WorkDirectory(self._settings, job.id)
@@ -192,6 +198,8 @@ class Attempt:
                 move(session, job, JobMove.COMPLETE)
             else:
                 return False  # Paused after its last process had ended: completed once it is resumed.
+            # What is true of a job that runs.
+            job.status_details = {k: v for k, v in job.status_details.items() if k not in (DRAINING, WAITING)}
             release(job)
             return True
 
@@ -221,7 +229,7 @@ class Attempt:
     def _requested_end(self) -> Ending | None:
         if self._row.status is JobStatus.CANCELLING:
             return Cancelled()
-        return Failed(STOPPED) if self._stopping.is_set() else None
+        return Failed(stopped_message(self._settings)) if self._stopping.is_set() else None
 
     def _overrun(self, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile) -> Ending | None:
         message = self._run_time.job_overrun() or self._run_time.step_overrun(
@@ -232,6 +240,9 @@ class Attempt:
     def _apply_requested_state(self, process: Process | None) -> None:
         """Refresh the row, and pause or resume the job as requested."""
         status = self._row.refresh()
+        if self._draining.is_set() and not (self._is_drain_described or self._stopping.is_set()):
+            self._row.write(self._describe_drain)
+            self._is_drain_described = True
         if status is JobStatus.PAUSING:
             if process:
                 process.pause()
@@ -242,6 +253,13 @@ class Attempt:
                 process.resume()
             self._confirm(status, JobMove.CONFIRM_RESUME)
             self._run_time.resume()
+
+    def _describe_drain(self, _: Session, job: Job) -> None:
+        limit_s = self._settings.runtime_drain_seconds
+        message = (
+            f"the runtime worker on host '{job.host}' is being stopped; the job may go on for {limit_s:g} s"
+        )
+        job.status_details = {**job.status_details, DRAINING: message}
 
     def _confirm(self, requested: JobStatus, done: JobMove) -> None:
         def confirm(session: Session, job: Job) -> None:

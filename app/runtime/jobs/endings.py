@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.config import Settings
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -19,4 +21,14 @@ class Cancelled:
 
 Ending = Failed | Cancelled
 
-STOPPED = "the runtime worker was stopped"
+
+def stopped_message(settings: Settings) -> str:
+    """What the owner of a job reads that ended because its runtime worker was stopped."""
+    if settings.runtime_on_stop == "end":
+        why = "which ends its jobs"
+    else:
+        why = f"and the job did not end within {settings.runtime_drain_seconds:g} s"
+    return (
+        f"the runtime worker was stopped, {why} (WORKSPACES_RUNTIME_ON_STOP={settings.runtime_on_stop}); "
+        "results were kept; run the job again"
+    )

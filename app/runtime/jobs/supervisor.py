@@ -43,19 +43,24 @@ class _Claimed:
     is_lost: bool
 
 
-def supervise(context: Context, job_id: UUID, *, stopping: Event) -> str:
+def supervise(context: Context, job_id: UUID, *, stopping: Event, draining: Event | None = None) -> str:
     """Do what a job waits for, if need be for as long as it runs; a summary for the operator.
 
     Idempotent, so a message may be doubled or late: one supervisor gets the lease and runs the job, all others return
-    at once. Starts nothing in a workspace that is being deleted. Ends the job when `stopping` is set. Raises the
-    errors of `remove_ended`, and SQLAlchemy's; the sweep sends another message.
+    at once. Starts nothing in a workspace that is being deleted. Takes up no job once `draining` is set, and ends the
+    job when `stopping` is set. Raises the errors of `remove_ended`, and SQLAlchemy's; the sweep sends another message.
     """
-    claimed = _claim_job(context, job_id, stopping)
+    draining = draining or stopping
+    claimed = _claim_job(context, job_id, draining)
     if isinstance(claimed, str):
         summary = claimed
     else:
         try:
-            summary = _reap(context, claimed) if claimed.is_lost else _attempt(context, claimed, stopping)
+            if claimed.is_lost:
+                summary = _reap(context, claimed)
+            else:
+                job, workspace, lease = claimed.job, claimed.workspace, claimed.lease
+                summary = Attempt(context, job, workspace, lease, stopping=stopping, draining=draining).run()
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(job_id), fence=claimed.lease.fence)
             return "the lease was lost; its processes were killed"
@@ -93,7 +98,7 @@ def mark_lost(session: Session) -> int:
     return len(lost)
 
 
-def _claim_job(context: Context, job_id: UUID, stopping: Event) -> _Claimed | str:
+def _claim_job(context: Context, job_id: UUID, draining: Event) -> _Claimed | str:
     """Claim a job that has to be run or reaped; otherwise a summary of what was done without a claim. Commits."""
     with session_scope(context.sessions) as session:
         locked = lock_for_claim(session, Job, job_id)
@@ -101,7 +106,7 @@ def _claim_job(context: Context, job_id: UUID, stopping: Event) -> _Claimed | st
             return "gone, nothing to do"
         job, is_active = locked
         is_lost = job.host is not None
-        if not is_lost and (why := _confirm(context, session, job, stopping, is_active=is_active)):
+        if not is_lost and (why := _confirm(context, session, job, draining, is_active=is_active)):
             return why
         runner = Runner.of_this_process(context.settings)
         lease = claim(session, job, runner, lease_s=context.settings.runtime_lease_seconds)
@@ -114,7 +119,7 @@ def _claim_job(context: Context, job_id: UUID, stopping: Event) -> _Claimed | st
         return _Claimed(job, session.get_one(Workspace, job.workspace_id).name, lease, is_lost)
 
 
-def _confirm(context: Context, session: Session, job: Job, stopping: Event, *, is_active: bool) -> str | None:
+def _confirm(context: Context, session: Session, job: Job, draining: Event, *, is_active: bool) -> str | None:
     """Confirm what a job without a host can confirm; why it is not to be claimed, or None if it is."""
     before = job.status
     if before in CONFIRMED:
@@ -128,7 +133,7 @@ def _confirm(context: Context, session: Session, job: Job, stopping: Event, *, i
     if not context.settings.runs_processes:
         fail(session, job, "this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off")
         return f"{before} → {job.status}, this host may not start processes"
-    if stopping.is_set():
+    if draining.is_set():
         return f"stays {before}, this worker is being stopped"
     return _why_no_results(context, before)
 
@@ -147,10 +152,6 @@ def fail_lost(session: Session, job: Job) -> None:
     if job.status not in JOB_TERMINAL:
         before = job.status
         fail(session, job, f"runner lost: the job was {before} on host '{job.host}'")
-
-
-def _attempt(context: Context, claimed: _Claimed, stopping: Event) -> str:
-    return Attempt(context, claimed.job, claimed.workspace, claimed.lease, stopping).run()
 
 
 def _reap(context: Context, claimed: _Claimed) -> str:
