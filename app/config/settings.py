@@ -288,7 +288,8 @@ class Settings(BaseSettings):
     """How long a job may go on storing results after it was cancelled or its time was over, and how long it tries
     again while the store takes none."""
     job_log_limit_bytes: PositiveInt = 64 * 1024 * 1024
-    """Maximum size of a job's log; further output is dropped, and the log says so."""
+    """Maximum size of a job's log in the database; beyond it only the end is kept, and the log says how much is left
+    out."""
     deployment_runtime: Literal["subprocess", "kubernetes", "none"] = "subprocess"
     """Runtime of deployments: `subprocess`, `kubernetes`, or `none`, which refuses to create any; `subprocess`
     refuses too where processes are not allowed. A change applies to new deployments; existing ones run on until
