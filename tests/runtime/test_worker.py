@@ -397,3 +397,24 @@ def test_the_guide_of_jobs_does_what_it_says(stack: Stack, tmp_path: Path) -> No
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [line for line in lines if not line.startswith(("$ ", "> "))]
+
+
+def test_a_worker_without_a_free_thread_keeps_no_job_from_one_that_has(tmp_path: Path) -> None:
+    alone = {**SETTINGS, "requeue_after_seconds": 3600}  # no second message helps
+    with Stack(tmp_path, environment={"RUNTIME_CONCURRENCY": "1"}, **alone) as stack:
+        jobs = Jobs(stack, "shared")
+        busy = jobs.submit("busy", "echo ready; until [ -e go ]; do sleep 0.1; done")
+        jobs.wait_for_line("busy", "ready")
+        for number in range(3):
+            jobs.submit(f"next-{number}", "true")
+
+        stack.start("runtime", WORKSPACES_RUNTIME_HOST="there")
+
+        for number in range(3):
+            jobs.wait_for(f"next-{number}", "completed")
+        assert jobs.get("busy")["status"] == "active"
+        [directory] = stack.directories_of(busy)
+        (directory / "go").touch()
+        jobs.wait_for("busy", "completed")
+        jobs.submit("after", "true")
+        jobs.wait_for("after", "completed")
