@@ -174,7 +174,7 @@ def test_the_deletion_log_lies_outside_the_store(place: str) -> None:
 
 
 def test_processes_of_jobs_are_for_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.config.settings._CAN_END_PROCESSES", False)
+    monkeypatch.setattr("app.config.processes.CAN_END_PROCESSES", False)
 
     settings = Settings()
     assert (settings.runs_processes, settings.profiles, settings.backend) == (False, {}, "none")

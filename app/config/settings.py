@@ -1,14 +1,10 @@
 """Settings from environment variables with the prefix `WORKSPACES_`; a wrong value refuses to start."""
 
-import os
 import re
-import sys
 from contextlib import suppress
 from datetime import timedelta
 from grp import getgrnam
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from socket import getaddrinfo
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -21,10 +17,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.config import processes
 from app.config.profiles import USUAL, ExecutionProfile, distinct
-
-_CAN_END_PROCESSES = sys.platform == "linux"
-"""prctl and /proc see to it that nothing a job has started outlives it; no other system has both."""
 
 _LONGEST_S = 10 * 365 * 86400
 Duration = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
@@ -73,18 +67,6 @@ def is_protected(url: str) -> bool:
     if parts.scheme == "http":
         return parts.hostname in {"127.0.0.1", "::1", "localhost"}
     return parts.scheme == "https" and bool(parts.hostname)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether every address of `host` is a loopback address."""
-    try:
-        found = {ip_address(str(address[0])) for *_, address in getaddrinfo(host, None)}
-    except (OSError, ValueError):
-        return False
-    return all(
-        (one.ipv4_mapped if isinstance(one, IPv6Address) and one.ipv4_mapped else one).is_loopback
-        for one in found
-    )
 
 
 def _protected(url: str) -> str:
@@ -256,9 +238,9 @@ class Settings(BaseSettings):
     system's host name."""
     subprocess_provider: Literal["auto", "on", "off"] = "auto"
     """Whether jobs and deployments may start processes beside the runtime worker, as its user: `on`, `off` or
-    `auto`. `auto` allows it where `HOST` is loopback and either authentication is off, or
-    `WORKSPACES_ALLOW_UNSIGNED_JWT` is true without trusted proxies. `on` trusts every Editor with that host and
-    with all secrets that its user can read."""
+    `auto`. `auto` allows it only where nobody else can call: the server listens on loopback, and open access,
+    a gateway secret, an issuer, trusted proxies and authentication (but for unsigned tokens) are all off. `on` trusts
+    every Editor with that host and with all secrets that its user can read."""
     execution_profiles: Annotated[
         tuple[ExecutionProfile, ...], Field(repr=False), AfterValidator(distinct)
     ] = ()
@@ -406,7 +388,7 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{name} must start with postgresql+psycopg://: no other database is supported"
                 )
-        if self.subprocess_provider == "on" and not _CAN_END_PROCESSES:
+        if self.subprocess_provider == "on" and not processes.CAN_END_PROCESSES:
             raise ValueError("subprocess_provider cannot be on: what ends the processes of a job needs Linux")
         if self.runtime_host == "kubernetes":
             raise ValueError(
@@ -453,13 +435,19 @@ class Settings(BaseSettings):
     @property
     def runs_processes(self) -> bool:
         """Whether jobs and deployments may start processes beside the runtime worker."""
-        if not _CAN_END_PROCESSES:
-            return False
-        if self.subprocess_provider == "auto":
-            # With authentication the callers may be remote users behind a proxy, who must not run code on this host.
-            is_for_locals = not self.auth_enabled or (self.allow_unsigned_jwt and not self.trusted_proxies)
-            return is_for_locals and is_loopback(os.environ.get("HOST") or "127.0.0.1")
-        return self.subprocess_provider == "on"
+        return self.why_no_processes is None
+
+    @property
+    def why_no_processes(self) -> str | None:
+        """Why no job or deployment may start processes, with the setting that decides; None if they may."""
+        signs = {
+            "WORKSPACES_ALLOW_OPEN_ACCESS is true": self.allow_open_access,
+            "WORKSPACES_GATEWAY_SECRET is set": bool(self.gateway_secret.get_secret_value()),
+            "WORKSPACES_OIDC_ISSUER is set": bool(self.oidc_issuer),
+            "WORKSPACES_TRUSTED_PROXIES is set": self.trusted_proxies > 0,
+            "WORKSPACES_AUTH_ENABLED is true": self.auth_enabled and not self.allow_unsigned_jwt,
+        }
+        return processes.why_no_processes(self.subprocess_provider, signs)
 
     @property
     def api_url(self) -> str:

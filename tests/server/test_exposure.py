@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from app.config import Settings
 from app.server.exposure import Address, exposure_error
@@ -19,6 +20,7 @@ from devstack.procfile import read_procfile
 from tests.support.deadlines import DEADLINE_S
 
 ROOT = Path(__file__).parents[2]
+SECRET = SecretStr("correct horse battery")
 OPEN = Settings(auth_enabled=False, allow_open_access=False, allow_unsigned_jwt=False)
 
 LOCAL: list[Address] = [
@@ -88,6 +90,10 @@ def test_unsigned_tokens_are_for_this_machine() -> None:
         ("127.0.0.1", {"auth_enabled": True}, False),
         ("127.0.0.1", {"auth_enabled": True, "allow_unsigned_jwt": True}, True),
         ("127.0.0.1", {"auth_enabled": True, "allow_unsigned_jwt": True, "trusted_proxies": 1}, False),
+        ("127.0.0.1", {"trusted_proxies": 1}, False),
+        ("127.0.0.1", {"allow_open_access": True}, False),
+        ("127.0.0.1", {"auth_enabled": True, "allow_unsigned_jwt": True, "gateway_secret": SECRET}, False),
+        ("127.0.0.1", {"allow_unsigned_jwt": True, "oidc_issuer": "https://login.example.com"}, False),
         ("0.0.0.0", {"auth_enabled": True, "subprocess_provider": "on"}, True),
         ("127.0.0.1", {"subprocess_provider": "off"}, False),
     ],
@@ -101,6 +107,19 @@ def test_processes_of_users_are_started_only_where_they_are_the_users_of_this_ma
     assert settings.runs_processes is runs
     assert bool(settings.profiles) is runs
     assert settings.backend == ("subprocess" if runs else "none")
+    assert runs or "WORKSPACES_SUBPROCESS_PROVIDER" in str(settings.why_no_processes)
+
+
+@pytest.mark.parametrize(("host", "runs"), [("127.0.0.1", True), ("0.0.0.0", False), ("::", False)])
+def test_no_processes_are_started_where_a_socket_listens_to_others(
+    monkeypatch: pytest.MonkeyPatch, host: str, *, runs: bool
+) -> None:
+    monkeypatch.delenv("HOST", raising=False)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family):
+        assert OPEN.runs_processes is runs
+        assert runs or "listens beyond loopback" in str(OPEN.why_no_processes)
+    assert OPEN.runs_processes
 
 
 # --- The real server
@@ -200,6 +219,19 @@ def test_the_real_server_refuses_an_exposed_socket_that_it_inherits() -> None:
 def test_the_real_server_answers_where_it_may(tmp_path: Path, variables: dict[str, str]) -> None:
     with web(tmp_path, **variables) as server:
         assert server.answers(), server.log
+
+
+def test_processes_are_not_offered_by_a_server_that_was_started_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    """Without our configuration of gunicorn nothing refuses the address; what listens is looked at itself."""
+    monkeypatch.setattr(
+        f"{__name__}.LINE", f"cd '{ROOT}' && exec gunicorn -b 0.0.0.0:${{PORT}} 'app:create_app()'"
+    )
+    with web(tmp_path, WORKSPACES_DATABASE_URL=database_url) as server:
+        assert server.answers(), server.log
+
+        assert httpx.get(f"{server.url}/apis/jobs/v2/execution-profiles").json() == []
 
 
 def test_a_token_of_100_kb_reaches_the_application(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _confirm(context: Context, session: Session, job: Job, draining: Event, *, i
     if not is_active:
         return f"stays {before}, its workspace is being deleted"
     if not context.settings.runs_processes:
-        fail(session, job, "this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off")
+        fail(session, job, f"this host may not start processes: {context.settings.why_no_processes}")
         return f"{before} → {job.status}, this host may not start processes"
     if draining.is_set():
         return f"stays {before}, this worker is being stopped"

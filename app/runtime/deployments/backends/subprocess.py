@@ -114,9 +114,8 @@ class SubprocessRuntime:
 
     def _check_spec(self) -> None:
         if self._settings.backend != "subprocess":
-            raise InvalidDeploymentSpec(
-                "this host may not start processes: WORKSPACES_SUBPROCESS_PROVIDER is off"
-            )
+            why = self._settings.why_no_processes or "WORKSPACES_DEPLOYMENT_RUNTIME is another runtime"
+            raise InvalidDeploymentSpec(f"this host may not start processes: {why}")
         if not self._spec.command:
             raise InvalidDeploymentSpec(
                 "the configuration names no command: set executor_config.override_config.command, "
