@@ -18,6 +18,9 @@ GATEWAY_SECRET = "X-Workspaces-Gateway-Secret"  # noqa: S105 -- the name of the 
 _PRINCIPAL = "X-NMP-Principal"
 _DELEGATED = f"{_PRINCIPAL}-On-Behalf-Of"
 
+ANY_SERVICE = "*"
+"""Among the services of the settings: every id that the gateway vouches for as one."""
+
 _ID = re.compile(r"[a-zA-Z0-9@._\-:+/]{1,256}\Z")
 _MAX_ID, _MAX_GROUPS = 256, 100
 
@@ -54,7 +57,7 @@ class Authenticator:
             return False
         if not secret or not compare_digest(given.encode(), secret.encode()):
             raise Unauthorized(f"Unauthorized: {GATEWAY_SECRET} is not the gateway's secret.")
-        if header(_DELEGATED, "") and not header(f"{_PRINCIPAL}-Id", ""):
+        if _delegates(header) and not header(f"{_PRINCIPAL}-Id", ""):
             raise BadRequest(
                 f"{_DELEGATED} needs {_PRINCIPAL}-Id, the id of the service that acts for the user."
             )
@@ -63,9 +66,16 @@ class Authenticator:
     def _from_gateway(self, header: Header) -> Principal:
         caller = _from_headers(header, f"{_PRINCIPAL}-Id", _PRINCIPAL)
         scopes = _scopes(header("X-NMP-Scopes", "").split(), prefix="")
-        if not header(_DELEGATED, ""):
+        if caller.is_service:
+            self._require_known(caller.id)
+        if not _delegates(header):
             caller = replace(caller, scopes=scopes)
             return replace(caller, is_platform_admin=True) if caller.is_service else self._with_admin(caller)
+        if not header(_DELEGATED, "").strip():
+            # A service that forwards a user whom it does not know must not act with its own rights instead.
+            raise BadRequest(
+                f"{_DELEGATED} is empty: name the user, or send none of its headers to act as yourself."
+            )
         if not caller.is_service:
             raise Forbidden(f"Forbidden: only a service may send {_DELEGATED}.")
         # From here on the permissions of the user count, not those of the service.
@@ -73,6 +83,11 @@ class Authenticator:
         if user.is_service:
             raise Forbidden(f"Forbidden: {_DELEGATED} must name a user, not a service.")
         return self._with_admin(replace(user, scopes=scopes, service=caller.id))
+
+    def _require_known(self, service: str) -> None:
+        known = self._settings.services
+        if ANY_SERVICE not in known and service.removeprefix(SERVICE_PREFIX) not in known:
+            raise Forbidden(f"Forbidden: '{service}' is not one of the services in WORKSPACES_SERVICES.")
 
     def _from_claims(self, claims: Claims) -> Principal:
         settings = self._settings
@@ -101,6 +116,12 @@ class Authenticator:
         # Case is folded for ASCII only: in Unicode a Kelvin sign folds to k and a long s to s.
         is_admin = email == admin or (email.isascii() and email.lower() == admin.lower())
         return replace(principal, is_platform_admin=bool(admin) and is_admin)
+
+
+def _delegates(header: Header) -> bool:
+    """Whether there is any header of delegation, an empty one included."""
+    absent = "\0"  # no header can hold it
+    return any(header(f"{_DELEGATED}{suffix}", absent) != absent for suffix in ("", "-Email", "-Groups"))
 
 
 def _from_headers(header: Header, id_header: str, prefix: str) -> Principal:

@@ -170,6 +170,10 @@ class Settings(BaseSettings):
     gateway_secret: Annotated[SecretStr, AfterValidator(_secret)] = SecretStr("")
     """Shared secret with which the gateway authenticates its `X-NMP-` identity headers; at least 16 characters.
     Without it these headers are not trusted."""
+    services: tuple[Annotated[str, Field(min_length=1)], ...] = ("*",)
+    """JSON list of the platform's own services, which may do everything: the id `service:jobs` from the gateway is one
+    if the list has `jobs`. The default `*` takes every `service:` id for one, as before there was a list; name them
+    where the gateway passes on ids that people have chosen."""
     oidc_issuer: IssuerUrl = ""
     """URL of the trusted issuer, as in the claim `iss` of its tokens; clients log in there. Needs a client id or an
     audience."""

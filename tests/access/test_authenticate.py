@@ -115,6 +115,36 @@ def test_nobody_acts_in_the_name_of_another_without_a_name_of_its_own(settings: 
     assert "needs X-NMP-Principal-Id" in refused.value.message
 
 
+@pytest.mark.parametrize(
+    "delegation",
+    [
+        {"X-NMP-Principal-On-Behalf-Of": ""},
+        {"X-NMP-Principal-On-Behalf-Of": "  "},
+        {"X-NMP-Principal-On-Behalf-Of-Email": "ann@example.com"},
+        {"X-NMP-Principal-On-Behalf-Of-Groups": "crew"},
+        {"X-NMP-Principal-On-Behalf-Of": "", "X-NMP-Principal-On-Behalf-Of-Email": "ann@example.com"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("caller", ["service:jobs", "ann", ""])
+def test_nobody_acts_in_the_name_of_nobody(
+    settings: Settings, caller: str, delegation: dict[str, str]
+) -> None:
+    """A service that forwards an anonymous user would otherwise be almighty."""
+    with pytest.raises(BadRequest):
+        principal(settings, announced(caller) | delegation)
+
+
+def test_the_settings_say_which_services_there_are(settings: Settings) -> None:
+    known = settings.model_copy(update={"services": ("jobs", "files")})
+
+    assert principal(settings, announced("service:me")).is_platform_admin
+    assert principal(known, announced("service:jobs")).is_platform_admin
+    for headers in (announced("service:me"), announced("service:me", principal_on_behalf_of="ann")):
+        with pytest.raises(Forbidden, match="WORKSPACES_SERVICES"):
+            principal(known, headers)
+
+
 def test_the_operator_is_known_by_the_email_and_by_nothing_else(settings: Settings) -> None:
     assert principal(settings, announced("x", email=OPERATOR)).is_platform_admin
     assert not principal(settings, announced(OPERATOR)).is_platform_admin
