@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, build_opener
 
-from jwt import PyJWK, PyJWTError
+from jwt import PyJWK
 
 from app.config import Settings, is_protected
 from app.errors import Busy
@@ -119,8 +120,15 @@ class Issuer:
             raise ValueError(f"the discovery document of {self.url} names another issuer")
         return document
 
+    def _published_jwks_uri(self) -> str:
+        uri = str(self.document().get("jwks_uri"))
+        # Otherwise an issuer elsewhere could have us ask servers of this machine.
+        if urlsplit(self.url).scheme == "https" and urlsplit(uri).scheme != "https":
+            raise ValueError(f"the keys of {self.url} must be at an https URL, not {uri[:200]}")
+        return uri
+
     def _fetch_keys(self) -> dict[str, PyJWK]:
-        published = _fetch(self._jwks_uri or str(self.document().get("jwks_uri"))).get("keys")
+        published = _fetch(self._jwks_uri or self._published_jwks_uri()).get("keys")
         if not isinstance(published, list):
             raise ValueError(f"{self.url} publishes no list of keys")  # noqa: TRY004 -- the answer's type, not ours
         keys: dict[str, PyJWK] = {}
@@ -136,10 +144,11 @@ def _signing_key(published: Any) -> PyJWK | None:
         return None
     try:
         key = PyJWK.from_dict(published)
-    except (PyJWTError, ValueError, TypeError):
+        signs_tokens = key.public_key_use in (None, "sig") and key.algorithm_name in ALGORITHMS
+        return key if signs_tokens and not key.Algorithm.check_key_length(key.key) else None
+    except Exception as error:  # noqa: BLE001 -- PyJWT raises whatever a key of another sort happens to lead to
+        log.info("issuer.key_ignored", kid=published["kid"][:100], reason=type(error).__name__)
         return None
-    signs_tokens = key.public_key_use in (None, "sig") and key.algorithm_name in ALGORITHMS
-    return key if signs_tokens and not key.Algorithm.check_key_length(key.key) else None
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -105,6 +105,71 @@ def test_a_withdrawn_key_ends_with_the_life_of_the_cache(
     assert issuer.key("rsa-2")
 
 
+ODD_KEYS = [
+    {"kty": "oct", "kid": "x"},
+    {"kty": "oct", "kid": "x", "k": "AAAA", "alg": "none"},
+    {"kty": "oct", "kid": "x", "k": "AAAA", "alg": "HS256"},
+    {"kty": "OKP", "kid": "x", "crv": "X448", "x": "AAAA"},
+    {"kty": "OKP", "kid": "x"},
+    {"kty": "AKP", "kid": "x", "alg": "ML-DSA-44", "pub": "AAAA"},
+    {"kty": "EC", "kid": "x", "crv": "P-0"},
+    {"kty": "RSA", "kid": "x", "n": 1, "e": []},
+    {"kty": ["RSA"], "kid": "x"},
+    {"kty": None, "kid": "x", "alg": {}},
+    {"kid": "x"},
+    {"kty": "RSA", "kid": 7},
+    ["RSA"],
+    "RSA",
+    None,
+    {},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_KEYS, ids=str)
+def test_a_key_of_another_sort_does_not_keep_the_others_from_being_renewed(
+    meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock, odd: Any
+) -> None:
+    issuer = meet(server)
+    assert issuer.key("rsa-1")
+
+    server.keys, server.extra_jwks = [rsa_key("rsa-2")], [odd]
+    clock.now += LIFETIME_S
+
+    assert issuer.key("rsa-2")
+    assert issuer.key("rsa-1") is None
+    assert issuer.key("x") is None
+
+
+@pytest.mark.parametrize("raised", [KeyError("k"), NotImplementedError(), OverflowError(), RuntimeError()])
+def test_whatever_the_library_raises_about_one_key_concerns_only_that_one(
+    meet: Callable[..., Issuer], server: LocalIssuer, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    parse = jwt.PyJWK.from_dict
+
+    def from_dict(published: dict[str, Any]) -> jwt.PyJWK:
+        if published["kid"] == "odd":
+            raise raised
+        return parse(published)
+
+    monkeypatch.setattr(jwt.PyJWK, "from_dict", from_dict)
+    server.extra_jwks = [{"kid": "odd"}]
+
+    assert meet(server).key("rsa-1")
+
+
+def test_an_issuer_elsewhere_does_not_send_us_to_servers_of_this_machine(
+    settings: Settings, server: LocalIssuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = "https://login.example.com"
+    document = {"issuer": elsewhere, "jwks_uri": f"{server.url}/keys"}
+    monkeypatch.setattr(Issuer, "_fetch_document", lambda _: document)
+    issuer = Issuer(elsewhere, settings, monotonic=clock)
+
+    with pytest.raises(Busy):
+        issuer.key("rsa-1")
+    assert server.hits == {}
+
+
 def test_an_issuer_that_withdraws_every_key_is_believed(
     meet: Callable[..., Issuer], server: LocalIssuer, clock: Clock
 ) -> None:
