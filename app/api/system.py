@@ -96,8 +96,8 @@ def status(call: RequestContext) -> Status:
 
     It is `unhealthy` without the database or its schema; `degraded` while anything else does not work, destruction is
     paused, deletions are held or FAILED, no sweep runs, or a step of it fails. What is most likely the cause comes
-    first. Texts of servers and names of hosts are for platform administrators, this host and the bearer of the metrics
-    token.
+    first. Texts of servers and names of hosts are for platform administrators, the bearer of the metrics token and,
+    while authentication is off, this host.
     """
     health = check_health(call.context)
     is_open = _may_read_metrics(call.context.settings) or _is_platform_admin(
@@ -143,19 +143,22 @@ def _is_platform_admin(call: RequestContext, *, asks_database: bool) -> bool:
     transaction=False,
 )
 def read_metrics(call: RequestContext) -> Response:
-    """Get the metrics in Prometheus' text format, from this host or with the metrics token.
+    """Get the metrics in Prometheus' text format.
 
+    They are for the bearer of the metrics token, platform administrators and, while authentication is off, this host.
     Without the database, those that are read from it are missing.
     """
-    if not _may_read_metrics(call.context.settings):
+    if not _may_read_metrics(call.context.settings) and not _is_platform_admin(call, asks_database=True):
         raise Forbidden(
-            "Metrics can be read from this host, or with WORKSPACES_METRICS_TOKEN as the bearer token."
+            "Forbidden: metrics are for the bearer of WORKSPACES_METRICS_TOKEN, for platform administrators and, while "
+            "authentication is off, for this host."
         )
     return Response(metrics.exposition(call.context), content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read_metrics(settings: Settings) -> bool:
-    if request.remote_addr in {"127.0.0.1", "::1"}:
+    # Behind a proxy on this host everybody comes from loopback.
+    if not settings.auth_enabled and request.remote_addr in {"127.0.0.1", "::1"}:
         return True
     sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
     token = settings.metrics_token.get_secret_value()

@@ -155,7 +155,8 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     metrics_token: SecretStr = SecretStr("")
-    """Bearer token that may read `/metrics` and all of `/status` from other hosts; without it only loopback may."""
+    """Bearer token that may read `/metrics` and all of `/status`; without it only loopback may, and nobody while
+    authentication is on."""
 
     # --- access
     auth_enabled: bool = False

@@ -10,7 +10,7 @@ from typing import Any, Self
 from flask import Flask, Response, current_app, g, json, request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from app.access.authenticate import Authenticator
 from app.access.authorize import Actor
@@ -44,6 +44,13 @@ def register(app: Flask, routes: Iterable[Route]) -> None:
     # A doubled slash makes an empty name, which no resource has; merging would redirect to another file.
     app.url_map.merge_slashes = False
     routes = list(routes)
+
+    @app.before_request
+    def refuse_doubled_slash() -> None:
+        # Leading ones are merged all the same, so that a rule of a proxy for a path would miss it.
+        if request.environ["PATH_INFO"].startswith("//"):
+            raise NotFound
+
     for route in routes:
         app.add_url_rule(route.rule, _endpoint(route), _view(route), methods=[route.method])
     app.extensions["transfers"] = {_endpoint(route) for route in routes if route.is_transfer}

@@ -19,6 +19,9 @@ limit_request_field_size = 104 * 1024
 limit_request_fields = 40
 # The maximum of gunicorn, because filters are part of the URL.
 limit_request_line = 8190
+# By default gunicorn takes SCRIPT_NAME and PATH_INFO from headers of clients on loopback, as behind a proxy all are:
+# the path that the proxy has judged would not be the one that is served.
+forwarder_headers = ""
 
 _DRAINED_BYTES = 64 * 1024
 """gunicorn discards this much of a body that the application did not read; if there is more, it closes."""

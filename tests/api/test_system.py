@@ -10,6 +10,7 @@ from app.cleanup import control
 from app.context import Context
 from app.maintenance import sweep
 from tests.support.aging import age_everything
+from tests.support.application import answering_from
 from tests.support.health import all_alive
 
 
@@ -53,6 +54,26 @@ def test_a_pause_is_no_secret(client: FlaskClient, context: Context, session) ->
 
     assert client.get("/status").json["status"] == "degraded"
     assert "workspaces_destruction_paused 1.0" in client.get("/metrics").text
+
+
+def test_with_authentication_metrics_want_the_token_from_this_host_too(context: Context, settings) -> None:
+    """Behind a proxy on the same host everybody comes from there."""
+    login = {"auth_enabled": True, "allow_unsigned_jwt": True, "metrics_token": SecretStr("s3cret")}
+    object.__setattr__(context, "settings", settings.model_copy(update=login))
+    client = answering_from(context).test_client()
+
+    assert client.get("/metrics").status_code == 403
+    assert client.get("/metrics", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["//metrics", "///metrics", "//health/live", "//apis/entities/v2/workspaces"]
+)
+def test_a_doubled_slash_leads_nowhere(client: FlaskClient, path: str) -> None:
+    """A proxy that forbids a path would let it pass."""
+    answer = client.get("/", environ_overrides={"PATH_INFO": path})
+
+    assert (answer.status_code, answer.json) == (404, {"detail": "Not Found"})
 
 
 def test_metrics_are_for_this_host_or_the_bearer_of_the_token(context: Context, settings) -> None:

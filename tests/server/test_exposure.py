@@ -234,6 +234,20 @@ def test_processes_are_not_offered_by_a_server_that_was_started_in_another_way(
         assert httpx.get(f"{server.url}/apis/jobs/v2/execution-profiles").json() == []
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/x/metrics"])
+def test_no_client_moves_the_root_of_the_paths(tmp_path: Path, path: str) -> None:
+    with web(tmp_path, HOST="127.0.0.1") as server:
+        assert server.answers(), server.log
+
+        plain = httpx.get(server.url + path)
+        for header in ("SCRIPT_NAME", "Script-Name", "PATH_INFO", "Path-Info"):
+            moved = httpx.get(server.url + path, headers={header: "/x"})
+            assert (moved.status_code, moved.headers["Content-Type"]) == (
+                plain.status_code,
+                plain.headers["Content-Type"],
+            )
+
+
 def test_a_token_of_100_kb_reaches_the_application(tmp_path: Path) -> None:
     with web(tmp_path, HOST="127.0.0.1") as server:
         assert server.answers(), server.log
