@@ -1,13 +1,15 @@
 """What a person may do with a deletion: call it off, retry it, skip what fails, and protect a workspace from one."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.access import audit
-from app.access.authorize import Actor
+from app.access.authorize import Actor, require_platform_wide
+from app.access.permissions import Permission
 from app.cleanup import failures, ledger
 from app.cleanup.history import record
 from app.cleanup.lease import Claim, renew, write
@@ -25,9 +27,12 @@ from app.services.workspaces import changeable_workspace, move_workspace
 def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | None = None) -> Workspace:
     """Give a workspace back as it was, under another name if `name` is given.
 
-    Raises WrongState once destruction has begun, NameTaken when a successor has the name.
+    Raises WrongState once destruction has begun, NameTaken when a successor has the name, Forbidden for another name
+    if the actor may create no workspaces.
     """
     new_name = name or deletion.workspace_name
+    if new_name != deletion.workspace_name:
+        require_platform_wide(session, replace(actor, permission=Permission.WORKSPACES_CREATE))
     ledger.close_as_restored(session, deletion.id, actor=actor.id, name=new_name)
     session.execute(
         update(RoleBinding)

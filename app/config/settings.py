@@ -167,7 +167,8 @@ class Settings(BaseSettings):
     allow_unsigned_jwt: bool = False
     """Accept unsigned tokens, for local use only: a server that listens beyond loopback refuses to start."""
     admin_email: str = ""
-    """A caller with this verified email is a PlatformAdmin."""
+    """A caller with this verified email is a PlatformAdmin, if the gateway or `WORKSPACES_OIDC_ISSUER` vouches
+    for it."""
     gateway_secret: Annotated[SecretStr, AfterValidator(_secret)] = SecretStr("")
     """Shared secret with which the gateway authenticates its `X-NMP-` identity headers; at least 16 characters.
     Without it these headers are not trusted."""
@@ -179,7 +180,8 @@ class Settings(BaseSettings):
     """URL of the trusted issuer, as in the claim `iss` of its tokens; clients log in there. Needs a client id or an
     audience."""
     oidc_additional_issuers: tuple[Annotated[IssuerUrl, Field(min_length=1)], ...] = ()
-    """JSON list of further trusted issuers. Each of them can issue tokens for any identity."""
+    """JSON list of further trusted issuers. Each of them can issue tokens for any identity, but not for the
+    administrator by `WORKSPACES_ADMIN_EMAIL`."""
     oidc_client_id: str = ""
     """OIDC client id used by the CLI; also the expected audience unless `WORKSPACES_OIDC_AUDIENCE` is set."""
     oidc_audience: str = ""
@@ -235,8 +237,9 @@ class Settings(BaseSettings):
     upload_idle_seconds: Duration = 10
     """An upload that receives no bytes for this long is refused with 408."""
     write_rate_limit: Annotated[str, AfterValidator(_rate)] = ""
-    """Maximum rate of writes per caller as `number/second`, `/minute`, `/hour` or `/day`, such as `100/minute`;
-    empty for no limit. Counted in Redis; while Redis does not answer, no write is refused."""
+    """Maximum rate of writes per caller (where nobody logs in: per address) as `number/second`, `/minute`,
+    `/hour` or `/day`, such as `100/minute`; empty for no limit. Counted in Redis; while Redis does not answer,
+    no write is refused."""
 
     runtime_host: str = ""
     """Host name of a runtime worker, the same after each restart and different on each host; empty means the
@@ -433,6 +436,11 @@ class Settings(BaseSettings):
         return self.migration_database_url or self.database_url
 
     @property
+    def has_login(self) -> bool:
+        """Whether callers prove who they are; an unsigned token proves nothing."""
+        return self.auth_enabled and not self.allow_unsigned_jwt
+
+    @property
     def audience(self) -> str:
         """The expected audience of signed tokens."""
         return self.oidc_audience or self.oidc_client_id
@@ -450,7 +458,7 @@ class Settings(BaseSettings):
             "WORKSPACES_GATEWAY_SECRET is set": bool(self.gateway_secret.get_secret_value()),
             "WORKSPACES_OIDC_ISSUER is set": bool(self.oidc_issuer),
             "WORKSPACES_TRUSTED_PROXIES is set": self.trusted_proxies > 0,
-            "WORKSPACES_AUTH_ENABLED is true": self.auth_enabled and not self.allow_unsigned_jwt,
+            "WORKSPACES_AUTH_ENABLED is true": self.has_login,
         }
         return processes.why_no_processes(self.subprocess_provider, signs)
 

@@ -40,8 +40,7 @@ def _require_own_host(settings: Settings, host: str) -> None:
 
     An address is never refused: a page that is made to lead here has a name.
     """
-    has_login = settings.auth_enabled and not settings.allow_unsigned_jwt
-    if has_login and not settings.trusted_hosts:
+    if settings.has_login and not settings.trusted_hosts:
         return
     parts = _HOST.fullmatch(host.lower())
     name = parts[1] if parts else ""

@@ -77,7 +77,8 @@ def _view(route: Route) -> Callable[..., Response]:
         context = service.context
         # First of all: an unauthenticated caller learns nothing about the form of a request.
         actor = _actor(service.authenticator, route)
-        caller = actor.id or actor.address
+        # An id that nobody proves could be another one with each request.
+        caller = (context.settings.has_login and actor.id) or actor.address
         service.limit.check(caller, request.method)
         given = path_parameters(path, route.path)
         # What anybody may ask is also asked by programs that add something of their own.

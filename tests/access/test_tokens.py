@@ -116,6 +116,16 @@ class TestGoodTokens:
             answer = client.get(f"{W}/anns", headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == expected
 
+    def test_of_the_operator_are_an_administrators_from_the_main_issuer_alone(
+        self, client: FlaskClient, issuer: LocalIssuer, other_issuer: LocalIssuer
+    ) -> None:
+        """Another one may name anybody, and so could make administrators."""
+        control = "/apis/entities/v2/cleanup-control"
+        for asked_of, expected in ((issuer, 200), (other_issuer, 403)):
+            headers = {"Authorization": f"Bearer {asked_of.token(email=OPERATOR)}"}
+            assert client.get(control, headers=headers).status_code == expected
+            assert client.get(W, headers=headers).status_code == 200
+
     def test_of_the_operator_are_a_platform_administrators_unless_the_email_is_unproved(
         self, client: FlaskClient, issuer: LocalIssuer
     ) -> None:

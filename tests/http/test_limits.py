@@ -344,6 +344,25 @@ def test_the_api_answers_429_with_retry_after(configured: Configure, redis_url: 
     assert client.get(ENTITIES, headers=ann).status_code == 200
 
 
+def test_without_a_login_no_name_that_a_client_chooses_is_a_new_caller(
+    configured: Configure, redis_url: str
+) -> None:
+    client = configured(write_rate_limit="2/minute", broker_url=redis_url)
+    somewhere = {"REMOTE_ADDR": "127.0.0.7"}
+
+    codes = [
+        client.post(
+            ENTITIES,
+            json={"data": {}},
+            headers={"X-NMP-Principal-Id": f"ann-{number}"},
+            environ_overrides=somewhere,
+        ).status_code
+        for number in range(3)
+    ]
+
+    assert codes == [201, 201, 429]
+
+
 @pytest.fixture
 def hung() -> Iterator[str]:
     """A Redis that takes connections and never says anything."""

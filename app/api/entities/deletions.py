@@ -262,7 +262,10 @@ def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -
     transaction=False,
 )
 def restore_workspace(call: RequestContext, deletion_id: str, body: RestoreRequest | None) -> DeletionReport:
-    """Cancel a deletion before destruction has begun. The workspace and its members are as before."""
+    """Cancel a deletion before destruction has begun. The workspace and its members are as before.
+
+    Another name than its own needs the permission to create workspaces.
+    """
     name = body.name if body else None
     return _operate(
         call,
