@@ -15,19 +15,24 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import distribution
-from app.access.principal import SERVICE_PREFIX
+from app.access.authorize import Actor
+from app.access.permissions import Permission
+from app.access.principal import MAX_EMAIL_CHARS, SERVICE_PREFIX, Principal, is_name
+from app.access.roles import PLATFORM, Role
 from app.cleanup import control
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
 from app.db import WRONG_SERVER, Base, connect, session_scope, sessions_of
+from app.errors import DomainError
 from app.logs import configure_logs, printable, without_values
 from app.maintenance import orphan_scan, replay
 from app.maintenance import sweep as maintenance
 from app.models import AuditRecord
 from app.postgres import UnfitServer, is_behind_pooler, provide_role, set_limits
 from app.runtime.hosts.purge import CannotPurge, purge_host
+from app.services import members
 from app.services.workspaces import seed
 from app.store_identity import StoreIdentity
 from app.version import VERSION
@@ -276,6 +281,37 @@ def adopt(context: Context, *, empty: bool) -> None:
     _print(
         f"adopted ({was}): the database knows {adopted.known} of the workspaces in it, and not {adopted.unknown} others"
     )
+
+
+@main.group()
+def principal() -> None:
+    """People, groups and services, and what they may do."""
+
+
+@principal.command()
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.PLATFORM_ADMIN.value,
+    show_default=True,
+)
+@click.option("--workspace", default=PLATFORM, show_default=True, help="Where the role is held.")
+@with_context
+def grant(context: Context, name: str, role: str, workspace: str) -> None:
+    """Grant a role to NAME: an id or a group as the gateway or the token says it, or an email.
+
+    So the first administrator of an installation is made.
+    """
+    operator = Actor(Principal(_OPERATOR, is_platform_admin=True), Permission.MEMBERS_WRITE)
+    if not is_name(name, MAX_EMAIL_CHARS):
+        raise click.BadParameter("must be printable, without white space at either end", param_hint="NAME")
+    try:
+        with session_scope(context.sessions) as session:
+            member = members.add_member(session, operator, workspace, name, [Role(role)])
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    click.echo(f"{member.principal} in '{workspace}': {', '.join(member.roles)}")
 
 
 @main.group()

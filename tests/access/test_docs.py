@@ -70,3 +70,15 @@ def test_the_proxy_in_the_docs_streams_files_and_buffers_everything_else() -> No
         if route.upload or route.media_type == "application/octet-stream":
             assert is_streamed, path
         assert route.is_transfer or not is_streamed, path
+
+
+def test_the_runbook_says_who_asks_and_asks_for_all() -> None:
+    """With a wrong identity a list of one's own is empty, which reads as "nothing has failed"."""
+    runbook = (ROOT / "docs" / "cleanup.md").read_text()
+
+    [proves] = re.findall(r"^api\(\) \{ (.*) \}", runbook, re.M)
+    assert proves == 'curl -sS -H "$LOGIN" "$@";'
+    assert runbook.count("curl") == 1, "use `api`, which proves who asks"
+    lists = re.findall(r"\$D\?[^ \"]+", runbook + (ROOT / "docs" / "deploying.md").read_text())
+    assert lists
+    assert all("scope=all" in one for one in lists)

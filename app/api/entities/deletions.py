@@ -1,8 +1,9 @@
 """Deletions over HTTP: reports, retries, skips and restores."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from flask import Response
@@ -13,13 +14,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app import models as rows
-from app.access.authorize import Actor, access_error
+from app.access.authorize import Actor, access_error, require_platform_wide
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
 from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
 from app.clock import Timestamp
 from app.db import session_scope
-from app.errors import Conflict, NotFound, WrongState
+from app.errors import Conflict, Forbidden, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
@@ -72,6 +73,11 @@ class DeletionsQuery(ListQuery):
 
     sort: str = Field("-requested_at", description="`requested_at` or `-requested_at`.")
     state: DeletionState | None = Field(None, description="Only deletions in this state.")
+    scope: Literal["own", "all"] | None = Field(
+        None,
+        description="`own`: those that you requested. `all`: those of everybody, which is refused to all but "
+        "platform administrators. By default as many as you may see.",
+    )
 
 
 class EventsQuery(Query):
@@ -102,10 +108,19 @@ FIELDS = Fields(
 SORT_FIELDS = Fields(key=rows.Deletion.id, columns={"requested_at": rows.Deletion.requested_at})
 
 
-@routes.add("GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport])
+@routes.add(
+    "GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport], raises=(Forbidden,)
+)
 def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
-    """List the deletions that you requested, newest first; platform administrators see all deletions."""
+    """List the deletions that you requested, newest first; platform administrators see all deletions.
+
+    Who asks for all of them with `scope=all` gets all or a 403, never a list that is empty for want of a right.
+    """
     statement = select(rows.Deletion).where(requests.may_follow(call.actor))
+    if query.scope == "all":
+        require_platform_wide(call.session, replace(call.actor, permission=Permission.DELETIONS_OPERATE))
+    if query.scope == "own":
+        statement = statement.where(rows.Deletion.requested_by == call.actor.id)
     if query.state:
         statement = statement.where(rows.Deletion.state == query.state)
     return list_page(
