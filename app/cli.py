@@ -311,7 +311,7 @@ def grant(context: Context, name: str, role: str, workspace: str) -> None:
             member = members.add_member(session, operator, workspace, name, [Role(role)])
     except DomainError as error:
         raise click.ClickException(error.message) from None
-    click.echo(f"{member.principal} in '{workspace}': {', '.join(member.roles)}")
+    _print(f"{member.principal} in '{workspace}': {', '.join(member.roles)}")
 
 
 @main.group()

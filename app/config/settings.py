@@ -1,5 +1,6 @@
 """Settings from environment variables with the prefix `WORKSPACES_`; a wrong value refuses to start."""
 
+import os
 import re
 from contextlib import suppress
 from datetime import timedelta
