@@ -42,10 +42,13 @@ class Transfers:
 
         A request to which the server has given a place is not counted again.
         """
-        if getattr(request.environ.get("gunicorn.socket"), "has_place", False):
+        connection = request.environ.get("gunicorn.socket")
+        if connection and connection.has_place:
             return answer()
         if not self.begin():
             raise Busy("All places for files and large lists are taken; try again.")
+        if connection:
+            connection.is_transfer = True
         try:
             response = answer()
         except BaseException:

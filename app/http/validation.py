@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from app.errors import BadRequest, TooLarge, TooSlow
+from app.errors import BadRequest, Busy, DomainError, TooLarge, TooSlow
 
 _FILTER = re.compile(r"(filter|search)(\[.*\])?", re.DOTALL)
 
@@ -105,17 +105,27 @@ def _raw_body(max_bytes: int) -> bytes:
     connection = request.environ.get("gunicorn.socket")
     try:
         with connection.body_within(_BODY_S) if connection else nullcontext():
-            return request.get_data(cache=False)
+            body = request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise TooLarge(f"The body is larger than {max_bytes} bytes, the most that is accepted.") from None
     except ClientDisconnected as error:
         if isinstance(error.__context__, TimeoutError):
             raise TooSlow("The body was sent too slowly.") from None
-        raise BadRequest("The body broke off.") from None
+        raise _broken_off(connection) from None
     except TimeoutError:
         raise TooSlow("The body was sent too slowly.") from None
     except Exception:  # noqa: BLE001 -- the boundary to the server, which has its own errors for bad chunks
         raise BadRequest("The body is malformed, or broke off: its chunks cannot be read.") from None
+    # Some servers end the stream without an error when the connection breaks.
+    if len(body) < (request.content_length or 0):
+        raise _broken_off(connection)
+    return body
+
+
+def _broken_off(connection: Any) -> DomainError:
+    if connection and connection.is_cut:
+        return Busy("The server is restarting; send the request again.")
+    return BadRequest("The body broke off.")
 
 
 def _refuse_unstorable(value: Any, max_depth: int) -> None:

@@ -26,16 +26,19 @@ class MinimumRateSocket:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._budget_s = _TIME_BUDGET_S
-        self._is_sending = False
+        self._has_sent = False
         self.while_waiting: Callable[[], None] = _wait_on
         self.has_place = False
-        """Whether the request is counted as a transfer."""
+        """Whether the server has counted the request as a transfer before it took a thread."""
+        self.is_transfer = False
+        """Whether the application has found out that it is one."""
         self.is_cut = False
         """Whether the server stops and has taken the rest of the request for lost."""
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001 -- the signature of a socket
         """Start a request with a full budget, or release the connection between two requests."""
         self._budget_s, self.while_waiting = _TIME_BUDGET_S, _wait_on
+        self.is_transfer = self._has_sent = False
         self._connection.settimeout(_TIME_BUDGET_S if flag else 0)
 
     @contextmanager
@@ -71,7 +74,7 @@ class MinimumRateSocket:
         """
         before = self._connection.gettimeout()
         allowed_s = left_s = max(self._budget_s, _MIN_RESPONSE_S) + len(content) / _BYTES_PER_S
-        began, unsent, self._is_sending = monotonic(), memoryview(content), True
+        began, unsent, self._has_sent = monotonic(), memoryview(content), True
         while unsent:
             self._connection.settimeout(min(left_s, _WAIT_S))
             try:
@@ -82,18 +85,19 @@ class MinimumRateSocket:
             if unsent and left_s <= 0:
                 self._connection.close()  # A response that broke off cannot be followed by an error response.
                 raise _too_slow()
-        self._is_sending = False
         self._budget_s = min(left_s, _TIME_BUDGET_S)
         self._connection.settimeout(before)
 
     def cut(self) -> None:
-        """End the request, called from another thread: no more is received, and a response under way breaks off.
+        """End the request, called from another thread: no more is received, and a response that has begun breaks off.
 
-        A response to what was received can still be sent.
+        One that has not begun can still be sent.
         """
+        if self.is_cut:
+            return
         self.is_cut = True
         with suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR if self._is_sending else socket.SHUT_RD)
+            self._connection.shutdown(socket.SHUT_RDWR if self._has_sent else socket.SHUT_RD)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)

@@ -91,7 +91,7 @@ class MinimumRateWorker(ThreadWorker):
         self._cut_at = self._cut_at or monotonic() + _STOP_S
         if monotonic() >= self._cut_at:
             for conn in self._served:
-                if conn.sock.has_place:
+                if conn.sock.has_place or conn.sock.is_transfer:
                     conn.sock.cut()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:

@@ -1,5 +1,6 @@
 """Whatever a client sends, on any route: a clear refusal, never a 500, nothing of the server's inside."""
 
+import io
 import re
 
 import pytest
@@ -70,6 +71,23 @@ def test_a_body_that_makes_no_sense_is_refused(client: FlaskClient, session, rou
     takes_any_key = route.body.model_config.get("extra") != "forbid" and body.startswith(b'{"certainly')
     if (body or not route.body_is_optional) and not takes_any_key:
         assert response.status_code == 422
+
+
+@pytest.mark.parametrize("route", WITH_BODY, ids=named)
+def test_a_body_that_breaks_off_is_not_taken_for_a_whole_one(client: FlaskClient, session, route) -> None:
+    """gunicorn ends the stream without an error. Where a body is optional, none was taken for what was asked."""
+    factories.make_workspace(session)
+    session.commit()
+
+    response = client.open(
+        address(route),
+        method=route.method,
+        input_stream=io.BytesIO(b""),
+        headers=JSON,
+        environ_overrides={"CONTENT_LENGTH": "99", "wsgi.input_terminated": True},
+    )
+
+    assert (response.status_code, response.json) == (400, {"detail": "The body broke off."})
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=named)

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
@@ -169,12 +169,37 @@ def staged(stack: Stack) -> list[str]:
     return [path.name for path in (stack.blob_root / "staging").rglob("*") if path.is_file()]
 
 
+def test_a_stop_ends_downloads_soon(stack: Stack, connections: ExitStack, within: Within) -> None:
+    stack.client.put(f"{FILESETS}/data/-/large", content=bytes(50_000_000))
+    download = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: x", "")
+    received = len(download.recv(100_000))
+    [web] = stack.running("web")
+    began = time.monotonic()
+
+    web.process.send_signal(signal.SIGTERM)
+    web.process.wait(DEADLINE_S)
+
+    within("the server stops beside a download", time.monotonic() - began, 4.0)
+    with suppress(ConnectionResetError):
+        while piece := download.recv(1_000_000):
+            received += len(piece)
+    assert 0 < received < 50_000_000
+    web.kill()
+    stack.start("web")
+
+
 def test_a_stop_ends_uploads_soon_and_leaves_nothing_of_them(
     stack: Stack, connections: ExitStack, within: Within
 ) -> None:
     [web] = stack.running("web")
+    body = connect(
+        stack, connections,
+        f"POST {WORKSPACES} HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 900000", "",
+        rest="{",
+    )  # fmt: skip
     under_way = [upload(stack, connections, f"cut-{number}", length=10) for number in range(PLACES + 2)]
-    stack.wait_until(lambda: len(staged(stack)) == PLACES, "all places are taken")
+    stack.wait_until(lambda: len(staged(stack)) == PLACES - 1, "all places are taken")
+    under_way.append(body)
     began = time.monotonic()
 
     web.process.send_signal(signal.SIGTERM)
