@@ -32,6 +32,8 @@ class MinimumRateSocket:
         """Whether the server has counted the request as a transfer before it took a thread."""
         self.is_transfer = False
         """Whether the application has found out that it is one."""
+        self.unsent = bytearray()
+        """What is left of a response that is no transfer; the event loop sends it."""
         self.is_cut = False
         """Whether the server stops and has taken the rest of the request for lost."""
 
@@ -70,9 +72,13 @@ class MinimumRateSocket:
     def sendall(self, content: bytes) -> None:
         """Send as a socket does; the timeout is one for the whole of `content`.
 
-        Calls `while_waiting` whenever the client has taken nothing for a few seconds; what that raises ends it.
+        Calls `while_waiting` whenever the client has taken nothing for a few seconds; what that raises ends it. A
+        response that is no transfer is there as a whole: what does not fit into the connection becomes `unsent`.
         """
         before = self._connection.gettimeout()
+        if not (self.has_place or self.is_transfer):
+            self._send_what_fits(content)
+            return
         allowed_s = left_s = max(self._budget_s, _MIN_RESPONSE_S) + len(content) / _BYTES_PER_S
         began, unsent, self._has_sent = monotonic(), memoryview(content), True
         while unsent:
@@ -88,6 +94,19 @@ class MinimumRateSocket:
         self._budget_s = min(left_s, _TIME_BUDGET_S)
         self._connection.settimeout(before)
 
+    def _send_what_fits(self, content: bytes) -> None:
+        rest, self._has_sent = memoryview(content), True
+        before = self._connection.gettimeout()
+        self._connection.settimeout(0)
+        try:
+            while rest and not self.unsent:
+                rest = rest[self._connection.send(rest) :]
+        except BlockingIOError:
+            pass
+        finally:
+            self._connection.settimeout(before)
+        self.unsent += rest
+
     def cut(self) -> None:
         """End the request, called from another thread: no more is received, and a response that has begun breaks off.
 
@@ -101,6 +120,11 @@ class MinimumRateSocket:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+
+def time_for(size: int) -> float:
+    """The seconds in which a client has to take so many bytes."""
+    return _TIME_BUDGET_S + size / _BYTES_PER_S
 
 
 def _wait_on() -> None:

@@ -10,6 +10,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.http.views import is_transfer
 from app.server.liveness import live_response
 from app.server.minimum_rate import MinimumRateSocket
+from app.server.outbox import Outbox
 from app.server.reception import Reception
 from app.server.rejected import rejection_of, response
 
@@ -37,6 +38,7 @@ class MinimumRateWorker(ThreadWorker):
         self._transfers = service.transfers
         self._served: set[Any] = set()
         self._cut_at: float | None = None
+        self._outbox = Outbox(self.poller, drop=self._drop)
         self._reception = Reception(
             self.poller,
             service.transfers,
@@ -66,11 +68,17 @@ class MinimumRateWorker(ThreadWorker):
         if conn.sock.has_place:
             conn.sock.has_place = False
             self._transfers.end()
+        if conn.sock.unsent:
+            self._outbox.send_rest(conn, partial(self._keep_or_close, conn, fs))
+        else:
+            self._keep_or_close(conn, fs)
+        self._reception.give_places()
+
+    def _keep_or_close(self, conn: Any, fs: Any) -> None:
         if not fs.cancelled() and fs.exception() is None and fs.result():
             super().finish_request(conn, fs)
         else:
             self._reception.close(conn)
-        self._reception.give_places()
 
     def _drop(self, conn: Any) -> None:
         self.nr_conns -= 1
@@ -84,8 +92,10 @@ class MinimumRateWorker(ThreadWorker):
         """End what has taken too long, and transfers that would hold up a restart. Called in each round."""
         if not self.alive:
             self._reception.stop()
+            self._outbox.stop()
             self._cut_transfers()
         self._reception.expire()
+        self._outbox.expire()
 
     def _cut_transfers(self) -> None:
         self._cut_at = self._cut_at or monotonic() + _STOP_S

@@ -7,10 +7,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from devstack.processes import HOST
 from tests.server.wire import FILESETS, WORKSPACES, answer, connect
 from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
@@ -25,6 +27,16 @@ def upload(stack: Stack, connections: ExitStack, name: str, *, length: int) -> s
     return connect(
         stack, connections, f"PUT {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", "", rest="x"
     )
+
+
+def narrow(stack: Stack, connections: ExitStack, *lines: str) -> socket.socket:
+    """A connection that takes very little at a time, over which these lines were sent."""
+    connection = connections.enter_context(socket.socket())
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(DEADLINE_S)
+    connection.connect((HOST, urlsplit(stack.api_url).port))
+    connection.sendall("".join(f"{line}\r\n" for line in lines).encode())
+    return connection
 
 
 class Trickle:
@@ -143,6 +155,26 @@ def test_a_body_behind_its_header_belongs_to_its_request(stack: Stack, connectio
     status, _, rest = answer(connection)
 
     assert (status, b'"name":"in-two-parts"' in rest, rest.count(b"HTTP/1.1 200")) == (201, True, 1)
+
+
+def test_clients_that_take_nothing_of_their_answer_keep_nobody_waiting(
+    stack: Stack, connections: ExitStack
+) -> None:
+    entities = "/apis/entities/v2/workspaces/default/entities/unread"
+    text = "x" * 4_000_000
+    assert stack.client.post(entities, json={"name": "large", "data": {"text": text}}).is_success
+    unread = [narrow(stack, connections, f"GET {entities}/large HTTP/1.1", "Host: x", "") for _ in range(24)]
+    for each in unread:
+        assert each.recv(15) == b"HTTP/1.1 200 OK"
+
+    for _ in range(3):
+        assert stack.client.get(f"{WORKSPACES}/default").status_code == 200
+    received = bytearray()
+    while not received.endswith(b"}\n"):
+        received += unread[0].recv(1_000_000)
+    assert received.count(b"x") >= len(text)
+    unread[0].sendall(f"GET {WORKSPACES}/default HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert unread[0].recv(15) == b"HTTP/1.1 200 OK"
 
 
 def test_a_kept_connection_is_good_for_the_next_request(stack: Stack) -> None:

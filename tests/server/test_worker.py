@@ -239,6 +239,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MinimumRateSocket, s
     with ours, theirs:
         limited = MinimumRateSocket(ours)
         limited.setblocking(True)
+        limited.has_place = True
         yield limited, theirs
 
 
