@@ -1,7 +1,8 @@
 FROM python:3.11-slim
 
 # A number, so that whoever runs the image can see that it is not root.
-RUN useradd --system --uid 999 --create-home --home-dir /srv/workspaces workspaces \
+RUN groupadd --system --gid 999 workspaces \
+ && useradd --system --uid 999 --gid workspaces --create-home --home-dir /srv/workspaces workspaces \
  && install -d -o workspaces -g workspaces /data
 WORKDIR /srv/workspaces
 
