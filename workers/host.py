@@ -4,6 +4,7 @@ from threading import Condition, Event, Thread
 from typing import Any
 
 from celery import Celery
+from celery.bootsteps import StartStopStep
 from celery.signals import celeryd_after_setup, worker_ready, worker_shutting_down
 
 from app.config import load_settings
@@ -18,7 +19,7 @@ from app.runtime.hosts.startup import (
     remove_unowned_runs,
 )
 from app.runtime.processes.leaked_processes import adopt_orphans
-from workers.celery_app import context
+from workers.celery_app import celery, context
 
 log = get_logger(__name__)
 
@@ -115,3 +116,21 @@ def _drain(within_s: float) -> None:
     if not running_jobs.wait_for_none(within_s):
         log.warning("runtime.drain_time_over", seconds=within_s)
     stopping.set()
+
+
+class StopSupervisors(StartStopStep):
+    """Stops the supervisors of a worker that ends without a signal, as by `celery control shutdown`.
+
+    It is stopped before what it requires: the pool waits for its threads, in which they run.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def stop(self, parent: Any) -> None:
+        """Celery's name for what is done when the worker ends."""
+        _stop_supervisors(sender=parent)
+
+    terminate = stop
+
+
+celery.steps["worker"].add(StopSupervisors)

@@ -3,6 +3,7 @@
 import logging
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,12 +17,14 @@ import pytest
 from sqlalchemy import create_engine, delete
 from sqlalchemy.pool import NullPool
 
+from app.config import Settings
 from app.models import Job, JobLog
 from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from tests.runtime.runs import STUBBORN
 from tests.support.deadlines import DEADLINE_S
 from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import CHECKOUT, Part, Stack
+from workers.celery_app import configure
 
 SETTINGS: dict[str, Any] = {
     "runtime_lease_seconds": 3,
@@ -55,6 +58,23 @@ def jobs(stack: Stack, request: pytest.FixtureRequest) -> Iterator["Jobs"]:
     for job_id in jobs.ids:
         for process in jobs.processes(job_id):
             process.kill()
+
+
+def test_a_shutdown_by_celery_ends_the_supervisors_and_the_worker(jobs: "Jobs", new_word: NewWord) -> None:
+    """It comes by the broker, without a signal."""
+    word = new_word()
+    job_id = jobs.submit("sleeper", f"sleep {word}")
+    jobs.stack.wait_until(lambda: living(word), "the job runs")
+    [worker] = jobs.stack.running("runtime")
+
+    with configure(Settings(broker_url=jobs.stack.broker_url)) as celery:
+        celery.control.shutdown(destination=[f"runtime@{socket.gethostname()}"])
+
+    jobs.stack.wait_until(lambda: not worker.is_alive, "the runtime worker has ended")
+    assert worker.process.poll() == 0
+    assert living(word) == []
+    assert job_id
+    assert jobs.get("sleeper/status")["status"] == "error"
 
 
 class Jobs:
