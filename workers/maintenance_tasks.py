@@ -22,5 +22,5 @@ def sweep() -> str:
 
 @celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0, throws=(orphan_scan.OrphansFound,))
 def scan_for_orphans() -> str:
-    """Go on with the orphan scan; fail at its end if anything is left of deleted workspaces and deployments."""
-    return orphan_scan.run_slice(context())
+    """Go on with the orphan scan, or begin one if it is time; fail at its end if anything is left over."""
+    return orphan_scan.run_slice(context()) if orphan_scan.is_due(context()) else "it is not time for a scan"

@@ -12,8 +12,16 @@ Five minutes by default: the expiry is a time of beat's clock, and that of a wor
 """
 
 
+_TICKS_PER_SCAN = 24
+"""How often within the interval of the orphan scan beat asks for one.
+
+Beat remembers nothing over a restart, and would never come to the end of a long interval if it is restarted often. When
+the last scan was is in the database, and a message that comes before it is time does nothing.
+"""
+
+
 def beat_schedule(settings: Settings) -> dict[str, Any]:
-    """A sweep every few seconds, and an orphan scan every day."""
+    """A sweep every few seconds, and every hour a look whether the daily orphan scan is due."""
     return {
         "sweep": {
             "task": TaskName.SWEEP.value,
@@ -22,7 +30,7 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
         },
         "orphan-scan": {
             "task": TaskName.ORPHAN_SCAN.value,
-            "schedule": settings.orphan_scan_seconds,
+            "schedule": settings.orphan_scan_seconds / _TICKS_PER_SCAN,
             "options": {"queue": MAINTENANCE_QUEUE, "expires": settings.orphan_scan_seconds / 2},
         },
     }

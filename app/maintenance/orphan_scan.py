@@ -90,6 +90,15 @@ def run_slice(context: Context) -> str:
     return _conclude(context, scan)
 
 
+def is_due(context: Context) -> bool:
+    """Whether a scan is under way, or none was completed within the interval of the settings."""
+    a_while_ago = seconds_from_now(-context.settings.orphan_scan_seconds)
+    with session_scope(context.sessions) as session:
+        return not session.scalar(
+            select(exists().where(OrphanScan.progress.is_(None), OrphanScan.finished_at > a_while_ago))
+        )
+
+
 def is_to_go_on(session: Session) -> bool:
     """Whether a scan is under way and no process is at it."""
     return session.scalars(select(exists().where(OrphanScan.progress.is_not(None), _is_free()))).one()

@@ -14,6 +14,7 @@ from app.maintenance import orphan_scan
 from app.maintenance.sweep import sweep
 from app.models import OrphanScan
 from tests import factories
+from tests.support.aging import age
 
 ORPHANS, NEIGHBOURS = 4, 3
 
@@ -85,6 +86,20 @@ def test_the_next_scan_begins_anew(session, context):
     orphan_scan.run_slice(context)
     with pytest.raises(orphan_scan.OrphansFound, match=str(late)):
         orphan_scan.run_slice(context)
+
+
+def test_a_scan_is_due_when_the_last_one_was_long_ago_whatever_beat_remembers(session, context):
+    """Beat remembers nothing over a restart, and may be restarted every day."""
+    assert orphan_scan.is_due(context)  # none was ever completed
+    while orphan_scan.run_slice(context).endswith("so far"):
+        assert orphan_scan.is_due(context)
+
+    assert not orphan_scan.is_due(context)
+    day_s = context.settings.orphan_scan_seconds
+    age(session, state(session), day_s - 60)
+    assert not orphan_scan.is_due(context)
+    age(session, state(session), 120)
+    assert orphan_scan.is_due(context)
 
 
 def test_a_scan_whose_process_was_killed_goes_on_where_it_was(session, context, orphans, monkeypatch):

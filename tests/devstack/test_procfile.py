@@ -24,6 +24,14 @@ def test_a_procfile_is_read_in_its_order_and_other_lines_are_comments(tmp_path: 
     ]
 
 
+def test_no_program_reads_a_pickle_that_a_job_could_have_written() -> None:
+    lines = read_procfile(REPOSITORY / "Procfile")
+
+    assert "--scheduler celery.beat:Scheduler" in lines["beat"]
+    assert "persistent" not in lines["flower"].lower()
+    assert not any("DATA_DIR" in line for line in lines.values())
+
+
 def status(port: int) -> Any:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/status") as answer:
         return json.load(answer)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,10 @@ TASK_NAMES = {
     "workspace.job.run",
     "workspace.deployment.run",
 }
-"""What an operator can see in Flower; the orphan scan runs once a day."""
+"""What an operator can see in Flower; the first orphan scan comes after an hour."""
+
+
+LOGIN = ("ops", "its-password")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(
         directory,
         parts=(*ALL, "flower"),
+        environment={"FLOWER_BASIC_AUTH": ":".join(LOGIN)},
         plug_ins=[PLUG_IN],
         storage_url=f"faulty://{directory / 'data' / 'blobs'}",
         **settings,
@@ -83,8 +88,50 @@ def unremovable_of(world: World, tenant: Tenant) -> UUID:
 
 def tasks_of(stack: Stack, deletion: str) -> list[dict[str, Any]]:
     """What Flower shows of a deletion."""
-    tasks = httpx.get(f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10).raise_for_status()
+    tasks = httpx.get(
+        f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10, auth=LOGIN
+    ).raise_for_status()
     return [task for task in tasks.json().values() if deletion in (task["args"] or "")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "worker/shutdown/{worker}",
+        "worker/pool/shrink/{worker}",
+        "worker/pool/restart/{worker}",
+        "worker/queue/cancel-consumer/{worker}?queue=cleanup",
+        "task/revoke/some-task?terminate=true",
+        "task/rate-limit/workspace.maintenance.sweep?workername={worker}&ratelimit=0",
+        "task/async-apply/workspace.maintenance.sweep",
+        "task/send-task/workspace.maintenance.sweep",
+    ],
+)
+def test_flower_only_watches(stack: Stack, path: str) -> None:
+    worker = f"cleanup@{socket.gethostname()}"
+
+    refused = httpx.post(f"{stack.flower_url}/api/{path.format(worker=worker)}", auth=LOGIN, timeout=10)
+
+    assert (refused.status_code, refused.text) == (403, "Read only mode is enabled")
+
+
+def test_flower_asks_for_its_password_and_takes_nothing_from_pages_of_others(stack: Stack) -> None:
+    for path in ("/", "/tasks", "/broker", "/api/tasks", "/api/workers"):
+        assert httpx.get(stack.flower_url + path, timeout=10).status_code == 401
+        # The page that lets its name lead here has no password either.
+        rebound = {"Host": "evil.example:5555", "Origin": "http://evil.example:5555"}
+        assert httpx.get(stack.flower_url + path, headers=rebound, timeout=10).status_code == 401
+    assert httpx.get(f"{stack.flower_url}/tasks", auth=LOGIN, timeout=10).status_code == 200
+
+    foreign = {"Origin": "http://evil.example"}
+    datatable = f"{stack.flower_url}/tasks/datatable"
+    assert httpx.post(datatable, headers=foreign, auth=LOGIN, timeout=10).status_code == 403
+
+
+def test_flower_and_beat_leave_no_file_that_they_would_read(stack: Stack) -> None:
+    """They would be pickles, beside the files of jobs."""
+    written = {path.name.partition(".")[0] for path in stack.data_dir.iterdir()}
+    assert {"beat-schedule", "flower", "flower.db"}.isdisjoint(written)
 
 
 def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_can(
@@ -184,7 +231,11 @@ def flower_told_the_successes(stack: Stack, tenant: Tenant, deletion: str) -> No
     for kind in ("jobs", "deployment_configs", "projects"):
         pattern = rf"{tenant.name} {kind}: {tenant.rows[kind]} deleted, 0 left"
         assert any(re.fullmatch(pattern, one) for one in said), (pattern, said)
-    every = httpx.get(f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10).json().values()
+    every = (
+        httpx.get(f"{stack.flower_url}/api/tasks", params={"limit": 5000}, timeout=10, auth=LOGIN)
+        .json()
+        .values()
+    )
     # On a busy machine Flower may have missed the event with the name.
     assert {task["name"] for task in every} - {None} <= TASK_NAMES
     assert {task["name"] for task in tasks} == {name for name in TASK_NAMES if ".cleanup." in name} - {
