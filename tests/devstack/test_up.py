@@ -2,11 +2,13 @@
 
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import make_url
 
 from devstack.processes import free_port
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
@@ -102,6 +104,38 @@ def test_a_second_run_finds_the_data_of_the_first(tmp_path: Path) -> None:
     for number in (1, 2):
         with running(checkout) as stack:
             assert eventually(lambda: stack.printed(f"worker   | run number {number}"))  # noqa: B023 -- called at once
+
+
+def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(checkout: Path) -> None:
+    """Flower's login is printed, the passwords of the servers are not; all are the same after a restart."""
+    data_dir, logins, environments = checkout / ".data", [], []
+    data_dir.mkdir(mode=0o755)  # as an earlier release made it
+    for _ in range(2):
+        with running(checkout) as stack:
+            assert eventually(lambda: stack.printed("  data "))
+            logins += [line.rpartition("login ")[2] for line in stack.lines if "login " in line]
+            environments.append(exported(data_dir / "environment"))
+
+            urls = [make_url(url) for name, url in environments[-1].items() if name.endswith("_URL")]
+            assert {url.username for url in urls} == {"product", "app", ""}
+            assert all(url.password and not stack.printed(url.password) for url in urls)
+            assert not any(url.password in str(one.cmdline()) for url in urls for one in stack.descendants())
+            assert data_dir.stat().st_mode & 0o777 == 0o700
+            assert (data_dir / "environment").stat().st_mode & 0o777 == 0o600
+
+    assert logins[0].startswith("workspaces:")
+    assert logins == [logins[0]] * 2
+    first, second = ([make_url(url).password for url in one.values() if "://" in url] for one in environments)
+    assert first == second
+
+
+def exported(file: Path) -> dict[str, str]:
+    """The variables that a shell has after it has read the file."""
+    shell = subprocess.run(
+        ["env", "-i", "/bin/sh", "-c", f". '{file}'; env"], capture_output=True, text=True, check=True
+    )
+    variables = dict(line.split("=", 1) for line in shell.stdout.splitlines())
+    return {name: value for name, value in variables.items() if name.startswith("WORKSPACES_")}
 
 
 def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> None:

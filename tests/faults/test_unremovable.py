@@ -128,6 +128,13 @@ def test_flower_asks_for_its_password_and_takes_nothing_from_pages_of_others(sta
     assert httpx.post(datatable, headers=foreign, auth=LOGIN, timeout=10).status_code == 403
 
 
+def test_flower_shows_why_a_task_failed_beside_what_it_was_about(stack: Stack) -> None:
+    columns = httpx.get(f"{stack.flower_url}/tasks", auth=LOGIN, timeout=10).text
+
+    for name in ("args", "Result", "Exception"):
+        assert re.search(rf"<th[^>]*>\s*{name}\s*</th>", columns)
+
+
 def test_flower_and_beat_leave_no_file_that_they_would_read(stack: Stack) -> None:
     """They would be pickles, beside the files of jobs."""
     written = {path.name.partition(".")[0] for path in stack.data_dir.iterdir()}
