@@ -101,9 +101,13 @@ def provide_role(settings: Settings, tables: Iterable[str], *, append_only: Iter
 
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
             # Hashed here: a statement may be written to the server's log.
-            password = (url.password or "").encode()
-            verifier = connection.pgconn.encrypt_password(password, role.encode(), b"scram-sha-256")
-            execute("CREATE ROLE {role} LOGIN PASSWORD {verifier}", verifier=sql.Literal(verifier.decode()))
+            verifier = None
+            if url.password:
+                hashed = connection.pgconn.encrypt_password(
+                    str(url.password).encode(), role.encode(), b"scram-sha-256"
+                )
+                verifier = hashed.decode()
+            execute("CREATE ROLE {role} LOGIN PASSWORD {verifier}", verifier=sql.Literal(verifier))
         execute("GRANT USAGE ON SCHEMA {schema} TO {role}")
         execute("GRANT SELECT ON {schema}.alembic_version TO {role}")
         for table in tables:
