@@ -639,6 +639,21 @@ def test_a_worker_that_drains_takes_up_nothing_and_lets_its_jobs_end(
     assert summary == "stays created, this worker is being stopped"
 
 
+def test_a_job_that_outlasts_the_drain_of_its_worker_says_so(session: Session, context: Context) -> None:
+    job_id = submit(session, step("echo ready; sleep 60"))
+
+    with supervised(context, job_id, runtime_on_stop="drain", runtime_drain_seconds=5) as run:
+        run.wait_for_line("ready")
+        run.draining.set()
+        run.stopping.set()
+        job = run.end()
+
+    assert job.error_details["message"].startswith(
+        "the runtime worker was stopped, and the job did not end within 5 s (WORKSPACES_RUNTIME_ON_STOP=drain)"
+    )
+    assert "runtime" not in job.status_details
+
+
 # --- one runner -------------------------------------------------------------------------------------------
 
 

@@ -403,6 +403,7 @@ def test_many_results_are_not_stored_to_the_end_by_a_job_that_must_end(
         job = run.end()
 
     assert (job.status, 0 < len(stored(run)) < 20000) == (JobStatus.CANCELLED, True)
+    assert [one["name"] for one in job.results] == ["all"], "what there is of it can be downloaded"
     assert "the time was over" in job.status_details["results_not_stored"]["all others"]
 
 

@@ -230,8 +230,15 @@ def list_models(call: RequestContext, workspace: str, name: str) -> ServedModels
 
 
 def _require_backend(call: RequestContext) -> None:
-    if call.context.settings.backend == "none":
-        raise Unprocessable("Deployments are not enabled because the backend runtime is set to 'none'")
+    settings = call.context.settings
+    if settings.backend == "none":
+        message = "Deployments are not enabled because the backend runtime is set to 'none'"
+        if settings.deployment_runtime != "none":
+            provider = settings.subprocess_provider
+            message += (
+                f": WORKSPACES_SUBPROCESS_PROVIDER is '{provider}', which keeps processes off this server"
+            )
+        raise Unprocessable(message)
 
 
 def _delete(call: RequestContext, workspace: str, name: str, version: int | None) -> Response | None:

@@ -17,7 +17,7 @@ from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader
 from app.runtime.jobs.log_writer import LogWriter
 from app.runtime.jobs.run_time import RunTime
-from app.runtime.jobs.step_results import WAITING, Kept, StepResults, describe_kept
+from app.runtime.jobs.step_results import WAITING, StepResults, describe_kept
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
@@ -172,7 +172,7 @@ class Attempt:
                 job_steps.settle_step(job, name, JobStatus.COMPLETED)
 
         self._row.write(record)
-        return _why_ended(name, code, kept) or emptying
+        return kept.ending_after(name, code) or emptying
 
     def _empty_results(self) -> Ending | None:
         try:
@@ -268,14 +268,3 @@ class Attempt:
                 job_steps.settle_last_step(job, job.status)
 
         self._row.write(confirm)
-
-
-def _why_ended(step: str, code: int, kept: Kept) -> Ending | None:
-    """Why an attempt ends after a step with that exit code; None if the next one begins."""
-    if kept.ending:
-        return kept.ending
-    if kept.lost:
-        return Failed(f"the results of step '{step}' could not be stored: {kept.lost}")
-    if code < 0:
-        return Failed(f"step '{step}' was ended by signal {-code}", {"exit_code": code})
-    return Failed(f"step '{step}' ended with exit code {code}", {"exit_code": code}) if code else None

@@ -1,5 +1,6 @@
 """Keeps what a step left as results, also if the job has to end, and waits for a store that does not take them."""
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from app.context import Context
 from app.lifecycle import JobStatus
 from app.logs import explain, get_logger
 from app.models import Job
-from app.runtime.jobs.endings import Ending
+from app.runtime.jobs.endings import Ending, Failed
 from app.runtime.jobs.result_files import NotStored, ResultFile, ResultFiles
 from app.runtime.jobs.results import ResultUploader, Unstorable
 from app.runtime.lease import DATABASE_AWAY
@@ -25,9 +26,9 @@ log = get_logger(__name__)
 
 _CHUNK = 1024 * 1024
 _MOST_NAMED = 50  # They are part of the job's row.
+_PROGRESS_S = 0.1
 _CHECK_S = 1.0  # Between two looks whether a cancelled job is to be deleted as well.
-_NOT_OF_THE_STORE = (IsADirectoryError, NotADirectoryError)
-"""Errors of one result: a file and a directory would share its path."""
+_OF_A_PATH = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG})
 
 WAITING, NOT_STORED = "waiting_for", "results_not_stored"
 """Keys in the status details of a job."""
@@ -49,6 +50,16 @@ class Kept:
     """Why the job has to end, if it was to, or came to it meanwhile."""
     lost: str | None = None
     """Why results were lost that could have been stored at another time."""
+
+    def ending_after(self, step: str, code: int) -> Ending | None:
+        """Why an attempt ends after the step, which ended with that exit code; None if the next one begins."""
+        if self.ending:
+            return self.ending
+        if self.lost:
+            return Failed(f"the results of step '{step}' could not be stored: {self.lost}")
+        if code < 0:
+            return Failed(f"step '{step}' was ended by signal {-code}", {"exit_code": code})
+        return Failed(f"step '{step}' ended with exit code {code}", {"exit_code": code}) if code else None
 
 
 class StepResults:
@@ -72,7 +83,7 @@ class StepResults:
         self._settings, self._row, self._directory = context.settings, row, directory
         self._uploader = ResultUploader(context, job, row)
         self._checkpoint, self._stopping = checkpoint, stopping
-        self._end_by = self._store_by = self._next_check = 0.0
+        self._end_by = self._store_by = self._next_check = self._next_progress = 0.0
         self._is_stop_noted = False
         self._message: str | None = None
         self._kept = Kept()
@@ -89,29 +100,29 @@ class StepResults:
             for name, found in files.each():
                 if len(names | {name}) > MOST_RESULTS:
                     files.skip(name, f"a job has at most {MOST_RESULTS} results")
-                elif self._store_name(name, found, files):
-                    kept.names.append(name)
-                    names.add(name)
+                else:
+                    self._store_name(name, found, files)
+                    names.update(kept.names)
         except (Unstorable, _GaveUp) as error:
             kept.lost = str(error)
         self._describe_waiting(None)
         return kept
 
-    def _store_name(self, name: str, found: Iterator[ResultFile], files: ResultFiles) -> bool:
-        is_cleared = is_stored = False
+    def _store_name(self, name: str, found: Iterator[ResultFile], files: ResultFiles) -> None:
+        is_cleared = False
         for file in found:
             try:
                 if not is_cleared:
                     self._try(lambda: self._uploader.clear(f"{FOLDER}/{name}", self._progress))
                     is_cleared = True
                 self._try(lambda: self._put(file, files))  # noqa: B023 -- called at once
-                is_stored = True
-            except (NotStored, *_NOT_OF_THE_STORE) as error:
+                if name not in self._kept.names[-1:]:
+                    self._kept.names.append(name)
+            except (NotStored, OSError) as error:
                 files.skip(file.path, error)
             except _GaveUp as error:
                 files.skip(file.path, str(error))
                 raise
-        return is_stored
 
     def _put(self, file: ResultFile, files: ResultFiles) -> None:
         try:
@@ -137,9 +148,9 @@ class StepResults:
         while True:
             try:
                 store()
-            except _NOT_OF_THE_STORE:
-                raise
             except (OSError, *DATABASE_AWAY) as error:
+                if _is_of_the_path(error):
+                    raise
                 self._wait_for_store(error)
             else:
                 self._store_by = 0.0
@@ -173,6 +184,9 @@ class StepResults:
     def _progress(self, why: str = "") -> None:
         """Apply requests. Raises _GaveUp once the time is over that a job has which must end."""
         kept, now = self._kept, time.monotonic()
+        if now < self._next_progress and not why:
+            return  # called for each file, and each time it asks the database
+        self._next_progress = now + _PROGRESS_S
         kept.ending = self._checkpoint() or kept.ending
         if kept.ending:
             self._end_by = min(self._end_by, now + self._settings.job_results_seconds)
@@ -187,10 +201,18 @@ class StepResults:
                 raise _GaveUp("the job is being deleted")
 
 
+def _is_of_the_path(error: Exception) -> bool:
+    """Whether the store refuses one result alone: it is too long, or a file and a directory would share its path."""
+    is_conflict = isinstance(error, IsADirectoryError | NotADirectoryError)
+    return is_conflict or (isinstance(error, OSError) and error.errno in _OF_A_PATH)
+
+
 def describe_kept(details: dict[str, Any], kept: Kept) -> dict[str, Any]:
     """The status details of a job with what was not stored of the results of a step; some dozens at most."""
-    found = {**kept.not_stored, **({"all others": kept.lost} if kept.lost else {})}
-    if not found:
-        return details
-    named = {**details.get(NOT_STORED, {}), **{name[-200:]: why[:300] for name, why in found.items()}}
-    return {**details, NOT_STORED: dict(list(named.items())[:_MOST_NAMED])}
+    found = {name[-200:]: why[:300] for name, why in list(kept.not_stored.items())[:_MOST_NAMED]}
+    if more := len(kept.not_stored) - len(found):
+        found["…"] = f"{more} more"
+    if kept.lost:
+        found["all others"] = kept.lost
+    earlier = dict(list(details.get(NOT_STORED, {}).items())[-_MOST_NAMED:])
+    return {**details, NOT_STORED: {**earlier, **found}} if found else details

@@ -317,6 +317,18 @@ def test_where_nothing_can_serve_them_none_are_made(context: Context, deployment
     assert client.delete(f"{DEPLOYMENTS}/chat").status_code == 202
 
 
+def test_where_processes_are_kept_off_the_answer_names_the_setting(
+    context: Context, deployment: dict
+) -> None:
+    settings = context.settings.model_copy(update={"subprocess_provider": "off"})
+    client = create_app(replace(context, settings=settings)).test_client()
+
+    refused = client.post(f"{DEPLOYMENTS}/{deployment['name']}", json={"config": "small"})
+
+    assert refused.status_code == 422
+    assert "WORKSPACES_SUBPROCESS_PROVIDER is 'off'" in refused.json["detail"]
+
+
 @pytest.mark.usefixtures("deployment")
 def test_a_deployment_that_nothing_executes_serves_no_models(client: FlaskClient) -> None:
     assert client.get(f"{DEPLOYMENTS}/chat/models").json == {
