@@ -116,6 +116,9 @@ class TaskPublisher(Protocol):
     def ping(self) -> None:
         """Raise what the broker's client raises if the broker does not answer within its timeout."""
 
+    def is_empty(self, queue: str) -> bool:
+        """Whether no message waits in a queue of the broker. False if the broker does not answer."""
+
 
 def notify_after_commit(session: Session, publisher: TaskPublisher, message: Message) -> None:
     """Publish `message` after the surrounding `session_scope` has committed; never if it rolls back."""
@@ -143,6 +146,17 @@ class BackgroundPublisher:
         """Raise kombu's OperationalError, with the cause, if the broker does not answer within its timeout."""
         with self._celery.connection_for_write() as connection:
             connection.default_channel  # noqa: B018 -- opening one asks the broker
+
+    def is_empty(self, queue: str) -> bool:
+        """Whether no message waits in a queue of the broker. False if the broker does not answer."""
+        if not self._buffer.empty():
+            return False
+        try:
+            with self._celery.connection_for_write() as connection:
+                # Not `passive`, which looks for the queue without the prefix of our keys. Redis keeps nothing of it.
+                return bool(connection.default_channel.queue_declare(queue).message_count == 0)
+        except Exception:  # noqa: BLE001 -- whatever the client raises at whichever step: nothing is known then
+            return False
 
     def _start_thread(self) -> None:
         # Threads do not survive a fork, so each process starts its own at its first message.

@@ -17,7 +17,15 @@ from kombu.exceptions import OperationalError
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import BackgroundPublisher, cleanup_message, notify_after_commit, publisher, send
+from app.dispatch import (
+    BackgroundPublisher,
+    cleanup_message,
+    job_message,
+    notify_after_commit,
+    publisher,
+    send,
+)
+from devstack.processes import free_port
 from tests.support.deadlines import DEADLINE_S
 from tests.support.publisher import RecordingPublisher
 
@@ -153,3 +161,21 @@ def test_the_recording_publisher_of_all_tests_refuses_a_message_inside_a_transac
 
     assert publisher.too_early == [message, message]
     assert publisher.published == [message]
+
+
+def test_the_queue_of_jobs_is_known_to_be_empty_or_not_whatever_the_priority(broker: redis.Redis) -> None:
+    ours = publisher_at(broker.connection_pool.connection_kwargs["port"])
+    assert ours.is_empty("runtime")
+
+    ours.publish(job_message(DELETION, DELETION, "train"))
+    deadline = time.monotonic() + DEADLINE_S
+    while not (keys := broker.keys("workspaces:runtime*")):
+        assert time.monotonic() < deadline
+
+    assert not ours.is_empty("runtime")
+    assert broker.lpop(keys[0])
+    assert ours.is_empty("runtime")
+
+
+def test_of_a_broker_that_is_away_nothing_is_known_to_be_empty() -> None:
+    assert not publisher_at(free_port()).is_empty("runtime")

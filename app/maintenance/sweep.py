@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -13,7 +14,7 @@ from app.clock import database_now, seconds_from_now
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
-from app.dispatch import Message, notify_after_commit, orphan_scan_message
+from app.dispatch import RUNTIME_QUEUE, Message, notify_after_commit, orphan_scan_message
 from app.logs import explain, get_logger
 from app.maintenance import orphan_scan
 from app.models import CleanupControl, MaintenanceStep
@@ -135,8 +136,7 @@ def _mark_lost_jobs(session: Session, context: Context) -> Swept:
 
 
 def _enqueue_jobs(session: Session, context: Context) -> Swept:
-    requeue_s = context.settings.requeue_after_seconds
-    return _enqueue(session, context, runtime.unsupervised_jobs(session, requeue_s=requeue_s))
+    return _enqueue(session, context, runtime.unsupervised_jobs(session, **_requeueing(context)))
 
 
 def _mark_lost_deployments(session: Session, context: Context) -> Swept:
@@ -145,8 +145,15 @@ def _mark_lost_deployments(session: Session, context: Context) -> Swept:
 
 
 def _enqueue_deployments(session: Session, context: Context) -> Swept:
-    requeue_s = context.settings.requeue_after_seconds
-    return _enqueue(session, context, runtime.unsupervised_deployments(session, requeue_s=requeue_s))
+    return _enqueue(session, context, runtime.unsupervised_deployments(session, **_requeueing(context)))
+
+
+def _requeueing(context: Context) -> dict[str, Any]:
+    """When messages of jobs and deployments count as lost."""
+    return {
+        "requeue_s": context.settings.requeue_after_seconds,
+        "is_queue_empty": context.publisher.is_empty(RUNTIME_QUEUE),
+    }
 
 
 def _remove_deployments(session: Session, context: Context) -> Swept:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Float, and_, exists, extract, false, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.clock import database_now, seconds_from_now, seconds_since
@@ -25,30 +25,45 @@ _MESSAGES_PER_SWEEP = 200
 _LONGEST_REQUEUE_S = 3600.0
 
 
-def unsupervised_jobs(session: Session, *, requeue_s: float) -> list[Message]:
+def unsupervised_jobs(session: Session, *, requeue_s: float, is_queue_empty: bool = False) -> list[Message]:
     """Messages for the jobs that wait for a supervisor, the longest untouched first. Records when the next is due.
 
     Rows of a workspace that is being deleted get one only if they have to stop: the cascade waits for that. Rows on a
     host of which nothing was heard for an hour get none: its queue would keep all of them. The first
     message is due `requeue_s` seconds after the last change of the row. Each later one is due when the row has waited
     half as long again, at most an hour: all runtime workers may be busy for days, and the queue keeps every message.
+    If the queue of all workers `is_queue_empty`, the messages in it are lost, and each is due after `requeue_s` again.
     """
     stopping = Job.status.in_(jobs.CONFIRMED)
     starting = Job.status.in_(jobs.TAKEN_UP)
     is_doomed = Job.delete_requested_at.is_not(None)
     waits = or_(stopping, and_(_in_use(Job), or_(starting, and_(is_doomed, Job.status.in_(JOB_TERMINAL)))))
     return _messages(
-        session, Job, job_message, waits, or_(stopping, starting, is_doomed), requeue_s=requeue_s
+        session,
+        Job,
+        job_message,
+        waits,
+        or_(stopping, starting, is_doomed),
+        requeue_s=requeue_s,
+        is_queue_empty=is_queue_empty,
     )
 
 
-def unsupervised_deployments(session: Session, *, requeue_s: float) -> list[Message]:
+def unsupervised_deployments(
+    session: Session, *, requeue_s: float, is_queue_empty: bool = False
+) -> list[Message]:
     """Messages for the deployments that wait for a supervisor, as `unsupervised_jobs`."""
     stopping = Deployment.status.in_(deployment_claim.CONFIRMED)
     starting = Deployment.status.in_(deployment_claim.TAKEN_UP)
     waits = or_(stopping, and_(_in_use(Deployment), starting))
     return _messages(
-        session, Deployment, deployment_message, waits, or_(stopping, starting), requeue_s=requeue_s
+        session,
+        Deployment,
+        deployment_message,
+        waits,
+        or_(stopping, starting),
+        requeue_s=requeue_s,
+        is_queue_empty=is_queue_empty,
     )
 
 
@@ -64,6 +79,7 @@ def _messages(
     may_wait: ColumnElement[bool],
     *,
     requeue_s: float,
+    is_queue_empty: bool,
 ) -> list[Message]:
     """`may_wait` is what `waits` says of the row alone: for that there are indexes."""
     due = (
@@ -75,8 +91,14 @@ def _messages(
             # Nobody listens to the queue of a host that is gone; one that comes back enqueues what it has.
             or_(model.host.is_(None), model.host.not_in(lost_hosts())),
             # Without a supervisor, `lease_until` is when the last message counts as lost; until then it may be queued.
-            func.coalesce(model.lease_until, model.updated_at + timedelta(seconds=requeue_s))
-            < database_now(),
+            or_(
+                func.coalesce(model.lease_until, model.updated_at + timedelta(seconds=requeue_s))
+                < database_now(),
+                and_(
+                    model.host.is_(None),
+                    _was_enqueued_before(model, requeue_s) if is_queue_empty else false(),
+                ),
+            ),
         )
         .order_by(model.updated_at)
         .limit(_MESSAGES_PER_SWEEP)
@@ -93,3 +115,12 @@ def _messages(
     )
     longest_untouched_first = sorted(rows, key=lambda row: row.updated_at)
     return [message(row.id, row.workspace_id, row.name, row.host) for row in longest_untouched_first]
+
+
+def _was_enqueued_before(model: type[Any], seconds: float) -> ColumnElement[bool]:
+    """Whether the last message for a row without a supervisor is older than so many seconds, from when it is lost."""
+    # It was sent when the row had waited for two thirds of the time until then, or an hour before, or `seconds`.
+    waited_s = extract("epoch", model.lease_until - model.updated_at).cast(Float)
+    interval_s = func.least(_LONGEST_REQUEUE_S, func.greatest(seconds, waited_s / 3))
+    was_before: ColumnElement[bool] = model.lease_until < seconds_from_now(interval_s - seconds)
+    return was_before

@@ -21,6 +21,7 @@ from app.clock import seconds_from_now
 from app.context import Context, open_store
 from app.health.heartbeat import Process, note_alive
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
+from app.maintenance import sweep
 from app.models import Fileset, Heartbeat, Job, JobLog
 from app.runtime.hosts.startup import messages_for_hosts
 from app.runtime.jobs import supervisor
@@ -382,6 +383,31 @@ def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(
     messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
 
     assert [message.facts["job"] for message in messages] == ["later", "late"]
+
+
+@pytest.mark.parametrize("waited_h", [0.1, 5])
+def test_of_an_emptied_queue_no_job_waits_longer_because_it_has_waited_long(
+    session: Session, context: Context, publisher: RecordingPublisher, waited_h: float
+) -> None:
+    job = put(session, JobStatus.CREATED)
+    age(session, job, waited_h * 3600)
+    sweep.sweep(context)
+    [message] = publisher.published
+    interval = context.settings.requeue_after_seconds
+
+    age(session, job, interval - 2)
+    publisher.empty_queues.add("runtime")
+    sweep.sweep(context)
+    assert publisher.published == [message], "a worker may have taken it just now"
+
+    publisher.empty_queues.clear()
+    age(session, job, 4)
+    sweep.sweep(context)
+    assert publisher.published == [message], "it is still queued"
+
+    publisher.empty_queues.add("runtime")
+    sweep.sweep(context)
+    assert publisher.published == [message, message]
 
 
 def test_the_sweep_sends_messages_less_often_the_longer_a_job_has_waited(session: Session) -> None:

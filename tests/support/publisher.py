@@ -36,6 +36,8 @@ class RecordingPublisher:
     published: list[Message] = field(default_factory=list)
     too_early: list[Message] = field(default_factory=list)
     """Messages that were published inside a transaction; the fixture fails if there are any."""
+    empty_queues: set[str] = field(default_factory=set)
+    """Queues that are known to be empty."""
 
     def publish(self, message: Message) -> None:
         if threading.get_ident() in list(_open.values()):
@@ -45,3 +47,6 @@ class RecordingPublisher:
 
     def ping(self) -> None:
         pass
+
+    def is_empty(self, queue: str) -> bool:
+        return queue in self.empty_queues
