@@ -44,6 +44,15 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert broken_links(path, path.read_text()) == [], "Correct the link, or the heading that it names."
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_tests_that_a_document_names_are_there(path: Path) -> None:
+    named = set(re.findall(r"`(tests/[\w/.]+)`", path.read_text()))
+
+    assert [each for each in sorted(named) if not (ROOT / each).exists()] == [], (
+        "Name the test that shows it now."
+    )
+
+
 @pytest.mark.parametrize(
     "link", ["docs/nowhere.md", "docs/cleanup.md#nowhere", "#nowhere", "../outside.md", "docs/../../"]
 )
