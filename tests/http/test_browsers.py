@@ -26,13 +26,15 @@ def client_of(context: Context, settings: Settings, **changed: object) -> FlaskC
     return answering_from(context).test_client()
 
 
-@pytest.mark.parametrize("route", PUBLIC, ids=named)
-def test_no_route_answers_under_a_name_that_is_made_to_lead_here(client: FlaskClient, route: Route) -> None:
-    answer = client.open(route.rule, method=route.method, headers={"Host": "evil.example:8080"})
+def test_no_route_answers_under_a_name_that_is_made_to_lead_here(client: FlaskClient) -> None:
+    foreign = {"Host": "evil.example:8080"}
 
-    assert answer.status_code == 421
-    if route.method != "HEAD":
-        assert "WORKSPACES_TRUSTED_HOSTS" in answer.json["detail"]
+    answers = {named(one): client.open(one.rule, method=one.method, headers=foreign) for one in PUBLIC}
+
+    assert len(answers) > 80
+    assert {name: answer.status_code for name, answer in answers.items() if answer.status_code != 421} == {}
+    assert all("WORKSPACES_TRUSTED_HOSTS" in answer.json["detail"] for answer in answers.values())
+    assert client.get("/no/such/route", headers=foreign).status_code == 421
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
@@ -96,16 +98,16 @@ def test_only_http_1_0_may_come_without_a_host(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("changed", [{}, LOGIN], ids=["without login", "with login"])
-@pytest.mark.parametrize("route", WRITES, ids=named)
 def test_no_route_lets_a_page_of_another_site_write(
-    context: Context, settings: Settings, route: Route, changed: dict[str, object]
+    context: Context, settings: Settings, changed: dict[str, object]
 ) -> None:
     client = client_of(context, settings, **changed)
 
-    answer = client.open(route.rule, method=route.method, headers=EVIL)
+    answers = {named(one): client.open(one.rule, method=one.method, headers=EVIL) for one in WRITES}
 
-    assert answer.status_code == 403
-    assert "WORKSPACES_TRUSTED_ORIGINS" in answer.json["detail"]
+    assert len(answers) > 40
+    assert {name: answer.status_code for name, answer in answers.items() if answer.status_code != 403} == {}
+    assert all("WORKSPACES_TRUSTED_ORIGINS" in answer.json["detail"] for answer in answers.values())
 
 
 @pytest.mark.parametrize(
