@@ -21,6 +21,23 @@ ROLE = f"product_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 PASSWORD = "it's-its-own"
 
 
+FORBIDDEN = (
+    "UPDATE audit_records SET actor = 'nobody'",
+    "DELETE FROM audit_records",
+    "TRUNCATE audit_records",
+    "ALTER TABLE audit_records DISABLE TRIGGER ALL",
+    "ALTER TABLE audit_records DISABLE TRIGGER append_only",
+    "DROP TRIGGER append_only ON audit_records",
+    "ALTER TABLE audit_records ADD COLUMN x integer",
+    "DROP TABLE audit_records",
+    "SET session_replication_role = replica",
+    "COPY workspaces FROM PROGRAM 'id'",
+    "CREATE TABLE mine (x integer)",
+    "CREATE ROLE another SUPERUSER",
+    "UPDATE alembic_version SET version_num = 'x'",
+)
+
+
 @pytest.fixture
 def as_product(copy_url: str) -> Iterator[str]:
     """The URL of the product's role, which `workspaces db upgrade` has just made."""
@@ -50,37 +67,14 @@ def test_it_may_do_all_that_the_product_does_after_any_number_of_upgrades(
         assert session.query(AuditRecord).filter_by(event="deletion.requested").count() == 1
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE audit_records SET actor = 'nobody'",
-        "DELETE FROM audit_records",
-        "TRUNCATE audit_records",
-        "ALTER TABLE audit_records DISABLE TRIGGER ALL",
-        "ALTER TABLE audit_records DISABLE TRIGGER append_only",
-        "DROP TRIGGER append_only ON audit_records",
-        "ALTER TABLE audit_records ADD COLUMN x integer",
-        "DROP TABLE audit_records",
-        "SET session_replication_role = replica",
-        "COPY workspaces FROM PROGRAM 'id'",
-        "CREATE TABLE mine (x integer)",
-        "CREATE ROLE another SUPERUSER",
-        "UPDATE alembic_version SET version_num = 'x'",
-    ],
-)
-def test_it_may_neither_rewrite_audit_records_nor_change_the_schema(as_product: str, statement: str) -> None:
-    with (
-        psycopg.connect(as_product.replace("+psycopg", ""), autocommit=True) as connection,
-        pytest.raises(InsufficientPrivilege),
-    ):
-        connection.execute(statement)
-
-
-def test_it_is_no_superuser_and_owns_nothing(as_product: str) -> None:
-    with psycopg.connect(as_product.replace("+psycopg", "")) as connection:
+def test_it_may_neither_rewrite_audit_records_nor_change_the_schema(as_product: str) -> None:
+    with psycopg.connect(as_product.replace("+psycopg", ""), autocommit=True) as connection:
         assert connection.execute("SHOW is_superuser").fetchone() == ("off",)
         owned = "SELECT count(*) FROM pg_class WHERE relowner = current_user::regrole"
         assert connection.execute(owned).fetchone() == (0,)
+        for statement in FORBIDDEN:
+            with pytest.raises(InsufficientPrivilege):
+                connection.execute(statement)
 
 
 def test_where_migrations_have_no_role_of_their_own_nothing_changes(copy_url: str) -> None:
