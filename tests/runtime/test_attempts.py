@@ -425,7 +425,8 @@ def test_a_paused_job_stands_still_until_it_is_resumed(session: Session, context
         run.ask(JobStatus.PAUSING)
         run.wait_for(JobStatus.PAUSED)
         command = shell_of(run)
-        assert command.status() == psutil.STATUS_STOPPED
+        # A shell whose child was stopped between vfork and exec waits for it in the kernel.
+        assert command.status() in {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP}
         assert run.job.steps[-1]["status"] == "paused"
         (directory / "go").touch()
         assert run.log == ["ready"]
