@@ -2,6 +2,7 @@
 
 from app.config.addresses import is_loopback
 from app.config.loading import load_settings
-from app.config.settings import Settings, is_protected
+from app.config.settings import Settings
+from app.config.values import is_protected
 
 __all__ = ["Settings", "is_loopback", "is_protected", "load_settings"]

@@ -1,0 +1,111 @@
+"""The values of settings: what each may be, and what a wrong one is told."""
+
+import re
+from contextlib import suppress
+from grp import getgrnam
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+_LONGEST_S = 10 * 365 * 86400
+Duration = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
+DurationOrZero = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)]
+
+
+def _rate(text: str) -> str:
+    if text and not re.fullmatch(r"[1-9][0-9]{0,5}/(second|minute|hour|day)", text):
+        raise ValueError(
+            "must be a number below a million per second, minute, hour or day, such as 100/minute, "
+            "or empty for no limit"
+        )
+    return text
+
+
+def _broker(url: str) -> str:
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme == "sentinel":
+        raise ValueError(
+            "Sentinel is not supported: name the address that always leads to the primary, "
+            "such as that of a proxy before it, with redis:// or rediss://"
+        )
+    if scheme == "redis+cluster":
+        raise ValueError("a cluster of Redis is not supported: name a single server with redis://")
+    try:
+        parts = urlsplit(url)
+        is_complete = scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not (is_complete and re.fullmatch(r"(/[0-9]*)?", parts.path)):
+        raise ValueError(
+            "must be redis://host:port/number, or rediss:// with TLS: no other broker is supported"
+        )
+    return url
+
+
+def _group(name: str) -> str:
+    with suppress(KeyError):
+        return getgrnam(name).gr_name if name else ""
+    raise ValueError(f"there is no group '{name}' on this machine")
+
+
+def is_protected(url: str) -> bool:
+    """Whether no network attacker can change the response of `url`: https, or http on this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "http":
+        return parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    return parts.scheme == "https" and bool(parts.hostname)
+
+
+def _protected(url: str) -> str:
+    if url and not is_protected(url):
+        raise ValueError("must start with https://; http:// is allowed only for 127.0.0.1, ::1 and localhost")
+    return url
+
+
+_HOST_NAME = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?"
+
+
+def _host(name: str) -> str:
+    if not re.fullmatch(_HOST_NAME, name.lower()):
+        raise ValueError(
+            f"'{name[:100]}' is no host name: give it without scheme and port, such as api.example.com"
+        )
+    return name.lower()
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(rf"https?://({_HOST_NAME}|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?", text.lower()):
+        raise ValueError(
+            f"'{text[:100]}' is no origin: give scheme and host, with a port if it is not the usual one, "
+            "such as https://console.example.com"
+        )
+    return text.lower()
+
+
+IssuerUrl = Annotated[str, AfterValidator(_protected)]
+ClaimName = Annotated[str, Field(min_length=1)]
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text and not (len(text) >= 16 and text.isascii() and text.isprintable() and text == text.strip()):
+        raise ValueError(
+            "needs at least 16 characters, all of them printable ASCII, because it is sent in a header"
+        )
+    return value
+
+
+Quantities = dict[
+    Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./-]*$")],
+    Annotated[str, Field(pattern=r"^[0-9.]+[A-Za-z]*$")],
+]
+"""Resources of a pod, each with a quantity as Kubernetes writes it."""
+
+
+BrokerUrl = Annotated[str, AfterValidator(_broker)]
+Group = Annotated[str, AfterValidator(_group)]
+HostName = Annotated[str, AfterValidator(_host)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Rate = Annotated[str, AfterValidator(_rate)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
