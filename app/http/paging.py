@@ -14,7 +14,7 @@ from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
 from app.filters.sort import parse_sort
 from app.http.route import Query, RequestContext
-from app.http.row_stream import BATCH_ROWS, Condition, Items, RowStream
+from app.http.transfers.row_stream import BATCH_ROWS, Condition, Items, RowStream
 
 MAX_PAGE = 2**31 - 1
 """The last page number: its product with any page size fits PostgreSQL's OFFSET."""

@@ -19,7 +19,7 @@ from app.access.principal import Principal
 from app.context import Context
 from app.http.rate_limit import WriteLimit
 from app.http.route import Query, RequestContext, Route
-from app.http.transfers import Searches, Transfers
+from app.http.transfers.limits import Searches, Transfers
 from app.http.validation import json_body, path_parameters, query_parameters
 
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
-from app.http.transfers import Transfers
+from app.http.transfers.limits import Transfers
 from app.server.arrival import MAX_HEAD_BYTES, Arrival, Head, Malformed
 from app.server.liveness import asks_if_live
 from app.server.rejected import response

@@ -13,7 +13,7 @@ from app.filters.parse import parse_filter
 from app.filters.sort import parse_sort
 from app.http.paging import MAX_PAGE, ListQuery, Page, paginate
 from app.http.route import RequestContext
-from app.http.row_stream import RowStream, each
+from app.http.transfers.row_stream import RowStream, each
 from tests.filters.gadgets import FIELDS, ROWS, Gadget
 from tests.support.actors import trusted
 

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from app.context import Context
-from app.http import row_stream
-from app.http.row_stream import BATCH_BYTES, batches
+from app.http.transfers import row_stream
+from app.http.transfers.row_stream import BATCH_BYTES, batches
 from app.lifecycle import WorkspaceState
 from app.models import Entity, Workspace
 from tests import factories

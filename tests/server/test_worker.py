@@ -35,7 +35,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         f"from app.server import minimum_rate, reception\nfrom app.http import validation\n"
         f"minimum_rate._TIME_BUDGET_S, minimum_rate._BYTES_PER_S = {TIME_BUDGET_S}, 1e6\n"
         f"reception._HEAD_S = reception._BODY_S = validation._BODY_S = {TIME_BUDGET_S}\n"
-        "from app.http import streaming\nstreaming._LOOK_S = 0\n"
+        "from app.http.transfers import streaming\nstreaming._LOOK_S = 0\n"
     )
     with Stack(
         directory / "product", parts=("web",), plug_ins=[plug_in], statement_timeout_seconds=DEADLINE_S

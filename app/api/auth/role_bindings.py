@@ -17,7 +17,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.row_stream import each
+from app.http.transfers.row_stream import each
 from app.lifecycle import WorkspaceState
 from app.services import members
 

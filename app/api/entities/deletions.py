@@ -25,7 +25,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
-from app.http.row_stream import RowStream, each
+from app.http.transfers.row_stream import RowStream, each
 from app.lifecycle import DeletionState, FailureClass
 from app.logs import explain, get_logger
 

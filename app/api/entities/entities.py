@@ -19,7 +19,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, filtered, list_page, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
-from app.http.row_stream import each
+from app.http.transfers.row_stream import each
 from app.services import entities
 from app.services.listing import rows_in
 

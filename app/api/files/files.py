@@ -21,11 +21,11 @@ from app.errors import (
     TooLarge,
     TooSlow,
 )
-from app.http.conditions import Conditions
-from app.http.downloads import file_response
 from app.http.route import Query, RequestContext, Routes
-from app.http.streaming import RevocableStream
-from app.http.uploads import uploaded
+from app.http.transfers.conditions import Conditions
+from app.http.transfers.downloads import file_response
+from app.http.transfers.streaming import RevocableStream
+from app.http.transfers.uploads import uploaded
 from app.services import files
 from app.services.workspaces import may_still_read
 from app.storage.blob_store import StoredFile

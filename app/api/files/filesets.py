@@ -15,7 +15,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.row_stream import each
+from app.http.transfers.row_stream import each
 from app.services import filesets
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace, writable_workspace

@@ -16,7 +16,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.row_stream import each
+from app.http.transfers.row_stream import each
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.services import job_removal, jobs
 from app.services.listing import rows_in

@@ -18,10 +18,10 @@ from app.errors import (
     Unprocessable,
     WrongState,
 )
-from app.http.downloads import file_response
 from app.http.field_types import Name, Resource
 from app.http.route import Body, Query, RequestContext, Routes
-from app.http.streaming import RevocableStream
+from app.http.transfers.downloads import file_response
+from app.http.transfers.streaming import RevocableStream
 from app.services import job_results
 from app.services.jobs import readable_job
 from app.services.workspaces import may_still_read

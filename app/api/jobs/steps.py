@@ -15,7 +15,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.row_stream import each
+from app.http.transfers.row_stream import each
 from app.lifecycle import JobStatus
 from app.services import job_steps
 from app.services.jobs import note_report, readable_job, writable_job

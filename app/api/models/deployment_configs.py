@@ -18,7 +18,7 @@ from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import RequestContext, Routes
-from app.http.row_stream import each
+from app.http.transfers.row_stream import each
 from app.services import deployment_configs
 from app.services.listing import rows_in
 

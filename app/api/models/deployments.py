@@ -21,7 +21,7 @@ from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongStat
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import Query, RequestContext, Routes
-from app.http.row_stream import each
+from app.http.transfers.row_stream import each
 from app.http.views import no_content
 from app.lifecycle import DeploymentStatus
 from app.services import deployments

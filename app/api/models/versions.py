@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 from app import models as rows
 from app.errors import BadRequest, NotFound
 from app.http.route import RequestContext
-from app.http.row_stream import Items, RowStream
+from app.http.transfers.row_stream import Items, RowStream
 from app.services.listing import rows_in
 from app.services.versions import versions_of
 from app.services.workspaces import readable_workspace

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from app.context import Context
-from app.http import streaming
+from app.http.transfers import streaming
 from app.lifecycle import JobStatus
 from app.models import Job, Workspace
 from app.server import minimum_rate

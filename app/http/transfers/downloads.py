@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from flask import Response, request
 
 from app.errors import DomainError
-from app.http.conditions import Conditions, requested_span
-from app.http.streaming import RevocableStream
+from app.http.transfers.conditions import Conditions, requested_span
+from app.http.transfers.streaming import RevocableStream
 from app.storage.reading import Reading
 
 

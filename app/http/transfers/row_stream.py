@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 from app.access.authorize import still_holds
 from app.context import Context
 from app.db import session_scope
-from app.http.streaming import BrokenOff, RevocableStream
+from app.http.transfers.streaming import BrokenOff, RevocableStream
 from app.logs import explain, get_logger
 
 log = get_logger(__name__)
