@@ -151,7 +151,8 @@ def test_rejected_messages_are_counted_in_the_metrics(world: World) -> None:
     with redis.Redis.from_url(world.stack.broker_url) as broker:
         broker.lpush("workspaces:cleanup", b"hello")
 
-    world.stack.wait_until(lambda: counted() == before + 1, "it is counted")
+    # Of those before it some may not have been noted by then.
+    world.stack.wait_until(lambda: counted() > before, "it is counted")
 
 
 @pytest.mark.parametrize("published", [b"hello", b"[]", b"{}", b'{"body": 1, "properties": 1}', b"\xff"])

@@ -8,7 +8,7 @@ import pytest
 from tests.server.wire import FILESETS, WORKSPACES, answer, connect
 from tests.support.stack import Stack
 
-HOST, JSON, CHUNKED = "Host: x", "Content-Type: application/json", "Transfer-Encoding: chunked"
+HOST, JSON, CHUNKED = "Host: localhost", "Content-Type: application/json", "Transfer-Encoding: chunked"
 PUT, POST = f"PUT {FILESETS}/data/-/refused HTTP/1.1", f"POST {WORKSPACES} HTTP/1.1"
 PROOF = "5\r\nhello\r\n0\r\n\r\n"
 

@@ -25,7 +25,13 @@ def upload(stack: Stack, connections: ExitStack, name: str, *, length: int) -> s
     """An upload of which one byte is there."""
     path = f"{FILESETS}/data/-/{name}"
     return connect(
-        stack, connections, f"PUT {path} HTTP/1.1", "Host: x", f"Content-Length: {length}", "", rest="x"
+        stack,
+        connections,
+        f"PUT {path} HTTP/1.1",
+        "Host: localhost",
+        f"Content-Length: {length}",
+        "",
+        rest="x",
     )
 
 
@@ -87,8 +93,8 @@ def test_sixty_slow_headers_and_sixty_four_waiting_transfers_keep_nobody_waiting
 @pytest.mark.parametrize(
     ("lines", "rest", "status"),
     [
-        (["GET / HTTP/1.1", "Host: x"], "X-A: ", None),
-        ([f"POST {WORKSPACES} HTTP/1.1", "Host: x", "Content-Length: 5000", ""], '{"name', 408),
+        (["GET / HTTP/1.1", "Host: localhost"], "X-A: ", None),
+        ([f"POST {WORKSPACES} HTTP/1.1", "Host: localhost", "Content-Length: 5000", ""], '{"name', 408),
     ],
     ids=["headers", "JSON"],
 )
@@ -109,7 +115,7 @@ def test_what_arrives_slowly_takes_no_thread_and_is_ended(
 def test_bodies_that_are_too_large_to_wait_for_leave_threads_to_others(
     stack: Stack, connections: ExitStack
 ) -> None:
-    lines = f"POST {WORKSPACES} HTTP/1.1", "Host: x", "Content-Type: application/json"
+    lines = f"POST {WORKSPACES} HTTP/1.1", "Host: localhost", "Content-Type: application/json"
     large = [connect(stack, connections, *lines, "Content-Length: 900000", "", rest="{") for _ in range(20)]
     chunked = [connect(stack, connections, *lines, "Transfer-Encoding: chunked", "") for _ in range(20)]
     expecting = [
@@ -134,7 +140,8 @@ def test_requests_that_come_together_are_answered_in_order(stack: Stack, connect
     first, second = "/health/ready", f"{WORKSPACES}/default"
     both = connect(
         stack, connections,
-        f"GET {first} HTTP/1.1", "Host: x", "", f"GET {second} HTTP/1.1", "Host: x", "Connection: close", "",
+        f"GET {first} HTTP/1.1", "Host: localhost", "",
+        f"GET {second} HTTP/1.1", "Host: localhost", "Connection: close", "",
     )  # fmt: skip
 
     received = answer(both)[2]
@@ -147,10 +154,11 @@ def test_a_body_behind_its_header_belongs_to_its_request(stack: Stack, connectio
     body = json.dumps({"name": "in-two-parts"})
     connection = connect(
         stack, connections,
-        f"POST {WORKSPACES} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}", "",
+        f"POST {WORKSPACES} HTTP/1.1", "Host: localhost",
+        "Content-Type: application/json", f"Content-Length: {len(body)}", "",
         rest=body[:5],
     )  # fmt: skip
-    connection.sendall(f"{body[5:]}GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    connection.sendall(f"{body[5:]}GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
     status, _, rest = answer(connection)
 
@@ -163,7 +171,9 @@ def test_clients_that_take_nothing_of_their_answer_keep_nobody_waiting(
     entities = "/apis/entities/v2/workspaces/default/entities/unread"
     text = "x" * 4_000_000
     assert stack.client.post(entities, json={"name": "large", "data": {"text": text}}).is_success
-    unread = [narrow(stack, connections, f"GET {entities}/large HTTP/1.1", "Host: x", "") for _ in range(24)]
+    unread = [
+        narrow(stack, connections, f"GET {entities}/large HTTP/1.1", "Host: localhost", "") for _ in range(24)
+    ]
     for each in unread:
         assert each.recv(15) == b"HTTP/1.1 200 OK"
 
@@ -173,7 +183,7 @@ def test_clients_that_take_nothing_of_their_answer_keep_nobody_waiting(
     while not received.endswith(b"}\n"):
         received += unread[0].recv(1_000_000)
     assert received.count(b"x") >= len(text)
-    unread[0].sendall(f"GET {WORKSPACES}/default HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    unread[0].sendall(f"GET {WORKSPACES}/default HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert unread[0].recv(15) == b"HTTP/1.1 200 OK"
 
 
@@ -203,7 +213,7 @@ def staged(stack: Stack) -> list[str]:
 
 def test_a_stop_ends_downloads_soon(stack: Stack, connections: ExitStack, within: Within) -> None:
     stack.client.put(f"{FILESETS}/data/-/large", content=bytes(50_000_000))
-    download = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: x", "")
+    download = connect(stack, connections, f"GET {FILESETS}/data/-/large HTTP/1.1", "Host: localhost", "")
     received = len(download.recv(100_000))
     [web] = stack.running("web")
     began = time.monotonic()
@@ -226,7 +236,8 @@ def test_a_stop_ends_uploads_soon_and_leaves_nothing_of_them(
     [web] = stack.running("web")
     body = connect(
         stack, connections,
-        f"POST {WORKSPACES} HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 900000", "",
+        f"POST {WORKSPACES} HTTP/1.1", "Host: localhost",
+        "Content-Type: application/json", "Content-Length: 900000", "",
         rest="{",
     )  # fmt: skip
     under_way = [upload(stack, connections, f"cut-{number}", length=10) for number in range(PLACES + 2)]
