@@ -66,6 +66,7 @@ def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
             assert stack.process.wait(DEADLINE_S) == 0
             assert alive(processes) == []
             assert not stack.printed("starting it again"), stack.lines
+            assert not stack.printed("plugin"), "a library names its parts at each start"
     finally:
         postgres.discard()
         valkey.discard()
