@@ -21,7 +21,7 @@ import pytest
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = HERE.parent.parent / ".cache" / "nemo-venv"
-INSTALL_TIMEOUT_S = 240
+INSTALL_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 240
 COMMON = {"LANG": "C.UTF-8", "NO_PROXY": "*"}
 

@@ -90,6 +90,14 @@ def test_sixty_slow_headers_and_sixty_four_waiting_transfers_keep_nobody_waiting
         assert each.recv(15) == b"HTTP/1.1 200 OK", number
 
 
+def start_of_answer(connection: socket.socket) -> bytes:
+    """Nothing if the connection was closed, also while the client still sent: then its answer may be lost."""
+    try:
+        return connection.recv(12)
+    except ConnectionResetError:
+        return b""
+
+
 @pytest.mark.parametrize(
     ("lines", "rest", "status"),
     [
@@ -107,9 +115,10 @@ def test_what_arrives_slowly_takes_no_thread_and_is_ended(
     with Trickle(slow):
         for _ in range(3):
             assert stack.client.get(f"{WORKSPACES}/default").status_code == 200
-        for each in slow:
-            first = each.recv(12)
-            assert first == (f"HTTP/1.1 {status}".encode() if status else b"")
+        answers = {start_of_answer(each) for each in slow}
+    if status:
+        assert f"HTTP/1.1 {status}".encode() in answers
+    assert answers <= {f"HTTP/1.1 {status}".encode(), b""}
 
 
 def test_bodies_that_are_too_large_to_wait_for_leave_threads_to_others(

@@ -54,8 +54,12 @@ def workspace() -> UUID:
 
 
 @pytest.fixture
-def store(s3: S3Server) -> BlobStore:
-    return BlobStore.open(f"s3://{BUCKET}/blobs")
+def store(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
+    """With time for a server on a machine that does much else."""
+    monkeypatch.setattr(bucket, "_REQUEST_S", DEADLINE_S)
+    store = BlobStore.open(f"s3://{BUCKET}/blobs")
+    store._tree._fs.config_kwargs["read_timeout"] = DEADLINE_S
+    return store
 
 
 @pytest.fixture
