@@ -289,6 +289,7 @@ def ready(api: KubeApi) -> KubernetesRuntime:
     api.report(available=1)
     assert made.observe().status is READY
     wait_until(lambda: "WATCH deployments" in api.asked, "it watches")
+    made.observe()  # once more, because the watch has begun after it was read
     return made
 
 

@@ -106,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(answer.status, headers, content, cut=fault.truncate)
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes, *, cut: bool = False) -> None:
+        if status == 204:
+            content = b""  # it has none; the client would take it for the start of the next answer
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
