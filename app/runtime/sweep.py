@@ -19,7 +19,7 @@ from app.models import Deployment, Job, Workspace
 from app.runtime.deployments import claim as deployment_claim
 from app.runtime.jobs import supervisor as jobs
 
-_MESSAGES_PER_SWEEP = 200
+MESSAGES_PER_SWEEP = 200
 """Limit for jobs and for deployments each: a long outage must not fill the queue at once; the next sweep goes on."""
 
 _LONGEST_REQUEUE_S = 3600.0
@@ -37,7 +37,7 @@ def unsupervised_jobs(session: Session, *, requeue_s: float, is_queue_empty: boo
     stopping = Job.status.in_(jobs.CONFIRMED)
     starting = Job.status.in_(jobs.TAKEN_UP)
     is_doomed = Job.delete_requested_at.is_not(None)
-    waits = or_(stopping, and_(_in_use(Job), or_(starting, and_(is_doomed, Job.status.in_(JOB_TERMINAL)))))
+    waits = or_(stopping, and_(in_use(Job), or_(starting, and_(is_doomed, Job.status.in_(JOB_TERMINAL)))))
     return _messages(
         session,
         Job,
@@ -55,7 +55,7 @@ def unsupervised_deployments(
     """Messages for the deployments that wait for a supervisor, as `unsupervised_jobs`."""
     stopping = Deployment.status.in_(deployment_claim.CONFIRMED)
     starting = Deployment.status.in_(deployment_claim.TAKEN_UP)
-    waits = or_(stopping, and_(_in_use(Deployment), starting))
+    waits = or_(stopping, and_(in_use(Deployment), starting))
     return _messages(
         session,
         Deployment,
@@ -67,7 +67,8 @@ def unsupervised_deployments(
     )
 
 
-def _in_use(model: type[Any]) -> ColumnElement[bool]:
+def in_use(model: type[Any]) -> ColumnElement[bool]:
+    """Whether the workspace of a row is not being deleted, as a condition of a query."""
     return exists().where(Workspace.id == model.workspace_id, Workspace.state == WorkspaceState.ACTIVE)
 
 
@@ -101,7 +102,7 @@ def _messages(
             ),
         )
         .order_by(model.updated_at)
-        .limit(_MESSAGES_PER_SWEEP)
+        .limit(MESSAGES_PER_SWEEP)
         .with_for_update(skip_locked=True)  # two sweeps share the work
         .cte("due")
     )

@@ -4,16 +4,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import Message, deployment_message, job_message
-from app.lifecycle import WorkspaceState
 from app.logs import get_logger
-from app.models import Deployment, Job, Workspace
+from app.models import Deployment, Job
 from app.models.columns import without_documents
 from app.runtime.deployments.backends.kubernetes import has_kubernetes
 from app.runtime.deployments.claim import TAKEN_UP
@@ -22,10 +21,9 @@ from app.runtime.jobs import supervisor
 from app.runtime.lease import Row, Runner, is_supervised
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory, remove_unknown, run_ids
+from app.runtime.sweep import MESSAGES_PER_SWEEP, in_use
 
 log = get_logger(__name__)
-
-_DEPLOYMENTS_FIRST = 200  # As many as the sweep enqueues at once.
 
 R = TypeVar("R", Job, Deployment)
 
@@ -116,12 +114,12 @@ def messages_for_deployments(session: Session, hosts: list[str]) -> list[Message
     waiting = and_(
         Deployment.host.is_(None),
         Deployment.status.in_(TAKEN_UP),
-        exists().where(Workspace.id == Deployment.workspace_id, Workspace.state == WorkspaceState.ACTIVE),
+        in_use(Deployment),
     )
     model = Deployment
     query = select(model.id, model.workspace_id, model.name, model.host)
     rows = session.execute(
-        query.where(or_(model.host.in_(hosts), waiting)).order_by(model.id).limit(_DEPLOYMENTS_FIRST)
+        query.where(or_(model.host.in_(hosts), waiting)).order_by(model.id).limit(MESSAGES_PER_SWEEP)
     )
     return [deployment_message(row.id, row.workspace_id, row.name, row.host) for row in rows]
 
