@@ -31,6 +31,11 @@ def why_no_processes(provider: str, signs: Mapping[str, bool]) -> str | None:
     return None
 
 
+def told_to_users(provider: str) -> str:
+    """The setting that keeps processes off, without what it tells of the server."""
+    return f"{_PROVIDER} is '{provider}', which keeps processes off this server"
+
+
 def _exposure() -> str | None:
     if not is_loopback(os.environ.get("HOST") or "127.0.0.1"):
         return "HOST is no loopback address"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from app.config import Settings
+from app.config.processes import told_to_users
 from app.errors import Unprocessable
 from app.http.field_types import Name, VariableName
 from app.http.route import Body
@@ -101,8 +102,7 @@ def _why_no_profiles(settings: Settings) -> str:
     """The setting that keeps processes off, as one more sentence; empty if some may be started."""
     if settings.runs_processes:
         return ""
-    value = settings.subprocess_provider
-    return f" No job can run here: WORKSPACES_SUBPROCESS_PROVIDER is '{value}', which keeps processes off this server."
+    return f" No job can run here: {told_to_users(settings.subprocess_provider)}."
 
 
 class PlatformSpec(Body):

@@ -16,6 +16,7 @@ from app.api.models.schemas import (
     ServedModels,
 )
 from app.api.models.versions import Versions, version_number
+from app.config.processes import told_to_users
 from app.dispatch import deployment_message, notify_after_commit
 from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongState
 from app.filters.fields import Fields
@@ -234,10 +235,7 @@ def _require_backend(call: RequestContext) -> None:
     if settings.backend == "none":
         message = "Deployments are not enabled because the backend runtime is set to 'none'"
         if settings.deployment_runtime != "none":
-            provider = settings.subprocess_provider
-            message += (
-                f": WORKSPACES_SUBPROCESS_PROVIDER is '{provider}', which keeps processes off this server"
-            )
+            message += f": {told_to_users(settings.subprocess_provider)}"
         raise Unprocessable(message)
 
 
