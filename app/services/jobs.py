@@ -82,8 +82,10 @@ def request_stop(session: Session, job_id: UUID) -> tuple[Job | None, bool]:
     """
     options = without_documents(Job)
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True, options=options)
-    changes = job is not None and job.status in JobMove.CANCEL.value.before
-    if job is not None and changes:
+    if job is None:
+        return None, False
+    changes = job.status in JobMove.CANCEL.value.before
+    if changes:
         _request(session, job, JobMove.CANCEL)
     return job, changes
 

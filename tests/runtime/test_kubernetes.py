@@ -874,13 +874,7 @@ def test_what_has_served_is_left_to_the_cluster_however_long_it_is_unavailable(
     session: Session, context: Context, api: KubeApi
 ) -> None:
     """A node that is away for longer than a start may take: the cluster is about to move the pod."""
-    deployment_id = deploy(session, [], image_name="vllm")
-    with serving(context, api, deployment_id) as first:
-        first.wait_for(PENDING, "waiting for the cluster")
-        api.report(available=1)
-        first.wait_for(READY)
-        first.stopping.set()
-        first.end()
+    deployment_id = left_serving(session, context, api)
     with serving(context, api, deployment_id, deployment_start_seconds=0.001) as second:
         api.report(available=0, conditions=[UNAVAILABLE])
         second.wait_for(PENDING, "MinimumReplicasUnavailable")

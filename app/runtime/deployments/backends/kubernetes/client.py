@@ -134,17 +134,18 @@ def _status_in(error: ApiException) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def _may_pass(error: ApiException, text: str) -> bool:
+def _may_pass(status: dict[str, Any], text: str) -> bool:
     """Whether an object is forbidden because of what else is there, and not because of who asks."""
-    details = _status_in(error).get("details")
+    details = status.get("details")
     causes = details.get("causes") or [] if isinstance(details, dict) else []
     is_ending = any(isinstance(one, dict) and one.get("reason") == "NamespaceTerminating" for one in causes)
     return is_ending or "exceeded quota" in text
 
 
 def _error_from(error: ApiException) -> Exception:
-    text = message_of(str(_status_in(error).get("message") or error.reason))
-    if error.status == 403 and _may_pass(error, text):
+    status = _status_in(error)
+    text = message_of(str(status.get("message") or error.reason))
+    if error.status == 403 and _may_pass(status, text):
         return ConnectionError(f"Kubernetes refuses for now: {text}")
     if error.status in (401, 403):
         return PermissionError(f"Kubernetes refuses: {text}")

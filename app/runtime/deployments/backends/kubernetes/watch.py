@@ -75,9 +75,7 @@ class NamespaceWatch:
                 self._watch_once()
             except Exception as error:  # noqa: BLE001 -- the boundary of the thread: meanwhile the supervisors read
                 log.info("kubernetes.watch_ended", namespace=self._namespace, error=type(error).__name__)
-                self.is_live = False
                 time.sleep(_TRY_AGAIN_S)
-            self.is_live = False
 
     def _is_wanted(self) -> bool:
         with self._lock:
@@ -90,10 +88,16 @@ class NamespaceWatch:
         # Whoever reads from here on learns of all that happened before, and the watch tells what happens later.
         self.is_live = True
         self._note(None)
+        try:
+            self._follow(ours, since=listed.metadata.resource_version)
+        finally:
+            self.is_live = False
+
+    def _follow(self, ours: dict[str, Any], *, since: str) -> None:
         events = Watch().stream(  # type: ignore[no-untyped-call]  # has no types
             self._cluster.apps.list_namespaced_deployment,
             **ours,
-            resource_version=listed.metadata.resource_version,
+            resource_version=since,
             timeout_seconds=_FOR_S,
             # The server ends the watch first; this is for a server that has vanished without closing it.
             _request_timeout=(5, _FOR_S + 5),
