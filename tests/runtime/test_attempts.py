@@ -165,14 +165,14 @@ def test_a_job_that_prints_is_not_stale_while_its_log_cannot_be_written(
 ) -> None:
     lifecycle = {"staleness_timeout_seconds": 1}
     job_id = submit(session, step("for i in 1 2 3; do echo $i; sleep 0.2; done", lifecycle=lifecycle))
-    began, insert = time.monotonic(), LogWriter._insert
+    began, insert = time.monotonic(), LogWriter.insert
 
     def away_for_a_while(*arguments: Any) -> None:
         if time.monotonic() < began + 3:
             raise OperationalError("INSERT", {}, Exception("away"))
         insert(*arguments)
 
-    monkeypatch.setattr(LogWriter, "_insert", away_for_a_while)
+    monkeypatch.setattr(LogWriter, "insert", away_for_a_while)
     with supervised(context, job_id) as run:
         assert run.end().status is JobStatus.COMPLETED
     assert run.log == ["1", "2", "3"]
@@ -281,7 +281,7 @@ def test_a_line_is_written_once_although_its_commit_was_lost(
     with pytest.raises(OperationalError):
         writer.append("main", lines)
     writer.append("main", lines)
-    writer.append_tail("main", writer.take_tail())
+    writer.insert("main", writer.take_tail())
 
     first, second, notice, last = Run(context, job_id).log
     assert (first, second, last) == ("one", "two", "three")

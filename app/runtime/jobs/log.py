@@ -72,7 +72,7 @@ class LogReader(Thread):
             self._lines.append(Line.now(_text(self._unfinished)))
         self._flush()
         self._lines = self._writer.take_tail()
-        self._flush(self._writer.append_tail)
+        self._flush(self._writer.insert)
 
     def _select_timeout_s(self) -> float:
         """Seconds until something is due, even if nothing more is printed."""

@@ -70,7 +70,7 @@ class LogWriter:
             # It takes the place and the id of the first line that is left out: so it is written once.
             written.append(beyond[0]._replace(text=self._notice))
         if written:
-            self._insert(step, written)
+            self.insert(step, written)
         self._left, self._is_full = left, self._is_full or bool(beyond)
         for line in beyond:
             self._remember(line)
@@ -83,10 +83,6 @@ class LogWriter:
         self._tail.clear()
         self._tail_size = self._left_out = 0
         return tail
-
-    def append_tail(self, step: str, lines: Sequence[Line]) -> None:
-        """Write lines of `take_tail`, beyond the limit. Raises as `append`."""
-        self._insert(step, lines)
 
     @property
     def _notice(self) -> str:
@@ -102,7 +98,8 @@ class LogWriter:
             self._tail_size -= self._tail.popleft().size
             self._left_out += 1
 
-    def _insert(self, step: str, lines: Sequence[Line]) -> None:
+    def insert(self, step: str, lines: Sequence[Line]) -> None:
+        """Write lines whatever the limit, such as those of `take_tail`. Raises as `append`."""
         ours = {"workspace_id": self._workspace_id, "job_id": self._job_id, "attempt_id": self._attempt_id}
         rows = [
             {**ours, "id": line.id, "step": step, "task": TASK, "at": line.at, "message": line.text}
