@@ -270,16 +270,22 @@ def test_one_that_keeps_dying_waits_longer_each_time_and_its_last_output_is_show
     assert is_all_gone(serving)
 
 
-def test_one_that_has_served_once_is_never_given_up(session: Session, serve: Serve, tmp_path: Path) -> None:
-    """It may fail for longer than a first start may take: what it needs comes back, or a person stops it."""
+def served_once(session: Session, serve: Serve, tmp_path: Path, *, otherwise: str) -> tuple[Serving, Path]:
+    """A server that was killed, and a file without which it does something else when it is started again."""
     present = tmp_path / "present"
     present.touch()
-    needs = f"import sys, pathlib; pathlib.Path({str(present)!r}).exists() or sys.exit(9)"
-    serving = serve(deploy(session, server(before=needs)), deployment_start_seconds=1)
+    before = f"pathlib.Path({str(present)!r}).exists() or {otherwise}"
+    serving = serve(deploy(session, server(before=before)), deployment_start_seconds=1)
     serving.wait_for(READY)
     present.unlink()
     for pid in processes_of(serving.id):
         psutil.Process(pid).kill()
+    return serving, present
+
+
+def test_one_that_has_served_once_is_never_given_up(session: Session, serve: Serve, tmp_path: Path) -> None:
+    """It may fail for longer than a first start may take: what it needs comes back, or a person stops it."""
+    serving, present = served_once(session, serve, tmp_path, otherwise="sys.exit(9)")
 
     serving.wait_for(PENDING, "ended with exit code 9; starting again after 2 s")
     serving.wait_for(PENDING, "starting again after 4 s")
@@ -291,14 +297,7 @@ def test_one_that_has_served_once_is_never_given_up(session: Session, serve: Ser
 def test_one_that_hangs_when_it_is_started_again_is_started_once_more(
     session: Session, serve: Serve, tmp_path: Path
 ) -> None:
-    present = tmp_path / "present"
-    present.touch()
-    hangs = f"import pathlib, time; pathlib.Path({str(present)!r}).exists() or time.sleep(1000)"
-    serving = serve(deploy(session, server(before=hangs)), deployment_start_seconds=1)
-    serving.wait_for(READY)
-    present.unlink()
-    for pid in processes_of(serving.id):
-        psutil.Process(pid).kill()
+    serving, present = served_once(session, serve, tmp_path, otherwise="__import__('time').sleep(1000)")
 
     serving.wait_for(PENDING, "within 1 s; starting again")
 
