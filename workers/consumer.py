@@ -8,8 +8,8 @@ from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from app.health.rejections import rejections
 from app.logs import explain
-from workers.rejections import rejections
 
 logger = logging.getLogger(__name__)
 

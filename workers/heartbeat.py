@@ -8,8 +8,8 @@ from celery.signals import beat_init, worker_ready
 from app.config import load_settings
 from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE
 from app.health.heartbeat import Process, start_heart
+from app.health.rejections import rejections
 from app.runtime.hosts.startup import hosts_of
-from workers.rejections import rejections
 
 _BY_QUEUE = {
     CLEANUP_QUEUE: Process.CLEANUP,

@@ -5,8 +5,8 @@ from typing import Any
 from kombu.transport import redis
 
 from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE
+from app.health.rejections import rejections
 from workers.envelope import MalformedMessage, executable, unpackable
-from workers.rejections import rejections
 
 _TASK_QUEUES = {CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE}
 

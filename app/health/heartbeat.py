@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event, Thread
-from typing import Protocol
 
 from sqlalchemy import Select, func, select, union
 from sqlalchemy.dialects.postgresql import insert
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.clock import database_now, seconds_from_now
 from app.config import Settings
 from app.db import Sessions, connect, session_scope, sessions_of
+from app.health.rejections import Rejections
 from app.logs import explain, get_logger
 from app.models import Deployment, Heartbeat, Job
 
@@ -35,18 +35,8 @@ class Process(StrEnum):
     RUNTIME = "runtime"
 
 
-class Counter(Protocol):
-    """Messages that a process has rejected and that are not noted yet."""
-
-    def take(self) -> int:
-        """The number since the last call."""
-
-    def add(self, number: int) -> None:
-        """Count so many again."""
-
-
 def start_heart(
-    settings: Settings, process: Process, hosts: Iterable[str], *, rejected: Counter | None = None
+    settings: Settings, process: Process, hosts: Iterable[str], *, rejected: Rejections | None = None
 ) -> Event:
     """Note every few seconds, in a thread with a connection of its own, that `process` is alive on `hosts`.
 
@@ -66,7 +56,7 @@ def start_heart(
 class _Heart:
     process: Process
     hosts: list[str]
-    rejected: Counter | None
+    rejected: Rejections | None
 
 
 def _beat(sessions: Sessions, heart: _Heart, every_s: float, stop: Event) -> None:
