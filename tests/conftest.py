@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck
+from hypothesis import settings as search_settings
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
@@ -18,6 +20,12 @@ from app.logs import configure_logs
 from tests.support.application import Engines, answering_from
 from tests.support.publisher import RecordingPublisher
 from tests.support.store import store_of
+
+# No search fails because the machine is busy.
+search_settings.register_profile(
+    "on any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+search_settings.load_profile("on any machine")
 
 pytest_plugins = [f"tests.support.{name}" for name in ("database", "figures", "groups", "needs", "processes")]
 

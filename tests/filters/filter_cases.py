@@ -16,7 +16,8 @@ from tests.filters.gadgets import NAMES, PROJECTS, VALUES, WEIGHTS
 
 # The table is only read, so examples may share it.
 shared_table = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 _ORDERINGS = {
