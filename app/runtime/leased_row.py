@@ -5,7 +5,6 @@ from collections.abc import Callable
 from threading import Event
 from typing import Generic, TypeVar, cast
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import lease
@@ -15,6 +14,7 @@ from app.db import session_scope
 from app.lease import LeaseLost
 from app.models import Deployment, Job
 from app.models.columns import without_documents
+from app.runtime.joint_reads import DatabaseAway, JointReads
 from app.runtime.lease import DATABASE_AWAY, Lease
 
 _AGAIN_S = 0.2  # Between two attempts to reach a database that is away.
@@ -42,8 +42,12 @@ class LeasedRow(Generic[R, S]):
         stopping: Event,
         on_renewal: Callable[[Session, R], None] = lambda _session, _row: None,
     ) -> None:
-        self._context, self._row_id, self._fence = context, row.id, held.fence
+        self._context, self.row_id, self.fence = context, row.id, held.fence
         self._model: type[R] = type(row)
+        self._reads = JointReads.of(context.sessions, self._model)
+        self._reads.add(self)
+        self._fresh_s = context.settings.runtime_poll_seconds / 2
+        self._written_at = time.monotonic()
         self._on_renewal: Callable[[Session, R], None] = on_renewal
         self._lease_s = context.settings.runtime_lease_seconds
         self._held_until = held.until
@@ -52,18 +56,19 @@ class LeasedRow(Generic[R, S]):
         """As read last."""
 
     def refresh(self) -> S:
-        """Read the status, which is also the request. Renews the lease after a third of its time. Raises LeaseLost."""
+        """Read the status, which is also the request: with those of all other rows, at most half a poll ago.
+
+        Renews the lease after a third of its time. Raises LeaseLost.
+        """
         if time.monotonic() > self._held_until - self._lease_s * 2 / 3:
             self.write(self._on_renewal)
             return self.status
-        query = select(self._model.status).where(lease.is_held(self._model, self._row_id, self._fence))
         try:
-            with session_scope(self._context.sessions) as session:
-                status = cast(S | None, session.scalar(query))
-        except DATABASE_AWAY:
+            status = cast(S | None, self._reads.status(self, after=self._written_at, within_s=self._fresh_s))
+        except DatabaseAway:
             return self.status
         if status is None:
-            raise LeaseLost(self._model, self._row_id, self._fence)
+            raise LeaseLost(self._model, self.row_id, self.fence)
         self.status = status
         return status
 
@@ -85,17 +90,18 @@ class LeasedRow(Generic[R, S]):
                     row = lease.write(
                         session,
                         self._model,
-                        self._row_id,
-                        self._fence,
+                        self.row_id,
+                        self.fence,
                         options=without_documents(self._model),
                         lease_until=until,
                     )
                     outcome = change(session, row)
             except DATABASE_AWAY as error:
                 if self._stopping.is_set() and asked_at > self._held_until:
-                    raise LeaseLost(self._model, self._row_id, self._fence) from error
+                    raise LeaseLost(self._model, self.row_id, self.fence) from error
                 time.sleep(_AGAIN_S)
                 continue
             self._held_until = asked_at + self._lease_s
             self.status = cast(S, row.status)
+            self._written_at = time.monotonic()  # what was read before does not count
             return outcome
