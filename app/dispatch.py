@@ -7,7 +7,7 @@ delivery cannot claim the row.
 import os
 import queue
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
@@ -83,6 +83,12 @@ def job_message(job_id: UUID, workspace_id: UUID, name: str, host: str | None = 
     # A job that has not begun comes after deployments, which were serving before a worker was restarted, and after
     # requests to stop something.
     return Message(TaskName.JOB_RUN, runtime_queue(host), facts, priority=0 if host else _LAST)
+
+
+def turn_message(job_id: UUID, workspace_id: UUID, name: str, host: str) -> Message:
+    """The message that offers a job slot of `host` to a job that no host has."""
+    offer = job_message(job_id, workspace_id, name)
+    return replace(offer, queue=runtime_queue(host))
 
 
 def deployment_message(

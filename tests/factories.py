@@ -67,12 +67,12 @@ def make_deployment(
     status: DeploymentStatus = DeploymentStatus.CREATED,
     **values: Any,
 ) -> Deployment:
+    values = {"entity_version": 1, **values}
     return _added(
         session,
         Deployment(
             workspace_id=workspace.id,
             name=name,
-            entity_version=1,
             config="small",
             config_version=1,
             status=status,

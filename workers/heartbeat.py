@@ -10,6 +10,7 @@ from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE
 from app.health.heartbeat import Process, start_heart
 from app.health.rejections import rejections
 from app.runtime.hosts.startup import hosts_of
+from workers.host import job_slots
 
 _BY_QUEUE = {
     CLEANUP_QUEUE: Process.CLEANUP,
@@ -25,7 +26,8 @@ def _start_that_of_a_worker(sender: Any, **_: Any) -> None:
         if queue in sender.app.amqp.queues.consume_from:
             of_runtime = process is Process.RUNTIME
             hosts = hosts_of(settings) if of_runtime else [socket.gethostname()]
-            start_heart(settings, process, hosts, rejected=rejections)
+            slots = job_slots if of_runtime else lambda: 0
+            start_heart(settings, process, hosts, rejected=rejections, job_slots=slots)
 
 
 @beat_init.connect

@@ -1,5 +1,6 @@
 """The life of a runtime worker on its host: its own queue, the processes of earlier workers, and its end."""
 
+import sys
 from threading import Condition, Event, Thread
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.runtime.hosts.startup import (
     reap_unsupervised,
     remove_unowned_runs,
 )
+from app.runtime.jobs.turns import offer_slot
 from app.runtime.processes.leaked_processes import adopt_orphans
 from workers.celery_app import celery, context
 
@@ -30,11 +32,14 @@ draining = Event()
 """Set when this worker has to stop: nothing more is taken up, and what runs may go on until `stopping` is set."""
 
 
-class RunningJobs:
-    """Counts the blocks that run now: one for each job that this worker looks after."""
+class Running:
+    """Counts the blocks that run now, one for each task."""
 
     def __init__(self) -> None:
         self._number, self._changed = 0, Condition()
+        self.limit = sys.maxsize
+        self.are_many = Event()
+        """Set while more than `limit` run."""
 
     def __enter__(self) -> None:
         self._count(1)
@@ -45,6 +50,7 @@ class RunningJobs:
     def _count(self, change: int) -> None:
         with self._changed:
             self._number += change
+            (self.are_many.set if self._number > self.limit else self.are_many.clear)()
             self._changed.notify_all()
 
     def wait_for_none(self, within_s: float) -> bool:
@@ -53,13 +59,21 @@ class RunningJobs:
             return self._changed.wait_for(lambda: not self._number, within_s)
 
 
-running_jobs = RunningJobs()
+running_jobs, supervised = Running(), Running()
+
+
+def job_slots() -> int:
+    """How many jobs may run here at a time; 0 while none is taken up."""
+    is_closed = draining.is_set() or supervised.are_many.is_set()
+    return 0 if is_closed else load_settings().runtime_job_slots
 
 
 @celeryd_after_setup.connect
 def _listen_for_this_host(instance: Any, **_: Any) -> None:
     app: Celery = instance.app
     if RUNTIME_QUEUE in app.amqp.queues.consume_from:
+        # The other half of the threads is for requests, and for new versions of deployments, which the old ones await.
+        supervised.limit = max(1, instance.concurrency // 2)
         adopt_orphans()
         for host in hosts_of(load_settings()):
             app.amqp.queues.select_add(runtime_queue(host))
@@ -95,6 +109,7 @@ def _recover() -> None:
         reap_unsupervised(context())
         for message in messages:
             context().publisher.publish(message)
+        offer_slot(context(), hosts_of(load_settings())[0])
         remove_unowned_runs(context())
     except Exception:
         # The thread ends here. The sweep enqueues the same rows later; unowned runs wait for the next start.

@@ -6,7 +6,7 @@ from app.dispatch import TaskName
 from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 from workers.celery_app import celery, context
-from workers.host import draining, running_jobs, stopping
+from workers.host import draining, running_jobs, stopping, supervised
 
 
 # Acknowledged on receipt: the row records the work, and the sweep enqueues it again if need be, whereas Redis would
@@ -15,13 +15,19 @@ from workers.host import draining, running_jobs, stopping
 def run_job(job_id: str, workspace_id: str, job: str) -> str:
     """Run a job, or apply its requested state."""
     del workspace_id  # shown in Flower
-    with running_jobs:
-        return f"{job}: {jobs.supervise(context(), UUID(job_id), stopping=stopping, draining=draining)}"
+    with supervised, running_jobs:
+        summary = jobs.supervise(
+            context(), UUID(job_id), stopping=stopping, draining=draining, crowded=supervised.are_many
+        )
+        return f"{job}: {summary}"
 
 
 @celery.task(name=TaskName.DEPLOYMENT_RUN.value, acks_late=False, max_retries=0)
 def run_deployment(deployment_id: str, workspace_id: str, deployment: str) -> str:
     """Serve a deployment, or apply its requested state."""
     del workspace_id  # shown in Flower
-    summary = deployments.supervise(context(), UUID(deployment_id), stopping=stopping, draining=draining)
+    with supervised:
+        summary = deployments.supervise(
+            context(), UUID(deployment_id), stopping=stopping, draining=draining, crowded=supervised.are_many
+        )
     return f"{deployment}: {summary}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from app.config.profiles import ExecutionProfile, distinct
 from app.config.section import Section
@@ -25,8 +25,17 @@ class RuntimeSettings(Section):
     ] = ()
     """JSON list of the executors that steps of jobs may name; empty means `subprocess/default` and `cpu/default`.
     Each has a `provider` (`subprocess`, or `cpu` for steps written for containers) and may have a `profile` (its
-    name), a `time_limit_seconds` per step, a `stop_grace_seconds` and an `environment`, such as `[{"provider":
-    "subprocess", "profile": "short", "time_limit_seconds": 600, "environment": {"TZ": "UTC"}}]`."""
+    name), a `time_limit_seconds` per step, a `stop_grace_seconds`, an `environment`, and limits of each process: a
+    `max_memory_bytes`, `max_processes` (of the worker's user; none for root) and a `max_file_bytes`, such as
+    `[{"provider": "subprocess", "profile": "short", "time_limit_seconds": 600, "environment": {"TZ": "UTC"}}]`."""
+    runtime_job_slots: PositiveInt = 64
+    """How many jobs may run on a host at a time; others wait. A paused job takes no slot, nor does a deployment."""
+    jobs_per_workspace: NonNegativeInt = 0
+    """How many jobs of one workspace may run at a time, on all hosts; others wait. 0 for no limit; while others wait,
+    a free slot goes to the workspace in which the fewest jobs run all the same."""
+    deployments_per_workspace: NonNegativeInt = 0
+    """How many deployments of one workspace may be served at a time; others wait as PENDING. 0 for no limit. A new
+    version of one that is served takes no further place."""
     runtime_lease_seconds: Duration = 30
     """How long a supervisor that does not renew its lease keeps its job or deployment before it counts as lost."""
     runtime_on_stop: Literal["end", "drain"] = "end"

@@ -1,6 +1,6 @@
 """Heartbeats: each process that works by itself notes in the database that it is alive."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event, Thread
@@ -19,7 +19,7 @@ from app.models import Deployment, Heartbeat, Job
 
 log = get_logger(__name__)
 
-_MISSED = 3
+MISSED = 3
 """Heartbeats after whose absence a process counts as silent."""
 
 _LONG_SILENT_S = 3600.0
@@ -36,17 +36,22 @@ class Process(StrEnum):
 
 
 def start_heart(
-    settings: Settings, process: Process, hosts: Iterable[str], *, rejected: Rejections | None = None
+    settings: Settings,
+    process: Process,
+    hosts: Iterable[str],
+    *,
+    rejected: Rejections | None = None,
+    job_slots: Callable[[], int] = lambda: 0,
 ) -> Event:
     """Note every few seconds, in a thread with a connection of its own, that `process` is alive on `hosts`.
 
-    It ends with the process, or once the event is set. A database that is away is waited for. `rejected` are the
-    messages that the process has rejected, noted as well.
+    It ends with the process, or once the event is set. A database that is away is waited for. Noted as well: the
+    messages that the process has `rejected`, and the `job_slots` that its first host has just now.
     """
     stop = Event()
     of_its_own = settings.model_copy(update={"database_pool_size": 1})
     sessions = sessions_of(connect(of_its_own))
-    heart = _Heart(process, list(hosts), rejected)
+    heart = _Heart(process, list(hosts), rejected, job_slots)
     beating = (sessions, heart, settings.sweep_seconds, stop)
     Thread(target=_beat, args=beating, name="heartbeat", daemon=True).start()
     return stop
@@ -57,6 +62,7 @@ class _Heart:
     process: Process
     hosts: list[str]
     rejected: Rejections | None
+    job_slots: Callable[[], int]
 
 
 def _beat(sessions: Sessions, heart: _Heart, every_s: float, stop: Event) -> None:
@@ -65,7 +71,7 @@ def _beat(sessions: Sessions, heart: _Heart, every_s: float, stop: Event) -> Non
         number = heart.rejected.take() if heart.rejected else 0
         try:
             with session_scope(sessions) as session:
-                note_alive(session, heart.process, heart.hosts, rejected=number)
+                note_alive(session, heart.process, heart.hosts, rejected=number, job_slots=heart.job_slots())
             is_noted = True
         except SQLAlchemyError as error:
             if heart.rejected:
@@ -77,14 +83,20 @@ def _beat(sessions: Sessions, heart: _Heart, every_s: float, stop: Event) -> Non
             return
 
 
-def note_alive(session: Session, process: Process, hosts: Iterable[str], *, rejected: int = 0) -> None:
-    """Note that `process` is alive on `hosts`, and has rejected so many more messages. Does not commit."""
+def note_alive(
+    session: Session, process: Process, hosts: Iterable[str], *, rejected: int = 0, job_slots: int = 0
+) -> None:
+    """Note that `process` is alive on `hosts`, has rejected so many more messages, and on its first host so many slots.
+
+    Does not commit.
+    """
     rows = [
         {
             "process": process.value,
             "host": host,
             "heartbeat_at": database_now(),
             "messages_rejected": 0 if number else rejected,
+            "job_slots": 0 if number else job_slots,
         }
         for number, host in enumerate(hosts)
     ]
@@ -94,6 +106,7 @@ def note_alive(session: Session, process: Process, hosts: Iterable[str], *, reje
             index_elements=["process", "host"],
             set_={
                 "heartbeat_at": alive.excluded.heartbeat_at,
+                "job_slots": alive.excluded.job_slots,
                 "messages_rejected": Heartbeat.messages_rejected + alive.excluded.messages_rejected,
             },
         )
@@ -111,7 +124,7 @@ def silent_processes(session: Session, settings: Settings) -> dict[Process, tupl
 
     A runtime worker is needed on each host that jobs or deployments are on, and at least one anywhere.
     """
-    is_fresh = Heartbeat.heartbeat_at > seconds_from_now(-settings.sweep_seconds * _MISSED)
+    is_fresh = Heartbeat.heartbeat_at > seconds_from_now(-settings.sweep_seconds * MISSED)
     rows = session.execute(select(Heartbeat.process, Heartbeat.host).where(is_fresh)).all()
     alive = {process for process, _ in rows}
     silent: dict[Process, tuple[str, str]] = {}

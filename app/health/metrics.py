@@ -10,9 +10,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.clock import seconds_since
+from app.config import Settings
 from app.context import Context
 from app.db import session_scope
 from app.health.asking import ask
+from app.health.capacity import slots_by_host, waiting_jobs
 from app.health.dependencies import WITHIN_S, Health, check_health
 from app.health.heartbeat import Process, last_heartbeats, rejected_messages
 from app.lifecycle import DeletionState, WorkspaceState
@@ -61,16 +63,16 @@ def _of_this_process(health: Health) -> bytes:
 def _counting(context: Context) -> Callable[[], bytes]:
     def count() -> bytes:
         with session_scope(context.sessions) as session:
-            return _of_the_database(session)
+            return _of_the_database(session, context.settings)
 
     return count
 
 
-def _of_the_database(session: Session) -> bytes:
+def _of_the_database(session: Session, settings: Settings) -> bytes:
     registry = CollectorRegistry()
     _describe_deletions(session, registry)
     _describe_maintenance(session, registry)
-    _describe_processes(session, registry)
+    _describe_processes(session, settings, registry)
     return generate_latest(registry)
 
 
@@ -115,7 +117,7 @@ def _describe_maintenance(session: Session, registry: CollectorRegistry) -> None
     paused.set(control.paused)
 
 
-def _describe_processes(session: Session, registry: CollectorRegistry) -> None:
+def _describe_processes(session: Session, settings: Settings, registry: CollectorRegistry) -> None:
     processes = Gauge(
         "workspaces_process_last_seen_timestamp_seconds",
         "When beat, a maintenance or a cleanup worker of a host was last alive, by the database's clock.",
@@ -134,6 +136,13 @@ def _describe_processes(session: Session, registry: CollectorRegistry) -> None:
         ["process"],
         registry=registry,
     )
+    slots = Gauge("workspaces_runtime_job_slots", "Jobs that may run on a host.", ["host"], registry=registry)
+    taken = Gauge("workspaces_runtime_jobs", "Jobs that run on a host.", ["host"], registry=registry)
+    waiting = Gauge("workspaces_jobs_waiting", "Jobs that wait for a host.", registry=registry)
+    waiting.set(waiting_jobs(session))
+    for host, of_host in slots_by_host(session, settings).items():
+        slots.labels(host).set(of_host.number)
+        taken.labels(host).set(of_host.taken)
     for process, number in rejected_messages(session).items():
         rejected.labels(process).inc(number)
     for process, host, at in last_heartbeats(session):

@@ -22,6 +22,7 @@ from app.models.maintenance import Step
 from app.runtime import sweep as runtime
 from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
+from app.runtime.jobs.turns import messages_for_free_slots
 from app.services.deployments import remove_gone
 from app.services.projects import finish_deletions
 
@@ -136,7 +137,8 @@ def _mark_lost_jobs(session: Session, context: Context) -> Swept:
 
 
 def _enqueue_jobs(session: Session, context: Context) -> Swept:
-    return _enqueue(session, context, runtime.unsupervised_jobs(session, **_requeueing(context)))
+    messages = runtime.unsupervised_jobs(session, **_requeueing(context))
+    return _enqueue(session, context, [*messages, *messages_for_free_slots(session, context)])
 
 
 def _mark_lost_deployments(session: Session, context: Context) -> Swept:

@@ -17,3 +17,5 @@ class Heartbeat(Base):
     heartbeat_at: Mapped[Time]
     messages_rejected: Mapped[int] = mapped_column(BigInteger, server_default="0")
     """Messages of the broker that it has rejected, because no program of ours had sent them."""
+    job_slots: Mapped[int] = mapped_column(server_default="0")
+    """How many jobs may run on the host at a time; 0 while its runtime worker takes up none."""

@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, Text, text
+from sqlalchemy import DateTime, Index, Text, TextClause, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
 from app.db import Base
-from app.lifecycle import JobStatus
+from app.lifecycle import JOB_AWAITS_HOST, JOB_TAKES_SLOT, JobStatus
 from app.models.columns import (
     InWorkspace,
     Json,
@@ -21,6 +21,11 @@ from app.models.columns import (
     project_index,
     state_column,
 )
+
+
+def _status_in(also: str, statuses: frozenset[JobStatus]) -> TextClause:
+    named = ", ".join(f"'{status.value}'" for status in sorted(statuses))
+    return text(f"{also} AND status IN ({named})")
 
 
 class Job(InWorkspace, Stamped, Supervised, Base):
@@ -34,6 +39,18 @@ class Job(InWorkspace, Stamped, Supervised, Base):
         Index("ix_jobs_status_updated_at", "status", "updated_at"),
         # Of what runs or was lost: few rows, however many have ended.
         Index("ix_jobs_host", "host", postgresql_where=text("host IS NOT NULL")),
+        Index(
+            "ix_jobs_waiting",
+            "workspace_id",
+            "id",
+            postgresql_where=_status_in("host IS NULL", JOB_AWAITS_HOST),
+        ),
+        Index(
+            "ix_jobs_slot",
+            "workspace_id",
+            "host",
+            postgresql_where=_status_in("host IS NOT NULL", JOB_TAKES_SLOT),
+        ),
         Index(
             "ix_jobs_delete_requested", "updated_at", postgresql_where=text("delete_requested_at IS NOT NULL")
         ),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.lease import has_lapsed
@@ -26,6 +26,11 @@ def lock_for_claim(session: Session, model: type[R], row_id: UUID) -> tuple[R, b
     is_active = lock_active_workspace(session, workspace_id)
     row = session.get(model, row_id, with_for_update=True, populate_existing=True)
     return None if row is None else (row, is_active)
+
+
+def lock_slots(session: Session) -> None:
+    """Let no other transaction hand out a job slot or a place until this one ends. The last lock to be taken."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("workspaces job slots", 0))))
 
 
 def each_row(session: Session, model: type[R], ids: Sequence[UUID]) -> Iterator[R]:

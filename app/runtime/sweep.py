@@ -26,24 +26,24 @@ _LONGEST_REQUEUE_S = 3600.0
 
 
 def unsupervised_jobs(session: Session, *, requeue_s: float, is_queue_empty: bool = False) -> list[Message]:
-    """Messages for the jobs that wait for a supervisor, the longest untouched first. Records when the next is due.
+    """Messages for the jobs that a host has to look after, the longest untouched first. Records when the next is due.
 
-    Rows of a workspace that is being deleted get one only if they have to stop: the cascade waits for that. Rows on a
-    host of which nothing was heard for an hour get none: its queue would keep all of them. The first
-    message is due `requeue_s` seconds after the last change of the row. Each later one is due when the row has waited
-    half as long again, at most an hour: all runtime workers may be busy for days, and the queue keeps every message.
-    If the queue of all workers `is_queue_empty`, the messages in it are lost, and each is due after `requeue_s` again.
+    Those that wait for a job slot have messages of their own, see `app.runtime.jobs.turns`. Rows of a workspace that is
+    being deleted get one only if they have to stop: the cascade waits for that. Rows on a host of which nothing was
+    heard for an hour get none: its queue would keep all of them. The first message is due `requeue_s` seconds after
+    the last change of the row. Each later one is due when the row has waited half as long again, at most an hour: all
+    runtime workers may be busy for days, and the queue keeps every message. If the queue of all workers
+    `is_queue_empty`, the messages in it are lost, and each is due after `requeue_s` again.
     """
     stopping = Job.status.in_(jobs.CONFIRMED)
-    starting = Job.status.in_(jobs.TAKEN_UP)
     is_doomed = Job.delete_requested_at.is_not(None)
-    waits = or_(stopping, and_(in_use(Job), or_(starting, and_(is_doomed, Job.status.in_(JOB_TERMINAL)))))
+    waits = or_(stopping, and_(in_use(Job), is_doomed, Job.status.in_(JOB_TERMINAL)))
     return _messages(
         session,
         Job,
         job_message,
         waits,
-        or_(stopping, starting, is_doomed),
+        or_(stopping, is_doomed),
         requeue_s=requeue_s,
         is_queue_empty=is_queue_empty,
     )

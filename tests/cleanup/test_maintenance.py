@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from app.cleanup import operations
 from app.cleanup.outcomes import Failed, Finished
 from app.db import session_scope
+from app.health.heartbeat import Process, note_alive
 from app.lifecycle import DeletionState, DeploymentStatus, JobStatus, WorkspaceState
 from app.maintenance import orphan_scan, sweep
 from app.models import CleanupControl, Deletion, DeletionEvent, Deployment, MaintenanceStep, Workspace
@@ -255,6 +256,7 @@ def many_that_have_ended(session):
     session.commit()
     age_everything(session, 60)
     note_sweeps(session, 60)
+    note_alive(session, Process.RUNTIME, ["here"], job_slots=5)
     made = {"count": ENDED, "workspace": workspace.id}
     for statement in (
         "INSERT INTO jobs (id, workspace_id, name, attempt_id, source, fileset, status, created_at, created_by,"
@@ -276,8 +278,9 @@ def many_that_have_ended(session):
 
 
 @pytest.mark.usefixtures("many_that_have_ended")
-def test_no_step_reads_what_has_ended(session, context, engine):
+def test_no_step_reads_what_has_ended(session, context, engine, publisher):
     """A sweep costs what is due, not what exists."""
+    publisher.empty_queues.add("runtime.here")
     plans = []
 
     def explain(_, cursor, statement, parameters, *__):

@@ -536,6 +536,33 @@ class TestAnExecutionProfile:
         named = step(script, **more)
         return {**named, "executor": {**named["executor"], "profile": profile}}
 
+    def test_the_processes_of_a_step_are_limited(self, session: Session, context: Context) -> None:
+        limits = {"max_memory_bytes": 512 * 1024**2, "max_processes": 100_000, "max_file_bytes": 1024**2}
+        profile = self.SHORT.model_copy(update=limits)
+        job_id = submit(session, self.on("short", "sh -c 'cat /proc/self/limits'"))
+
+        with supervised(context, job_id, execution_profiles=(profile,)) as run:
+            assert run.end().status is JobStatus.COMPLETED
+
+        found = {line[:25].strip(): line[25:].split()[:2] for line in run.log}
+        assert found["Max address space"] == [str(limits["max_memory_bytes"])] * 2
+        assert found["Max file size"] == [str(limits["max_file_bytes"])] * 2
+        assert int(found["Max processes"][1]) <= limits["max_processes"]
+
+    def test_a_step_that_writes_a_larger_file_than_it_may_is_told_so(
+        self, session: Session, context: Context
+    ) -> None:
+        profile = self.SHORT.model_copy(update={"max_file_bytes": 1000})
+        job_id = submit(session, self.on("short", "exec head -c 2000 /dev/zero > zeros"))
+
+        with supervised(context, job_id, execution_profiles=(profile,)) as run:
+            job = run.end()
+
+        assert job.error_details == {
+            "message": "step 'main' was ended by signal 25 because it wrote a larger file than it may",
+            "exit_code": -25,
+        }
+
     def test_gives_its_variables_to_steps_that_have_none_of_that_name(
         self, session: Session, context: Context
     ) -> None:

@@ -334,10 +334,8 @@ def test_the_sweep_sends_messages_for_exactly_the_jobs_that_need_one(
 ) -> None:
     job = put(session, status, state=state, delete_requested_at=delete_requested_at, updated_at=LONG_AGO)
     is_active = state is WorkspaceState.ACTIVE
-    expected = (
-        status in supervisor.CONFIRMED
-        or (is_active and status in supervisor.TAKEN_UP)
-        or (is_active and status in JOB_TERMINAL and delete_requested_at is not None)
+    expected = status in supervisor.CONFIRMED or (
+        is_active and status in JOB_TERMINAL and delete_requested_at is not None
     )
 
     messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
@@ -378,7 +376,8 @@ def test_the_sweep_sends_no_messages_to_a_host_that_has_been_silent_for_long(
 def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(session: Session) -> None:
     workspace = make_workspace(session)
     for name, minutes in (("fresh", 0), ("late", 5), ("later", 9)):
-        make_job(session, workspace, name, updated_at=clock.now() - timedelta(minutes=minutes))
+        since = clock.now() - timedelta(minutes=minutes)
+        make_job(session, workspace, name, JobStatus.PAUSING, updated_at=since)
 
     messages = unsupervised_jobs(session, requeue_s=INTERVAL.total_seconds())
 
@@ -389,7 +388,7 @@ def test_the_sweep_leaves_recent_jobs_alone_and_names_the_longest_waiting_first(
 def test_of_an_emptied_queue_no_job_waits_longer_because_it_has_waited_long(
     session: Session, context: Context, publisher: RecordingPublisher, waited_h: float
 ) -> None:
-    job = put(session, JobStatus.CREATED)
+    job = put(session, JobStatus.PAUSING)
     age(session, job, waited_h * 3600)
     sweep.sweep(context)
     [message] = publisher.published
@@ -412,7 +411,7 @@ def test_of_an_emptied_queue_no_job_waits_longer_because_it_has_waited_long(
 
 def test_the_sweep_sends_messages_less_often_the_longer_a_job_has_waited(session: Session) -> None:
     """All runtime workers may be busy for days, and the queue keeps every message."""
-    job = put(session, JobStatus.CREATED)
+    job = put(session, JobStatus.PAUSING)
     ticks = [timedelta(seconds=20 * tick) for tick in range(15)] + [
         timedelta(minutes=m) for m in range(5, 12 * 60, 4)
     ]

@@ -345,8 +345,8 @@ def test_a_workspace_is_deleted_with_the_jobs_that_run_in_it(jobs: Jobs) -> None
     assert jobs.stored() == []
 
 
-def test_what_was_left_on_a_host_does_not_wait_for_a_free_thread(tmp_path: Path, new_word: NewWord) -> None:
-    with Stack(tmp_path, environment={"RUNTIME_CONCURRENCY": "1"}, **SETTINGS) as stack:
+def test_what_was_left_on_a_host_does_not_wait_for_a_free_slot(tmp_path: Path, new_word: NewWord) -> None:
+    with Stack(tmp_path, **{**SETTINGS, "runtime_job_slots": 1}) as stack:
         jobs = Jobs(stack, "crowded")
         word, waiting = new_word(), new_word()
         jobs.submit("lost", f"trap '' TERM; (setsid sh -c 'sleep {word}; :' &); sleep {word}; :")
@@ -358,7 +358,7 @@ def test_what_was_left_on_a_host_does_not_wait_for_a_free_thread(tmp_path: Path,
         assert living(word) != []
 
         stack.start("runtime")
-        stack.wait_until(lambda: living(waiting), "another job has the only thread")
+        stack.wait_until(lambda: living(waiting), "another job has the only slot")
         stack.wait_until(lambda: living(word) == [], "what was left is gone")
         jobs.wait_for("lost", "error")
         assert stack.client.delete(f"{jobs.base}/lost").status_code == 204
@@ -367,9 +367,9 @@ def test_what_was_left_on_a_host_does_not_wait_for_a_free_thread(tmp_path: Path,
 def test_a_restart_of_a_worker_takes_up_its_deployments_before_jobs_that_wait(
     tmp_path: Path, new_word: NewWord
 ) -> None:
-    """It drains: the deployments serve until the job that runs has ended, and get their threads back at once."""
-    drains = {"runtime_on_stop": "drain", "runtime_drain_seconds": 300}
-    with Stack(tmp_path, environment={"RUNTIME_CONCURRENCY": "3"}, **{**SETTINGS, **drains}) as stack:
+    """It drains: the deployments serve until the job that runs has ended, and are back at once."""
+    drains = {"runtime_on_stop": "drain", "runtime_drain_seconds": 300, "runtime_job_slots": 1}
+    with Stack(tmp_path, **{**SETTINGS, **drains}) as stack:
         jobs = Jobs(stack, "busy")
         served, waiting = new_word(), new_word()
         for number in range(2):
@@ -390,7 +390,7 @@ def test_a_restart_of_a_worker_takes_up_its_deployments_before_jobs_that_wait(
         assert jobs.get("running")["status"] == "completed"
 
         stack.start("runtime")
-        stack.wait_until(lambda: living(waiting), "a job that waited has the thread that is left")
+        stack.wait_until(lambda: living(waiting), "a job that waited has the slot")
         for number in range(2):
             jobs.wait_for_deployment(f"chat-{number}", "READY")
         statuses = sorted(jobs.get(f"waiting-{number}")["status"] for number in range(4))
@@ -419,9 +419,9 @@ def test_the_guide_of_jobs_does_what_it_says(stack: Stack, tmp_path: Path) -> No
     assert done.stdout.splitlines() == [line for line in lines if not line.startswith(("$ ", "> "))]
 
 
-def test_a_worker_without_a_free_thread_keeps_no_job_from_one_that_has(tmp_path: Path) -> None:
-    alone = {**SETTINGS, "requeue_after_seconds": 3600}  # no second message helps
-    with Stack(tmp_path, environment={"RUNTIME_CONCURRENCY": "1"}, **alone) as stack:
+def test_a_worker_without_a_free_slot_keeps_no_job_from_one_that_has(tmp_path: Path) -> None:
+    alone = {**SETTINGS, "runtime_job_slots": 1}
+    with Stack(tmp_path, **alone) as stack:
         jobs = Jobs(stack, "shared")
         busy = jobs.submit("busy", "echo ready; until [ -e go ]; do sleep 0.1; done")
         jobs.wait_for_line("busy", "ready")

@@ -109,7 +109,7 @@ class Stack:
             # Two cores are enough for a test; the numbers of a server would only cost time and memory.
             "WEB_CONCURRENCY": "1",
             "WORKER_CONCURRENCY": "2",
-            "RUNTIME_CONCURRENCY": "64",  # threads, one for each job and deployment that runs
+            "RUNTIME_CONCURRENCY": "200",  # threads, two for each job and deployment that runs
             **(environment or {}),
             # This checkout, installed or not, and whatever plug-ins the test brings.
             "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *map(str, self._plug_ins)]),

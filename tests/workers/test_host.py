@@ -11,7 +11,7 @@ from workers import host
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("draining", Event()), ("stopping", Event()), ("running_jobs", host.RunningJobs())):
+    for name, value in (("draining", Event()), ("stopping", Event()), ("running_jobs", host.Running())):
         monkeypatch.setattr(host, name, value)
 
 

@@ -13,6 +13,7 @@ from app.clock import Timestamp
 from app.dispatch import job_message, notify_after_commit
 from app.errors import BadRequest, Busy, NameTaken, NotFound, TooLarge, WrongState
 from app.filters.fields import Fields
+from app.health.capacity import with_reason
 from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
@@ -149,8 +150,13 @@ def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Response
 
 @routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=Job, raises=(NotFound,))
 def get_job(call: RequestContext, workspace: str, name: str) -> Job:
-    """Get a job."""
-    return Job.from_row(jobs.readable_job(call.session, call.actor, workspace, name), workspace)
+    """Get a job.
+
+    While it waits for a host, `waiting_for` in its status details says what keeps it.
+    """
+    job = jobs.readable_job(call.session, call.actor, workspace, name)
+    details = with_reason(call.session, call.context.settings, job)
+    return Job.from_row(job, workspace, status_details=details)
 
 
 @routes.add("POST", f"{ONE}/cancel", permission=Permission.JOBS_WRITE, returns=Job, raises=(NotFound,))

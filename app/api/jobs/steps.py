@@ -12,6 +12,7 @@ from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest, NotFound, TooLarge, WrongState
 from app.filters.fields import Fields
+from app.health.capacity import with_reason
 from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
@@ -131,10 +132,14 @@ class StepQuery(ListQuery):
 
 @routes.add("GET", f"{ONE}/status", permission=Permission.JOBS_READ, returns=Progress, raises=(NotFound,))
 def get_status(call: RequestContext, workspace: str, name: str) -> Progress:
-    """Get the status of a job, and of its steps whose turn has come."""
+    """Get the status of a job, and of its steps whose turn has come.
+
+    While the job waits for a host, `waiting_for` in its status details says what keeps it.
+    """
     job = readable_job(call.session, call.actor, workspace, name)
     steps = [_status(step) for step in job_steps.first_steps(job)]
-    return Progress.from_row(job, error_details=job.error_details or {}, steps=steps)
+    details = with_reason(call.session, call.context.settings, job)
+    return Progress.from_row(job, status_details=details, error_details=job.error_details or {}, steps=steps)
 
 
 @routes.add(

@@ -1,10 +1,11 @@
 """Claims a version of a deployment when a message for it arrives, and reads its spec."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
 from app.config import Settings
@@ -15,7 +16,7 @@ from app.models import Deployment, DeploymentConfig, Workspace
 from app.runtime.deployments.backends.kubernetes import has_kubernetes
 from app.runtime.deployments.contract import KUBERNETES, DeploymentSpec, InvalidDeploymentSpec
 from app.runtime.lease import Lease, Runner, claim
-from app.runtime.rows import lock_for_claim
+from app.runtime.rows import lock_for_claim, lock_slots
 from app.services.deployments import move
 from app.services.workspaces import installation
 
@@ -39,7 +40,9 @@ class Claimed:
     """False if its workspace is being deleted: then processes that an earlier runner left are only stopped."""
 
 
-def claim_deployment(context: Context, deployment_id: UUID, draining: Event) -> Claimed | str:
+def claim_deployment(
+    context: Context, deployment_id: UUID, draining: Event, crowded: Event | None = None
+) -> Claimed | str:
     """Claim a deployment that has to be served or stopped; otherwise a summary of what was done. Commits."""
     with session_scope(context.sessions) as session:
         locked = lock_for_claim(session, Deployment, deployment_id)
@@ -48,6 +51,10 @@ def claim_deployment(context: Context, deployment_id: UUID, draining: Event) -> 
         row, is_active = locked
         version, before = f"version {row.entity_version}", row.status
         if row.host is None and (why := _confirm(session, row, draining, is_active=is_active)):
+            return f"{version} {why}"
+        if row.host is None and (why := _why_not_yet(session, context.settings, row, crowded)):
+            if row.status_message != why:
+                move(session, row, DeploymentStatus.PENDING, why)
             return f"{version} {why}"
         runner = _runner(context.settings, row)
         lease = claim(session, row, runner, lease_s=context.settings.runtime_lease_seconds)
@@ -72,6 +79,41 @@ def _confirm(session: Session, row: Deployment, draining: Event, *, is_active: b
     if draining.is_set():
         return f"stays {before}, this worker is being stopped"
     return None
+
+
+_WAITS = "waits for a place: "
+"""How the status message of a deployment begins that may not be served yet."""
+
+
+def _why_not_yet(session: Session, settings: Settings, row: Deployment, crowded: Event | None) -> str | None:
+    """Why a deployment has to wait. A new version of one that is served never does: the older one waits for it."""
+    of_workspace = and_(Deployment.workspace_id == row.workspace_id, Deployment.host.is_not(None))
+    if session.scalar(select(exists().where(of_workspace, Deployment.name == row.name))):
+        return None
+    if crowded and crowded.is_set():
+        return f"{_WAITS}the runtime workers supervise as much as they can"
+    if limit := settings.deployments_per_workspace:
+        lock_slots(session)
+        served = session.scalar(select(func.count(Deployment.name.distinct())).where(of_workspace)) or 0
+        if served >= limit:
+            return f"{_WAITS}{served} deployments of its workspace are served, and {limit} may"
+    return None
+
+
+def waiting_for_a_place(session: Session, workspace_id: UUID) -> Sequence[Deployment]:
+    """The deployment of a workspace that has waited longest for others to end, if any has."""
+    oldest = (
+        select(Deployment)
+        .where(
+            Deployment.workspace_id == workspace_id,
+            Deployment.host.is_(None),
+            Deployment.status == DeploymentStatus.PENDING,
+            Deployment.status_message.startswith(_WAITS),
+        )
+        .order_by(Deployment.id)
+        .limit(1)
+    )
+    return session.scalars(oldest).all()
 
 
 def _runner(settings: Settings, row: Deployment) -> Runner:

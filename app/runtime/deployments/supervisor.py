@@ -17,7 +17,7 @@ from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment
 from app.runtime.deployments.backends.registry import runtime_for
-from app.runtime.deployments.claim import Claimed, claim_deployment
+from app.runtime.deployments.claim import Claimed, claim_deployment, waiting_for_a_place
 from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, ObservedState, Runtime
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
@@ -29,17 +29,23 @@ log = get_logger(__name__)
 
 
 def supervise(
-    context: Context, deployment_id: UUID, *, stopping: Event, draining: Event | None = None
+    context: Context,
+    deployment_id: UUID,
+    *,
+    stopping: Event,
+    draining: Event | None = None,
+    crowded: Event | None = None,
 ) -> str:
     """Do what a version of a deployment waits for, for as long as it serves; a summary for the operator.
 
     Idempotent, so a message may be doubled or late: one supervisor gets the lease and serves it, all others return at
     once. Starts nothing in a workspace that is being deleted. When `stopping` is set it stops the server and hands the
     deployment back to another worker; a server in the cluster goes on serving. Once `draining` is set it takes up
-    nothing more, and hands over what is in the cluster. Raises SQLAlchemy's errors; the sweep sends another message.
+    nothing more, and hands over what is in the cluster; while `crowded` is set, only new versions of what is served.
+    Raises SQLAlchemy's errors; the sweep sends another message.
     """
     draining = draining or stopping
-    claimed = claim_deployment(context, deployment_id, draining)
+    claimed = claim_deployment(context, deployment_id, draining, crowded)
     if isinstance(claimed, str):
         return claimed
     try:
@@ -199,6 +205,8 @@ class _Supervisor:
             release(row)
             if row.status is DeploymentStatus.PENDING:
                 _notify(session, self._context, row)
+            for next_one in waiting_for_a_place(session, row.workspace_id):
+                _notify(session, self._context, next_one)
 
         self._row.write(settle)
         return f"version {self._version.entity_version} {self._row.status}: {message}"

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.config.profiles import ExecutionProfile
 from app.context import Context
+from app.health.capacity import WAITING
 from app.lease import LeaseLost
 from app.lifecycle import JobMove, JobStatus
 from app.logs import get_logger
@@ -16,8 +17,9 @@ from app.runtime.jobs.endings import Cancelled, Ending, Failed, stopped_message
 from app.runtime.jobs.environment import step_environment
 from app.runtime.jobs.log import LogReader
 from app.runtime.jobs.log_writer import LogWriter
+from app.runtime.jobs.requests import DRAINING, Requests
 from app.runtime.jobs.run_time import RunTime
-from app.runtime.jobs.step_results import WAITING, StepResults, describe_kept
+from app.runtime.jobs.step_results import StepResults, describe_kept
 from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
@@ -28,9 +30,6 @@ from app.services import job_results, job_steps
 from app.services.jobs import fail, move
 
 log = get_logger(__name__)
-
-DRAINING = "runtime"
-"""Key in the status details of a job whose worker is being stopped."""
 
 _BRIEF_S = 0.05  # Between two polls of processes that are about to end.
 _KILL_S = 5.0  # For processes that get SIGKILL at once.
@@ -49,7 +48,7 @@ class Attempt:
     ) -> None:
         self._context, self._settings = context, context.settings
         self._job, self._workspace = job, workspace
-        self._stopping, self._draining, self._is_drain_described = stopping, draining, False
+        self._stopping = stopping
         self._row = LeasedRow(context, job, job.status, held, stopping=stopping)
         self._log = LogWriter(context, job, held.fence)
         self._directory = WorkDirectory(self._settings, job.id)
@@ -57,6 +56,9 @@ class Attempt:
             context, job, self._row, self._directory, checkpoint=self._checkpoint, stopping=stopping
         )
         self._run_time = RunTime(self._settings)
+        self._requests = Requests(
+            context, self._row, self._run_time, host=job.host or "", stopping=stopping, draining=draining
+        )
 
     def run(self) -> str:
         """Run the attempt to its end; a summary for the operator. Raises LeaseLost."""
@@ -89,7 +91,7 @@ class Attempt:
             return True
 
         while not self._row.write(begin):
-            self._apply_requested_state(None)
+            self._requests.apply(None)
             if ending := self._requested_end():
                 return ending
             self._stopping.wait(self._settings.runtime_poll_seconds)
@@ -116,6 +118,7 @@ class Attempt:
                 ),
                 directory=self._directory.path,
                 grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,
+                limits=profile.limits,
             )
         except (OSError, ValueError) as error:
             return Failed(f"step '{name}' could not be started: {self._directory.message_of(error)}")
@@ -140,7 +143,7 @@ class Attempt:
                 if ending:
                     self._row.refresh()
                 else:
-                    self._apply_requested_state(process)
+                    self._requests.apply(process)
                     ending = self._requested_end() or self._overrun(reader, step, profile)
                     if ending:
                         process.terminate()
@@ -204,7 +207,7 @@ class Attempt:
             return True
 
         while not self._row.write(settle):
-            self._apply_requested_state(None)
+            self._requests.apply(None)
             ending = ending or self._requested_end()
             self._stopping.wait(self._settings.runtime_poll_seconds)
         return (
@@ -216,9 +219,9 @@ class Attempt:
     def _checkpoint(self) -> Ending | None:
         """Called during long work without a process: waits while the job is paused; why it has to end, if it has."""
         while True:
-            self._apply_requested_state(None)
+            self._requests.apply(None)
             ending = self._requested_end() or self._job_overrun()
-            if ending or self._row.status is not JobStatus.PAUSED:
+            if ending or self._row.status not in (JobStatus.PAUSED, JobStatus.RESUMING):
                 return ending
             self._stopping.wait(self._settings.runtime_poll_seconds)
 
@@ -236,35 +239,3 @@ class Attempt:
             step, profile, silence_s=reader.silence_s
         )
         return Failed(message) if message else None
-
-    def _apply_requested_state(self, process: Process | None) -> None:
-        """Refresh the row, and pause or resume the job as requested."""
-        status = self._row.refresh()
-        if self._draining.is_set() and not (self._is_drain_described or self._stopping.is_set()):
-            self._row.write(self._describe_drain)
-            self._is_drain_described = True
-        if status is JobStatus.PAUSING:
-            if process:
-                process.pause()
-            self._confirm(status, JobMove.CONFIRM_PAUSE)
-            self._run_time.pause()
-        elif status is JobStatus.RESUMING:
-            if process:
-                process.resume()
-            self._confirm(status, JobMove.CONFIRM_RESUME)
-            self._run_time.resume()
-
-    def _describe_drain(self, _: Session, job: Job) -> None:
-        limit_s = self._settings.runtime_drain_seconds
-        message = (
-            f"the runtime worker on host '{job.host}' is being stopped; the job may go on for {limit_s:g} s"
-        )
-        job.status_details = {**job.status_details, DRAINING: message}
-
-    def _confirm(self, requested: JobStatus, done: JobMove) -> None:
-        def confirm(session: Session, job: Job) -> None:
-            if job.status is requested:  # and not cancelled meanwhile
-                move(session, job, done)
-                job_steps.settle_last_step(job, job.status)
-
-        self._row.write(confirm)

@@ -1,6 +1,7 @@
 """Keeps what a step left as results, also if the job has to end, and waits for a store that does not take them."""
 
 import errno
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 from sqlalchemy.orm import Session
 
 from app.context import Context
+from app.health.capacity import WAITING
 from app.lifecycle import JobStatus
 from app.logs import explain, get_logger
 from app.models import Job
@@ -30,8 +32,8 @@ _PROGRESS_S = 0.1
 _CHECK_S = 1.0  # Between two looks whether a cancelled job is to be deleted as well.
 _OF_A_PATH = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EFBIG})
 
-WAITING, NOT_STORED = "waiting_for", "results_not_stored"
-"""Keys in the status details of a job."""
+NOT_STORED = "results_not_stored"
+"""Key in the status details of a job."""
 
 
 class _GaveUp(Exception):
@@ -58,7 +60,8 @@ class Kept:
         if self.lost:
             return Failed(f"the results of step '{step}' could not be stored: {self.lost}")
         if code < 0:
-            return Failed(f"step '{step}' was ended by signal {-code}", {"exit_code": code})
+            why = " because it wrote a larger file than it may" if code == -signal.SIGXFSZ else ""
+            return Failed(f"step '{step}' was ended by signal {-code}{why}", {"exit_code": code})
         return Failed(f"step '{step}' ended with exit code {code}", {"exit_code": code}) if code else None
 
 

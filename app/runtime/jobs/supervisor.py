@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from app.context import Context
 from app.db import session_scope
 from app.lease import LeaseLost, write
-from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
+from app.lifecycle import JOB_AWAITS_HOST, JOB_TERMINAL, JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
 from app.runtime.jobs.attempt import Attempt
+from app.runtime.jobs.turns import offer_slot, why_not_yet
 from app.runtime.lease import RELEASED, Lease, Runner, claim
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
@@ -29,9 +30,6 @@ log = get_logger(__name__)
 CONFIRMED = {JobStatus.CANCELLING: JobMove.CONFIRM_CANCEL, JobStatus.PAUSING: JobMove.CONFIRM_PAUSE}
 """Requests that are confirmed at once for a job without a host, because no process of it runs."""
 
-TAKEN_UP = frozenset({JobStatus.CREATED, JobStatus.PENDING, JobStatus.RESUMING})
-"""Statuses in which a job without a host waits for one."""
-
 
 @dataclass(frozen=True)
 class _Claimed:
@@ -43,18 +41,39 @@ class _Claimed:
     is_lost: bool
 
 
-def supervise(context: Context, job_id: UUID, *, stopping: Event, draining: Event | None = None) -> str:
+@dataclass(frozen=True)
+class _Waits:
+    """A job for which no job slot is free, and why."""
+
+    why: str
+
+
+def supervise(
+    context: Context,
+    job_id: UUID,
+    *,
+    stopping: Event,
+    draining: Event | None = None,
+    crowded: Event | None = None,
+) -> str:
     """Do what a job waits for, if need be for as long as it runs; a summary for the operator.
 
     Idempotent, so a message may be doubled or late: one supervisor gets the lease and runs the job, all others return
-    at once. Starts nothing in a workspace that is being deleted. Takes up no job once `draining` is set, and ends the
+    at once. Starts nothing in a workspace that is being deleted, nor while no job slot is free for it; when it gives
+    one back, it enqueues the job whose turn it is. Takes up no job while `draining` or `crowded` is set, and ends the
     job when `stopping` is set. Raises the errors of `remove_ended`, and SQLAlchemy's; the sweep sends another message.
     """
     draining = draining or stopping
-    claimed = _claim_job(context, job_id, draining)
+    host = Runner.of_this_process(context.settings).host
+    claimed = _claim_job(context, job_id, draining, crowded)
+    if isinstance(claimed, _Waits):
+        offer_slot(context, host)  # to another job, or to this one on another host
+        return claimed.why
     if isinstance(claimed, str):
         summary = claimed
     else:
+        if not claimed.is_lost:
+            offer_slot(context, host)
         try:
             if claimed.is_lost:
                 summary = _reap(context, claimed)
@@ -64,6 +83,8 @@ def supervise(context: Context, job_id: UUID, *, stopping: Event, draining: Even
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(job_id), fence=claimed.lease.fence)
             return "the lease was lost; its processes were killed"
+        finally:
+            offer_slot(context, host)
     if remove_ended(context, job_id):
         return f"{summary}; removed, as requested"
     return summary
@@ -77,6 +98,8 @@ def reap(context: Context, job_id: UUID) -> str:
     stopping = Event()
     stopping.set()
     claimed = _claim_job(context, job_id, stopping)
+    if isinstance(claimed, _Waits):
+        return claimed.why
     if isinstance(claimed, str):
         return claimed
     try:
@@ -98,7 +121,9 @@ def mark_lost(session: Session) -> int:
     return len(lost)
 
 
-def _claim_job(context: Context, job_id: UUID, draining: Event) -> _Claimed | str:
+def _claim_job(
+    context: Context, job_id: UUID, draining: Event, crowded: Event | None = None
+) -> _Claimed | _Waits | str:
     """Claim a job that has to be run or reaped; otherwise a summary of what was done without a claim. Commits."""
     with session_scope(context.sessions) as session:
         locked = lock_for_claim(session, Job, job_id)
@@ -106,9 +131,14 @@ def _claim_job(context: Context, job_id: UUID, draining: Event) -> _Claimed | st
             return "gone, nothing to do"
         job, is_active = locked
         is_lost = job.host is not None
-        if not is_lost and (why := _confirm(context, session, job, draining, is_active=is_active)):
-            return why
         runner = Runner.of_this_process(context.settings)
+        if not is_lost:
+            if why := _confirm(context, session, job, draining, is_active=is_active):
+                return why
+            if crowded and crowded.is_set():
+                return f"stays {job.status}, this worker supervises as much as it can"
+            if why := why_not_yet(session, context.settings, job, runner.host):
+                return _Waits(f"stays {job.status}, {why}")
         lease = claim(session, job, runner, lease_s=context.settings.runtime_lease_seconds)
         if lease is None:
             return f"{job.status}, supervised on host '{job.host}'"
@@ -126,7 +156,7 @@ def _confirm(context: Context, session: Session, job: Job, draining: Event, *, i
         move(session, job, CONFIRMED[before])
         job_steps.settle_last_step(job, job.status)
         return f"{before} → {job.status}, nothing of it runs"
-    if before not in TAKEN_UP:
+    if before not in JOB_AWAITS_HOST:
         return f"{before}, nothing to do"
     if not is_active:
         return f"stays {before}, its workspace is being deleted"

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Self, cast
 from uuid import UUID
 
@@ -63,9 +64,11 @@ class Process:
         environment: Mapping[str, str],
         directory: Path,
         grace_s: float,
+        limits: Mapping[str, int] = MappingProxyType({}),
     ) -> Self:
         """Start a command in `directory` with nothing but `environment` and the variable that names its run.
 
+        `limits` of each of its processes are named as in an execution profile.
         Raises OSError, such as FileNotFoundError, when the command cannot be started.
         """
         if not directory.is_dir():
@@ -73,7 +76,8 @@ class Process:
         run_variable = {RUN_VARIABLE: str(run)}
         reaper, status, output = _start_reaper(command, run_variable, directory, grace_s)
         with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", reaper.stdin) as stdin:
-            stdin.write(json.dumps({**environment, **run_variable}).encode())
+            given = {"environment": {**environment, **run_variable}, "limits": dict(limits)}
+            stdin.write(json.dumps(given).encode())
         with status:
             # One read, not up to the end: the command can stop its reaper between the report and the end.
             report = status.read(_REPORT_BYTES) if select.select([status], [], [], _START_S)[0] else b""

@@ -1,7 +1,8 @@
 """The reaper: supervises one command with all its descendants, so that none outlives the command or its runtime worker.
 
 A program of its own, run by path: `reaper.py <parent's pid> <status fd> <grace seconds> <command> …`. It reads the
-command's environment from stdin as a JSON object, so that no variable can change how the reaper itself runs. It
+command's environment and its limits from stdin as a JSON object, so that no variable can change how the reaper itself
+runs. It
 adopts every descendant of the command, including those that detach themselves (`setsid`, double fork). When the
 command has ended, on SIGTERM, or when its parent dies, it ends them all: SIGTERM, after the grace SIGKILL, until none
 is left. Then it ends as the command did. On SIGUSR1 it kills at once.
@@ -13,15 +14,22 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 
+RESOURCES = {
+    "max_memory_bytes": resource.RLIMIT_AS,
+    "max_processes": resource.RLIMIT_NPROC,
+    "max_file_bytes": resource.RLIMIT_FSIZE,
+}
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 POLL_S = 0.05
@@ -44,9 +52,13 @@ def main() -> None:
 
     os.set_inheritable(status_fd, False)  # noqa: FBT003 -- positional only
     try:
-        environment = json.load(sys.stdin)
+        given = json.load(sys.stdin)
         child = subprocess.Popen(  # noqa: S603 -- that is its purpose
-            command, env=environment, process_group=0, stdin=subprocess.DEVNULL
+            command,
+            env=given["environment"],
+            process_group=0,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=partial(_limit, given["limits"]),  # noqa: PLW1509 -- there is only this thread
         )
     except (OSError, ValueError) as error:
         _report(status_fd, str(getattr(error, "errno", errno.EINVAL)))
@@ -68,6 +80,14 @@ def main() -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _limit(limits: dict[str, int]) -> None:
+    """Limit this process and all its descendants. Lower limits of the host stay."""
+    for name, highest in limits.items():
+        _, hard = resource.getrlimit(RESOURCES[name])
+        limit = highest if hard == resource.RLIM_INFINITY else min(highest, hard)
+        resource.setrlimit(RESOURCES[name], (limit, limit))
 
 
 def _report(status_fd: int, word: str) -> None:

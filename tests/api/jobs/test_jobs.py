@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app import clock, create_app
 from app.config.profiles import ExecutionProfile
 from app.context import Context
+from app.health.heartbeat import Process, note_alive
 from app.lifecycle import JOB_TERMINAL, JobStatus, WorkspaceState
 from app.models import Fileset, Job, Workspace
 from app.services.job_removal import remove_ended
@@ -29,6 +30,13 @@ def workspace(session: Session) -> Workspace:
     workspace = make_workspace(session, "ml-team")
     session.commit()
     return workspace
+
+
+@pytest.fixture
+def free_slot(session: Session) -> None:
+    """A runtime worker that may take up a job: none is told that it waits."""
+    note_alive(session, Process.RUNTIME, ["here"], job_slots=1)
+    session.commit()
 
 
 def a_job(**body: Any) -> dict[str, Any]:
@@ -62,6 +70,7 @@ def count(session: Session, model: type[Job | Fileset]) -> int:
     return session.scalar(select(func.count()).select_from(model)) or 0
 
 
+@pytest.mark.usefixtures("free_slot")
 def test_a_new_job_is_shown_with_every_key_of_the_contract(client: FlaskClient) -> None:
     shown = create(client)
 
@@ -520,6 +529,7 @@ def test_a_job_with_too_many_files_for_one_request_goes_with_the_messages_that_f
     assert context.store.size(workspace_id) == 0
 
 
+@pytest.mark.usefixtures("free_slot")
 def test_status_details_are_merged(client: FlaskClient) -> None:
     create(client)
 
@@ -528,6 +538,17 @@ def test_status_details_are_merged(client: FlaskClient) -> None:
 
     assert (response.status_code, response.json) == (200, None)
     assert client.get(f"{JOBS}/train").json["status_details"] == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("path", ["", "/status"])
+def test_a_job_says_what_it_waits_for(client: FlaskClient, path: str) -> None:
+    create(client)
+    client.patch(f"{JOBS}/train/status-details", json={"a": 1})
+
+    assert client.get(f"{JOBS}/train{path}").json["status_details"] == {
+        "a": 1,
+        "waiting_for": "a runtime worker: none takes up jobs",
+    }
 
 
 def test_the_status_names_the_step_whose_turn_it_is(client: FlaskClient) -> None:
