@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from app import create_app
 from app.context import Context
 from app.health import dependencies
-from app.health.heartbeat import Process
+from app.health.heartbeat import Process, note_alive
+from app.lifecycle import JobStatus
 from app.maintenance import sweep
 from app.models import Heartbeat, Job
 from app.storage.marker import Marker
@@ -120,6 +121,25 @@ def test_a_process_that_is_silent_is_named(
     assert client.get("/status").json["status"] == "degraded"
     assert client.get("/health/ready").status_code == 200
     assert f'workspaces_up{{dependency="{process}"}} 0.0' in client.get("/metrics").text
+
+
+def test_the_metrics_show_the_slots_of_each_host_and_how_many_jobs_wait(
+    client: FlaskClient, session: Session
+) -> None:
+    workspace = factories.make_workspace(session)
+    note_alive(session, Process.RUNTIME, ["gpu-1"], job_slots=3)
+    for number in range(2):
+        factories.make_job(session, workspace, f"waits-{number}")
+    factories.make_job(session, workspace, "runs", JobStatus.ACTIVE, host="gpu-1")
+    session.commit()
+
+    shown = client.get("/metrics").text.splitlines()
+
+    assert {
+        'workspaces_runtime_job_slots{host="gpu-1"} 3.0',
+        'workspaces_runtime_jobs{host="gpu-1"} 1.0',
+        "workspaces_jobs_waiting 2.0",
+    } <= set(shown)
 
 
 def test_a_silent_host_is_missed_while_something_is_on_it(

@@ -184,6 +184,25 @@ def is_all_gone(serving: Serving) -> bool:
     return not (processes_of(serving.id) or directory.exists() or serving.row.host)
 
 
+def test_the_end_of_one_gives_its_place_to_the_one_that_has_waited_longest(
+    session: Session, serve: Serve, publisher: RecordingPublisher
+) -> None:
+    workspace = make_workspace(session)
+    serving = serve(deploy(session, workspace=workspace), deployments_per_workspace=1)
+    serving.wait_for(READY)
+    for version, name in enumerate(("second", "third"), 2):
+        waiting = serve(
+            deploy(session, workspace=workspace, name=name, version=version), deployments_per_workspace=1
+        )
+        waiting.wait_for(PENDING, "waits for a place: 1 deployments of its workspace are served, and 1 may")
+    assert publisher.published == []
+
+    serving.ask(status=DELETING)
+    serving.end()
+
+    assert [message.facts["deployment"] for message in publisher.published] == ["second"]
+
+
 def test_it_serves_until_it_is_deleted_and_leaves_nothing(session: Session, serve: Serve) -> None:
     serving = serve(deploy(session, additional_envs={"GREETING": "hello"}))
 
