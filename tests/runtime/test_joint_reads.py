@@ -77,11 +77,13 @@ def test_each_learns_of_its_own_row(session: Session, rows: list[LeasedRow[Job, 
     assert third.refresh() is JobStatus.ACTIVE
 
 
-def test_what_was_read_before_a_supervisor_wrote_does_not_count(
-    rows: list[LeasedRow[Job, JobStatus]],
-) -> None:
+def test_what_was_read_before_a_supervisor_wrote_does_not_count(session: Session, context: Context) -> None:
     """Otherwise it would act once more on a request that it has confirmed."""
-    first, second = rows[:2]
+    seldom = tuned(context, runtime_poll_seconds=600, runtime_lease_seconds=600)
+    workspace, of_here = make_workspace(session), {"host": "here", "lease_owner": "7@1:2"}
+    jobs = [make_job(session, workspace, name, JobStatus.ACTIVE, **of_here) for name in ("first", "second")]
+    session.commit()
+    first, second = (held(seldom, job) for job in jobs)
 
     def pause(_: Session, job: Job) -> None:
         job.status = JobStatus.PAUSED

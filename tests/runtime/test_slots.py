@@ -21,6 +21,7 @@ from app.runtime.jobs.turns import _next_turns, messages_for_free_slots
 from tests.factories import make_config, make_deployment, make_job, make_workspace
 from tests.runtime.runs import QUICK, step, submit, supervised, tuned, wait_until
 from tests.support.publisher import RecordingPublisher
+from tests.support.statements import counted
 
 HERE = "here"
 NEVER = Event()
@@ -69,6 +70,12 @@ def reason(host: Context, session: Session, job: Job) -> str | None:
     session.rollback()
     row = session.get_one(Job, job.id, populate_existing=True)
     return with_reason(session, host.settings, row).get("waiting_for")
+
+
+def has_asked_for_a_slot(statements: list[str]) -> bool:
+    """Whether a supervisor has asked, and has read its row again since."""
+    asked = [number for number, one in enumerate(statements) if "pg_advisory_xact_lock" in one]
+    return bool(asked) and sum("jobs.fence" in one for one in statements[asked[0] :]) > 2
 
 
 def offered(publisher: RecordingPublisher) -> list[tuple[str, str]]:
@@ -243,9 +250,11 @@ def test_a_paused_job_goes_on_once_it_has_a_slot_and_before_those_that_have_not_
         run.ask(JobStatus.PAUSING)
         run.wait_for(JobStatus.PAUSED)
         taken = [running(session, workspace, f"taken-{number}") for number in range(2)]
-        run.ask(JobStatus.RESUMING)
-        other = put(session, workspace, "other")
+        with counted(host.sessions.kw["bind"]) as sent:
+            run.ask(JobStatus.RESUMING)
+            wait_until(lambda: has_asked_for_a_slot([one.text for one in sent]), "it asks for a slot")
         assert reason(host, session, run.job) == "a free job slot: all 2 of its host are taken"
+        other = put(session, workspace, "other")
 
         taken[0].status = JobStatus.PAUSED
         session.commit()
