@@ -130,7 +130,7 @@ class JobMove(Enum):
         (_J.CREATED, _J.RESUMING),
         _J.PENDING,
         by="a runtime worker",
-        only_if="no host has it, and its workspace is ACTIVE",
+        only_if="no host has it, its workspace is ACTIVE, and its host has a job slot for it",
     )
     START = Move((_J.PENDING,), _J.ACTIVE, by="its runner")
     COMPLETE = Move(
@@ -160,7 +160,9 @@ class JobMove(Enum):
     PAUSE = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSING, by="a user who may pause it")
     CONFIRM_PAUSE = Move((_J.PAUSING,), _J.PAUSED, by="its runner; a runtime worker, if no host has it")
     RESUME = Move((_J.PAUSED,), _J.RESUMING, by="a user who may resume it")
-    CONFIRM_RESUME = Move((_J.RESUMING,), _J.ACTIVE, by="its runner")
+    CONFIRM_RESUME = Move(
+        (_J.RESUMING,), _J.ACTIVE, by="its runner", only_if="its host has a job slot for it"
+    )
     RERUN = Move(
         (_J.CANCELLED, _J.COMPLETED, _J.ERROR),
         _J.CREATED,
