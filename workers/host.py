@@ -41,6 +41,11 @@ class Running:
         self.are_many = Event()
         """Set while more than `limit` run."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether one more would be more than `limit`."""
+        return self._number >= self.limit
+
     def __enter__(self) -> None:
         self._count(1)
 
@@ -64,8 +69,7 @@ running_jobs, supervised = Running(), Running()
 
 def job_slots() -> int:
     """How many jobs may run here at a time; 0 while none is taken up."""
-    is_closed = draining.is_set() or supervised.are_many.is_set()
-    return 0 if is_closed else load_settings().runtime_job_slots
+    return 0 if draining.is_set() or supervised.is_full else load_settings().runtime_job_slots
 
 
 @celeryd_after_setup.connect

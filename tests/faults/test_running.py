@@ -46,7 +46,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def stack(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[Stack]:
-    environment = {"RUNTIME_CONCURRENCY": "40", "WEB_CONCURRENCY": "2", **store.environment}
+    environment = {"WEB_CONCURRENCY": "2", **store.environment}
     with Stack(
         tmp_path_factory.mktemp("running"), environment=environment, storage_url=store.url, **SETTINGS
     ) as stack:

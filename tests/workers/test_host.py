@@ -44,3 +44,22 @@ def test_a_worker_that_drains_does_not_wait_for_ever(monkeypatch: pytest.MonkeyP
         stop(monkeypatch, runtime_on_stop="drain", runtime_drain_seconds=0.1)
 
         assert host.stopping.wait(DEADLINE_S)
+
+
+def test_a_worker_offers_its_slots_unless_it_is_stopped_or_supervises_as_much_as_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host, "load_settings", lambda: Settings(runtime_job_slots=5))
+    monkeypatch.setattr(host, "supervised", host.Running())
+    host.supervised.limit = 2
+    with host.supervised:
+        assert host.job_slots() == 5
+        with host.supervised:
+            assert host.job_slots() == 0, "a message for one more would be declined"
+            assert not host.supervised.are_many.is_set(), "both may go on"
+            with host.supervised:
+                assert host.supervised.are_many.is_set()
+        assert not host.supervised.are_many.is_set()
+        assert host.job_slots() == 5
+    host.draining.set()
+    assert host.job_slots() == 0
