@@ -16,7 +16,7 @@ from app.config import Settings
 from app.models import Entity, Fileset, Project
 from tests.access.history import BEYOND_GUESTS, History, Request
 from tests.support.people import announced
-from tests.support.soak import examples
+from tests.support.search import examples
 
 NAMES = ("north", "south")
 GUESTS = ("ann", "bob", "cyd", "dee")

@@ -21,7 +21,7 @@ from app.config import Settings
 from tests.access.world import World
 from tests.support.figures import Tell
 from tests.support.people import OPERATOR
-from tests.support.soak import SOAKING, examples
+from tests.support.search import SEARCHING, examples
 
 CASES_PER_OPERATION = examples(short=2, long=30)
 LEAST_CASES = CASES_PER_OPERATION * 65
@@ -36,7 +36,7 @@ CONFIG = {
     }
 }
 # How a bad request is refused does not depend on who sends it: the short form tries those with authentication alone.
-ONLY_GOOD = {} if SOAKING else {"generation": {"mode": "positive"}}
+ONLY_GOOD = {} if SEARCHING else {"generation": {"mode": "positive"}}
 
 
 class SwappableApplication:

@@ -1,6 +1,6 @@
 """Every interleaving: two workers, crashes, sleeps, faults and administrators, against the invariants.
 
-By default the same few examples each time; `make soak` tries more. For a long search with fresh ones:
+By default the same few examples each time; `make search` tries more. For a long search with fresh ones:
 `CLEANUP_SEARCH_EXAMPLES=1000 make test ARGS="-k interleaving"`.
 """
 
@@ -45,7 +45,7 @@ from tests.cleanup.invariants import Observer, Snapshot, World, check, check_tha
 from tests.support.actors import trusted
 from tests.support.database import restore
 from tests.support.publisher import RecordingPublisher
-from tests.support.soak import examples
+from tests.support.search import examples
 
 ANN = trusted("ann@example.com")
 DOOMED = ("alpha", "beta")

@@ -23,7 +23,7 @@ from tests.factories import make_project, make_workspace, rows_of
 from tests.support.actors import trusted
 from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Tell
-from tests.support.soak import examples
+from tests.support.search import examples
 
 ANN = trusted("ann@example.com")
 TRIES = examples(short=2, long=50)
