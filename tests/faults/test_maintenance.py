@@ -14,6 +14,7 @@ from app.clock import seconds_since
 from app.models import Deletion, MaintenanceStep
 from app.models.maintenance import Step
 from tests.faults.world import QUICK, World
+from tests.support.clocks import Clock
 from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Tell
 from tests.support.stack import CHECKOUT, Stack
@@ -34,6 +35,8 @@ SLOW_S = 0.1
 """Of each operation on a store; a fileset takes several."""
 ROUNDS = 5
 
+pytestmark = pytest.mark.needs("cc", package="gcc")
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -41,12 +44,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(
         directory,
         parts=(),
-        plug_ins=[SUPPORT / "faulty_store", SUPPORT / "shifted_clock"],
+        plug_ins=[SUPPORT / "faulty_store"],
         storage_url=f"faulty://{directory / 'data' / 'blobs'}",
         **SETTINGS,
     ) as stack:
         stack.blob_root.mkdir(exist_ok=True)
-        parts = [stack.start(name, wait=False, CLOCK_OFFSET_S=str(offset)) for name, offset in CLOCKS.items()]
+        parts = []
+        for name, offset_s in CLOCKS.items():
+            clock = Clock(directory / "clocks" / name)
+            clock.move(offset_s)
+            parts.append(stack.start(name, wait=False, **clock.environment))
         for part in parts:
             stack.wait_until_ready(part)
         yield stack

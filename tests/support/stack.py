@@ -54,6 +54,13 @@ class Part:
         """Kill it and its children without warning, as the kernel or a power cut would."""
         kill_group(self.process)
 
+    def pause(self) -> None:
+        """Stop it and its children in the middle of what they do, until `resume`."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def stop(self, *, grace_s: float = DEADLINE_S) -> None:
         """Ask it to end, and wait until it has."""
         self.process.send_signal(signal.SIGTERM)
@@ -66,8 +73,9 @@ class Stack:
 
     Starts the servers, migrates and seeds, starts `parts` (names of the Procfile), and is ready when they are.
     `settings` are those of `app.config.Settings`; `environment` is for everything else the programs read, and
-    `plug_ins` are directories from which they can import. Programs without plug-ins are forked from one that has
-    loaded their packages. Their role in the database is the product's; `database_url` is of the owner, for tests.
+    `plug_ins` are directories from which they can import. Programs without plug-ins and LD_PRELOAD are forked from
+    one that has loaded their packages. Their role in the database is the product's; `database_url` is of the owner,
+    for tests.
     """
 
     def __init__(
@@ -188,7 +196,7 @@ class Stack:
         env = {**self._environment, **environment}
         if name == "release":
             env["WORKSPACES_MIGRATION_DATABASE_URL"] = self.database_url
-        if not self._plug_ins:
+        if not self._plug_ins and "LD_PRELOAD" not in env:
             process = start_preloaded(self._commands[name], env=env, cwd=CHECKOUT, output=log_path)
             return Part(name, process, log_path)
         # The Procfile's paths are those of the checkout.
