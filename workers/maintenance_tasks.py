@@ -14,6 +14,8 @@ class StepsFailed(Exception):
 @celery.task(name=TaskName.SWEEP.value, max_retries=0, throws=(StepsFailed,))
 def sweep() -> str:
     """Reopen what may be tried again, and enqueue what is due."""
+    if maintenance.has_just_swept(context()):
+        return NOTHING_TO_DO
     swept = maintenance.sweep(context())
     if swept.failed:
         raise StepsFailed(str(swept))

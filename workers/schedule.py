@@ -1,16 +1,17 @@
-"""The periodic tasks that beat enqueues. Two beats at the same time are harmless."""
+"""The periodic tasks that beat enqueues. Two beats at the same time are harmless.
 
+None depends on what time a host says it is. Beat counts by a clock that nobody sets, and no message expires: it would
+by the clock of beat's host, and a worker would throw it away by that of its own.
+"""
+
+import time
+from datetime import UTC, datetime
 from typing import Any
+
+from celery.schedules import schedule
 
 from app.config import Settings
 from app.dispatch import MAINTENANCE_QUEUE, TaskName
-
-_TICKS_KEPT = 30
-"""Ticks after which the message of a sweep expires: a late one is as good, those of an outage must not pile up.
-
-Five minutes by default: the expiry is a time of beat's clock, and that of a worker may differ from it.
-"""
-
 
 _TICKS_PER_SCAN = 24
 """How often within the interval of the orphan scan beat asks for one.
@@ -25,12 +26,17 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
     return {
         "sweep": {
             "task": TaskName.SWEEP.value,
-            "schedule": settings.sweep_seconds,
-            "options": {"queue": MAINTENANCE_QUEUE, "expires": settings.sweep_seconds * _TICKS_KEPT},
+            "schedule": schedule(settings.sweep_seconds, nowfun=_steady_now),
+            "options": {"queue": MAINTENANCE_QUEUE},
         },
         "orphan-scan": {
             "task": TaskName.ORPHAN_SCAN.value,
-            "schedule": settings.orphan_scan_seconds / _TICKS_PER_SCAN,
-            "options": {"queue": MAINTENANCE_QUEUE, "expires": settings.orphan_scan_seconds / 2},
+            "schedule": schedule(settings.orphan_scan_seconds / _TICKS_PER_SCAN, nowfun=_steady_now),
+            "options": {"queue": MAINTENANCE_QUEUE},
         },
     }
+
+
+def _steady_now() -> datetime:
+    """A time that is no date, and never jumps: after a clock was set back, beat would be silent for as long."""
+    return datetime.fromtimestamp(time.monotonic(), UTC)

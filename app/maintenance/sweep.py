@@ -87,6 +87,16 @@ def sweep(context: Context) -> Swept:
     return swept
 
 
+def has_just_swept(context: Context) -> bool:
+    """Whether a sweep succeeded less than a quarter of the time between two ago, by the database's clock.
+
+    The messages of an outage of maintenance come all at once, and one sweep is as good as all of them.
+    """
+    lately = seconds_from_now(-context.settings.sweep_seconds / 4)
+    with session_scope(context.sessions) as session:
+        return bool(session.scalar(select(exists().where(CleanupControl.last_sweep_at > lately))))
+
+
 def _note_success(session: Session, step: Step, settings: Settings) -> None:
     now = database_now()
     success = insert(MaintenanceStep).values(name=step.value, last_success_at=now, unbroken_since=now)

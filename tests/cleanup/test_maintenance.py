@@ -21,6 +21,7 @@ from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.actors import trusted
 from tests.support.aging import age_everything, note_sweeps
+from workers import celery_app, maintenance_tasks
 
 
 def failed_deletion(session, context, delete, drive, faulty):
@@ -59,6 +60,23 @@ def test_the_sweep_does_not_enqueue_again_while_its_message_is_in_the_queue(sess
     assert sweep.sweep(context).enqueued == 0
     clock.pass_(15)
     assert sweep.sweep(context).enqueued == 1
+
+
+def test_one_of_the_messages_of_an_outage_makes_a_sweep(session, context, monkeypatch, clock):
+    def swept_at():
+        session.rollback()
+        return session.get_one(CleanupControl, 1).last_sweep_at
+
+    monkeypatch.setattr(celery_app, "_context", context)
+    maintenance_tasks.sweep()
+    first = swept_at()
+    maintenance_tasks.sweep()
+    assert swept_at() == first
+
+    clock.pass_(context.settings.sweep_seconds / 3)
+    aged = swept_at()
+    maintenance_tasks.sweep()
+    assert swept_at() > aged
 
 
 def test_the_sweep_leaves_alone_what_a_worker_holds_and_takes_what_it_lost(session, context, delete, clock):

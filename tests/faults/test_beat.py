@@ -2,11 +2,20 @@
 
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
+import pytest
+from sqlalchemy.orm import Session
+
 from app.cleanup.kinds import ORDER
+from app.models import CleanupControl
 from tests.faults.world import MESSAGE_LOST_S, WORK_S, World, seconds_since
+from tests.support.clocks import Clock
 from tests.support.figures import Within
+
+HOUR_S = 3600
+SWEEPS = 3
 
 
 def test_a_message_that_was_lost_is_made_good_by_the_sweep(world: World, within: Within) -> None:
@@ -58,3 +67,28 @@ def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Within) ->
         assert world.report(deletion)["deleted"] == tenant.rows
         assert world.left_of(tenant.id) == []
     assert world.is_untouched(neighbour)
+
+
+@pytest.mark.needs("cc", package="gcc")
+def test_sweeps_go_on_when_the_clock_of_beat_is_set_back(world: World, tmp_path: Path) -> None:
+    world.one("beat").stop()
+    clock = Clock(tmp_path / "clock")
+    clock.move(HOUR_S)
+    beat = world.stack.start("beat", **clock.environment)
+    try:
+        wait_for_sweeps(world, "sweeps with a clock that is ahead")
+        clock.move(-HOUR_S)
+        wait_for_sweeps(world, "sweeps after it was set back")
+    finally:
+        beat.stop()
+
+
+def wait_for_sweeps(world: World, what: str) -> None:
+    seen: set[datetime | None] = set()
+
+    def has_swept() -> bool:
+        with Session(world.engine) as session:
+            seen.add(session.get_one(CleanupControl, 1).last_sweep_at)
+        return len(seen) > SWEEPS
+
+    world.stack.wait_until(has_swept, what)
