@@ -1,8 +1,8 @@
 """A staged upload to a bucket, part by part."""
 
 import errno
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from math import ceil
 from typing import Any
 
@@ -32,7 +32,7 @@ class StagedObject:
         self._upload = bucket.begin_upload(key)
         self._parts: list[dict[str, Any]] = []
         self._part = bytearray()
-        self._is_published = False
+        self._is_published = self._is_silent = False
 
     def write(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
@@ -47,15 +47,19 @@ class StagedObject:
         if self._part or not self._parts:
             self._send()  # An empty file is one empty part.
         # Not in `publish`: that runs while the fileset is locked, which allows time for one request only.
-        self._refuse_conflict()
+        with self._noting_silence():
+            self._refuse_conflict()
 
     def publish(self) -> None:
-        self._bucket.complete(self._upload, self._parts)
+        with self._noting_silence():
+            self._bucket.complete(self._upload, self._parts)
         self._is_published = True
 
     def discard(self) -> None:
         if self._is_published:
             return  # There is nothing left to abort.
+        if self._is_silent:
+            return  # One who has waited for it waits no longer: a job would lose its lease. The orphan scan aborts it.
         with suppress(OSError):
             self._bucket.abort(self._upload)
 
@@ -63,4 +67,13 @@ class StagedObject:
         if len(self._parts) == _MAX_PARTS:
             raise OSError(errno.EFBIG, "a file whose size was not announced is too large for an object store")
         content, self._part = bytes(self._part), bytearray()
-        self._parts.append(self._bucket.send_part(self._upload, len(self._parts) + 1, content))
+        with self._noting_silence():
+            self._parts.append(self._bucket.send_part(self._upload, len(self._parts) + 1, content))
+
+    @contextmanager
+    def _noting_silence(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            self._is_silent = True
+            raise

@@ -342,6 +342,23 @@ def test_a_store_that_does_not_answer_is_a_transient_failure(
     proxy.released.set()
 
 
+def test_a_store_that_did_not_answer_is_not_waited_for_once_more(
+    proxy: Proxy, shaky: BlobStore, workspace: UUID
+) -> None:
+    staged = shaky.stage(workspace, FILESET, "a", [b"x"])
+    shaky._tree._fs.config_kwargs["read_timeout"] = 0.3
+    shaky._tree._fs.connect(refresh=True)
+    proxy.fail(Fault(delay_s=30))
+
+    with pytest.raises(TimeoutError):
+        shaky.publish(staged)
+    asked = len(proxy.requests)
+    shaky.discard(staged)
+
+    assert len(proxy.requests) == asked
+    proxy.released.set()
+
+
 class Trickle(BaseRequestHandler):
     """Answers byte by byte: never silent for long, and not done before the tests give up."""
 
