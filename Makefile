@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test quick long clients search check fmt docs lock clean
+.PHONY: help up test quick long clients search soak check fmt docs lock clean
 
 # One process more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
 # hundreds of programs that they start would compile the product anew.
@@ -36,6 +36,9 @@ clients: $(VENV)/.installed-dev ## Run all that the peer's SDK and CLI are tried
 search: $(VENV)/.installed-dev ## Run the searches through requests and interleavings in their long form
 	@SEARCH=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py \
 		tests/services/test_writers_against_delete.py tests/access/test_history.py $(ARGS)
+
+soak: $(VENV)/.installed-dev ## Run everything under one fault after the other for 20 minutes (SOAK_SECONDS, SOAK_SEED)
+	@SOAK_SECONDS=$${SOAK_SECONDS:-1200} $(PYTEST) -s -n 0 tests/soak $(ARGS)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types, import contracts, tests: what a change must pass
 	$(BIN)/ruff format --check

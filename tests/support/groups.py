@@ -20,6 +20,7 @@ STACKS = {
     "faults-running": ("faults/test_running.py",),
     "faults-unremovable": ("faults/test_unremovable.py",),
     "faults-maintenance": ("faults/test_maintenance.py",),
+    "soak": ("soak/test_soak.py",),
     "compat": ("compat/test_cli.py", "compat/test_cli_running.py", "compat/test_deletion.py",
                "compat/test_sdk.py", "compat/test_snippets.py", "compat/test_parallel.py",
                "compat/test_queries.py"),
@@ -33,7 +34,7 @@ STACKS = {
 """Files that need a running stack, by group."""
 
 LONGEST = (
-    "faults-broker", "schema with authentication", "faults-kill", "tests/http/test_hostile_input.py",
+    "soak", "faults-broker", "schema with authentication", "faults-kill", "tests/http/test_hostile_input.py",
     "compat", "schema without authentication", "faults-store", "faults-status", "tests/cleanup/test_state_machine.py",
     "devstack", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
     "faults-running", "tests/api/files/test_files.py", "tests/api/files/test_conditions.py",
