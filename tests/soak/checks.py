@@ -122,10 +122,11 @@ def _servers(session: Session, tenant: Tenant) -> dict[str, Deployment]:
 
 
 def left(session: Session, scene: Scene) -> Iterator[str]:
-    """What is left of workspaces whose DELETE was answered: rows, files, processes, directories of runs."""
+    """What is left once all workspaces are deleted: rows, files, processes, directories of runs."""
     session.rollback()
     doomed = [tenant for tenant in scene.ledger.tenants if tenant.deletion]
     paths = scene.store.paths()
+    yield from (f"directory of a run: {path}" for path in (scene.stack.data_dir / "runs").glob("*/*"))
     for tenant in doomed:
         deletion = session.get(Deletion, UUID(tenant.deletion))
         if deletion is None or deletion.state != DeletionState.DONE:

@@ -84,7 +84,7 @@ def soak(kind: str, directory: Path, new_word: NewWord, diary: Diary, tell: Tell
         diary.tell(", ".join(f"{number} {what}" for what, number in sorted(ledger.counts.items())))
         for line in (
             f"{len(course.phases)} faults; maintenance was silent for {watch.longest_s:.0f} s at most",
-            f"{len(failures)} times a deletion was FAILED for a while; not because of a fault: {unexplained or 'never'}",
+            f"deletions that were FAILED for a while: {len(failures)}; without a fault: {unexplained or 'none'}",
             f"lost: {lost or 'nothing'}; left: {left or 'nothing'}",
         ):
             diary.tell(line)
