@@ -6,8 +6,10 @@ from random import Random
 
 from tests.soak.faults import COMMON, OF_STORES, Fault
 
-PAIRED, SHORTEST_S, LONGEST_S = 0.3, 5.0, 20.0
-"""The share of phases with a second fault, and how long one goes on once `/status` has named it."""
+PAIRED, LONG = 0.3, 0.25
+"""The shares of phases with a second fault, and of those that are long."""
+SHORT_S, LONG_S = (5.0, 20.0), (35.0, 50.0)
+"""How long a fault goes on once `/status` has named it. The long ones outlast every lease."""
 
 
 @dataclass
@@ -56,4 +58,4 @@ def _phase(fault: Fault, random: Random) -> Phase:
     if random.random() < PAIRED:
         # Of different parts: a killed program cannot be stopped too.
         faults += random.sample([other for other in COMMON if other.first != fault.first], 1)
-    return Phase(faults, random.uniform(SHORTEST_S, LONGEST_S))
+    return Phase(faults, random.uniform(*(LONG_S if random.random() < LONG else SHORT_S)))
