@@ -95,7 +95,7 @@ class Course:
             self.scene.ledger.wrong.append(f"{tenant.name}: {run.name} has ended while {phase.name}")
 
     def settle(self, session: Session) -> None:
-        """Wait until nothing is on its way any more. What FAILED for good is tried again, as a person would."""
+        """Wait until nothing is on its way any more."""
         found: list[str] = []
 
         def is_settled() -> bool:

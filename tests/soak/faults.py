@@ -37,6 +37,8 @@ class Fault:
     stops_sweeps: bool = False
     ends_runs: bool = False
     """Whether jobs and servers may end because of it."""
+    starts_programs: bool = False
+    """Whether it ends with the start of a program, which needs its servers."""
     reasons: str = ""
     """A pattern for the reasons of deletions that are FAILED because of it."""
 
@@ -145,7 +147,7 @@ def killed(name: str) -> Fault:
         yield
         scene.start(name)
 
-    return _program(f"{name} is killed", name, inflict)
+    return _program(f"{name} is killed", name, inflict, starts_programs=True)
 
 
 def paused(name: str) -> Fault:
@@ -163,11 +165,12 @@ def paused(name: str) -> Fault:
     return _program(f"{name} is stopped and goes on", name, inflict)
 
 
-def _program(what: str, name: str, inflict: Inflict) -> Fault:
+def _program(what: str, name: str, inflict: Inflict, *, starts_programs: bool = False) -> Fault:
     return Fault(
         what,
         NAMES[name],
         inflict,
+        starts_programs=starts_programs,
         stops_sweeps=name in ("beat", "maintenance"),
         ends_runs=name == "runtime",
     )
@@ -210,7 +213,13 @@ COMMON: tuple[Fault, ...] = (
     killed_server("broker", lambda scene: scene.stack.valkey),
     Fault("the broker is emptied", "", empty_broker),
     *(make(name) for name in ALL for make in (killed, paused, wrong_clock)),
-    Fault("a worker is stopped, another one works, it goes on", "cleanup", relieve_worker, is_partial=True),
+    Fault(
+        "a worker is stopped, another one works, it goes on",
+        "cleanup",
+        relieve_worker,
+        is_partial=True,
+        starts_programs=True,
+    ),
 )
 
 OF_STORES: dict[str, tuple[Fault, ...]] = {

@@ -58,4 +58,5 @@ def _phase(fault: Fault, random: Random) -> Phase:
     if random.random() < PAIRED:
         # Of different parts: a killed program cannot be stopped too.
         faults += random.sample([other for other in COMMON if other.first != fault.first], 1)
+        faults.sort(key=lambda one: not one.starts_programs)  # the last to be inflicted ends first
     return Phase(faults, random.uniform(*(LONG_S if random.random() < LONG else SHORT_S)))
