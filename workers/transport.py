@@ -15,7 +15,27 @@ _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class QoS(redis.QoS):
-    """The messages that are not acknowledged yet, from which one that cannot be read is taken away."""
+    """The messages that are not acknowledged yet, from which one that cannot be read is taken away.
+
+    One of which the broker does not learn that it is done occupies no place any more: it is delivered again after the
+    visibility timeout. Otherwise a worker that has lost as many of them as it has processes takes none for ever.
+    """
+
+    def ack(self, delivery_tag: Any) -> None:
+        """Acknowledge a message."""
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
+        except self.channel.connection_errors:
+            self._quick_ack(delivery_tag)
+            raise
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 -- kombu's
+        """Put a message back into its queue, or drop it."""
+        try:
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]  # kombu's
+        except self.channel.connection_errors:
+            self._quick_ack(delivery_tag)
+            raise
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 -- kombu's
         """Put a message back into its queue."""
