@@ -9,7 +9,7 @@ from random import Random
 from sqlalchemy.orm import Session
 
 from tests.soak import checks
-from tests.soak.customers import Deleter
+from tests.soak.customers import Deleter, Prober
 from tests.soak.faults import acceptable
 from tests.soak.plan import Phase
 from tests.soak.scene import Scene
@@ -36,11 +36,11 @@ class Diary:
 
 
 class Course:
-    """What is inflicted on a scene."""
+    """What is inflicted on a scene. After each phase a prober has to get what it asks for."""
 
-    def __init__(self, scene: Scene, watch: SilenceWatch, diary: Diary) -> None:
+    def __init__(self, scene: Scene, watch: SilenceWatch, prober: Prober, diary: Diary) -> None:
         self.scene, self.phases = scene, list[Phase]()
-        self._watch, self._diary = watch, diary
+        self._watch, self._prober, self._diary = watch, prober, diary
 
     def go_through(self, phase: Phase, random: Random) -> None:
         """Inflict the faults of a phase, and wait until all is well again."""
@@ -59,9 +59,12 @@ class Course:
         self._wait_for_status({""}, f"after {phase.name}")
         phase.recovered = time.time()
         self.phases.append(phase)
+        self._prober.probe(self.scene.stack.wait_until)
+        probed = time.time()
         others = [name or "nothing" for name in seen if name not in names]
         self._diary.tell(
-            f"{phase.name}: {phase.ended - phase.began:.0f} s, well {phase.recovered - phase.ended:.0f} s later; "
+            f"{phase.name}: {phase.ended - phase.began:.0f} s, well {phase.recovered - phase.ended:.0f} s later, "
+            f"a job and a DELETE {probed - phase.recovered:.0f} s later; "
             f"/status right {len(seen) - len(others)} of {len(seen)} times"
             + (f", but for {', '.join(others)}" if others else "")
         )

@@ -21,6 +21,7 @@ CREATES, DELETES = 0.1, 0.15
 """How often creators and deleters do so, of all that they do."""
 AGAIN = {408, 429, 502, 503, 504}
 """Statuses after which the same request is sent again."""
+_SUBPROCESS = {"provider": "subprocess"}
 SIZES = (0, 1, 500, 20_000, 300_000)
 
 
@@ -159,7 +160,7 @@ class Creator(Customer):
         seconds = self.random.uniform(0, 4)
         short = f'sleep {seconds:.1f}; echo {run.word} > "$WORKSPACES_RESULTS_DIR/word"'
         script = f"{leave}; " + (f"exec sleep {run.word}" if is_long else short)
-        step = {"name": "main", "executor": {"provider": "subprocess", "command": ["sh", "-c", script]}}
+        step = {"name": "main", "executor": {**_SUBPROCESS, "command": ["sh", "-c", script]}}
         body = {"name": run.name, "source": "soak", "spec": {}, "platform_spec": {"steps": [step]}}
         if self.ask("POST", f"/apis/jobs/v2/workspaces/{tenant.name}/jobs", of=tenant, json=body):
             tenant.jobs.append(run)
@@ -234,6 +235,34 @@ class Reader(Customer):
         if answer and answer.json()["data"] != data:
             self.ledger.wrong.append(f"{tenant.name}: {name} is {answer.text[:300]}")
         self.ledger.counts["entities read"] += 1
+
+
+class Prober(Customer):
+    """Somebody whose job and whose DELETE have to end soon, whatever has failed before."""
+
+    _number = 0
+
+    def probe(self, wait_until: Callable[[Callable[[], bool], str], object]) -> None:
+        """Run a job in a workspace of its own, and delete it; return once both have ended."""
+        self._number += 1
+        name, step = (
+            f"probe-{self._number}",
+            {"name": "main", "executor": {**_SUBPROCESS, "command": ["true"]}},
+        )
+        jobs = f"/apis/jobs/v2/workspaces/{name}/jobs"
+        body = {"name": "probe", "source": "soak", "spec": {}, "platform_spec": {"steps": [step]}}
+        self.ask("POST", WORKSPACES, json={"name": name})
+        self.ask("POST", jobs, json=body)
+        wait_until(lambda: self._says(f"{jobs}/probe", "status", "completed"), f"the job in {name} completes")
+        workspace = self.ask("GET", f"{WORKSPACES}/{name}")
+        assert workspace
+        if answer := self.ask("DELETE", f"{WORKSPACES}/{name}", params={"id": workspace.json()["id"]}):
+            deletion = answer.headers["Location"]
+            wait_until(lambda: self._says(deletion, "state", "DONE"), f"{name} is gone")
+
+    def _says(self, path: str, key: str, value: str) -> bool:
+        answer = self.ask("GET", path)
+        return answer is not None and answer.json()[key] == value
 
 
 def file_url(tenant: Tenant, path: str) -> str:

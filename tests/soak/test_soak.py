@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from tests.soak import checks
 from tests.soak.course import Course, Diary
-from tests.soak.customers import Creator, Customer, Deleter, Reader
+from tests.soak.customers import Creator, Customer, Deleter, Prober, Reader
 from tests.soak.plan import plan
 from tests.soak.scene import setting
 from tests.soak.watch import SilenceWatch
@@ -52,7 +52,9 @@ def soak(kind: str, directory: Path, new_word: NewWord, diary: Diary, tell: Tell
     with ExitStack() as opened:
         scene = opened.enter_context(setting(kind, directory))
         watch = opened.enter_context(SilenceWatch(scene.stack.database_url))
-        course, ledger, url = Course(scene, watch, diary), scene.ledger, scene.stack.api_url
+        ledger, url = scene.ledger, scene.stack.api_url
+        prober = opened.enter_context(Prober(url, ledger, Random(f"{SEED} prober")))
+        course = Course(scene, watch, prober, diary)
         customers: list[Customer] = [
             Creator(url, ledger, Random(f"{SEED} {name}"), name=name, new_word=new_word, marks=marks)
             for name in CREATORS
