@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from tests.soak import checks
 from tests.soak.course import Course, Diary
-from tests.soak.customers import Creator, Customer, Deleter, Prober, Reader
+from tests.soak.creators import Creator
+from tests.soak.customers import Customer, Deleter, Prober, Reader
 from tests.soak.plan import plan
 from tests.soak.scene import setting
 from tests.soak.watch import SilenceWatch
