@@ -2,11 +2,31 @@
 
 A role counts while it is not revoked, in the workspace with the id that it was granted for. No decision is cached
 from one query to the next, and a workspace that takes over a name takes over no roles.
+
+The conditions are made once, because that takes longer than asking them. Who is asked about is in parameters of the
+statement, `Actor.parameters`: one that is executed without them fails.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, or_, select, true
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    exists,
+    false,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, aliased
@@ -16,9 +36,25 @@ from app.access.principal import Principal, folded
 from app.access.roles import PLATFORM, Role
 from app.db import Sessions, session_scope
 from app.errors import DomainError, Forbidden, NotFound
-from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
 from app.models.role_binding import folded_principal
+from app.models.workspace import is_active
+
+_IDENTITIES = bindparam("actor_identities", type_=ARRAY(Text))
+_EMAIL = bindparam("actor_email", type_=Text)
+
+
+Question = Callable[[], Select[bool]]
+"""Makes a statement that asks about access, with its parameters."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a condition of access is made from, apart from its parameters."""
+
+    permission: Permission
+    is_in_scope: bool
+    is_platform_admin: bool
 
 
 @dataclass(frozen=True)
@@ -39,43 +75,70 @@ class Actor:
         """The principal's id, for the audit log and the columns `created_by` and `updated_by`."""
         return self.principal.id
 
+    @cached_property
+    def access(self) -> Access:
+        """What the conditions below are made from."""
+        return Access(self.permission, self.is_in_scope, self.principal.is_platform_admin)
 
-def permitted(actor: Actor) -> ColumnElement[bool]:
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of every statement with one of the conditions below."""
+        email = folded(self.principal.email)
+        return {
+            "actor_identities": sorted(self.principal.identities),
+            "actor_email": email if "@" in email else None,
+        }
+
+
+@cache
+def permitted(access: Access) -> ColumnElement[bool]:
     """A condition: the actor has its permission in the `Workspace` of the surrounding query."""
-    return or_(is_platform_admin(actor), _has_role(actor) if actor.is_in_scope else false())
+    return or_(is_platform_admin(access), _has_role(access) if access.is_in_scope else false())
 
 
-def is_platform_admin(actor: Actor) -> ColumnElement[bool]:
+@cache
+def is_platform_admin(access: Access) -> ColumnElement[bool]:
     """A condition: the actor has every permission in every workspace."""
-    if actor.principal.is_platform_admin:
+    if access.is_platform_admin:
         return true()
-    return exists(_platform_bindings(actor, [Role.PLATFORM_ADMIN]))
+    return exists(_platform_bindings([Role.PLATFORM_ADMIN]))
 
 
-def permitted_platform_wide(actor: Actor) -> ColumnElement[bool]:
+@cache
+def permitted_platform_wide(access: Access) -> ColumnElement[bool]:
     """A condition: the actor has its permission, which is one that concerns no workspace."""
     is_permitted: ColumnElement[bool] = false()
-    if actor.is_in_scope and actor.permission in AUTHENTICATED:
+    if access.is_in_scope and access.permission in AUTHENTICATED:
         is_permitted = true()
-    elif actor.is_in_scope:
-        is_permitted = exists(_platform_bindings(actor, roles_permitting(actor.permission)))
-    return or_(is_platform_admin(actor), is_permitted)
+    elif access.is_in_scope:
+        is_permitted = exists(_platform_bindings(roles_permitting(access.permission)))
+    return or_(is_platform_admin(access), is_permitted)
 
 
 def require_platform_wide(session: Session, actor: Actor) -> None:
     """Raise Forbidden unless the actor has its permission; for permissions that concern no workspace."""
-    if not session.scalar(select(permitted_platform_wide(actor))):
+    if not session.scalar(_platform_wide(actor.access), actor.parameters):
         raise Forbidden("Forbidden")
 
 
-def still_holds(sessions: Sessions, condition: ColumnElement[bool]) -> bool:
-    """Whether a condition of access holds, asked in a transaction of its own.
+@cache
+def _platform_wide(access: Access) -> Select[bool]:
+    return select(permitted_platform_wide(access))
+
+
+def always() -> Select[bool]:
+    """Asks nothing: yes."""
+    return select(true())
+
+
+def still_holds(sessions: Sessions, question: Select[bool]) -> bool:
+    """Whether the answer to a question about access is yes, asked in a transaction of its own.
 
     A database that is away takes no right from anybody.
     """
     try:
         with session_scope(sessions) as session:
-            return bool(session.scalar(select(condition)))
+            return bool(session.scalar(question))
     except (OperationalError, PoolTimeout):
         return True
 
@@ -88,7 +151,7 @@ def access_error(
     A caller without access must not learn whether the thing exists. The error for a member of `workspace` names
     the roles that the request needs.
     """
-    if session.scalar(select(is_platform_admin(actor))):
+    if session.scalar(select(is_platform_admin(actor.access)), actor.parameters):
         return NotFound(missing)
     roles = _roles_in(session, actor, workspace) if workspace else []
     if not roles:
@@ -102,27 +165,27 @@ def access_error(
     )
 
 
-def _has_role(actor: Actor) -> ColumnElement[bool]:
+def _has_role(access: Access) -> ColumnElement[bool]:
     """A condition: a role of the actor in the `Workspace` of the surrounding query includes its permission."""
     binding = aliased(RoleBinding)
-    roles = roles_permitting(actor.permission)
+    roles = roles_permitting(access.permission)
     # IN, not a correlated EXISTS: a list over many workspaces then reads the actor's bindings once.
-    workspace_ids = select(binding.workspace_id).where(_is_active(binding, actor), binding.role.in_(roles))
+    workspace_ids = select(binding.workspace_id).where(_is_ours(binding), _has_one_of(binding, roles))
     has_role = Workspace.id.in_(workspace_ids)
     # In `system`, a role other than those of the platform permits reading at most.
     return has_role if Role.VIEWER in roles else and_(has_role, Workspace.name != PLATFORM)
 
 
-def _platform_bindings(actor: Actor, roles: list[Role]) -> Select[object]:
+def _platform_bindings(roles: list[Role]) -> Select[object]:
     binding, platform = aliased(RoleBinding), aliased(Workspace)
     return (
         select(binding.id)
         .join(platform, platform.id == binding.workspace_id)
         .where(
             platform.name == PLATFORM,
-            platform.state == WorkspaceState.ACTIVE,
-            _is_active(binding, actor),
-            binding.role.in_(roles),
+            is_active(platform),
+            _is_ours(binding),
+            _has_one_of(binding, roles),
         )
     )
 
@@ -131,20 +194,18 @@ def _roles_in(session: Session, actor: Actor, workspace: str) -> list[str]:
     query = (
         select(RoleBinding.role)
         .join(Workspace, Workspace.id == RoleBinding.workspace_id)
-        .where(
-            Workspace.name == workspace,
-            Workspace.state == WorkspaceState.ACTIVE,
-            _is_active(RoleBinding, actor),
-        )
+        .where(Workspace.name == workspace, is_active(), _is_ours(RoleBinding))
         .distinct()
         .order_by(RoleBinding.role)
     )
-    return list(session.scalars(query))
+    return list(session.scalars(query, actor.parameters))
 
 
-def _is_active(binding: type[RoleBinding], actor: Actor) -> ColumnElement[bool]:
-    is_ours: ColumnElement[bool] = binding.principal.in_(actor.principal.identities)
-    email = folded(actor.principal.email)
-    if "@" in email:
-        is_ours = or_(is_ours, folded_principal(binding) == email)
-    return and_(binding.revoked_at.is_(None), is_ours)
+def _has_one_of(binding: type[RoleBinding], roles: list[Role]) -> ColumnElement[bool]:
+    return binding.role == any_(literal([str(role) for role in roles], ARRAY(Text)))
+
+
+def _is_ours(binding: type[RoleBinding]) -> ColumnElement[bool]:
+    """A condition: the binding is in force, and one of the actor's. Nothing equals an email that is null."""
+    is_named = binding.principal == any_(_IDENTITIES)
+    return and_(binding.revoked_at.is_(None), or_(is_named, folded_principal(binding) == _EMAIL))

@@ -129,7 +129,7 @@ def _is_platform_admin(call: RequestContext, *, asks_database: bool) -> bool:
             return principal.is_platform_admin
         with session_scope(call.context.sessions) as session:
             actor = Actor(principal, Permission.METRICS_READ)
-            return bool(session.scalar(select(is_platform_admin(actor))))
+            return bool(session.scalar(select(is_platform_admin(actor.access)), actor.parameters))
     except (DomainError, SQLAlchemyError):
         return False
 

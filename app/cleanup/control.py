@@ -14,10 +14,11 @@ from app.cleanup.history import record
 from app.clock import database_now, seconds_from_now
 from app.config import Settings
 from app.errors import NotFound
-from app.lifecycle import DeletionState, WorkspaceState
+from app.lifecycle import DeletionState
 from app.logs import get_logger
 from app.models import BUILT_IN, CleanupControl, Deletion, DeletionHold, Workspace
 from app.models.audit import AuditEvent
+from app.models.workspace import is_active
 
 log = get_logger(__name__)
 
@@ -113,7 +114,7 @@ def hold_on_burst(session: Session, settings: Settings, deletion: Deletion) -> N
     # No more are counted than decide.
     limit = int(number / settings.burst_share) + 1
     others = select(Workspace.id).where(
-        Workspace.state == WorkspaceState.ACTIVE,
+        is_active(),
         Workspace.created_at < begin,
         Workspace.name.not_in(BUILT_IN),
     )

@@ -101,7 +101,8 @@ def _latest(session: Session, actor: Actor, name: str, which: ColumnElement[bool
         select(Deletion)
         .where(Deletion.workspace_name == name, which, may_follow(actor))
         .order_by(Deletion.requested_at.desc())
-        .limit(1)
+        .limit(1),
+        actor.parameters,
     ).one_or_none()
 
 
@@ -204,8 +205,8 @@ def may_follow(actor: Actor) -> ColumnElement[bool]:
     The requester need not be a member of the workspace: it has no members any more.
     """
     if not actor.is_in_scope:
-        return is_platform_admin(actor)
-    return or_(is_platform_admin(actor), Deletion.requested_by == actor.id)
+        return is_platform_admin(actor.access)
+    return or_(is_platform_admin(actor.access), Deletion.requested_by == actor.id)
 
 
 def workspace_of(deletion: Deletion) -> tuple[UUID, str]:

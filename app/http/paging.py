@@ -6,15 +6,16 @@ from typing import Any, Generic, Self, TypeVar
 
 from flask import Response, request
 from pydantic import BaseModel, Field
-from sqlalchemy import Select, func, select, true
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from app.access.authorize import Question, always
 from app.filters.ast import MAX_COMPARISONS, MAX_LENGTH
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
 from app.filters.sort import parse_sort
 from app.http.route import Query, RequestContext
-from app.http.transfers.row_stream import BATCH_ROWS, Condition, Items, RowStream
+from app.http.transfers.row_stream import BATCH_ROWS, Items, RowStream
 
 MAX_PAGE = 2**31 - 1
 """The last page number: its product with any page size fits PostgreSQL's OFFSET."""
@@ -91,7 +92,7 @@ def list_page(
     fields: Fields,
     *,
     items: Items,
-    may_read: Condition = true,
+    may_read: Question = always,
     sort_fields: Fields | None = None,
     batch_rows: int = BATCH_ROWS,
     envelope: Callable[..., Page[Any]] = Page[Any],

@@ -1,6 +1,6 @@
 """Workspaces: the boundary of every other resource."""
 
-from sqlalchemy import Boolean, Index, Text, text
+from sqlalchemy import Boolean, ColumnElement, Index, Text, literal_column, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -32,3 +32,11 @@ class Workspace(Base):
     created_by: Mapped[str | None] = mapped_column(Text)
     updated_at: Mapped[Now]
     updated_by: Mapped[str | None] = mapped_column(Text)
+
+
+def is_active(workspace: type[Workspace] = Workspace) -> ColumnElement[bool]:
+    """A condition: the workspace is in use.
+
+    A literal, as in the index of names: a parameter would not match that index once a plan is generic.
+    """
+    return workspace.state == literal_column(f"'{WorkspaceState.ACTIVE}'")

@@ -10,9 +10,10 @@ from app import clock
 from app.access.authorize import Actor
 from app.clock import database_now, seconds_from_now
 from app.errors import WrongState
-from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus, WorkspaceState
+from app.lifecycle import DEPLOYMENT_MOVES, DeploymentStatus
 from app.models import Deployment, Workspace
 from app.models.columns import without_documents
+from app.models.workspace import is_active
 from app.services.deployment_configs import config_to_use
 from app.services.projects import inherited_project, require_project
 from app.services.versions import insert_first_version, lock_versions
@@ -175,7 +176,7 @@ def remove_gone(session: Session, *, after_s: float) -> int:
             Deployment.status == DeploymentStatus.DELETED,
             Deployment.host.is_(None),
             Deployment.updated_at <= seconds_from_now(-after_s),
-            Workspace.state == WorkspaceState.ACTIVE,
+            is_active(),
         )
         .order_by(Deployment.updated_at)
         .limit(_REMOVED_PER_SWEEP)

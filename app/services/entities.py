@@ -2,21 +2,22 @@
 
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import Select, delete, exists, select
+from sqlalchemy import Select, bindparam, delete, exists, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from app import clock
-from app.access.authorize import Actor, access_error, permitted
+from app.access.authorize import Access, Actor, access_error, permitted
 from app.context import Context
 from app.db import insert_unique, transact, unique_or
 from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
-from app.lifecycle import WorkspaceState
 from app.models import Entity, Workspace
+from app.models.workspace import is_active
 from app.services.names import generated_name
 from app.services.projects import require_project
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -101,14 +102,19 @@ def find_entity_by_id(session: Session, actor: Actor, entity_id: UUID) -> tuple[
 
     Raises Forbidden, or NotFound for a PlatformAdmin.
     """
-    found = session.execute(
-        select(Entity, Workspace.name)
-        .join(Workspace, Workspace.id == Entity.workspace_id)
-        .where(Entity.id == entity_id, Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
-    ).one_or_none()
+    found = session.execute(_with_id(actor.access), actor.parameters | {"id": entity_id}).one_or_none()
     if found is None:
         raise access_error(session, actor, "Entity not found")
     return found[0], found[1]
+
+
+@cache
+def _with_id(access: Access) -> Select[Entity, str]:
+    return (
+        select(Entity, Workspace.name)
+        .join(Workspace, Workspace.id == Entity.workspace_id)
+        .where(Entity.id == bindparam("id"), is_active(), permitted(access))
+    )
 
 
 def update_entity(

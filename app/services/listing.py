@@ -1,17 +1,16 @@
 """The rows of a list: of one workspace, or of every workspace that the caller can read."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from app.access.authorize import Actor, permitted
-from app.lifecycle import WorkspaceState
+from app.access.authorize import Actor, Question, always, permitted
 from app.models import Workspace
 from app.models.columns import InWorkspace
+from app.models.workspace import is_active
 from app.services.workspaces import is_readable, readable_workspace
 
 EVERYWHERE = "-"
@@ -25,8 +24,8 @@ class Listed(Generic[M]):
     """Rows that a caller may read, each with the name of its workspace."""
 
     rows: Select[M, str]
-    may_read: Callable[[], ColumnElement[bool]]
-    """Makes the condition that the caller may still read them; of many workspaces, each row's own one decides."""
+    may_read: Question
+    """Asks whether the caller may still read them; of many workspaces, each row's own one decides."""
 
 
 def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> Listed[M]:
@@ -37,9 +36,10 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> L
     rows = (
         select(model, Workspace.name)
         .join(Workspace, Workspace.id == model.workspace_id)
-        .where(Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
+        .where(is_active(), permitted(actor.access))
+        .params(actor.parameters)
     )
     if workspace == EVERYWHERE:
-        return Listed(rows, true)
+        return Listed(rows, always)
     workspace_id = readable_workspace(session, actor, workspace).id
     return Listed(rows.where(Workspace.id == workspace_id), partial(is_readable, actor, workspace_id))

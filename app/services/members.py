@@ -3,23 +3,24 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Select, Text, case, func, select
+from sqlalchemy import ARRAY, Select, Text, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.functions import array_agg
 
 from app import clock
 from app.access.audit import record
-from app.access.authorize import Actor, access_error, permitted
+from app.access.authorize import Access, Actor, access_error, permitted
 from app.access.principal import folded
 from app.access.roles import PLATFORM, PLATFORM_ROLES, ROLES_IN_PLATFORM, Role
 from app.errors import Conflict, LastAdmin, NotFound, Unprocessable
-from app.lifecycle import WorkspaceState
 from app.models import RoleBinding, Workspace
 from app.models.audit import AuditEvent
 from app.models.role_binding import binding_name, folded_principal
+from app.models.workspace import is_active
 from app.services.workspaces import readable_workspace, writable_workspace
 
 
@@ -142,15 +143,20 @@ def find_binding(session: Session, actor: Actor, name: str) -> tuple[RoleBinding
 
     Raises Forbidden, or NotFound for a PlatformAdmin.
     """
-    found = session.execute(
-        select(RoleBinding, Workspace.name)
-        .join(Workspace, Workspace.id == RoleBinding.workspace_id)
-        .where(RoleBinding.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor))
-        .execution_options(populate_existing=True)
-    ).one_or_none()
+    found = session.execute(_named_binding(actor.access), actor.parameters | {"name": name}).one_or_none()
     if found is None:
         raise access_error(session, actor, f"Role binding '{name}' not found")
     return found[0], found[1]
+
+
+@cache
+def _named_binding(access: Access) -> Select[RoleBinding, str]:
+    return (
+        select(RoleBinding, Workspace.name)
+        .join(Workspace, Workspace.id == RoleBinding.workspace_id)
+        .where(RoleBinding.name == bindparam("name"), is_active(), permitted(access))
+        .execution_options(populate_existing=True)
+    )
 
 
 def revoke_binding(session: Session, actor: Actor, name: str) -> None:

@@ -15,9 +15,9 @@ from app.clock import database_now
 from app.context import Context
 from app.db import Sessions, insert_unique, session_scope, transact
 from app.errors import NameTaken, NotFound, Unprocessable
-from app.lifecycle import WorkspaceState
 from app.logs import explain, get_logger
 from app.models import Deployment, DeploymentConfig, Entity, Fileset, Job, Project, Workspace
+from app.models.workspace import is_active
 from app.services.workspaces import lock_active_workspace, writable_workspace
 
 log = get_logger(__name__)
@@ -114,7 +114,7 @@ def finish_deletions(sessions: Sessions) -> int:
         due = session.scalars(
             select(Project.id)
             .join(Workspace, Workspace.id == Project.workspace_id)
-            .where(Project.delete_requested_at.is_not(None), Workspace.state == WorkspaceState.ACTIVE)
+            .where(Project.delete_requested_at.is_not(None), is_active())
             .order_by(Project.delete_requested_at)
             .limit(CHUNK)
         ).all()

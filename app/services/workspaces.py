@@ -1,25 +1,26 @@
 """Workspaces: creating them, and the checks and locks for every access to what is in them."""
 
-from collections.abc import Callable
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.access.audit import record
-from app.access.authorize import Actor, access_error, permitted, still_holds
+from app.access.authorize import Access, Actor, access_error, permitted, still_holds
 from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
 from app.context import Context
 from app.db import insert_unique
 from app.errors import NameTaken
-from app.lifecycle import WorkspaceMove, WorkspaceState
+from app.lifecycle import WorkspaceMove
 from app.models import BUILT_IN, CleanupControl, RoleBinding, Workspace
 from app.models.audit import AuditEvent
 from app.models.role_binding import binding_name
+from app.models.workspace import is_active
 
 OPEN_TO_EVERYBODY = (
     ("default", Role.EDITOR),
@@ -34,14 +35,13 @@ def readable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
 
     Otherwise, and while the workspace is being deleted, raises Forbidden, or NotFound for a PlatformAdmin.
     """
-    return _one(session, actor, name, _permitted(actor, name))
+    return _one(session, actor, _named(actor.access), workspace=name)
 
 
-def is_readable(actor: Actor, workspace_id: UUID) -> ColumnElement[bool]:
-    """A condition: that workspace is ACTIVE, and `actor` has its permission there."""
-    return exists().where(
-        Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
-    )
+def is_readable(actor: Actor, workspace_id: UUID) -> Select[bool]:
+    """Asks whether that workspace is ACTIVE, and `actor` has its permission there."""
+    found = exists().where(Workspace.id == workspace_id, is_active(), permitted(actor.access))
+    return select(found).params(actor.parameters)
 
 
 def may_still_read(context: Context, actor: Actor, workspace_id: UUID) -> bool:
@@ -57,12 +57,7 @@ def writable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
 
     Every insert and change below a workspace goes through this function. Raises as `readable_workspace` does.
     """
-    query = _permitted(actor, name)
-    workspace_id = _queue(session, query, func.pg_advisory_xact_lock_shared)
-    # FOR SHARE, not the key share lock of the foreign key: that one lets a DELETE change the state under our
-    # open transaction, and our row would be left in a workspace that nobody can read.
-    query = query.where(Workspace.id == workspace_id).with_for_update(read=True)
-    return _one(session, actor, name, query)
+    return _locked(session, actor, name, exclusive=False)
 
 
 def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
@@ -71,43 +66,77 @@ def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace
     Waits for the creators in it; those that come later wait for this transaction. Raises as `readable_workspace`
     does, also if the workspace is deleted meanwhile and another one has its name.
     """
-    query = _permitted(actor, name)
-    workspace_id = _queue(session, query, func.pg_advisory_xact_lock)
-    # Not FOR SHARE: two transactions that share the lock and then both update the row would deadlock.
-    query = query.where(Workspace.id == workspace_id).with_for_update(key_share=True)
-    return _one(session, actor, name, query)
+    return _locked(session, actor, name, exclusive=True)
 
 
 def queue_for_change(session: Session, workspace_id: UUID) -> None:
     """Wait for the creators in an ACTIVE workspace; those that come later wait for this transaction."""
-    query = select(Workspace).where(Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE)
-    _queue(session, query, func.pg_advisory_xact_lock)
+    session.execute(_queueing(_with_id(None), exclusive=True), {"workspace_id": workspace_id})
 
 
-def _permitted(actor: Actor, name: str) -> Select[Workspace]:
+def lock_active_workspace(session: Session, workspace_id: UUID) -> bool:
+    """Whether that workspace is ACTIVE; if so, it is locked against deletion until the transaction ends.
+
+    Called before any row below the workspace is locked: requests take the locks in the same order.
+    """
+    which = {"workspace_id": workspace_id}
+    session.execute(_queueing(_with_id(None), exclusive=False), which)
+    return session.scalar(_locking(_with_id(None), exclusive=False), which) is not None
+
+
+def _locked(session: Session, actor: Actor, name: str, *, exclusive: bool) -> Workspace:
+    queueing = _queueing(_named(actor.access), exclusive=exclusive)
+    workspace_id = session.scalar(queueing, actor.parameters | {"workspace": name})
+    locking = _locking(_with_id(actor.access), exclusive=exclusive)
+    return _one(session, actor, locking, workspace=name, workspace_id=workspace_id)
+
+
+def _one(
+    session: Session, actor: Actor, query: Select[Workspace], *, workspace: str, **which: Any
+) -> Workspace:
+    found = session.scalars(query, actor.parameters | {"workspace": workspace} | which).one_or_none()
+    if found is None:
+        raise access_error(session, actor, f"Workspace '{workspace}' not found", workspace=workspace)
+    return found
+
+
+@cache
+def _named(access: Access) -> Select[Workspace]:
+    """The ACTIVE workspace whose name is the parameter `workspace`, if the actor has its permission there."""
     # State, role and row in one statement: no deletion, revocation or successor can come between them.
-    return select(Workspace).where(
-        Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE, permitted(actor)
-    )
+    which = Workspace.name == bindparam("workspace"), is_active(), permitted(access)
+    return select(Workspace).where(*which).execution_options(populate_existing=True)
 
 
-def _queue(session: Session, query: Select[Workspace], lock: Callable[..., Any]) -> UUID | None:
-    """Queue for the lock of the workspace that `query` finds, until the transaction ends; its id, or None.
+@cache
+def _with_id(access: Access | None) -> Select[Workspace]:
+    """The same, if its id is the parameter `workspace_id`; without `access` whatever its name, and whoever asks."""
+    query = _named(access) if access else select(Workspace).where(is_active())
+    return query.where(Workspace.id == bindparam("workspace_id"))
+
+
+@cache
+def _queueing(query: Select[Workspace], *, exclusive: bool) -> Select[UUID, None]:
+    """Queues for the lock of the workspace that `query` finds, until the transaction ends; returns its id.
 
     The row's own lock is not fair: whoever comes while it is shared shares it too, and a stream of creators would
     keep a DELETE out for ever. It is taken all the same, because the previous release takes no other.
     A statement of its own: the next one sees what was committed while this one waited.
     """
+    lock = func.pg_advisory_xact_lock if exclusive else func.pg_advisory_xact_lock_shared
     key = func.hashtextextended(func.concat("workspace:", Workspace.id), 0)
-    found = session.execute(query.with_only_columns(Workspace.id, lock(key))).one_or_none()
-    return found[0] if found else None
+    return query.with_only_columns(Workspace.id, lock(key))
 
 
-def _one(session: Session, actor: Actor, name: str, query: Select[Workspace]) -> Workspace:
-    workspace = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-    if workspace is None:
-        raise access_error(session, actor, f"Workspace '{name}' not found", workspace=name)
-    return workspace
+@cache
+def _locking(query: Select[Workspace], *, exclusive: bool) -> Select[Workspace]:
+    """Locks the row of the workspace that `query` finds, shared or to be changed.
+
+    FOR SHARE, not the key share lock of the foreign key: that one lets a DELETE change the state under our open
+    transaction, and our row would be left in a workspace that nobody can read. Not FOR SHARE for a change: two
+    transactions that share the lock and then both update the row would deadlock.
+    """
+    return query.with_for_update(read=not exclusive, key_share=exclusive)
 
 
 def create_workspace(
@@ -166,7 +195,7 @@ def move_workspace(
 
 def installation(session: Session) -> UUID:
     """The id of this installation: that of its workspace `system`, which cannot be deleted."""
-    query = select(Workspace.id).where(Workspace.name == PLATFORM, Workspace.state == WorkspaceState.ACTIVE)
+    query = select(Workspace.id).where(Workspace.name == PLATFORM, is_active())
     return session.scalars(query).one()
 
 
@@ -190,7 +219,7 @@ def seed(session: Session) -> list[str]:
         )
         created += [name] if added else []
     for name, role in OPEN_TO_EVERYBODY:
-        query = select(Workspace.id).where(Workspace.name == name, Workspace.state == WorkspaceState.ACTIVE)
+        query = select(Workspace.id).where(Workspace.name == name, is_active())
         _bind(session, session.scalars(query).one(), EVERYBODY, role, granted_by="system")
     return created
 
@@ -208,14 +237,3 @@ def _bind(session: Session, workspace_id: UUID, principal: str, role: Role, *, g
         )
         .on_conflict_do_nothing(index_elements=["workspace_id", "principal", "role"])
     )
-
-
-def lock_active_workspace(session: Session, workspace_id: UUID) -> bool:
-    """Whether that workspace is ACTIVE; if so, it is locked against deletion until the transaction ends.
-
-    Called before any row below the workspace is locked: requests take the locks in the same order.
-    """
-    query = select(Workspace).where(Workspace.id == workspace_id, Workspace.state == WorkspaceState.ACTIVE)
-    _queue(session, query, func.pg_advisory_xact_lock_shared)
-    # FOR SHARE, as in writable_workspace: no deletion of the workspace can come between this check and a write.
-    return session.scalar(query.with_only_columns(Workspace.id).with_for_update(read=True)) is not None

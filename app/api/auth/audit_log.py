@@ -1,6 +1,5 @@
 """The audit log over HTTP, read-only."""
 
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -77,13 +76,13 @@ def list_audit_records(call: RequestContext, query: AuditQuery) -> Response:
 
     Records outlive their workspaces. For platform administrators.
     """
-    may_read = partial(permitted_platform_wide, call.actor)
+    is_permitted = permitted_platform_wide(call.actor.access)
     return list_page(
         call,
         query,
-        select(rows.AuditRecord).where(may_read()),
+        select(rows.AuditRecord).where(is_permitted).params(call.actor.parameters),
         FIELDS,
         items=each(AuditRecord.from_row),
-        may_read=may_read,
+        may_read=lambda: select(is_permitted).params(call.actor.parameters),
         sort_fields=SORT_FIELDS,
     )

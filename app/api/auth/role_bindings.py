@@ -18,7 +18,7 @@ from app.http.field_types import Deleted, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.http.transfers.row_stream import each
-from app.lifecycle import WorkspaceState
+from app.models.workspace import is_active
 from app.services import members
 
 routes = Routes("role bindings")
@@ -105,9 +105,10 @@ def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Respons
         select(rows.RoleBinding, rows.Workspace.name)
         .join(rows.Workspace, rows.Workspace.id == rows.RoleBinding.workspace_id)
         .where(
-            rows.Workspace.state == WorkspaceState.ACTIVE,
-            permitted(call.actor),
+            is_active(),
+            permitted(call.actor.access),
         )
+        .params(call.actor.parameters)
     )
     return list_page(call, query, statement, FIELDS, items=each(RoleBinding.from_row))
 

@@ -116,7 +116,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
 
     Who asks for all of them with `scope=all` gets all or a 403, never a list that is empty for want of a right.
     """
-    statement = select(rows.Deletion).where(requests.may_follow(call.actor))
+    statement = select(rows.Deletion).where(requests.may_follow(call.actor)).params(call.actor.parameters)
     if query.scope == "all":
         require_platform_wide(call.session, replace(call.actor, permission=Permission.DELETIONS_OPERATE))
     if query.scope == "own":
@@ -157,12 +157,17 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
     may_read = _may_follow(call.actor, deletion.id)
     events = (
         select(rows.DeletionEvent)
-        .where(rows.DeletionEvent.deletion_id == deletion.id, may_read())
+        .where(rows.DeletionEvent.deletion_id == deletion.id, may_read)
+        .params(call.actor.parameters)
         .order_by(rows.DeletionEvent.id)
     )
     return paginate(
         call,
-        RowStream(events, each(DeletionEvent.from_row), may_read),
+        RowStream(
+            events,
+            each(DeletionEvent.from_row),
+            lambda: select(may_read).params(call.actor.parameters),
+        ),
         page=query.page,
         page_size=query.page_size,
         envelope=partial(Page, sort="at", filter=None),
@@ -184,7 +189,8 @@ def list_deletion_failures(call: RequestContext, deletion_id: str, query: Failur
     failures = (
         select(rows.DeletionFailure)
         .filter_by(deletion_id=deletion.id, **{name: value for name, value in chosen.items() if value})
-        .where(may_read())
+        .where(may_read)
+        .params(call.actor.parameters)
         .order_by(rows.DeletionFailure.kind, rows.DeletionFailure.resource_id)
     )
     return paginate(
@@ -192,7 +198,7 @@ def list_deletion_failures(call: RequestContext, deletion_id: str, query: Failur
         RowStream(
             failures,
             each(lambda failure: FailureReport.of(failure, workspace)),
-            may_read,
+            lambda: select(may_read).params(call.actor.parameters),
             key=rows.DeletionFailure.kind + "/" + rows.DeletionFailure.resource_id,
         ),
         page=query.page,
@@ -308,9 +314,9 @@ def _operate(
         return outline(deletion)
 
 
-def _may_follow(actor: Actor, deletion_id: UUID) -> Callable[[], ColumnElement[bool]]:
-    """Makes the condition that the actor may read about that deletion."""
-    return lambda: exists().where(rows.Deletion.id == deletion_id, requests.may_follow(actor))
+def _may_follow(actor: Actor, deletion_id: UUID) -> ColumnElement[bool]:
+    """A condition: the actor may read about that deletion."""
+    return exists().where(rows.Deletion.id == deletion_id, requests.may_follow(actor))
 
 
 def _find(session: Session, actor: Actor, deletion_id: str) -> rows.Deletion:
@@ -319,7 +325,7 @@ def _find(session: Session, actor: Actor, deletion_id: str) -> rows.Deletion:
     except ValueError:
         key = None
     query = select(rows.Deletion).where(rows.Deletion.id == key, requests.may_follow(actor))
-    found = session.scalars(query).one_or_none()
+    found = session.scalars(query, actor.parameters).one_or_none()
     if found is None:
         raise access_error(session, actor, f"Deletion '{deletion_id}' not found")
     return found

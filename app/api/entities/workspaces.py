@@ -15,7 +15,7 @@ from app.http.field_types import Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.http.transfers.row_stream import each
-from app.lifecycle import WorkspaceState
+from app.models.workspace import is_active
 from app.services import workspaces
 
 routes = Routes("workspaces")
@@ -98,10 +98,8 @@ def list_workspaces(call: RequestContext, query: ListQuery) -> Response:
 
     Workspaces that are being deleted are left out.
     """
-    statement = select(rows.Workspace).where(
-        rows.Workspace.state == WorkspaceState.ACTIVE,
-        permitted(call.actor),
-    )
+    statement = select(rows.Workspace).where(is_active(), permitted(call.actor.access))
+    statement = statement.params(call.actor.parameters)
     return list_page(call, query, statement, FIELDS, items=each(Workspace.from_row))
 
 

@@ -19,15 +19,13 @@ from sqlalchemy import (
     func,
     inspect,
     literal,
-    select,
-    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from app.access.authorize import still_holds
+from app.access.authorize import Question, always, still_holds
 from app.context import Context
 from app.db import session_scope
 from app.http.transfers.streaming import BrokenOff, RevocableStream
@@ -40,9 +38,6 @@ BATCH_BYTES = 256 * 1024
 
 BATCH_ROWS = 1000
 """The most rows that are read at once."""
-
-Condition = Callable[[], ColumnElement[bool]]
-"""Makes a condition, which is seldom needed and takes its time to make."""
 
 Items = Callable[[Session, Iterable[Any]], Iterable[BaseModel]]
 """The public forms of rows, read in the session that they come from."""
@@ -58,13 +53,13 @@ class RowStream:
     """An answer made of the rows of `statement`, which is totally ordered and selects a model first.
 
     The statement has all conditions under which its reader may have a row, because each batch asks them anew. Where
-    they concern all rows alike, `may_read` makes them again: a stream whose reader loses the right is cut, not
+    they concern all rows alike, `may_read` asks them again: a stream whose reader loses the right is cut, not
     completed. A model whose primary key has several columns needs a `key` that tells the rows of the statement apart.
     """
 
     statement: Select[*tuple[Any, ...]]
     items: Items
-    may_read: Condition = true
+    may_read: Question = always
     batch_rows: int = BATCH_ROWS
     key: ColumnElement[Any] | None = None
 
@@ -110,7 +105,7 @@ class RowStream:
         try:
             with session_scope(context.sessions) as session:
                 texts = self._texts(session, keys)
-                if len(texts) < len(keys) and not session.scalar(select(self.may_read())):
+                if len(texts) < len(keys) and not session.scalar(self.may_read()):
                     raise BrokenOff
         except (DBAPIError, PoolTimeout) as error:
             log.warning("list.broken_off", error=explain(error))

@@ -1,0 +1,46 @@
+"""The conditions of access: made once, asked with parameters, and found by index however often they are asked."""
+
+import pytest
+from sqlalchemy import Engine, select, text
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.exc import StatementError
+from sqlalchemy.orm import Session
+
+from app.access.authorize import Actor, permitted
+from app.access.permissions import Permission
+from app.access.principal import Principal
+from app.models import Workspace
+from app.models.workspace import is_active
+from app.services.workspaces import readable_workspace
+from tests.support.statements import counted
+
+ANN = Actor(Principal("ann"), Permission.WORKSPACES_READ)
+BEN = Actor(
+    Principal("ben", email="ben@example.org", groups=frozenset({"one", "two"})), Permission.WORKSPACES_READ
+)
+
+
+def test_a_statement_without_the_parameters_of_an_actor_fails(session: Session) -> None:
+    with pytest.raises(StatementError, match="actor_identities"):
+        session.scalars(select(Workspace).where(permitted(ANN.access)))
+
+
+def test_the_condition_of_a_permission_is_made_once() -> None:
+    assert permitted(ANN.access) is permitted(BEN.access)
+
+
+def test_the_server_sees_one_statement_whoever_asks(database: Engine, session: Session) -> None:
+    with counted(database) as sent:
+        for actor in (ANN, BEN):
+            readable_workspace(session, actor, "default")
+    assert len({one.text for one in sent}) == 1
+
+
+def test_a_generic_plan_finds_the_name_by_its_index(session: Session) -> None:
+    query = select(Workspace.id).where(Workspace.name == text("$1"), is_active())
+    session.execute(text(f"PREPARE named (text) AS {query.compile(dialect=PGDialect_asyncpg())}"))
+    for setting in ("plan_cache_mode = force_generic_plan", "enable_seqscan = off"):
+        session.execute(text(f"SET LOCAL {setting}"))
+    plan = session.scalars(text("EXPLAIN EXECUTE named ('default')")).all()
+    assert any("uq_workspaces_name_active" in line for line in plan)
+    session.execute(text("DEALLOCATE named"))
