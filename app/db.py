@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -11,7 +12,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation, _WaitTimeout
 from sqlalchemy import Engine, MetaData, create_engine, event
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from app.config import Settings
@@ -54,6 +55,10 @@ class ReadOnlyServer(psycopg.OperationalError):
     """The connection leads to a server that takes no writes, such as one that was the primary until a failover."""
 
 
+class OutcomeUnknown(psycopg.OperationalError):
+    """The connection was lost while the transaction was being committed."""
+
+
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that is closed, with an OperationalError, when the server does not answer within `answer_s` seconds.
 
@@ -77,9 +82,25 @@ class BoundedConnection(psycopg.Connection[Any]):
             self.pgconn.finish()
             raise ReadOnlyServer(str(error)) from None
 
+    def commit(self) -> None:
+        """Commit. Raises OutcomeUnknown if the connection is lost meanwhile."""
+        try:
+            super().commit()
+        except psycopg.OperationalError as error:
+            if self.closed:
+                raise OutcomeUnknown(str(error)) from error
+            raise
+
+    def is_ended(self) -> bool:
+        """Whether the server has ended the connection, as far as can be told without asking it."""
+        # It has nothing to say to a connection that is idle but that it is over.
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
 
 def connect(settings: Settings) -> Engine:
-    """An engine that checks its connections before use and limits the duration of statements.
+    """An engine that replaces connections that the server has ended, and limits the duration of statements.
 
     A server that never answers is given up shortly after that limit: then statements raise OperationalError. So does
     the first one on a server that is too old or, behind a pooler, does not keep the limits of our role.
@@ -92,7 +113,8 @@ def connect(settings: Settings) -> Engine:
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=5,
-        pool_pre_ping=True,
+        # In autocommit there is nothing to roll back.
+        skip_autocommit_rollback=True,
         # Users' data must not reach the log through the text of an error.
         hide_parameters=True,
         json_serializer=_json,
@@ -116,6 +138,11 @@ def connect(settings: Settings) -> Engine:
             connection.close()
             raise
         return connection
+
+    @event.listens_for(engine, "checkout")
+    def replace_ended(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
+        if connection.is_ended():
+            raise DisconnectionError
 
     return engine
 
@@ -164,6 +191,28 @@ def session_scope(sessions: Sessions) -> Iterator[Session]:
             yield session
         for action in session.info.pop("after_commit", ()):
             action()
+
+
+@contextmanager
+def read_scope(sessions: Sessions) -> Iterator[Session]:
+    """A session whose statements only read: each is a transaction of its own, so that no lock lasts and nothing is sent
+    but the statements.
+    """
+    with sessions() as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        yield session
+
+
+def read(sessions: Sessions, work: Callable[[Session], T]) -> T:
+    """What `work` returns, in a `read_scope`; once more, on another connection, if the first one was lost."""
+    try:
+        with read_scope(sessions) as session:
+            return work(session)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    with read_scope(sessions) as session:
+        return work(session)
 
 
 def transact(sessions: Sessions, work: Callable[[Session], T]) -> T:

@@ -2,17 +2,19 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app import db
 from app.config import Settings
 from tests.support.deadlines import DEADLINE_S
+from tests.support.statements import counted
 
 PID = text("SELECT pg_backend_pid()")
 
@@ -52,12 +54,50 @@ def test_a_statement_that_is_never_answered_fails(impatient: Engine) -> None:
         assert failed.value.connection_invalidated
 
 
-def test_a_pooled_connection_that_was_cut_off_is_replaced(impatient: Engine) -> None:
-    with impatient.connect() as connection:
-        first = connection.scalar(PID)
+def ask_for_pid(session: Session) -> int:
+    return session.scalars(PID).one()
 
-    with frozen(first), impatient.connect() as connection:
-        assert connection.scalar(PID) != first
+
+def test_a_read_on_a_connection_that_was_cut_off_is_tried_on_another(impatient: Engine) -> None:
+    sessions = db.sessions_of(impatient)
+    first = db.read(sessions, ask_for_pid)
+
+    with frozen(first):
+        assert db.read(sessions, ask_for_pid) != first
+
+
+def test_a_write_on_a_connection_that_was_cut_off_is_refused(impatient: Engine) -> None:
+    sessions, asked = db.sessions_of(impatient), []
+    first = db.read(sessions, ask_for_pid)
+
+    with frozen(first), pytest.raises(OperationalError, match="did not answer within"):
+        db.transact(sessions, lambda session: asked.append(None) or session.execute(text("SELECT 1")))
+    assert len(asked) == 1
+
+
+def end(pid: int, database: Engine) -> None:
+    """Let the server end a connection, and wait until it has."""
+    with database.connect() as connection:
+        assert connection.scalar(select(func.pg_terminate_backend(pid, int(DEADLINE_S * 1000))))
+
+
+@pytest.mark.parametrize("carry_out", [db.read, db.transact])
+def test_a_pooled_connection_that_the_server_has_ended_is_replaced_unasked(
+    impatient: Engine, database: Engine, carry_out: Callable[..., int]
+) -> None:
+    sessions = db.sessions_of(impatient)
+    first = carry_out(sessions, ask_for_pid)
+    end(first, database)
+
+    with counted(impatient) as sent:
+        assert carry_out(sessions, ask_for_pid) != first
+    assert len(sent) == 1
+
+
+def test_a_commit_whose_answer_is_lost_says_so(impatient: Engine, database: Engine) -> None:
+    with pytest.raises(OperationalError) as failed:
+        db.transact(db.sessions_of(impatient), lambda session: end(ask_for_pid(session), database))
+    assert isinstance(failed.value.orig, db.OutcomeUnknown)
 
 
 def test_the_server_is_the_first_to_end_a_statement_that_takes_too_long(

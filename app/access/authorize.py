@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session, aliased
 from app.access.permissions import AUTHENTICATED, Permission, roles_permitting
 from app.access.principal import Principal, folded
 from app.access.roles import PLATFORM, Role
-from app.db import Sessions, session_scope
+from app.db import Sessions, read
 from app.errors import DomainError, Forbidden, NotFound
 from app.models import RoleBinding, Workspace
 from app.models.role_binding import folded_principal
@@ -132,13 +132,12 @@ def always() -> Select[bool]:
 
 
 def still_holds(sessions: Sessions, question: Select[bool]) -> bool:
-    """Whether the answer to a question about access is yes, asked in a transaction of its own.
+    """Whether the answer to a question about access is yes, asked by itself.
 
     A database that is away takes no right from anybody.
     """
     try:
-        with session_scope(sessions) as session:
-            return bool(session.scalar(question))
+        return bool(read(sessions, lambda session: session.scalar(question)))
     except (OperationalError, PoolTimeout):
         return True
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.access.authorize import Actor, is_platform_admin
 from app.access.permissions import Permission
 from app.config import Settings
-from app.db import session_scope
+from app.db import read
 from app.errors import Busy, DomainError, Forbidden
 from app.health import metrics
 from app.health.dependencies import check_health, why_not_ready
@@ -127,9 +127,9 @@ def _is_platform_admin(call: RequestContext, *, asks_database: bool) -> bool:
         principal = service.authenticator.principal(request.headers.get)
         if principal.is_platform_admin or not asks_database:
             return principal.is_platform_admin
-        with session_scope(call.context.sessions) as session:
-            actor = Actor(principal, Permission.METRICS_READ)
-            return bool(session.scalar(select(is_platform_admin(actor.access)), actor.parameters))
+        actor = Actor(principal, Permission.METRICS_READ)
+        question = select(is_platform_admin(actor.access)).params(actor.parameters)
+        return bool(read(call.context.sessions, lambda session: session.scalar(question)))
     except (DomainError, SQLAlchemyError):
         return False
 

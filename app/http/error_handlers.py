@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.database_faults import DatabaseFault, fault_of
+from app.db import OutcomeUnknown
 from app.errors import DomainError, RangeNotSatisfiable, TooManyRequests, Unauthorized
 from app.http.validation import InvalidRequest
 from app.logs import explain, get_logger
@@ -76,14 +77,15 @@ def _without_trailing_slash() -> Response:
 
 
 def _database(error: DBAPIError) -> Response:
-    if isinstance(error.orig, LockNotAvailable | QueryCanceled) or isinstance(error, OperationalError):
-        return _busy(error)
-    if isinstance(error.orig, IdleInTransactionSessionTimeout):
-        log.warning("request.took_too_long", path=request.path)
+    if isinstance(error.orig, IdleInTransactionSessionTimeout | OutcomeUnknown):
+        log.warning("request.outcome_unknown", path=request.path, error=explain(error))
         return _answer(
             503,
-            "The request took too long and may have been applied; read the resource, or repeat the request.",
+            "The request may have been applied: the database was lost meanwhile, or it took too long. Read the "
+            "resource, or repeat the request.",
         )
+    if isinstance(error.orig, LockNotAvailable | QueryCanceled) or isinstance(error, OperationalError):
+        return _busy(error)
     return _unexpected(error)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.access.authorize import Actor, require_platform_wide
 from app.access.permissions import WITHOUT_WORKSPACE, Permission
 from app.context import Context
-from app.db import transact
+from app.db import read, transact
 from app.errors import DomainError
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class RequestContext:
 
     @property
     def session(self) -> Session:
-        """The request's transaction. A route declared with `transaction=False` opens its own."""
+        """The request's transaction; of a GET, one that only reads. A route with `transaction=False` opens its own."""
         if self._session is None:
             raise RuntimeError("this route was declared without a transaction")
         return self._session
@@ -51,13 +51,22 @@ class RequestContext:
 
         `work` may be called twice, so it must have no effects outside the transaction.
         """
+        return transact(self.context.sessions, self._permitted(work))
 
+    def read(self, work: Callable[[Session], T]) -> T:
+        """What `work` returns of statements of the actor that only read. Raises Forbidden and what `work` raises.
+
+        `work` may be called twice. Each statement has the condition of access, or the id that one with it has found.
+        """
+        return read(self.context.sessions, self._permitted(work))
+
+    def _permitted(self, work: Callable[[Session], T]) -> Callable[[Session], T]:
         def permitted(session: Session) -> T:
             if self.actor.permission in WITHOUT_WORKSPACE:
                 require_platform_wide(session, self.actor)
             return work(session)
 
-        return transact(self.context.sessions, permitted)
+        return permitted
 
 
 Handler = Callable[..., Any]

@@ -101,11 +101,12 @@ def _view(route: Route) -> Callable[..., Response]:
             return _response(route.handler(RequestContext(context, actor), **given), route)
 
         def work(session: Session) -> Response:
-            # Rendered while the transaction is open, because rows may load columns.
+            # Rendered while the session is open, because rows may load columns.
             return _response(route.handler(RequestContext(context, actor, session), **given), route)
 
         with service.searches.counted(caller) if route.searches and _searches() else nullcontext():
-            response = RequestContext(context, actor).transact(work)
+            call = RequestContext(context, actor)
+            response = call.read(work) if route.action == "read" else call.transact(work)
         # One that is sent as it is made occupies its thread for as long as its client takes, as a file does.
         return service.transfers.counted(lambda: response) if response.is_streamed else response
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor
 from app.context import Context
-from app.db import session_scope
+from app.db import read, session_scope
 from app.errors import BadRequest, Busy, Conflict, NotFound, TooLarge
 from app.logs import get_logger
 from app.models import Fileset
@@ -171,5 +171,7 @@ def store_errors(workspace: str, name: str, path: str) -> Iterator[None]:
 
 
 def _readable_fileset(context: Context, actor: Actor, workspace: str, name: str) -> Fileset:
-    with session_scope(context.sessions) as session:
-        return find_fileset(session, readable_workspace(session, actor, workspace), name)
+    return read(
+        context.sessions,
+        lambda session: find_fileset(session, readable_workspace(session, actor, workspace), name),
+    )

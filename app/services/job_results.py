@@ -13,7 +13,7 @@ from app import clock
 from app.access.authorize import Actor
 from app.access.permissions import Permission
 from app.context import Context
-from app.db import session_scope
+from app.db import read
 from app.errors import BadRequest, NotFound, Unprocessable, WrongState
 from app.models import Fileset, Job, Workspace
 from app.services.filesets import find_fileset
@@ -98,16 +98,19 @@ class Download:
 def open_download(context: Context, actor: Actor, workspace: str, job_name: str, name: str) -> Download:
     """Open a result of a job; a first chunk of an archive has been made. The caller closes it.
 
-    Opens its own transaction. Raises Busy when the store fails, NotFound, and as `_find_artifact` does.
+    Reads the rows by itself. Raises Busy when the store fails, NotFound, and as `_find_artifact` does.
     """
-    with session_scope(context.sessions) as session:
+
+    def find(session: Session) -> tuple[Fileset, str, str]:
         workspace_row = readable_workspace(session, actor, workspace)
         job = find_job(session, workspace_row, job_name)
         url = find_result(job, name, workspace)["artifact_url"]
         # The files that its steps have left belong to the job. For any other artifact the caller needs the right
         # to read filesets.
         is_own = url.startswith(f"{workspace_row.name}/{job.fileset}#{FOLDER}/")
-        fileset, path = _find_artifact(session, actor, workspace_row, url, is_read=not is_own)
+        return *_find_artifact(session, actor, workspace_row, url, is_read=not is_own), url
+
+    fileset, path, url = read(context.sessions, find)
     with artifact_errors(url, name):
         return _open(context.store, fileset, path, name, url)
 

@@ -19,7 +19,7 @@ from app.access.permissions import Permission
 from app.cleanup import operations, requests
 from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
 from app.clock import Timestamp
-from app.db import session_scope
+from app.db import read
 from app.errors import Conflict, Forbidden, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
@@ -307,8 +307,7 @@ def _operate(
 
     deletion = call.transact(work)
     try:
-        with session_scope(call.context.sessions) as session:
-            return report(session, [deletion])[0]
+        return read(call.context.sessions, lambda session: report(session, [deletion])[0])
     except (DBAPIError, PoolTimeout) as error:
         log.warning("deletion.not_described", deletion_id=deletion_id, error=explain(error))
         return outline(deletion)

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 
 from app.access.permissions import Permission
 from app.cleanup import operations, preview, requests
-from app.db import session_scope
 from app.errors import Busy, Conflict, NotFound
 from app.http.field_types import Reason, Resource
 from app.http.route import Body, Query, RequestContext, Routes
@@ -108,10 +107,9 @@ def delete_workspace(call: RequestContext, workspace: str, query: DeletionQuery)
 )
 def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
     """Count the resources and bytes that a deletion of the workspace would destroy."""
-    with session_scope(call.context.sessions) as session:
-        found = preview.preview(session, call.actor, workspace)
+    found = call.read(lambda session: preview.preview(session, call.actor, workspace))
     try:
-        # Outside a transaction: listing a large workspace takes longer than one may stay idle.
+        # Without a connection: listing a large workspace takes long.
         within_s = call.context.settings.item_timeout_seconds
         size, is_complete = call.context.store.size_within(found.workspace_id, within_s)
     except OSError as error:

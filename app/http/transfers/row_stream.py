@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from app.access.authorize import Question, always, still_holds
 from app.context import Context
-from app.db import session_scope
+from app.db import read_scope
 from app.http.transfers.streaming import BrokenOff, RevocableStream
 from app.logs import explain, get_logger
 
@@ -103,7 +103,7 @@ class RowStream:
 
     def _next_texts(self, context: Context, keys: list[Any]) -> list[str]:
         try:
-            with session_scope(context.sessions) as session:
+            with read_scope(context.sessions) as session:
                 texts = self._texts(session, keys)
                 if len(texts) < len(keys) and not session.scalar(self.may_read()):
                     raise BrokenOff
