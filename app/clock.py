@@ -37,7 +37,8 @@ def seconds_since(time: SQLColumnExpression[datetime | None]) -> ColumnElement[f
 
 
 def _format(value: datetime) -> str:
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime, which takes three times as long and writes years before 1000 with fewer digits.
+    return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 Timestamp = Annotated[

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation, _WaitTimeout
+from pydantic_core import from_json
 from sqlalchemy import Engine, MetaData, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -118,6 +119,7 @@ def connect(settings: Settings) -> Engine:
         # Users' data must not reach the log through the text of an error.
         hide_parameters=True,
         json_serializer=_json,
+        json_deserializer=from_json,
         connect_args={
             **KEEPALIVE,
             "connect_timeout": 3,

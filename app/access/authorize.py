@@ -22,7 +22,7 @@ from sqlalchemy import (
     bindparam,
     exists,
     false,
-    literal,
+    literal_column,
     or_,
     select,
     true,
@@ -201,7 +201,7 @@ def _roles_in(session: Session, actor: Actor, workspace: str) -> list[str]:
 
 
 def _has_one_of(binding: type[RoleBinding], roles: list[Role]) -> ColumnElement[bool]:
-    return binding.role == any_(literal([str(role) for role in roles], ARRAY(Text)))
+    return binding.role.in_([literal_column(f"'{role}'") for role in roles])
 
 
 def _is_ours(binding: type[RoleBinding]) -> ColumnElement[bool]:

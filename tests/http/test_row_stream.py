@@ -1,11 +1,11 @@
 """Lists of large documents: how much of them is in memory at once, and how a list ends that cannot be completed."""
 
+import gc
 import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from flask import Flask
@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
+from app.api.entities.entities import Entity as Shown
 from app.context import Context
 from app.http.transfers import row_stream
 from app.http.transfers.row_stream import BATCH_BYTES, batches
@@ -37,7 +38,7 @@ def add(session: Session, workspace: Workspace, *sizes: int) -> list[Entity]:
     added = []
     for number, size in enumerate(sizes):
         entity = factories.make_entity(session, workspace, f"e-{number:04}")
-        entity.entity_type, entity.data = "dataset", {"text": secrets.token_hex(size // 2)}
+        entity.entity_type, entity.data = "dataset", {"texts": [secrets.token_hex(size // 2)]}
         added.append(entity)
     session.commit()
     return added
@@ -50,19 +51,20 @@ def fetch(client: FlaskClient, workspace: str = "ml-team", **query: Any) -> Test
 
 @contextmanager
 def watched() -> Iterator[dict[str, int]]:
-    """The most entities that were in memory at the same time."""
-    living: WeakSet[Entity] = WeakSet()
+    """The most documents that were in memory at the same time, whenever one is about to be sent."""
     seen = {"most": 0}
+    validate = Shown.model_validate
 
-    def count(entity: Entity, _: Any) -> None:
-        living.add(entity)
-        seen["most"] = max(seen["most"], len(living))
+    def count(row: dict[str, Any]) -> Shown:
+        gc.collect()
+        living = [one for one in gc.get_objects() if type(one) is dict and one.keys() == row["data"].keys()]
+        # The form that is sent has a dictionary of its own, with the same content.
+        seen["most"] = max(seen["most"], len({id(value) for one in living for value in one.values()}))
+        return validate(row)
 
-    event.listen(Entity, "load", count)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shown, "model_validate", count)
         yield seen
-    finally:
-        event.remove(Entity, "load", count)
 
 
 def test_rows_are_read_in_batches_that_are_bounded_in_bytes_and_rows() -> None:
@@ -78,7 +80,7 @@ def test_a_page_holds_all_its_rows_however_large_and_few_of_them_are_in_memory(
     session: Session, client: FlaskClient, workspace: Workspace
 ) -> None:
     sizes = [10, LARGE, 10, 10, LARGE, LARGE, LARGE, 10]
-    added = add(session, workspace, *sizes)
+    expected = json.dumps([one.data for one in add(session, workspace, *sizes)])
     session.expunge_all()
 
     with watched() as seen:
@@ -87,7 +89,7 @@ def test_a_page_holds_all_its_rows_however_large_and_few_of_them_are_in_memory(
         whole = fetch(client).get_data()
 
     page = json.loads(whole)
-    assert [one["data"] for one in page["data"]] == [one.data for one in added]
+    assert json.dumps([one["data"] for one in page["data"]]) == expected
     assert page["pagination"] == {
         "page": 1,
         "page_size": 1000,
@@ -98,7 +100,7 @@ def test_a_page_holds_all_its_rows_however_large_and_few_of_them_are_in_memory(
     assert list(page) == ["data", "pagination", "sort", "filter", "group_counts"]
     assert whole.endswith(b"}\n")
     assert sum(chunks) == len(whole)
-    assert seen["most"] <= 2, "rows in memory at the same time"
+    assert 1 <= seen["most"] <= 2, "documents in memory at the same time"
     assert max(chunks) <= 64 * 1024
 
 
@@ -246,12 +248,13 @@ def test_compressed_documents_are_held_one_at_a_time_too(
         entity.data = {"zeros": [0] * 20_000}
     session.commit()
     session.expunge_all()
+    del entity
 
     with watched() as seen:
         answer = fetch(client)
         assert len(answer.get_data()) > 20 * 40_000
 
-    assert seen["most"] <= 2
+    assert 1 <= seen["most"] <= 2
 
 
 def test_the_bounds_are_those_that_are_documented() -> None:

@@ -16,7 +16,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 
 routes = Routes("audit")
 
@@ -58,6 +58,9 @@ class AuditRecord(Resource):
     detail: dict[str, Any]
 
 
+ITEMS = resources(AuditRecord, rows.AuditRecord)
+
+
 class AuditQuery(ListQuery):
     """A page of the log."""
 
@@ -82,7 +85,7 @@ def list_audit_records(call: RequestContext, query: AuditQuery) -> Response:
         query,
         select(rows.AuditRecord).where(is_permitted).params(call.actor.parameters),
         FIELDS,
-        items=each(AuditRecord.from_row),
+        items=ITEMS,
         may_read=lambda: select(is_permitted).params(call.actor.parameters),
         sort_fields=SORT_FIELDS,
     )

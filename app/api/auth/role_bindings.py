@@ -17,7 +17,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.models.workspace import is_active
 from app.services import members
 
@@ -62,6 +62,9 @@ class RoleBinding(Resource):
     granted_by: str
     granted_at: Timestamp
     revoked_at: Timestamp | None
+
+
+ITEMS = resources(RoleBinding, rows.RoleBinding, workspace=rows.Workspace.name)
 
 
 class RoleBindingQuery(ListQuery):
@@ -110,7 +113,7 @@ def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Respons
         )
         .params(call.actor.parameters)
     )
-    return list_page(call, query, statement, FIELDS, items=each(RoleBinding.from_row))
+    return list_page(call, query, statement, FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.ROLE_BINDINGS_READ, returns=RoleBinding, raises=(NotFound,))

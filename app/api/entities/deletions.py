@@ -25,7 +25,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
-from app.http.transfers.row_stream import RowStream, each
+from app.http.transfers.row_stream import Items, RowStream, each, resources
 from app.lifecycle import DeletionState, FailureClass
 from app.logs import explain, get_logger
 
@@ -128,8 +128,10 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
         query,
         statement,
         FIELDS,
-        items=lambda session, found: report(
-            session, [deletion for (deletion,) in found], most_failures=FAILURES_LISTED
+        items=Items(
+            lambda session, found: report(
+                session, [deletion for (deletion,) in found], most_failures=FAILURES_LISTED
+            )
         ),
         sort_fields=SORT_FIELDS,
         batch_rows=_REPORTS_AT_ONCE,
@@ -165,7 +167,7 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
         call,
         RowStream(
             events,
-            each(DeletionEvent.from_row),
+            resources(DeletionEvent, rows.DeletionEvent),
             lambda: select(may_read).params(call.actor.parameters),
         ),
         page=query.page,

@@ -19,7 +19,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, filtered, list_page, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.services import entities
 from app.services.listing import rows_in
 
@@ -93,6 +93,9 @@ class Entity(Resource):
     def from_row(cls, row: rows.Entity, workspace_name: str | None = None, **values: Any) -> Self:
         """As `Resource.from_row`; the column behind `parent` is `parent_id`."""
         return super().from_row(row, workspace_name, parent=row.parent_id, **values)
+
+
+ITEMS = resources(Entity, rows.Entity, workspace=rows.Workspace.name, parent=rows.Entity.parent_id)
 
 
 class EntityPage(Page[Entity]):
@@ -176,7 +179,7 @@ def list_entities(call: RequestContext, workspace: str, entity_type: str, query:
         query,
         of_type,
         FIELDS,
-        items=each(Entity.from_row),
+        items=ITEMS,
         may_read=found.may_read,
         envelope=partial(EntityPage, group_counts=counts),
     )

@@ -12,7 +12,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Deleted, Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.services import projects
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace
@@ -64,6 +64,9 @@ class Project(Resource):
     updated_by: str
 
 
+ITEMS = resources(Project, rows.Project, workspace=rows.Workspace.name)
+
+
 @routes.add(
     "POST",
     BASE,
@@ -98,7 +101,7 @@ def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Res
         query,
         found.rows.where(rows.Project.delete_requested_at.is_(None)),
         FIELDS,
-        items=each(Project.from_row),
+        items=ITEMS,
         may_read=found.may_read,
     )
 

@@ -14,7 +14,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.models.workspace import is_active
 from app.services import workspaces
 
@@ -61,6 +61,9 @@ class Workspace(Resource):
     updated_by: str | None
 
 
+ITEMS = resources(Workspace, rows.Workspace)
+
+
 @routes.add(
     "POST",
     BASE,
@@ -100,7 +103,7 @@ def list_workspaces(call: RequestContext, query: ListQuery) -> Response:
     """
     statement = select(rows.Workspace).where(is_active(), permitted(call.actor.access))
     statement = statement.params(call.actor.parameters)
-    return list_page(call, query, statement, FIELDS, items=each(Workspace.from_row))
+    return list_page(call, query, statement, FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=Workspace, raises=(NotFound,))

@@ -4,7 +4,8 @@ from typing import Any, Literal, Self
 
 from flask import Response
 from pydantic import BaseModel, Field
-from sqlalchemy import literal
+from sqlalchemy import Text, cast, func, literal
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app import models as rows
 from app.access.permissions import Permission
@@ -15,7 +16,7 @@ from app.filters.fields import Fields
 from app.http.field_types import Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.services import filesets
 from app.services.listing import rows_in
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -100,6 +101,16 @@ class Fileset(Resource):
         )
 
 
+ITEMS = resources(
+    Fileset,
+    rows.Fileset,
+    id=cast(rows.Fileset.id, Text),
+    workspace=rows.Workspace.name,
+    storage=func.jsonb_build_object("path", rows.Workspace.name + "/" + rows.Fileset.name, type_=JSONB),
+    metadata=func.coalesce(rows.Fileset.details, cast({}, JSONB)),
+)
+
+
 class FilesetQuery(ListQuery):
     """A page of filesets."""
 
@@ -150,7 +161,7 @@ def list_filesets(call: RequestContext, workspace: str, query: FilesetQuery) -> 
     Workspace `-` means all workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.Fileset)
-    return list_page(call, query, found.rows, FIELDS, items=each(Fileset.from_row), may_read=found.may_read)
+    return list_page(call, query, found.rows, FIELDS, items=ITEMS, may_read=found.may_read)
 
 
 @routes.add("GET", f"{BASE}/<name>", permission=Permission.FILESETS_READ, returns=Fileset, raises=(NotFound,))

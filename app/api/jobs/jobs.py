@@ -17,7 +17,7 @@ from app.health.capacity import with_reason
 from app.http.field_types import Description, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.services import job_removal, jobs
 from app.services.listing import rows_in
@@ -102,6 +102,9 @@ class JobListItem(Job):
     custom_fields: Annotated[dict[str, Any] | None, _OMITTED_IF_NULL]
 
 
+ITEMS = resources(JobListItem, rows.Job, workspace=rows.Workspace.name)
+
+
 @routes.add(
     "POST",
     BASE,
@@ -143,9 +146,7 @@ def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Response
     Workspace `-` means all workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.Job)
-    return list_page(
-        call, query, found.rows, FIELDS, items=each(JobListItem.from_row), may_read=found.may_read
-    )
+    return list_page(call, query, found.rows, FIELDS, items=ITEMS, may_read=found.may_read)
 
 
 @routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=Job, raises=(NotFound,))

@@ -18,7 +18,7 @@ from app.errors import BadRequest, Conflict, NameTaken, NotFound, Unprocessable
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.services import deployment_configs
 from app.services.listing import rows_in
 
@@ -41,6 +41,9 @@ FIELDS = Fields(
         "updated_at": rows.DeploymentConfig.updated_at,
     },
 )
+
+
+ITEMS = resources(DeploymentConfig, rows.DeploymentConfig, workspace=rows.Workspace.name)
 
 
 @routes.add(
@@ -77,7 +80,7 @@ def list_configs(call: RequestContext, workspace: str, query: OldestFirstQuery) 
         query,
         found.rows.where(VERSIONS.is_newest()),
         FIELDS,
-        items=each(DeploymentConfig.from_row),
+        items=ITEMS,
         may_read=found.may_read,
     )
 
@@ -124,7 +127,7 @@ def delete_config(call: RequestContext, workspace: str, name: str) -> None:
 )
 def list_config_versions(call: RequestContext, workspace: str, name: str) -> Response:
     """List the versions of a configuration, oldest first; none if there is no such configuration."""
-    return VERSIONS.every(call, workspace, name, items=each(DeploymentConfig.from_row))
+    return VERSIONS.every(call, workspace, name, items=ITEMS)
 
 
 @routes.add(

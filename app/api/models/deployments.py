@@ -22,7 +22,7 @@ from app.errors import BadRequest, NameTaken, NotFound, Unprocessable, WrongStat
 from app.filters.fields import Fields
 from app.http.paging import Page, list_page
 from app.http.route import Query, RequestContext, Routes
-from app.http.transfers.row_stream import each
+from app.http.transfers.row_stream import resources
 from app.http.views import no_content
 from app.lifecycle import DeploymentStatus
 from app.services import deployments
@@ -49,6 +49,9 @@ FIELDS = Fields(
         "updated_at": rows.Deployment.updated_at,
     },
 )
+
+
+ITEMS = resources(Deployment, rows.Deployment, workspace=rows.Workspace.name)
 
 
 class StatusQuery(Query):
@@ -111,7 +114,7 @@ def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuer
         query,
         found.rows.where(true() if query.all_versions else VERSIONS.is_newest()),
         FIELDS,
-        items=each(Deployment.from_row),
+        items=ITEMS,
         may_read=found.may_read,
     )
 
@@ -166,7 +169,7 @@ def delete_deployment(call: RequestContext, workspace: str, name: str) -> Respon
 )
 def list_deployment_versions(call: RequestContext, workspace: str, name: str) -> Response:
     """List the versions of a deployment, oldest first; none if there is no such deployment."""
-    return VERSIONS.every(call, workspace, name, items=each(Deployment.from_row))
+    return VERSIONS.every(call, workspace, name, items=ITEMS)
 
 
 @routes.add(

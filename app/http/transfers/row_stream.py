@@ -1,10 +1,9 @@
 """JSON arrays of rows, of which only a few are in memory at once, however large their documents are."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, cached_property
 from itertools import chain
-from operator import add
 from typing import Any
 
 from flask import Response
@@ -14,11 +13,12 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    SQLColumnExpression,
     Text,
     any_,
-    func,
     inspect,
     literal,
+    literal_column,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from app.access.authorize import Question, always, still_holds
 from app.context import Context
-from app.db import read_scope
+from app.db import Base, read_scope
 from app.http.transfers.streaming import BrokenOff, RevocableStream
 from app.logs import explain, get_logger
 
@@ -39,13 +39,37 @@ BATCH_BYTES = 256 * 1024
 BATCH_ROWS = 1000
 """The most rows that are read at once."""
 
-Items = Callable[[Session, Iterable[Any]], Iterable[BaseModel]]
-"""The public forms of rows, read in the session that they come from."""
+
+@dataclass(frozen=True)
+class Items:
+    """How rows are made their public forms: `made` of them, in the session that they come from.
+
+    `columns` are selected in place of what the statement selects, which is a model. They can all be read at once if
+    they have no documents, of which one takes many times the bytes of its text in memory.
+    """
+
+    made: Callable[[Session, Iterable[Any]], Iterable[BaseModel]]
+    columns: tuple[ColumnElement[Any], ...] = ()
+    have_documents: bool = True
 
 
 def each(item: Callable[..., BaseModel]) -> Items:
-    """`item`, called with the selected columns of one row after another."""
-    return lambda _session, rows: (item(*row) for row in rows)
+    """`item`, called with what is selected of one row after another."""
+    return Items(lambda _session, rows: (item(*row) for row in rows))
+
+
+def resources(resource: type[BaseModel], model: type[Base], **others: SQLColumnExpression[Any]) -> Items:
+    """`resource`, whose fields are columns of `model` with the same names, or `others`, which win.
+
+    No object of the model is made, which takes longer than all the rest.
+    """
+    columns = {name: getattr(model, name) for name in resource.model_fields if hasattr(model, name)} | others
+
+    def made(_session: Session, rows: Iterable[Any]) -> Iterator[BaseModel]:
+        return (resource.model_validate(dict(zip(columns, row, strict=True))) for row in rows)
+
+    labelled = tuple(column.label(name) for name, column in columns.items())
+    return Items(made, labelled, have_documents=any(isinstance(one.type, JSONB) for one in labelled))
 
 
 @dataclass(frozen=True)
@@ -67,7 +91,7 @@ class RowStream:
         """The keys of the rows, with what each has stored."""
         columns = (self._key, _stored_bytes(self._model))
         query = self.statement.with_only_columns(*columns, maintain_column_froms=True)
-        return list(session.execute(query.limit(limit).offset(offset)))
+        return list(session.connection().execute(query.limit(limit).offset(offset)).all())
 
     def answer(
         self, session: Session, context: Context, keys: list[Any], *, begin: str, end: Callable[[int], str]
@@ -116,15 +140,21 @@ class RowStream:
         if not keys:
             return []
         among = self._key == any_(literal(keys, ARRAY(self._key.type)))
-        # One at a time: as Python objects a document takes many times the bytes of its text.
-        rows = session.execute(self.statement.where(among)).yield_per(1)
-        return [item.model_dump_json(by_alias=True) for item in self.items(session, rows)]
+        items = self.items.made(session, self._rows(session, self.statement.where(among)))
+        return [item.model_dump_json(by_alias=True) for item in items]
 
-    @property
+    def _rows(self, session: Session, statement: Select[*tuple[Any, ...]]) -> Iterable[Any]:
+        if not self.items.columns:
+            return session.execute(statement).yield_per(1)
+        selected = statement.with_only_columns(*self.items.columns, maintain_column_froms=True)
+        rows = session.connection().execute(selected)
+        return rows if self.items.have_documents else rows.all()
+
+    @cached_property
     def _model(self) -> Any:
         return self.statement.column_descriptions[0]["entity"]
 
-    @property
+    @cached_property
     def _key(self) -> ColumnElement[Any]:
         if self.key is not None:
             return self.key
@@ -150,5 +180,5 @@ def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[
 def _stored_bytes(model: Any) -> ColumnElement[int]:
     """What a row has stored in its columns without a limit; that is known without reading them."""
     unlimited = [column for column in inspect(model).columns if isinstance(column.type, JSONB | Text)]
-    sizes = [func.coalesce(func.pg_column_size(column), 0) for column in unlimited]
-    return reduce(add, sizes, literal(0, Integer))
+    sizes = [f"coalesce(pg_column_size({column}), 0)" for column in unlimited]
+    return literal_column(" + ".join(sizes), Integer)  # one element: each takes its time in every statement
