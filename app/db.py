@@ -13,6 +13,7 @@ from psycopg.abc import PQGen
 from psycopg.errors import ReadOnlySqlTransaction, UniqueViolation, _WaitTimeout
 from pydantic_core import from_json
 from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
@@ -21,6 +22,7 @@ from app.postgres import UnfitServer, is_behind_pooler, limits, require_limits, 
 
 Sessions = sessionmaker[Session]
 T = TypeVar("T")
+M = TypeVar("M", bound="Base")
 
 KEEPALIVE = {
     "keepalives_idle": 5,
@@ -247,7 +249,13 @@ def unique_or(session: Session, taken: Exception) -> Iterator[None]:
         raise
 
 
-def insert_unique(session: Session, row: Base, *, taken: Exception) -> None:
-    """Insert `row` immediately. Raises `taken` if it violates a unique index."""
-    with unique_or(session, taken):
-        session.add(row)
+def insert_unique(session: Session, row: M, *, taken: Exception) -> M:
+    """Insert `row`, an object of no session, immediately; the object of its row. Raises `taken` if it is not unique."""
+    values = {name: value for name, value in vars(row).items() if not name.startswith("_")}
+    # One round trip: no savepoint has to protect the transaction from an error.
+    model = type(row)
+    insertion = insert(model).values(**values).on_conflict_do_nothing().returning(model)
+    inserted = session.scalars(insertion).one_or_none()
+    if inserted is None:
+        raise taken
+    return inserted

@@ -3,7 +3,10 @@
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import CTE, ColumnElement, FromClause, insert, literal, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from app.access.authorize import Actor
 from app.models import AuditRecord
@@ -25,6 +28,31 @@ def record(
     are None are left out. Does not commit.
     """
     workspace_id, name = workspace or (None, None)
+    values = _values(actor, event, subject, detail)
+    session.add(AuditRecord(workspace_id=workspace_id, workspace_name=name, **values))
+
+
+def recorded(
+    done: FromClause, actor: Actor, event: AuditEvent, *, subject: str | None = None, **detail: Any
+) -> CTE:
+    """The part of a statement that appends one record of what another part has `done` to a workspace.
+
+    The columns of `done` are those of the workspace; without a row of it there is no record.
+    """
+    known = _values(actor, event, subject, detail)
+    values: dict[str, ColumnElement[Any]] = {name: literal(value) for name, value in known.items()}
+    values |= {
+        "id": literal(uuid7()),
+        "workspace_id": done.c.id,
+        "workspace_name": done.c.name,
+        "detail": literal(known["detail"], JSONB),
+    }
+    return insert(AuditRecord).from_select(list(values), select(*values.values())).cte()
+
+
+def _values(
+    actor: Actor | str, event: AuditEvent, subject: str | None, detail: dict[str, Any]
+) -> dict[str, Any]:
     origin = (
         {
             "actor": actor.id,
@@ -36,13 +64,5 @@ def record(
         if isinstance(actor, Actor)
         else {"actor": actor}
     )
-    session.add(
-        AuditRecord(
-            event=event,
-            workspace_id=workspace_id,
-            workspace_name=name,
-            subject=subject,
-            detail={key: value for key, value in detail.items() if value is not None},
-            **origin,
-        )
-    )
+    known = {key: value for key, value in detail.items() if value is not None}
+    return {"event": event, "subject": subject, "detail": known, **origin}

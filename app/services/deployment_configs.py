@@ -34,8 +34,7 @@ def create_config(
         created_by=actor.id,
         updated_by=actor.id,
     )
-    insert_first_version(session, config, workspace_row)
-    return config
+    return insert_first_version(session, config, workspace_row)
 
 
 def create_config_version(

@@ -58,8 +58,7 @@ def create_deployment(
         created_by=actor.id,
         updated_by=actor.id,
     )
-    insert_first_version(session, deployment, workspace_row)
-    return deployment
+    return insert_first_version(session, deployment, workspace_row)
 
 
 def create_version(

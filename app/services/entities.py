@@ -1,7 +1,7 @@
 """Generic entities: typed, versioned documents in trees."""
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -71,8 +71,7 @@ def _insert(session: Session, entity: Entity, workspace: str) -> Entity:
     taken = NameTaken(
         f"Entity '{entity.name}' of type '{entity.entity_type}' already exists in workspace '{workspace}'."
     )
-    insert_unique(session, entity, taken=taken)
-    return entity
+    return insert_unique(session, entity, taken=taken)
 
 
 def _insert_under_free_name(session: Session, values: dict[str, Any], workspace: str) -> Entity:
@@ -91,7 +90,7 @@ def find_entity(
 ) -> Entity:
     """The entity of that type and name below that parent; without `parent`, the one at the root. Raises NotFound."""
     workspace_row = readable_workspace(session, actor, workspace)
-    entity = session.scalars(_entity_query(workspace_row, entity_type, name, parent)).one_or_none()
+    entity = session.scalars(*_named(workspace_row, entity_type, name, parent)).one_or_none()
     if entity is None:
         raise NotFound("Entity not found")
     return entity
@@ -141,7 +140,8 @@ def update_entity(
     entity = _lock_entity(
         session, workspace_row, entity_type, name, parent=parent, expected_db_version=expected_db_version
     )
-    with unique_or(session, NameTaken("A conflicting entity already exists.")):
+    taken = NameTaken("A conflicting entity already exists.")
+    with unique_or(session, taken) if new_name not in {None, name} else nullcontext():
         entity.name = new_name or entity.name
         entity.project = project or entity.project
         entity.data = data
@@ -236,8 +236,7 @@ def _lock_entity(
     expected_db_version: int | None,
 ) -> Entity:
     # Locked: two writers that expect the same version must not both find it.
-    query = _entity_query(workspace, entity_type, name, parent).with_for_update(key_share=True)
-    entity = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    entity = session.scalars(*_named(workspace, entity_type, name, parent, is_locked=True)).one_or_none()
     if entity is None:
         raise NotFound(f"Entity '{name}' of type '{entity_type}' not found in workspace '{workspace.name}'")
     if expected_db_version not in (None, entity.db_version):
@@ -249,13 +248,25 @@ def _lock_entity(
     return entity
 
 
-def _entity_query(workspace: Workspace, entity_type: str, name: str, parent: UUID | None) -> Select[Entity]:
-    return select(Entity).where(
-        Entity.workspace_id == workspace.id,
-        Entity.entity_type == entity_type,
-        Entity.name == name,
-        Entity.parent_id == parent,
+def _named(
+    workspace: Workspace, entity_type: str, name: str, parent: UUID | None, *, is_locked: bool = False
+) -> tuple[Select[Entity], dict[str, Any]]:
+    """The query of the entity with that name, and its parameters."""
+    names = {"workspace_id": workspace.id, "entity_type": entity_type, "name": name, "parent": parent}
+    return _naming(is_root=parent is None, is_locked=is_locked), names
+
+
+@cache
+def _naming(*, is_root: bool, is_locked: bool) -> Select[Entity]:
+    query = select(Entity).where(
+        Entity.workspace_id == bindparam("workspace_id"),
+        Entity.entity_type == bindparam("entity_type"),
+        Entity.name == bindparam("name"),
+        # Not one comparison for both: no index serves IS NOT DISTINCT FROM.
+        Entity.parent_id.is_(None) if is_root else Entity.parent_id == bindparam("parent"),
     )
+    locking = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return locking if is_locked else query
 
 
 def _require_parent(session: Session, workspace: Workspace, parent: UUID) -> None:

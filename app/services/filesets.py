@@ -53,8 +53,8 @@ def create_fileset(
         created_by=actor.id,
         updated_by=actor.id,
     )
-    insert_unique(session, fileset, taken=NameTaken(f"Fileset '{workspace.name}/{name}' already exists"))
-    return fileset
+    taken = NameTaken(f"Fileset '{workspace.name}/{name}' already exists")
+    return insert_unique(session, fileset, taken=taken)
 
 
 def find_fileset(

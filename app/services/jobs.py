@@ -54,7 +54,7 @@ def create_job(
         f"Job '{name}' already exists in workspace '{workspace}'. "
         "Choose a different job name or delete the existing job before creating a new one."
     )
-    insert_unique(session, job, taken=taken)
+    job = insert_unique(session, job, taken=taken)
     create_fileset(session, actor, workspace_row, name=job.fileset)
     return job
 

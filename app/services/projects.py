@@ -186,7 +186,7 @@ def create_project(
     )
     taken = NameTaken(f"Project '{name}' already exists in workspace '{workspace}'.")
     try:
-        insert_unique(session, project, taken=taken)
+        return insert_unique(session, project, taken=taken)
     except NameTaken:
         same_name = Project.workspace_id == workspace_row.id, Project.name == name
         if session.scalar(select(exists().where(*same_name, Project.delete_requested_at.is_not(None)))):
@@ -195,7 +195,6 @@ def create_project(
                 "cleared. Please try again in a minute."
             ) from None
         raise
-    return project
 
 
 def update_project(

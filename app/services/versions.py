@@ -45,8 +45,8 @@ def lock_versions(
     return found
 
 
-def insert_first_version(session: Session, row: Versioned, workspace: Workspace) -> None:
-    """Insert version 1. Raises NameTaken while any version of the name exists."""
+def insert_first_version(session: Session, row: Versioned, workspace: Workspace) -> Versioned:
+    """Insert version 1; the object of its row. Raises NameTaken while any version of the name exists."""
     model = type(row)
     taken = NameTaken(
         f"{_LABELS[model]} with workspace '{workspace.name}' and name '{row.name}' already exists"
@@ -54,4 +54,4 @@ def insert_first_version(session: Session, row: Versioned, workspace: Workspace)
     # The unique index covers version 1 only, and version 1 can have been deleted before its successors.
     if session.scalar(select(versions_of(model, workspace.id, row.name).exists())):
         raise taken
-    insert_unique(session, row, taken=taken)
+    return insert_unique(session, row, taken=taken)

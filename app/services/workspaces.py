@@ -4,19 +4,32 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
+from uuid_utils.compat import uuid7
 
 from app import clock
-from app.access.audit import record
+from app.access.audit import record, recorded
 from app.access.authorize import Access, Actor, access_error, permitted, still_holds
 from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
+from app.clock import database_now
 from app.context import Context
-from app.db import insert_unique
 from app.errors import NameTaken
-from app.lifecycle import WorkspaceMove
+from app.lifecycle import WorkspaceMove, WorkspaceState
 from app.models import BUILT_IN, CleanupControl, RoleBinding, Workspace
 from app.models.audit import AuditEvent
 from app.models.role_binding import binding_name
@@ -146,20 +159,43 @@ def create_workspace(
 
     Raises NameTaken while another ACTIVE workspace has the name; a workspace that is being deleted has freed it.
     """
-    workspace = Workspace(name=name, description=description, created_by=actor.id, updated_by=actor.id)
-    insert_unique(session, workspace, taken=NameTaken(f"Workspace '{name}' already exists"))
-    record(session, actor, AuditEvent.WORKSPACE_CREATED, workspace=(workspace.id, name))
+    workspace_id = uuid7()
+    created = (
+        upsert(Workspace)
+        .values(
+            id=workspace_id,
+            name=name,
+            description=description,
+            state=WorkspaceState.ACTIVE,
+            is_protected=False,
+            created_at=database_now(),
+            created_by=actor.id,
+            updated_at=database_now(),
+            updated_by=actor.id,
+        )
+        .on_conflict_do_nothing()
+        .returning(Workspace)
+        .cte()
+    )
+    # One statement: without the row of the workspace there are none of the others.
+    others = [recorded(created, actor, AuditEvent.WORKSPACE_CREATED)]
     if with_admin:
         admin = actor.principal.email or actor.id
-        _bind(session, workspace.id, admin, Role.ADMIN, granted_by=actor.id)
-        record(
-            session,
-            actor,
-            AuditEvent.MEMBER_GRANTED,
-            workspace=(workspace.id, name),
-            subject=admin,
-            role=Role.ADMIN,
-        )
+        binding = {
+            "id": literal(uuid7()),
+            "workspace_id": created.c.id,
+            "name": literal(binding_name(workspace_id, admin, Role.ADMIN)),
+            "principal": literal(admin),
+            "role": literal(Role.ADMIN),
+            "granted_by": literal(actor.id),
+        }
+        others += [
+            insert(RoleBinding).from_select(list(binding), select(*binding.values())).cte(),
+            recorded(created, actor, AuditEvent.MEMBER_GRANTED, subject=admin, role=Role.ADMIN),
+        ]
+    workspace = session.scalars(select(aliased(Workspace, created)).add_cte(*others)).one_or_none()
+    if workspace is None:
+        raise NameTaken(f"Workspace '{name}' already exists")
     return workspace
 
 

@@ -1,15 +1,18 @@
 """Workspaces: the built-in ones, and concurrent changes."""
 
 import pytest
+from flask.testing import FlaskClient
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from app.cleanup import operations
+from app.context import Context
 from app.models import Workspace
 from app.services.workspaces import seed, update_workspace
 from tests.factories import make_workspace
 from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
+from tests.support.statements import counted
 
 ANN, BOB = trusted("ann@example.com"), trusted("bob@example.com")
 
@@ -54,3 +57,17 @@ def test_the_built_in_workspaces_are_seeded_once_and_keep_what_was_changed(
 
     described = session.scalars(select(Workspace.description).where(Workspace.name == "default"))
     assert described.all() == ["ours"]
+
+
+def test_a_write_is_one_round_trip_for_each_step(client: FlaskClient, context: Context) -> None:
+    workspaces = "/apis/entities/v2/workspaces"
+    engine = context.sessions.kw["bind"]
+
+    with counted(engine) as sent:
+        assert client.post(workspaces, json={"name": "made"}).status_code == 201
+    assert len(sent) == 2, "the permission; the workspace with its audit records and the role of its creator"
+
+    with counted(engine) as sent:
+        entity = {"name": "thing", "data": {"a": 1}}
+        assert client.post(f"{workspaces}/made/entities/widget", json=entity).status_code == 201
+    assert len(sent) == 3, "the lock of the workspace, its state, and the entity"
