@@ -90,7 +90,8 @@ def find_entity(
 ) -> Entity:
     """The entity of that type and name below that parent; without `parent`, the one at the root. Raises NotFound."""
     workspace_row = readable_workspace(session, actor, workspace)
-    entity = session.scalars(*_named(workspace_row, entity_type, name, parent)).one_or_none()
+    query, names = _named(workspace_row, entity_type, name, parent)
+    entity = session.scalars(query, names).one_or_none()
     if entity is None:
         raise NotFound("Entity not found")
     return entity
@@ -236,7 +237,8 @@ def _lock_entity(
     expected_db_version: int | None,
 ) -> Entity:
     # Locked: two writers that expect the same version must not both find it.
-    entity = session.scalars(*_named(workspace, entity_type, name, parent, is_locked=True)).one_or_none()
+    query, names = _named(workspace, entity_type, name, parent, is_locked=True)
+    entity = session.scalars(query, names).one_or_none()
     if entity is None:
         raise NotFound(f"Entity '{name}' of type '{entity_type}' not found in workspace '{workspace.name}'")
     if expected_db_version not in (None, entity.db_version):
