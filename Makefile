@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help up test quick long clients search soak check fmt docs lock clean
+.PHONY: help up test quick long clients search soak bench check fmt docs lock clean
 
 # One process more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
 # hundreds of programs that they start would compile the product anew.
@@ -39,6 +39,9 @@ search: $(VENV)/.installed-dev ## Run the searches through requests and interlea
 
 soak: $(VENV)/.installed-dev ## Run everything under one fault after the other for 20 minutes (SOAK_SECONDS, SOAK_SEED)
 	@SOAK_SECONDS=$${SOAK_SECONDS:-1200} $(PYTEST) -s -n 0 tests/soak $(ARGS)
+
+bench: $(VENV)/.installed-dev ## Measure everything in a quarter of an hour; ONLY=requests,lists for parts, BENCH_FULL=1 for 10 M rows
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(BENCH_FULL),--scale full)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types, import contracts, tests: what a change must pass
 	$(BIN)/ruff format --check

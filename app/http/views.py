@@ -53,7 +53,9 @@ def register(app: Flask, routes: Iterable[Route]) -> None:
 
     for route in routes:
         app.add_url_rule(route.rule, _endpoint(route), _view(route), methods=[route.method])
-    app.extensions["transfers"] = {_endpoint(route) for route in routes if route.is_transfer}
+    app.extensions.setdefault("transfers", set()).update(
+        _endpoint(route) for route in routes if route.is_transfer
+    )
 
 
 def is_transfer(app: Flask, method: str, path: str) -> bool:

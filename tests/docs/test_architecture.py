@@ -33,6 +33,7 @@ def test_the_map_has_every_part_of_the_product_and_no_other() -> None:
         "workers",
         "migrations",
         "devstack",
+        "bench",
         "tests",
     }
 

@@ -29,6 +29,7 @@ STACKS = {
     "runtime": ("runtime/test_worker.py", "runtime/test_cluster_worker.py"),
     "devstack": ("devstack/test_up.py", "devstack/test_procfile.py"),
     "server": ("server/test_worker.py",),
+    "bench": ("bench/test_run.py",),
     "server-waiting": ("server/test_waiting.py", "server/test_rejected.py"),
 }  # fmt: skip
 """Files that need a running stack, by group."""
@@ -36,7 +37,7 @@ STACKS = {
 LONGEST = (
     "soak", "faults-broker", "schema with authentication", "faults-kill", "tests/http/test_hostile_input.py",
     "compat", "schema without authentication", "faults-store", "faults-status", "tests/cleanup/test_state_machine.py",
-    "devstack", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
+    "devstack", "bench", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
     "faults-running", "tests/api/files/test_files.py", "tests/api/files/test_conditions.py",
     "compat-files", "tests/runtime/test_deployments.py",
     "faults-unremovable", "faults-maintenance", "compat-access", "tests/docs/test_extending.py", "server",
