@@ -33,11 +33,15 @@ _TURN = 727274
 class BuildIndex(MigrateOperation):
     """`op.build_index(…)`: build an index while others write; one that an earlier attempt has left INVALID goes first.
 
-    The transaction of the migrations before it is committed: one that builds indexes does nothing else.
+    The transaction of the migrations before it is committed: one that builds indexes does nothing else. Other keywords
+    are those of `op.create_index`.
     """
 
-    def __init__(self, name: str, table: str, columns: list[Any], where: str | None = None) -> None:
+    def __init__(
+        self, name: str, table: str, columns: list[Any], where: str | None = None, **options: Any
+    ) -> None:
         self.name, self.table, self.columns, self.where = name, table, columns, where
+        self.options = options
 
     @classmethod
     def build_index(cls, operations: Operations, *args: Any, **kwargs: Any) -> None:
@@ -64,6 +68,7 @@ def build_index(operations: Operations, index: BuildIndex) -> None:
             postgresql_where=text(index.where) if index.where else None,
             postgresql_concurrently=True,
             if_not_exists=True,
+            **index.options,
         )
         operations.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
 

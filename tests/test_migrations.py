@@ -1,5 +1,7 @@
 """The migrations lead to the schema of the models, from an empty database and from every older one."""
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 from app.db import Base
 from tests.support.deadlines import DEADLINE_S
@@ -178,14 +181,18 @@ def test_members_that_have_become_one_are_reported(url: str) -> None:
     engine.dispose()
 
 
+HALF_BUILT = {"ix_jobs_project": "jobs (workspace_id)", "ix_entities_data": "entities USING gin (data)"}
+
+
 def test_an_index_that_an_attempt_has_left_half_built_is_built_again(url: str) -> None:
     command.upgrade(configured(url), "0014")
     engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("CREATE INDEX ix_jobs_project ON jobs (workspace_id)"))
-        connection.execute(
-            text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_jobs_project'::regclass")
-        )
+    for index, columns in HALF_BUILT.items():
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE INDEX {index} ON {columns}"))
+            connection.execute(
+                text(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index}'::regclass")
+            )
 
     command.upgrade(configured(url), "head")
 
@@ -196,6 +203,35 @@ def test_an_index_that_an_attempt_has_left_half_built_is_built_again(url: str) -
         )
     assert differences(engine) == []
     engine.dispose()
+
+
+@pytest.fixture
+def poor_url(url: str) -> Iterator[str]:
+    """The same database as a role that may make tables in it, and no extensions."""
+    role = f"poor_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"CREATE ROLE {role} LOGIN PASSWORD 'poor'; GRANT CREATE ON SCHEMA public TO {role}")
+        )
+    yield make_url(url).set(username=role, password="poor").render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {role}; DROP ROLE {role}"))
+
+
+def test_where_no_extension_may_be_made_all_but_one_index_is_built(url: str, poor_url: str) -> None:
+    command.upgrade(configured(poor_url), "head")
+
+    engine = create_engine(url, poolclass=NullPool)
+    missing = differences(engine)
+    assert [(what, index.name) for what, index in missing] == [("add_index", "ix_entities_part_of_name")]
+    # As docs/upgrading.md says.
+    by_hand = re.findall(r"^(CREATE .+);$", (ROOT / "docs" / "upgrading.md").read_text(), re.MULTILINE)
+    assert len(by_hand) == 2
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in by_hand:
+            connection.execute(text(statement))
+    assert differences(engine) == []
 
 
 def test_a_release_that_was_rolled_back_leaves_a_newer_schema_as_it_is(url: str) -> None:

@@ -39,6 +39,9 @@ class Operator(StrEnum):
     EXISTS = "$exists"
 
 
+EQUALITY = frozenset({Operator.EQ, Operator.IN})
+RANGES = EQUALITY | {Operator.LT, Operator.LTE, Operator.GT, Operator.GTE}
+
 Scalar = str | int | float | bool | None
 Value = Scalar | tuple[Scalar, ...]
 

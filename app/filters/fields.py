@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any, TypeGuard
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from sqlalchemy import (
     String,
     Text,
     Uuid,
+    and_,
     case,
     cast,
     false,
@@ -31,7 +33,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import coercions, roles
 
-from app.filters.ast import MAX_DEPTH, BadFilter, Scalar
+from app.filters.ast import MAX_DEPTH, BadFilter, Operator, Scalar
+from app.filters.containment import containing, values_of
 
 Ordering = Callable[[Any, Any], ColumnElement[bool]]
 """`operator.lt` and similar."""
@@ -53,6 +56,8 @@ class Fields:
     key: SQLColumnExpression[Any]
     columns: Mapping[str, SQLColumnExpression[Any]]
     data: SQLColumnExpression[Any] | None = None
+    indexed: Mapping[str, Set[Operator]] = field(default_factory=dict)
+    """The operators of a field, or of `data`, whose comparisons an index serves; if ranges, then sorts by it, too."""
 
     def __post_init__(self) -> None:
         for name, column in self.columns.items():
@@ -78,6 +83,14 @@ class Fields:
     def names(self) -> str:
         """All valid names, for error messages."""
         return ", ".join([*self.columns, *(["data.<path>"] if self.data is not None else [])])
+
+    def served_by_indexes(self) -> str:
+        """What an index serves, for error messages: ` on …`, or nothing."""
+        served = [
+            f"{'data.<path>' if name == 'data' else name} ({', '.join(sorted(operators))})"
+            for name, operators in self.indexed.items()
+        ]
+        return f" on {'; '.join(served)}" if served else ""
 
 
 def _expression(column: SQLColumnExpression[Any]) -> ColumnElement[Any]:
@@ -192,7 +205,23 @@ class DataField:
             is_equal = cast(self.as_text(), Numeric).in_([_decimal(value) for value in numbers])
             is_same_text = self.as_text().in_([_text(value) for value in numbers])
             either.append(self._if_number(is_equal, otherwise=is_same_text))
-        return or_(*either)
+        return and_(*self._contained(values), or_(*either))
+
+    def can_be_found(self, values: Sequence[Scalar]) -> bool:
+        """Whether an index of documents can find all those with one of these values."""
+        return self._documents(values) is not None
+
+    def _contained(self, values: Sequence[Scalar]) -> list[ColumnElement[bool]]:
+        """The condition by which an index finds all documents with one of these values, and others; or none."""
+        documents = self._documents(values)
+        if documents is None:
+            return []
+        return [or_(*(self.document.contains(cast(literal(one, Text), JSONB)) for one in documents))]
+
+    def _documents(self, values: Sequence[Scalar]) -> list[str] | None:
+        known = [_json_values(value) for value in values]
+        found = [one for one in known if one is not None]
+        return containing(self.path, list(chain.from_iterable(found))) if len(found) == len(known) else None
 
     def is_ordered(self, ordering: Ordering, value: Scalar) -> ColumnElement[bool]:
         if isinstance(value, int | float):
@@ -211,6 +240,13 @@ class DataField:
 
 def _is_number(value: Scalar) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _json_values(value: Scalar) -> list[str] | None:
+    """The values of a document that are equal to one of a filter; None if they cannot be told."""
+    if _is_number(value):
+        return [f"{Decimal(str(value)):f}", json.dumps(json.dumps(value))]
+    return values_of(value if isinstance(value, str) else json.dumps(value))
 
 
 def _text(value: Scalar) -> ColumnElement[str]:

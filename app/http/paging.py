@@ -1,21 +1,29 @@
 """Pages: the query parameters and the envelope of every list."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from flask import Response, request
+from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, Field
 from sqlalchemy import Select, func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Question, always
+from app.errors import Busy
 from app.filters.ast import MAX_COMPARISONS, MAX_LENGTH
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
+from app.filters.served import what_is_slow
 from app.filters.sort import parse_sort
 from app.http.route import Query, RequestContext
 from app.http.transfers.row_stream import BATCH_ROWS, Items, RowStream
+from app.logs import explain, get_logger
+
+log = get_logger(__name__)
 
 MAX_PAGE = 2**31 - 1
 """The last page number: its product with any page size fits PostgreSQL's OFFSET."""
@@ -100,18 +108,38 @@ def list_page(
     """One page of `rows`, filtered and sorted as the request asks.
 
     Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `items`, `may_read` and `batch_rows` are
-    those of `RowStream`. Raises BadFilter and BadSort.
+    those of `RowStream`. Raises BadFilter, BadSort, and Busy, which names the fields, if that takes longer than a
+    statement may.
     """
     found = requested_filter()
     default = type(query).model_fields["sort"].default
     ordered = filtered(rows, fields, found).order_by(*parse_sort(query.sort, sort_fields or fields, default))
-    return paginate(
-        call,
-        RowStream(ordered, items, may_read, batch_rows),
-        page=query.page,
-        page_size=query.page_size,
-        envelope=partial(envelope, sort=query.sort, filter=found.canonical() if found else None),
-    )
+    with naming_what_is_slow(sort_fields or fields, found, sort=query.sort):
+        return paginate(
+            call,
+            RowStream(ordered, items, may_read, batch_rows),
+            page=query.page,
+            page_size=query.page_size,
+            envelope=partial(envelope, sort=query.sort, filter=found.canonical() if found else None),
+        )
+
+
+@contextmanager
+def naming_what_is_slow(
+    fields: Fields, found: Filter | None, *, sort: str, count_by: str = ""
+) -> Iterator[None]:
+    """Raise Busy for a statement of the block that takes too long; it names what no index serves."""
+    try:
+        yield
+    except OperationalError as error:
+        if not isinstance(error.orig, QueryCanceled):
+            raise
+        log.warning("list.took_too_long", path=request.path, error=explain(error))
+        slow = what_is_slow(found.root if found else None, fields, sort=sort, count_by=count_by)
+        why = f"no index serves {', '.join(slow)}" if slow else "too many rows are read for it"
+        raise Busy(
+            f"The list takes too long: {why}. Narrow it by a filter{fields.served_by_indexes()}."
+        ) from error
 
 
 def paginate(

@@ -21,6 +21,18 @@ class Entity(InWorkspace, Stamped, Base):
         ),
         Index("ix_entities_parent", "workspace_id", "parent_id"),
         project_index("entities"),
+        # What lists sort by, each with the key that breaks ties.
+        Index("ix_entities_created_at", "workspace_id", "entity_type", "created_at", "id"),
+        Index("ix_entities_updated_at", "workspace_id", "entity_type", "updated_at", "id"),
+        Index("ix_entities_name", "workspace_id", "entity_type", "name", "id"),
+        Index("ix_entities_data", "data", postgresql_using="gin", postgresql_ops={"data": "jsonb_path_ops"}),
+        # Only where the extension pg_trgm is: nothing depends on it but the time of a search.
+        Index(
+            "ix_entities_part_of_name",
+            "name",
+            postgresql_using="gin",
+            postgresql_ops={"name": "gin_trgm_ops"},
+        ),
         Index(
             "uq_entities_name",
             "workspace_id",

@@ -14,10 +14,11 @@ from app import models as rows
 from app.access.authorize import access_error
 from app.access.permissions import Permission
 from app.clock import Timestamp
-from app.errors import BadRequest, Conflict, NameTaken, NotFound, TooManyRequests, Unprocessable
+from app.errors import BadRequest, Busy, Conflict, NameTaken, NotFound, TooManyRequests, Unprocessable
+from app.filters.ast import EQUALITY, RANGES, Operator
 from app.filters.fields import Fields
 from app.http.field_types import Deleted, Name, Resource, ShortText
-from app.http.paging import ListQuery, Page, filtered, list_page, requested_filter
+from app.http.paging import ListQuery, Page, filtered, list_page, naming_what_is_slow, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.transfers.row_stream import resources
 from app.services import entities
@@ -47,6 +48,15 @@ FIELDS = Fields(
         "db_version": rows.Entity.db_version,
     },
     data=rows.Entity.data,
+    indexed={
+        "name": RANGES | {Operator.LIKE},
+        "created_at": RANGES,
+        "updated_at": RANGES,
+        "id": EQUALITY,
+        "parent": EQUALITY,
+        "project": EQUALITY,
+        "data": EQUALITY,
+    },
 )
 
 Document = dict[str, JsonValue]
@@ -159,7 +169,7 @@ def create_entity(
     BASE,
     permission=Permission.ENTITIES_READ,
     returns=EntityPage,
-    raises=(BadRequest, NotFound, TooManyRequests),
+    raises=(BadRequest, NotFound, TooManyRequests, Busy),
     searches=True,
 )
 def list_entities(call: RequestContext, workspace: str, entity_type: str, query: EntityListQuery) -> Response:
@@ -172,8 +182,10 @@ def list_entities(call: RequestContext, workspace: str, entity_type: str, query:
     of_type = found.rows.where(rows.Entity.entity_type == entity_type)
     counts = None
     if query.count_by:
-        matching = filtered(of_type, FIELDS, requested_filter())
-        counts = _group_counts(call.session, matching, query.count_by)
+        asked = requested_filter()
+        matching = filtered(of_type, FIELDS, asked)
+        with naming_what_is_slow(FIELDS, asked, sort=query.sort, count_by=query.count_by):
+            counts = _group_counts(call.session, matching, query.count_by)
     return list_page(
         call,
         query,

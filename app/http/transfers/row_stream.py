@@ -16,14 +16,19 @@ from sqlalchemy import (
     SQLColumnExpression,
     Text,
     any_,
+    column,
+    func,
     inspect,
     literal,
     literal_column,
+    select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.selectable import TableValuedAlias
+from sqlalchemy.types import TypeEngine
 
 from app.access.authorize import Question, always, still_holds
 from app.context import Context
@@ -89,9 +94,15 @@ class RowStream:
 
     def keys(self, session: Session, *, limit: int | None = None, offset: int | None = None) -> list[Any]:
         """The keys of the rows, with what each has stored."""
-        columns = (self._key, _stored_bytes(self._model))
-        query = self.statement.with_only_columns(*columns, maintain_column_froms=True)
-        return list(session.connection().execute(query.limit(limit).offset(offset)).all())
+        size, connection = _stored_bytes(self._model), session.connection()
+        if offset and self.key is None:
+            # An index alone has what the skipped rows are sorted by, and their keys; only then are rows read.
+            keys = self.statement.with_only_columns(self._key, maintain_column_froms=True)
+            page = _numbered(keys.limit(limit).offset(offset), self._key.type)
+            query = select(self._key, size).join(page, page.c.key == self._key).order_by(page.c.place)
+            return list(connection.execute(query).all())
+        query = self.statement.with_only_columns(self._key, size, maintain_column_froms=True)
+        return list(connection.execute(query.limit(limit).offset(offset)).all())
 
     def answer(
         self, session: Session, context: Context, keys: list[Any], *, begin: str, end: Callable[[int], str]
@@ -176,9 +187,15 @@ def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[
     return made
 
 
+def _numbered(keys: Select[Any], kind: TypeEngine[Any]) -> TableValuedAlias:
+    """The rows of an ordered statement of one column, with their places."""
+    array = func.array(keys.scalar_subquery(), type_=ARRAY(kind))
+    return func.unnest(array).table_valued(column("key", kind), with_ordinality="place").render_derived()
+
+
 @cache
 def _stored_bytes(model: Any) -> ColumnElement[int]:
     """What a row has stored in its columns without a limit; that is known without reading them."""
-    unlimited = [column for column in inspect(model).columns if isinstance(column.type, JSONB | Text)]
-    sizes = [f"coalesce(pg_column_size({column}), 0)" for column in unlimited]
+    unlimited = [one for one in inspect(model).columns if isinstance(one.type, JSONB | Text)]
+    sizes = [f"coalesce(pg_column_size({one}), 0)" for one in unlimited]
     return literal_column(" + ".join(sizes), Integer)  # one element: each takes its time in every statement

@@ -1,0 +1,190 @@
+"""Lists of a workspace with many entities: each statement finds its rows by an index, or the answer says why not."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, event, text
+from sqlalchemy.orm import Session
+
+from app.api.entities.entities import FIELDS
+from app.config import Settings
+from app.context import Context
+from app.filters.ast import RANGES, Operator
+from bench.contents import BEGAN_MS, ENTITIES, TYPE
+from tests import factories
+
+WORKSPACES = "/apis/entities/v2/workspaces"
+LIST = f"{WORKSPACES}/ml-team/entities/{TYPE}"
+MANY = 20_000
+"""Enough that PostgreSQL passes over all rows only where no index helps."""
+
+PARENT = UUID(int=5)
+EARLY, LATE = "2024-01-01T00:00:00.2Z", "2024-01-01T00:00:19.8Z"
+INDEX = {
+    "name": {"ix_entities_name", "uq_entities_name"},
+    "created_at": {"ix_entities_created_at"},
+    "updated_at": {"ix_entities_updated_at"},
+    "id": {"pk_entities", "uq_entities_workspace_id_id"},
+    "parent": {"ix_entities_parent", "uq_entities_name"},
+    "project": {"ix_entities_project"},
+    "data.owner": {"ix_entities_data"},
+    "data.tags.0": {"ix_entities_data"},
+}
+"""The indexes that may find the rows with a value of a field."""
+VALUES = {
+    "name": "d-1234",
+    "created_at": EARLY,
+    "updated_at": EARLY,
+    "id": str(PARENT),
+    "parent": str(PARENT),
+    "project": "apollo",
+    "data.owner": "o-7",
+    "data.tags.0": "red",
+}
+"""A value of each field that few rows have."""
+
+
+def filters() -> Iterator[tuple[str, dict[str, Any], set[str]]]:
+    """Every filter of one comparison that an index serves, by name, with the indexes that may."""
+    for field, value in VALUES.items():
+        for operator in FIELDS.indexed["data" if field.startswith("data.") else field]:
+            given: Any = [value, value] if operator is Operator.IN else value
+            if operator in {Operator.GT, Operator.GTE}:
+                given = "d-999" if field == "name" else LATE
+            elif operator in {Operator.LT, Operator.LTE}:
+                given = "d-1009" if field == "name" else EARLY
+            indexes = {"ix_entities_part_of_name"} if operator is Operator.LIKE else INDEX[field]
+            yield f"{field} {operator}", {field: {operator.value: given}}, indexes
+
+
+FILTERS = list(filters())
+
+
+@pytest.fixture
+def many(session: Session, database: Engine) -> None:
+    """Many entities, some of them with a project, a parent or tags; and as many of another workspace."""
+    for name in ("ml-team", "neighbour"):
+        workspace = factories.make_workspace(session, name)
+        values = {"workspace": workspace.id, "began": BEGAN_MS, "first": 0, "last": MANY - 1}
+        session.connection().exec_driver_sql(ENTITIES, values)
+        parent = {"id": PARENT, "workspace": workspace.id}
+        if name == "ml-team":
+            session.execute(
+                text("UPDATE entities SET id = :id WHERE name = 'd-0' AND workspace_id = :workspace"), parent
+            )
+        for changed in ("project = 'apollo'", 'data = data || \'{"tags": ["red"]}\'', "parent_id = :id"):
+            session.execute(
+                text(f"UPDATE entities SET {changed} WHERE name LIKE 'd-_77' AND workspace_id = :workspace")
+                if name == "ml-team"
+                else text("SELECT :id, :workspace"),
+                parent,
+            )
+    session.commit()
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM (ANALYZE) entities"))
+
+
+@contextmanager
+def noted(context: Context) -> Iterator[list[tuple[str, Any]]]:
+    """Collects the statements about entities."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "FROM entities" in statement or "JOIN entities" in statement:
+            sent.append((statement, parameters))
+
+    engine = context.sessions.kw["bind"]
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def plans(context: Context, client: FlaskClient, **query: Any) -> list[list[dict[str, Any]]]:
+    """The nodes of the plan of each statement that such a list sends."""
+    with noted(context) as sent:
+        answer = client.get(LIST, query_string=query)
+    assert answer.status_code == 200, answer.json
+    with context.sessions.kw["bind"].connect() as connection:
+        made = [
+            connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {one}", values).scalar()
+            for one, values in sent
+        ]
+    return [list(nodes(plan[0]["Plan"])) for plan in made]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
+def indexes_of(plan: list[dict[str, Any]]) -> set[str]:
+    return {node["Index Name"] for node in plan if "Index Name" in node}
+
+
+def reads_all(plan: list[dict[str, Any]]) -> bool:
+    return any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == "entities" for node in plan)
+
+
+def test_every_served_list_finds_its_rows_by_its_index(
+    many: None, context: Context, client: FlaskClient
+) -> None:
+    # One test of all, because to fill the table takes longer than what follows.
+    wrong = {}
+    for name, criteria, expected in FILTERS:
+        asked = {"filter": json.dumps(criteria), "page_size": 1000}
+        # Of a page beyond the end the keys are looked for, and the total is counted.
+        page, *_ = plans(context, client, **asked)
+        beyond, total = plans(context, client, **asked, page=2)
+        for plan in (page, beyond, total):
+            if reads_all(plan) or not indexes_of(plan) & expected:
+                wrong[name] = sorted(indexes_of(plan)) or "all rows"
+    for field in (field for field, operators in FIELDS.indexed.items() if operators >= RANGES):
+        for sort in (field, f"-{field}"):
+            for page in (1, 150):
+                plan, *_ = plans(context, client, sort=sort, page=page)
+                kinds = {
+                    node["Node Type"] for node in plan if node.get("Index Name") == f"ix_entities_{field}"
+                }
+                if kinds != ({"Index Only Scan"} if page > 1 else {"Index Scan"}):
+                    wrong[f"sort={sort}, page {page}"] = sorted(indexes_of(plan)) or "all rows"
+
+    assert wrong == {}, "These statements do not use the index that is made for them."
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"statement_timeout_seconds": 1})
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({"filter": "data.score>5"}, "no index serves data.score ($gt)"),
+        ({"filter": "data.score>5", "sort": "data.score"}, "data.score ($gt), sort=data.score"),
+        ({"sort": "-created_by"}, "no index serves sort=-created_by"),
+        ({"count_by": "data.owner"}, "no index serves count_by=data.owner"),
+        ({"filter": 'name:"a"'}, "too many rows are read for it"),
+    ],
+)
+def test_a_list_that_takes_too_long_says_what_no_index_serves(
+    session: Session, client: FlaskClient, database: Engine, query: dict[str, str], named: str
+) -> None:
+    factories.make_workspace(session)
+    session.commit()
+
+    # As if there were too many: whatever reads one exceeds the time limit of a statement.
+    with database.begin() as other:
+        other.execute(text("LOCK TABLE entities IN ACCESS EXCLUSIVE MODE"))
+        answer = client.get(LIST, query_string=query)
+
+    assert answer.status_code == 503
+    assert named in answer.json["detail"]
+    assert "Narrow it by a filter on name ($eq, $gt" in answer.json["detail"]
