@@ -153,7 +153,11 @@ def rows_of(session: Session, workspace_id: UUID) -> dict[str, int]:
     counts = {}
     for mapper in Base.registry.mappers:
         model = mapper.class_
-        if hasattr(model, "workspace_id") and model.__tablename__ not in ("deletions", "audit_records"):
+        if hasattr(model, "workspace_id") and model.__tablename__ not in (
+            "deletions",
+            "audit_records",
+            "entity_counts",
+        ):
             number = session.query(model).filter(model.workspace_id == workspace_id).count()
             counts |= {model.__tablename__: number} if number else {}
     return counts

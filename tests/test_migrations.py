@@ -234,6 +234,33 @@ def test_where_no_extension_may_be_made_all_but_one_index_is_built(url: str, poo
     assert differences(engine) == []
 
 
+def test_entities_are_counted_while_others_write(url: str) -> None:
+    command.upgrade(configured(url), "0022")
+    engine = create_engine(url, poolclass=NullPool)
+    more = text(
+        "INSERT INTO entities (id, workspace_id, entity_type, name, created_at, created_by, updated_at, updated_by, "
+        "db_version) SELECT gen_random_uuid(), id, 'thing', gen_random_uuid()::text, now(), '', now(), '', 1 "
+        "FROM workspaces, generate_series(1, 5)"
+    )
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
+                "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now())"
+            )
+        )
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # before there were triggers
+        connection.execute(more)
+    with engine.begin() as writer:
+        writer.execute(more)
+
+        command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT sum(delta) FROM entity_counts")) == 10
+        assert connection.scalar(text("SELECT count(*) FROM entities")) == 10
+
+
 def test_a_release_that_was_rolled_back_leaves_a_newer_schema_as_it_is(url: str) -> None:
     """Otherwise its `release` would fail, and none of its processes would start."""
     command.upgrade(configured(url), "head")

@@ -103,13 +103,14 @@ def list_page(
     may_read: Question = always,
     sort_fields: Fields | None = None,
     batch_rows: int = BATCH_ROWS,
+    count_all: Callable[[Session], int] | None = None,
     envelope: Callable[..., Page[Any]] = Page[Any],
 ) -> Response:
     """One page of `rows`, filtered and sorted as the request asks.
 
     Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `items`, `may_read` and `batch_rows` are
-    those of `RowStream`. Raises BadFilter, BadSort, and Busy, which names the fields, if that takes longer than a
-    statement may.
+    those of `RowStream`. `count_all` knows how many rows there are without a filter. Raises BadFilter, BadSort, and
+    Busy, which names the fields, if that takes longer than a statement may.
     """
     found = requested_filter()
     default = type(query).model_fields["sort"].default
@@ -120,6 +121,7 @@ def list_page(
             RowStream(ordered, items, may_read, batch_rows),
             page=query.page,
             page_size=query.page_size,
+            count_all=None if found else count_all,
             envelope=partial(envelope, sort=query.sort, filter=found.canonical() if found else None),
         )
 
@@ -148,13 +150,20 @@ def paginate(
     *,
     page: int,
     page_size: int,
+    count_all: Callable[[Session], int] | None = None,
     envelope: Callable[..., Page[Any]],
 ) -> Response:
-    """One page of `rows`, which are already filtered; `envelope` makes all of the answer but the rows."""
+    """One page of `rows`, which are already filtered; `envelope` makes all of the answer but the rows.
+
+    `count_all` knows their number; without it they are counted.
+    """
     skipped = (page - 1) * page_size
     keys = rows.keys(call.session, limit=page_size, offset=skipped)
     is_last = len(keys) < page_size and bool(keys or not skipped)
-    total = skipped + len(keys) if is_last else count_rows(call.session, rows.statement)
+    if is_last:
+        total = skipped + len(keys)
+    else:
+        total = count_all(call.session) if count_all else count_rows(call.session, rows.statement)
 
     def end(number: int) -> str:
         pagination = Pagination.of(page, page_size, number=number, total=total)

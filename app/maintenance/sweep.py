@@ -24,6 +24,7 @@ from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 from app.runtime.jobs.turns import messages_for_free_slots
 from app.services.deployments import remove_gone
+from app.services.listing import fold_counts
 from app.services.projects import finish_deletions
 
 log = get_logger(__name__)
@@ -176,6 +177,11 @@ def _remove_projects(_: Session, context: Context) -> Swept:
     return Swept(ended=finish_deletions(context.sessions))
 
 
+def _fold_counts(session: Session, _: Context) -> Swept:
+    fold_counts(session)
+    return Swept()
+
+
 def _continue_orphan_scan(session: Session, context: Context) -> Swept:
     return _enqueue(session, context, [orphan_scan_message()] if orphan_scan.is_to_go_on(session) else [])
 
@@ -195,5 +201,6 @@ _STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
     Step.ENQUEUE_DEPLOYMENTS: _enqueue_deployments,
     Step.REMOVE_DEPLOYMENTS: _remove_deployments,
     Step.REMOVE_PROJECTS: _remove_projects,
+    Step.FOLD_COUNTS: _fold_counts,
     Step.CONTINUE_ORPHAN_SCAN: _continue_orphan_scan,
 }

@@ -3,7 +3,7 @@
 from app.models.audit import AuditRecord
 from app.models.deletion import CleanupControl, Deletion, DeletionEvent, DeletionFailure, DeletionHold
 from app.models.deployment import Deployment, DeploymentConfig
-from app.models.entity import Entity
+from app.models.entity import Entity, EntityCount
 from app.models.fileset import Fileset
 from app.models.heartbeat import Heartbeat
 from app.models.job import Job, JobLog
@@ -24,6 +24,7 @@ __all__ = [
     "Deployment",
     "DeploymentConfig",
     "Entity",
+    "EntityCount",
     "Fileset",
     "Heartbeat",
     "Job",

@@ -23,6 +23,7 @@ class Step(StrEnum):
     ENQUEUE_DEPLOYMENTS = "enqueue_deployments"
     REMOVE_DEPLOYMENTS = "remove_deployments"
     REMOVE_PROJECTS = "remove_projects"
+    FOLD_COUNTS = "fold_counts"
     CONTINUE_ORPHAN_SCAN = "continue_orphan_scan"
 
 

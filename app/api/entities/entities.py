@@ -22,7 +22,7 @@ from app.http.paging import ListQuery, Page, filtered, list_page, naming_what_is
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.transfers.row_stream import resources
 from app.services import entities
-from app.services.listing import rows_in
+from app.services.listing import kept_total, rows_in
 
 routes = Routes("entities")
 BASE = "/apis/entities/v2/workspaces/<workspace>/entities/<entity_type>"
@@ -193,6 +193,7 @@ def list_entities(call: RequestContext, workspace: str, entity_type: str, query:
         FIELDS,
         items=ITEMS,
         may_read=found.may_read,
+        count_all=partial(kept_total, found=found, entity_type=entity_type),
         envelope=partial(EntityPage, group_counts=counts),
     )
 
