@@ -17,6 +17,7 @@ class Fileset(InWorkspace, Stamped, Base):
     __table_args__ = (
         Index("ix_filesets_workspace_id_id", "workspace_id", "id"),
         Index("uq_filesets_name", "workspace_id", "name", unique=True),
+        Index("ix_filesets_created_at", "workspace_id", "created_at", "id"),
         project_index("filesets", where="project <> ''"),
     )
 

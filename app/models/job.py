@@ -35,6 +35,7 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     __table_args__ = (
         Index("ix_jobs_workspace_id_id", "workspace_id", "id"),
         Index("uq_jobs_name", "workspace_id", "name", unique=True),
+        Index("ix_jobs_created_at", "workspace_id", "created_at", "id"),
         project_index("jobs"),
         Index("ix_jobs_status_updated_at", "status", "updated_at"),
         # Of what runs or was lost: few rows, however many have ended.

@@ -12,6 +12,7 @@ from app.access.permissions import Permission
 from app.api.files.fileset_metadata import FilesetMetadata
 from app.clock import Timestamp
 from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound
+from app.filters.ast import RANGES
 from app.filters.fields import Fields
 from app.http.field_types import Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
@@ -36,6 +37,7 @@ FIELDS = Fields(
         "created_at": rows.Fileset.created_at,
         "updated_at": rows.Fileset.updated_at,
     },
+    indexed={"name": RANGES, "created_at": RANGES},
 )
 
 Purpose = Literal["generic", "dataset", "model"]

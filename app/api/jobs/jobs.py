@@ -12,6 +12,7 @@ from app.api.jobs.spec import PlatformSpec, Profile, profiles
 from app.clock import Timestamp
 from app.dispatch import job_message, notify_after_commit
 from app.errors import BadRequest, Busy, NameTaken, NotFound, TooLarge, WrongState
+from app.filters.ast import EQUALITY, RANGES
 from app.filters.fields import Fields
 from app.health.capacity import with_reason
 from app.http.field_types import Description, Name, Resource, ShortText
@@ -37,6 +38,7 @@ FIELDS = Fields(
         "status": rows.Job.status,
         "source": rows.Job.source,
     },
+    indexed={"name": RANGES, "created_at": RANGES, "project": EQUALITY},
 )
 
 
