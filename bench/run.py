@@ -28,7 +28,7 @@ class Scale:
     some: int = 100_000
     """Entities in the workspace whose DELETE is compared with that of an empty one; failures of a deletion."""
     few: int = 1_000
-    workspaces: int = 150
+    workspaces: int = 120
     """Small ones that are deleted at once."""
     rounds: int = 7
     requests: int = 60
@@ -36,7 +36,7 @@ class Scale:
     seconds: float = 4.0
     """How long clients call for one throughput."""
     filesets: int = 240
-    total_s: float = 14.5 * 60
+    total_s: float = 14 * 60
     stretched: int = 1
     """By how much the time limits of the parts are multiplied."""
 
@@ -45,7 +45,7 @@ SCALES = {
     "usual": Scale(),
     "full": Scale(entities=10_000_000, total_s=6 * 3600, stretched=25),
     "tiny": Scale(
-        entities=3_000, some=500, few=300, workspaces=8, rounds=2, requests=3, seconds=0.2, filesets=4
+        entities=3_000, some=500, few=300, workspaces=12, rounds=2, requests=3, seconds=0.2, filesets=4
     ),
 }
 

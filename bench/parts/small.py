@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from statistics import mean
 from time import monotonic
 from uuid import UUID
 
@@ -31,12 +32,15 @@ _SHARE = 0.7
 def _measure(run: Run) -> Iterator[Figure]:
     product, number = run.product, run.scale.workspaces
     product.stop(*ALL)
-    ours, plain = ([f"{kind}-{one}" for one in range(number)] for kind in ("many", "plainly"))
-    make_workspaces(product, [*ours, *plain])
-    before = _plain_per_second(run, plain[: number // 2])
+    ours, before, after = (
+        [f"{kind}-{one}" for one in range(size)]
+        for kind, size in (("many", number), ("before", number // 3), ("after", number // 3))
+    )
+    make_workspaces(product, [*ours, *before, *after])
+    plain = [_plain_per_second(run, before)]
     per_second = _per_second(run, ours)
-    after = _plain_per_second(run, plain[number // 2 :])
-    yield Figure(_ROW, per_second, (before + after) / 2)
+    plain.append(_plain_per_second(run, after))
+    yield Figure(_ROW, per_second, mean(plain))
 
 
 def _per_second(run: Run, names: list[str]) -> float:
