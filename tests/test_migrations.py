@@ -235,7 +235,7 @@ def test_where_no_extension_may_be_made_all_but_one_index_is_built(url: str, poo
 
 
 def test_entities_are_counted_while_others_write(url: str) -> None:
-    command.upgrade(configured(url), "0022")
+    command.upgrade(configured(url), "0023")
     engine = create_engine(url, poolclass=NullPool)
     more = text(
         "INSERT INTO entities (id, workspace_id, entity_type, name, created_at, created_by, updated_at, updated_by, "
