@@ -53,7 +53,7 @@ class TcpProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="TCP proxy", daemon=True)
         self._thread.start()
-        self._server = self._run(asyncio.start_server(self._serve, HOST, 0))
+        self._server = self._run(asyncio.start_server(self._accept, HOST, 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def suffer(self, trouble: Trouble) -> None:
@@ -74,6 +74,8 @@ class TcpProxy:
         self._server.close()
         for task in [*self._tasks]:
             task.cancel()
+        for writer in [*self._open]:
+            _reset(writer)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _suffer(self, trouble: Trouble) -> None:
@@ -86,11 +88,13 @@ class TcpProxy:
             for writer in [*self._open]:
                 _reset(writer)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        self._tasks.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._passes.wait()
             if not self._trouble.is_reset:
@@ -98,9 +102,7 @@ class TcpProxy:
         except (OSError, asyncio.CancelledError):
             pass  # one of the two has gone, or the proxy closes
         finally:
-            _reset(writer)
-            self._open.discard(writer)
-            self._tasks.discard(task)
+            self._end(writer)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(HOST, self._upstream)
@@ -116,11 +118,14 @@ class TcpProxy:
                 writer.close()  # after what was written to it
                 await writer.wait_closed()
         finally:
+            self._end(to_server)
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            _reset(to_server)
-            self._open.discard(to_server)
+
+    def _end(self, writer: asyncio.StreamWriter) -> None:
+        _reset(writer)
+        self._open.discard(writer)
 
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
