@@ -18,6 +18,7 @@ from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Finished, Idle
 from app.cli import main
 from app.context import Context
+from app.health.heartbeat import Process, note_alive
 from app.lifecycle import DeploymentStatus, JobStatus
 from app.models import Deletion, DeletionEvent, Deployment, Job
 from tests.factories import make_deployment, make_fileset, make_job, make_workspace
@@ -256,6 +257,9 @@ def test_the_message_of_a_new_job_is_made_good_whichever_clock_the_api_has(
         assert client.post("/apis/jobs/v2/workspaces/ml-team/jobs", json=job).status_code == 201
     publisher.published.clear()
     age_everything(session, context.settings.requeue_after_seconds + 1)
+    note_alive(session, Process.RUNTIME, ["here"], job_slots=1)
+    session.commit()
+    publisher.empty_queues.add("runtime.here")
 
     CliRunner().invoke(main, ["cleanup", "sweep"], obj=context)
 

@@ -45,7 +45,7 @@ def test_a_statement_that_fails_says_why(error: type[psycopg.Error], fault: Data
 
 
 def test_no_space_left_is_507(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.http.route.transact", _full)
+    monkeypatch.setattr("app.http.route.read", _full)
 
     response = app.test_client().get("/apis/entities/v2/workspaces")
 
@@ -92,7 +92,7 @@ def test_a_statement_is_logged_without_its_text_and_values(
             session.execute(text("SET LOCAL statement_timeout = 1"))
             session.execute(text("SELECT pg_sleep(60), :value"), {"value": "a secret"})
 
-    monkeypatch.setattr("app.http.route.transact", cancelled)
+    monkeypatch.setattr("app.http.route.read", cancelled)
 
     assert app.test_client().get("/apis/entities/v2/workspaces").status_code == 503
     [line] = [one.msg for one in caplog.records if "database_busy" in str(one.msg)]

@@ -68,9 +68,9 @@ CHANGES = st.lists(
 @given(changes=CHANGES)
 def test_they_agree_after_any_changes(engine: Engine, changes: list[tuple[str, str, int]]) -> None:
     with Session(engine) as session:
-        workspaces = {name: factories.make_workspace(session, f"w-{uuid4()}") for name in "ab"}
+        by_name = {name: factories.make_workspace(session, f"w-{uuid4()}") for name in "ab"}
         for what, name, number in changes:
-            workspace = workspaces[name or "a"]
+            workspace = by_name[name or "a"]
             if what == "add":
                 add(session, workspace, "thing", number)
             elif what == "remove":
