@@ -11,9 +11,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, literal_column, select
 from sqlalchemy.orm import Session
 
-from app.clock import seconds_from_now
 from app.config import Settings
-from app.health.heartbeat import MISSED, Process
+from app.health.heartbeat import Process, is_fresh
 from app.lifecycle import JOB_AWAITS_HOST, JOB_TAKES_SLOT, JobStatus
 from app.models import Heartbeat, Job
 
@@ -47,11 +46,7 @@ def slots_by_host(session: Session, settings: Settings) -> dict[str, Slots]:
     query = (
         select(Heartbeat.host, Heartbeat.job_slots, func.coalesce(taken.c.number, 0))
         .outerjoin(taken, taken.c.host == Heartbeat.host)
-        .where(
-            Heartbeat.process == Process.RUNTIME,
-            Heartbeat.heartbeat_at > seconds_from_now(-settings.sweep_seconds * MISSED),
-            Heartbeat.job_slots > 0,
-        )
+        .where(Heartbeat.process == Process.RUNTIME, is_fresh(settings), Heartbeat.job_slots > 0)
     )
     return {host: Slots(number, taken) for host, number, taken in session.execute(query)}
 

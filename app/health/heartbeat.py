@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event, Thread
 
-from sqlalchemy import Select, func, select, union
+from sqlalchemy import ColumnElement, Select, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -19,7 +19,7 @@ from app.models import Deployment, Heartbeat, Job
 
 log = get_logger(__name__)
 
-MISSED = 3
+_MISSED = 3
 """Heartbeats after whose absence a process counts as silent."""
 
 _LONG_SILENT_S = 3600.0
@@ -119,13 +119,17 @@ def rejected_messages(session: Session) -> dict[str, int]:
     return {process: int(number) for process, number in session.execute(query)}
 
 
+def is_fresh(settings: Settings) -> ColumnElement[bool]:
+    """Whether a process is not silent, as a condition of a query of heartbeats."""
+    return Heartbeat.heartbeat_at > seconds_from_now(-settings.sweep_seconds * _MISSED)
+
+
 def silent_processes(session: Session, settings: Settings) -> dict[Process, tuple[str, str]]:
     """The processes of which nobody is alive where one is needed: what to say of each, and the names of hosts.
 
     A runtime worker is needed on each host that jobs or deployments are on, and at least one anywhere.
     """
-    is_fresh = Heartbeat.heartbeat_at > seconds_from_now(-settings.sweep_seconds * MISSED)
-    rows = session.execute(select(Heartbeat.process, Heartbeat.host).where(is_fresh)).all()
+    rows = session.execute(select(Heartbeat.process, Heartbeat.host).where(is_fresh(settings))).all()
     alive = {process for process, _ in rows}
     silent: dict[Process, tuple[str, str]] = {}
     if Process.BEAT not in alive:

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from app.clock import database_now, seconds_from_now, seconds_since
 from app.dispatch import Message, deployment_message, job_message
 from app.health.heartbeat import lost_hosts
-from app.lifecycle import JOB_TERMINAL, WorkspaceState
+from app.lifecycle import JOB_TERMINAL
 from app.models import Deployment, Job, Workspace
+from app.models.workspace import is_active
 from app.runtime.deployments import claim as deployment_claim
 from app.runtime.jobs import supervisor as jobs
 
@@ -69,7 +70,7 @@ def unsupervised_deployments(
 
 def in_use(model: type[Any]) -> ColumnElement[bool]:
     """Whether the workspace of a row is not being deleted, as a condition of a query."""
-    return exists().where(Workspace.id == model.workspace_id, Workspace.state == WorkspaceState.ACTIVE)
+    return exists().where(Workspace.id == model.workspace_id, is_active())
 
 
 def _messages(

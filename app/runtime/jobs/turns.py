@@ -17,9 +17,10 @@ from app.context import Context
 from app.db import session_scope
 from app.dispatch import Message, runtime_queue, turn_message
 from app.health.capacity import Slots, older_jobs, slots_by_host, taken_slots, takes_slot, waits
-from app.lifecycle import JobStatus, WorkspaceState
+from app.lifecycle import JobStatus
 from app.logs import explain, get_logger
 from app.models import Job, Workspace
+from app.models.workspace import is_active
 from app.runtime.rows import lock_slots
 
 log = get_logger(__name__)
@@ -149,7 +150,7 @@ def _entitled(session: Session, settings: Settings, column: SQLColumnExpression[
         select(column, running.label("running"))
         .select_from(Workspace)
         .outerjoin(jobs, jobs.c.workspace_id == Workspace.id)
-        .where(Workspace.id.in_(_waiting_workspaces(session)), Workspace.state == WorkspaceState.ACTIVE)
+        .where(Workspace.id.in_(_waiting_workspaces(session)), is_active())
     )
     limit = settings.jobs_per_workspace
     return query.where(running < limit) if limit else query
