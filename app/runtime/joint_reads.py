@@ -1,8 +1,9 @@
 """Reads the statuses of all rows that this process supervises in one query, however many there are."""
 
 import time
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -16,10 +17,11 @@ _of_databases: WeakKeyDictionary[Sessions, "dict[type[Any], JointReads]"] = Weak
 _lock = Lock()
 
 
-class ReadRow(Protocol):
-    """A row with the fencing token under which it is held."""
+@dataclass(frozen=True, eq=False)
+class ReadRow:
+    """A row with the token under which it is held; it is read for as long as somebody refers to this."""
 
-    row_id: UUID
+    id: UUID
     fence: int
 
 
@@ -48,10 +50,12 @@ class JointReads:
             found: Self = of_database.setdefault(model, cls(sessions, model))
             return found
 
-    def add(self, row: ReadRow) -> None:
-        """Read this row with the others, for as long as somebody refers to it."""
+    def add(self, row_id: UUID, fence: int) -> ReadRow:
+        """Read this row with the others from now on."""
+        row = ReadRow(row_id, fence)
         with self._rows_lock:
             self._rows.add(row)
+        return row
 
     def status(self, row: ReadRow, *, after: float, within_s: float) -> Any:
         """The status of a row, None if another supervisor has it.
@@ -66,11 +70,11 @@ class JointReads:
                 self._read()
             if self._found is None:
                 raise DatabaseAway
-            return self._found.get((row.row_id, row.fence))
+            return self._found.get((row.id, row.fence))
 
     def _read(self) -> None:
         with self._rows_lock:
-            ids = [row.row_id for row in self._rows]
+            ids = [row.id for row in self._rows]
         model = self._model
         query = select(model.id, model.fence, model.status).where(
             model.id.in_(ids), model.lease_owner.is_not(None)

@@ -42,10 +42,10 @@ class LeasedRow(Generic[R, S]):
         stopping: Event,
         on_renewal: Callable[[Session, R], None] = lambda _session, _row: None,
     ) -> None:
-        self._context, self.row_id, self.fence = context, row.id, held.fence
+        self._context, self.row_id, self._fence = context, row.id, held.fence
         self._model: type[R] = type(row)
         self._reads = JointReads.of(context.sessions, self._model)
-        self._reads.add(self)
+        self._read = self._reads.add(row.id, held.fence)
         self._fresh_s = context.settings.runtime_poll_seconds / 2
         self._written_at = time.monotonic()
         self._on_renewal: Callable[[Session, R], None] = on_renewal
@@ -64,11 +64,13 @@ class LeasedRow(Generic[R, S]):
             self.write(self._on_renewal)
             return self.status
         try:
-            status = cast(S | None, self._reads.status(self, after=self._written_at, within_s=self._fresh_s))
+            status = cast(
+                S | None, self._reads.status(self._read, after=self._written_at, within_s=self._fresh_s)
+            )
         except DatabaseAway:
             return self.status
         if status is None:
-            raise LeaseLost(self._model, self.row_id, self.fence)
+            raise LeaseLost(self._model, self.row_id, self._fence)
         self.status = status
         return status
 
@@ -91,14 +93,14 @@ class LeasedRow(Generic[R, S]):
                         session,
                         self._model,
                         self.row_id,
-                        self.fence,
+                        self._fence,
                         options=without_documents(self._model),
                         lease_until=until,
                     )
                     outcome = change(session, row)
             except DATABASE_AWAY as error:
                 if self._stopping.is_set() and asked_at > self._held_until:
-                    raise LeaseLost(self._model, self.row_id, self.fence) from error
+                    raise LeaseLost(self._model, self.row_id, self._fence) from error
                 time.sleep(_AGAIN_S)
                 continue
             self._held_until = asked_at + self._lease_s
