@@ -1,5 +1,7 @@
 """kombu's transport for Redis, which would end the worker at a message that is none."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kombu.transport import redis
@@ -23,16 +25,18 @@ class QoS(redis.QoS):
 
     def ack(self, delivery_tag: Any) -> None:
         """Acknowledge a message."""
-        try:
+        with self._place_freed_of(delivery_tag):
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
-        except self.channel.connection_errors:
-            self._quick_ack(delivery_tag)
-            raise
 
     def reject(self, delivery_tag: Any, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 -- kombu's
         """Put a message back into its queue, or drop it."""
-        try:
+        with self._place_freed_of(delivery_tag):
             super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]  # kombu's
+
+    @contextmanager
+    def _place_freed_of(self, delivery_tag: Any) -> Iterator[None]:
+        try:
+            yield
         except self.channel.connection_errors:
             self._quick_ack(delivery_tag)
             raise
