@@ -1,6 +1,5 @@
 """Claims a version of a deployment when a message for it arrives, and reads its spec."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 from uuid import UUID
@@ -100,7 +99,7 @@ def _why_not_yet(session: Session, settings: Settings, row: Deployment, crowded:
     return None
 
 
-def waiting_for_a_place(session: Session, workspace_id: UUID) -> Sequence[Deployment]:
+def waiting_for_a_place(session: Session, workspace_id: UUID) -> Deployment | None:
     """The deployment of a workspace that has waited longest for others to end, if any has."""
     oldest = (
         select(Deployment)
@@ -113,7 +112,7 @@ def waiting_for_a_place(session: Session, workspace_id: UUID) -> Sequence[Deploy
         .order_by(Deployment.id)
         .limit(1)
     )
-    return session.scalars(oldest).all()
+    return session.scalars(oldest).one_or_none()
 
 
 def _runner(settings: Settings, row: Deployment) -> Runner:

@@ -205,7 +205,7 @@ class _Supervisor:
             release(row)
             if row.status is DeploymentStatus.PENDING:
                 _notify(session, self._context, row)
-            for next_one in waiting_for_a_place(session, row.workspace_id):
+            if next_one := waiting_for_a_place(session, row.workspace_id):
                 _notify(session, self._context, next_one)
 
         self._row.write(settle)
