@@ -18,7 +18,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app.config.profiles import ExecutionProfile
+from app.config.profiles import LIMITS, ExecutionProfile
 from app.context import Context
 from app.db import Sessions, connect, sessions_of
 from app.lease import LeaseLost, has_lapsed
@@ -33,6 +33,7 @@ from app.runtime.lease import Lease
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import processes_of
 from app.runtime.processes.process import Process
+from app.runtime.processes.reaper import RESOURCES
 from app.runtime.processes.run_directory import runs_directory
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
@@ -548,6 +549,12 @@ class TestAnExecutionProfile:
         assert found["Max address space"] == [str(limits["max_memory_bytes"])] * 2
         assert found["Max file size"] == [str(limits["max_file_bytes"])] * 2
         assert int(found["Max processes"][1]) <= limits["max_processes"]
+
+    def test_has_no_limit_that_the_reaper_does_not_know(self) -> None:
+        """The reaper is a program of its own, which imports nothing of ours."""
+        assert set(RESOURCES) == set(LIMITS), (
+            "name a new limit in reaper.py, with the resource that it limits"
+        )
 
     def test_a_step_that_writes_a_larger_file_than_it_may_is_told_so(
         self, session: Session, context: Context
