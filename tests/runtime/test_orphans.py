@@ -135,7 +135,7 @@ def test_objects_made_or_removed_during_the_scan_are_no_orphans(
     summaries: list[str] = []
     scanning = Thread(target=lambda: summaries.append(scan(context, api)))
     scanning.start()
-    wait_until(lambda: "GET deployments" in api.asked, "the scan has begun")
+    wait_until(lambda: "LIST deployments" in api.asked, "the scan has begun")
 
     session.execute(update(Deployment).values(id=new))
     session.commit()

@@ -72,7 +72,7 @@ class KubeApi:
     silenced: str = ""
     """As in `asked`, such as `POST deployments`; empty means all."""
     asked: list[str] = field(default_factory=list)
-    """The requests so far, as `POST deployments`."""
+    """The requests so far, as `POST deployments`; many at once are `LIST` and `WATCH deployments`."""
     unwatchable: bool = False
     """Whether watching is forbidden."""
     oldest_version: int = 0
@@ -103,6 +103,11 @@ class KubeApi:
         """The only object of that sort."""
         [found] = [one for (sort, _, _), one in self.objects.items() if sort == resource]
         return found
+
+    @property
+    def readings(self) -> int:
+        """How often somebody has read one object; a watch lists, and does so when it likes."""
+        return sum(each.startswith("GET ") for each in self.asked)
 
     # --- the cluster
 
@@ -219,10 +224,7 @@ class KubeApi:
 
     def receive(self, method: str, target: str) -> str:
         """Record the request, and wait while silent; the request as in `asked`."""
-        at = _PATH.match(urlsplit(target).path)
-        request = (
-            f"{'WATCH' if 'watch=true' in target.lower() else method} {at['resource'] if at else target}"
-        )
+        request = _request(method, target)
         self.asked.append(request)
         while self.silent.is_set() and request.startswith(self.silenced) and not self._leaving.wait(0.01):
             pass
@@ -303,6 +305,18 @@ class KubeApi:
 
 def _labels(selector: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in selector.split(",") if part)
+
+
+def _request(method: str, target: str) -> str:
+    """As in `asked`."""
+    at = _PATH.match(urlsplit(target).path)
+    if at is None:
+        return f"{method} {target}"
+    if "watch=true" in target.lower():
+        method = "WATCH"
+    elif method == "GET" and at["name"] is None:
+        method = "LIST"
+    return f"{method} {at['resource']}"
 
 
 def _error(code: int, reason: str, resource: str, name: str, what: str, *, why: str = "") -> ApiError:
