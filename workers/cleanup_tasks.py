@@ -2,7 +2,7 @@
 
 import os
 import socket
-from typing import Any
+from dataclasses import replace
 from uuid import UUID
 
 from celery import Task
@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
-from app.dispatch import cleanup_message, cleanup_task, readable
+from app.dispatch import Message, cleanup_message, cleanup_task, readable
 from app.logs import explain
 from workers.celery_app import celery, context
 
@@ -29,47 +29,51 @@ class CleanupFailed(Exception):
 def clean(task: Task, deletion_id: str, workspace: str, phase: str, attempt: int = 0) -> str:
     """Run one slice and translate its outcome: SUCCESS, RETRY with its reason, or FAILURE.
 
-    A stale `phase` is harmless: the slice reads the present one from the row. It may be one of another deletion, if it
-    is another requester's turn; a retry then is for that one.
+    A stale `phase` is harmless: the slice reads the present one from the row, and goes on to others. It may be one of
+    another deletion, if it is another requester's turn. A retry is for the phase and the deletion that it is about.
     """
     owner = f"{socket.gethostname()}/{os.getpid()}/{task.request.id}"
-    facts: dict[str, Any] = {
-        "workspace": workspace,
-        "attempt": attempt,
-        "phase": phase,
-        "deletion_id": deletion_id,
-    }
     try:
         outcome = run_slice(context(), UUID(deletion_id), owner=owner)
     except OperationalError as error:
         # Nothing could be recorded: the row is unchanged, and its lease expires by itself.
         away = NotYet(f"{workspace}: the database is away: {explain(error)}")
-        raise _again(task, facts, attempt, away, _DATABASE_AWAY_SECONDS) from None
+        same = cleanup_message(UUID(deletion_id), workspace, phase, attempt=attempt)
+        raise _again(task, replace(same, task=task.name), away, _DATABASE_AWAY_SECONDS) from None
     match outcome:
         case Idle(why):
             return f"{workspace}: nothing done, {why}"
         case Advanced(summary) | Finished(summary):
             return summary
-        case Postponed(reason, made, retry_in_s, claim):
+        case Postponed(reason, made, retry_in_s, claim, before):
             budget = f"attempt {made}/{context().settings.max_attempts}, " if made else ""
-            not_yet = NotYet(f"{claim.workspace_name} {reason} {budget}next in {retry_in_s:.0f} s")
-            if str(claim.id) != deletion_id:
-                facts = cleanup_message(claim.id, claim.workspace_name, claim.phase).facts
-            raise _again(task, facts, made, not_yet, retry_in_s)
-        case Failed(reason, claim):
-            raise CleanupFailed(f"{claim.workspace_name} is FAILED: {reason}")
+            next_in = f"{budget}next in {retry_in_s:.0f} s{_since(before)}"
+            not_yet = NotYet(f"{claim.workspace_name} {reason} {next_in}")
+            message = cleanup_message(claim.id, claim.workspace_name, claim.phase, attempt=made)
+            raise _again(task, message, not_yet, retry_in_s)
+        case Failed(reason, claim, before):
+            raise CleanupFailed(f"{claim.workspace_name} is FAILED: {reason}{_since(before)}")
 
 
-def _again(task: Task, facts: dict[str, Any], attempt: int, why: NotYet, countdown: float) -> Exception:
-    facts = {**facts, "attempt": attempt}
-    # Celery drops `argsrepr` on a retry, and Flower would show raw ids instead.
-    retry: Exception = task.retry(
-        kwargs=facts,
-        exc=why,
-        countdown=countdown,
-        argsrepr=readable(facts),
-        throw=False,
-    )
+def _since(before: str) -> str:
+    return f" (before that {before})" if before else ""
+
+
+def _again(task: Task, message: Message, why: NotYet, countdown: float) -> Exception:
+    # As a retry of the task that bears the name of the phase: the slice may have come to another than its own.
+    named = celery.tasks[message.task]
+    named.request_stack.push(task.request)
+    try:
+        # Celery drops `argsrepr` on a retry, and Flower would show raw ids instead.
+        retry: Exception = named.retry(
+            kwargs=message.facts,
+            exc=why,
+            countdown=countdown,
+            argsrepr=readable(message.facts),
+            throw=False,
+        )
+    finally:
+        named.request_stack.pop()
     return retry
 
 

@@ -1,4 +1,4 @@
-"""One slice of a deletion: claim it, clean one kind until the deadline, yield.
+"""One slice of a deletion: claim it, clean what is left kind by kind, yield at the deadline.
 
 What is left to do is read from the tables each time, never remembered: a slice that starts after any crash
 finds its place by itself.
@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.cleanup import failures, history, lease, ledger, operations, remaining
+from app.cleanup.kinds import ORDER
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind, classify
 from app.cleanup.lease import Claim
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Postponed
@@ -29,6 +30,9 @@ log = get_logger(__name__)
 WORKSPACE = "workspace"
 """What failures of the last step are filed under, when every kind is empty."""
 
+_SHARED_PART = 0.05
+"""The part of a slice in which it goes on with the next kind. What takes longer gets a task with its own name."""
+
 
 class WorkerLost(Exception):
     """The last worker vanished without giving its lease back."""
@@ -40,7 +44,10 @@ def run_slice(
     *,
     owner: str,
 ) -> Outcome:
-    """Work on one due deletion, on one kind, for at most the slice's time.
+    """Work on one due deletion for at most the slice's time.
+
+    It cleans one kind after another as long as they take no time, and then yields to a task that bears the name of the
+    kind that does.
 
     It is the one with that id if the turn is its requester's, and else one of the requester whose turn it is.
     Safe to call at any time by anybody: only the holder of the lease gets beyond the first transaction.
@@ -65,7 +72,13 @@ class _Slice:
         self._context = context
         self._settings = context.settings
         self._claim = claim
-        self._deadline = monotonic() + self._settings.slice_seconds
+        began = monotonic()
+        self._deadline = began + self._settings.slice_seconds
+        self._shared_until = began + self._settings.slice_seconds * _SHARED_PART
+        self._kind_deadline = self._deadline
+        """When the kind that is being cleaned has had its time: before the others' end, all but the first."""
+        self._cleaned: list[str] = []
+        """What was done of each kind, for the summary."""
         self._removed = 0
         self._part = ""
 
@@ -73,17 +86,12 @@ class _Slice:
         try:
             if unfinished := self._carry_out_force():
                 return unfinished
-            kind = self._enter()
-            if self._claim.is_takeover and not isinstance(kind, ResourceKind):
-                # Counted, or a step that kills its worker would be tried for ever.
-                return self._whole_kind_failed(WorkerLost("the worker was lost in this phase"))
-            match kind:
-                case RowsKind():
-                    return self._clean_rows(kind)
-                case ResourceKind():
-                    return self._clean_resources(kind)
-                case None:
-                    return self._finish()
+            while True:
+                if outcome := self._clean(self._enter()):
+                    return outcome
+                self._claim = replace(self._claim, is_first=False, is_takeover=False)
+                self._kind_deadline = self._shared_until
+                self._removed, self._part = 0, ""
         except LeaseLost:
             raise
         except (OperationalError, IntegrityError, OSError) as error:
@@ -98,6 +106,19 @@ class _Slice:
     @property
     def _phase(self) -> str:
         return self._claim.phase or WORKSPACE
+
+    def _clean(self, kind: Kind | None) -> Outcome | None:
+        """How the slice ends; None if `kind` is empty and there is time for the next."""
+        if self._claim.is_takeover and not isinstance(kind, ResourceKind):
+            # Counted, or a step that kills its worker would be tried for ever.
+            return self._whole_kind_failed(WorkerLost("the worker was lost in this phase"))
+        match kind:
+            case RowsKind():
+                return self._clean_rows(kind)
+            case ResourceKind():
+                return self._clean_resources(kind)
+            case None:
+                return self._finish()
 
     def _carry_out_force(self) -> Outcome | None:
         """Mark what an administrator has given up as retained; the outcome if the slice is too short for all of it."""
@@ -130,32 +151,34 @@ class _Slice:
         return kind
 
     def _pass(self, claim: Claim, kind: ResourceKind) -> ResourcePass:
-        return ResourcePass(self._context, claim, kind, deadline=self._deadline)
+        is_whole = self._kind_deadline == self._deadline
+        return ResourcePass(self._context, claim, kind, deadline=self._kind_deadline, is_whole=is_whole)
 
     # --- kinds that are only rows -----------------------------------------------------------------------
 
-    def _clean_rows(self, kind: RowsKind) -> Outcome:
-        claim, cursor = self._claim, self._claim.cursor
-        while monotonic() < self._deadline:
+    def _clean_rows(self, kind: RowsKind) -> Outcome | None:
+        claim, cursor, limit = self._claim, self._claim.cursor, self._settings.chunk_size
+        while monotonic() < self._kind_deadline:
             with session_scope(self._context.sessions) as session:
-                removed = kind.delete_chunk(session, claim.workspace_id, self._settings.chunk_size, cursor)
+                removed = kind.delete_chunk(session, claim.workspace_id, limit, cursor)
                 if removed:
-                    cursor = removed[-1]
-                    ledger.count_deleted(session, claim, kind.name, removed=len(removed), cursor=cursor)
+                    ledger.count_deleted(session, claim, kind.name, removed=len(removed), cursor=removed[-1])
                     if not self._removed:
                         failures.forget_kind(session, claim.id, kind.name)
-                elif cursor:
-                    cursor = None  # once more from the start, for what was passed over
-                elif remaining.has_rows(session, kind, claim.workspace_id):
-                    raise RuntimeError(f"none of the {kind.name} that are left could be removed")
-                else:
-                    break
+                # Behind a full chunk the question would pass over all that is gone, as would a search from the start.
+                is_left = len(removed) == limit or remaining.has_rows(session, kind, claim.workspace_id)
             self._removed += len(removed)
+            if not is_left:
+                return self._end_kind(kind)
+            if not removed and cursor is None:
+                raise RuntimeError(f"none of the {kind.name} that are left could be removed")
+            # Once more from the start where nothing more was found, for what was passed over.
+            cursor = removed[-1] if removed else None
         return self._yield(kind, cursor)
 
     # --- kinds with something outside the database ------------------------------------------------------
 
-    def _clean_resources(self, kind: ResourceKind) -> Outcome:
+    def _clean_resources(self, kind: ResourceKind) -> Outcome | None:
         resource_pass, cursor = self._pass(self._claim, kind), self._claim.cursor
         while True:
             ended = resource_pass.run_from(cursor)
@@ -168,32 +191,34 @@ class _Slice:
                     # them from ever being tried.
                     return self._without_progress(cursor)
                 case Exhausted():
+                    if self._is_over(kind):
+                        return self._end_kind(kind)
                     if outcome := self._end_pass(kind):
                         return outcome
                     cursor = None
 
     # --- how a slice ends -------------------------------------------------------------------------------
 
+    def _is_over(self, kind: Kind) -> bool:
+        with session_scope(self._context.sessions) as session:
+            return not remaining.has_rows(session, kind, self._claim.workspace_id, self._claim.id)
+
     def _end_pass(self, kind: ResourceKind) -> Outcome | None:
-        """Close a pass in which every resource left was tried. None: the pass made progress, so another follows."""
+        """Close a pass that has tried every resource left. None: the pass made progress, so another follows."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
-            if not remaining.has_rows(session, kind, claim.workspace_id, claim.id):
-                is_empty = True
-            else:
-                is_empty = False
-                deletion = lease.renew(session, claim)
-                since = deletion.pass_started_at
-                failures.forget_unseen(session, claim.id, kind.name, since=since)
-                left = failures.open_by_class(session, claim.id, kind.name, since=since)
-                if deletion.has_progressed:
-                    ledger.next_pass(session, claim)
-                    return None
-                if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
-                    worst = failures.worst(session, claim.id, kind.name, since=since)
-                    delay = ledger.wait(session, claim, self._settings, polls=deletion.polls + 1)
-                    return Postponed(worst, 0, delay, claim)
-        return self._yield(kind) if is_empty else self._without_progress(None)
+            deletion = lease.renew(session, claim)
+            since = deletion.pass_started_at
+            failures.forget_unseen(session, claim.id, kind.name, since=since)
+            left = failures.open_by_class(session, claim.id, kind.name, since=since)
+            if deletion.has_progressed:
+                ledger.next_pass(session, claim)
+                return None
+            if left[FailureClass.WAITING] and not left[FailureClass.TRANSIENT]:
+                worst = failures.worst(session, claim.id, kind.name, since=since)
+                delay = ledger.wait(session, claim, self._settings, polls=deletion.polls + 1)
+                return Postponed(worst, 0, delay, claim, self._before)
+        return self._without_progress(None)
 
     def _without_progress(self, cursor: UUID | None, kind: str | None = None) -> Outcome:
         """Count an attempt unless the pass made progress, and back off or make the deletion FAILED."""
@@ -219,9 +244,9 @@ class _Slice:
                 )
                 where = self._context.store.located(claim.workspace_id, reason)
                 history.log_failed(claim.id, claim.workspace_name, reason=where, reattempt_at=reattempt_at)
-                return Failed(reason, claim)
+                return Failed(reason, claim, self._before)
             delay = ledger.back_off(session, claim, settings, attempts=attempts, reason=worst, cursor=cursor)
-            return Postponed(worst, attempts, delay, claim)
+            return Postponed(worst, attempts, delay, claim, self._before)
 
     def _whole_kind_failed(self, error: Exception, kind: str | None = None) -> Outcome:
         claim = self._claim
@@ -238,19 +263,31 @@ class _Slice:
             )
         return self._without_progress(None, kind)
 
+    def _end_kind(self, kind: Kind) -> Advanced | None:
+        """Hand over to the task of the next kind; None if there is time for that in this one."""
+        if monotonic() >= self._shared_until:
+            return self._yield(kind)
+        self._cleaned.append(self._summary(kind, left=0))
+        return None
+
     def _yield(self, kind: Kind, cursor: UUID | None = None) -> Advanced:
         """Give the lease back and enqueue the next slice at the end of the queue: other tenants wait too."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
-            is_left = remaining.has_rows(session, kind, claim.workspace_id, claim.id)
-            following = kind if is_left else remaining.first_kind(session, claim.workspace_id, claim.id)
+            following = remaining.first_kind(session, claim.workspace_id, claim.id)
             released = lease.release(session, claim, cursor=cursor)
-            left = remaining.reckon(released, kind) if is_left else 0
+            left = remaining.reckon(released, kind) if following is kind else 0
         phase = following.name if following else None
         self._context.publisher.publish(cleanup_message(claim.id, claim.workspace_name, phase))
-        return Advanced(
-            f"{claim.workspace_name} {kind.name}: {self._removed} deleted, {left} left{self._part}"
-        )
+        self._cleaned.append(self._summary(kind, left=left))
+        return Advanced(f"{claim.workspace_name} {self._before}")
+
+    def _summary(self, kind: Kind, *, left: int) -> str:
+        return f"{kind.name}: {self._removed} deleted, {left} left{self._part}"
+
+    @property
+    def _before(self) -> str:
+        return "; ".join(self._cleaned)
 
     def _yield_between_kinds(self, doing: str) -> Advanced:
         claim = self._claim
@@ -287,7 +324,7 @@ class _Slice:
         if not is_given_up:
             outcome = call_with_timeout(
                 lambda: self._purge_rest(kept),
-                timeout_s=self._settings.slice_seconds,
+                timeout_s=self._deadline - monotonic(),
                 dependency="filesets",
                 resource_id=claim.workspace_id,
             )
@@ -299,8 +336,8 @@ class _Slice:
         while (totals := self._remove_workspace(displaced)) is None:
             if monotonic() >= self._deadline:
                 return self._yield_between_kinds("removing the rows of what is retained")
-        counts = ", ".join(f"{kind} {number}" for kind, number in totals.items()) or "it was empty"
-        return Finished(f"{claim.workspace_name} is gone: {counts}")
+        counts = ", ".join(f"{kind.name} {totals[kind.name]}" for kind in ORDER if kind.name in totals)
+        return Finished(f"{claim.workspace_name} is gone: {counts or 'it was empty'}")
 
     def _remove_workspace(self, displaced: str | None) -> dict[str, int] | None:
         """Remove the rows of what is retained, up to a chunk, and if that was all the workspace row: the totals."""

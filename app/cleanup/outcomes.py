@@ -34,6 +34,8 @@ class Postponed:
     attempt: int
     retry_in_s: float
     claim: Claim
+    before: str
+    """What the slice did of other kinds before."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Failed:
 
     reason: str
     claim: Claim
+    before: str
+    """What the slice did of other kinds before."""
 
 
 Outcome = Idle | Advanced | Finished | Postponed | Failed

@@ -43,7 +43,8 @@ class Exhausted:
 class ResourcePass:
     """A pass over the resources of `kind` in a claimed workspace. Every write passes the claim's fencing token.
 
-    It ends at `deadline`, a time of `monotonic()`.
+    It ends at `deadline`, a time of `monotonic()`. Unless it `is_whole`, that it came to nothing by then proves
+    nothing.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class ResourcePass:
         kind: ResourceKind,
         *,
         deadline: float,
+        is_whole: bool,
     ) -> None:
         self._context, self._settings, self._claim, self._kind = context, context.settings, claim, kind
-        self._deadline = deadline
+        self._deadline, self._is_whole = deadline, is_whole
         self._transient_in_a_row = 0
         self._is_store_absent = False
         self._time_outs_in_a_row = 0
@@ -82,7 +84,7 @@ class ResourcePass:
 
     @property
     def _went_nowhere(self) -> bool:
-        return self._has_failed and not self.removed and not self.part
+        return self._is_whole and self._has_failed and not self.removed and not self.part
 
     def quarantine_suspect(self, session: Session) -> UUID | None:
         """Leave out, in this pass, the resource on which the last worker vanished; the cursor behind it.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select, text, update
 
-from app.cleanup import lease
+from app.cleanup import lease, ledger
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import ORDER
 from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Postponed
@@ -106,28 +106,105 @@ def test_a_worker_lost_before_it_could_begin_leaves_the_beginning_to_the_next(
     assert session.scalars(select(DeletionEvent.event)).all().count("started") == 1
 
 
-def test_each_slice_cleans_one_kind_and_enqueues_the_next_by_name(session, context, delete, drive, publisher):
+def slow_down(monkeypatch, clock, *kinds):
+    """Let two seconds pass whenever something of these kinds has gone."""
+    count_deleted = ledger.count_deleted
+
+    def count(session, claim, kind, **values):
+        clock.passed_s += 2 if kind in kinds else 0
+        return count_deleted(session, claim, kind, **values)
+
+    monkeypatch.setattr(ledger, "count_deleted", count)
+
+
+def tasks(publisher):
+    names = [message.task for message in publisher.published]
+    return [name for name in names if name.startswith("workspace.cleanup.")]
+
+
+def fill_with_what_runs_no_more(session, context):
     factories.fill(session, context.store, factories.make_workspace(session), number=1)
     session.execute(update(Deployment).values(status=DeploymentStatus.DELETED))
     session.commit()
-    deletion_id = delete("ml-team")
-
-    drive(deletion_id)
-
-    names = [message.task for message in publisher.published if message.task.startswith("workspace.cleanup.")]
-    expected = [f"workspace.cleanup.{kind.name}" for kind in ORDER]
-    assert names == [*expected, "workspace.cleanup.finalize"]
 
 
-def test_a_slice_says_what_it_did_in_words(session, context, delete, clock):
-    workspace = factories.make_workspace(session)
-    for i in range(3):
-        factories.make_fileset(session, workspace, f"fs-{i}")
-    session.commit()
+def test_a_small_workspace_goes_in_one_slice(session, context, delete, clock, publisher):
+    fill_with_what_runs_no_more(session, context)
 
     outcome = run_slice(context, delete("ml-team"), owner="w")
 
-    assert outcome == Advanced("ml-team filesets: 3 deleted, 0 left")
+    assert outcome == Finished(
+        "ml-team is gone: jobs 1, deployments 1, deployment_configs 1, job_logs 1, filesets 1, entities 2, "
+        "projects 1, role_bindings 1"
+    )
+    assert tasks(publisher) == ["workspace.cleanup.jobs"]
+
+
+def test_what_takes_time_gets_a_task_of_its_own_name(
+    session, context, delete, drive, clock, publisher, monkeypatch
+):
+    fill_with_what_runs_no_more(session, context)
+    slow_down(monkeypatch, clock, *(kind.name for kind in ORDER))
+
+    drive(delete("ml-team"))
+
+    expected = [f"workspace.cleanup.{kind.name}" for kind in ORDER]
+    assert tasks(publisher) == [*expected, "workspace.cleanup.finalize"]
+
+
+def test_a_slice_that_came_to_several_kinds_says_each_and_hands_over_the_last(
+    session, context, delete, clock, publisher, settings, monkeypatch
+):
+    workspace = factories.make_workspace(session)
+    for number in range(3):
+        factories.make_fileset(session, workspace, f"fs-{number}")
+        factories.make_entity(session, workspace, f"entity-{number}")
+    session.commit()
+    slow_down(monkeypatch, clock, "entities")
+    one_by_one = replace(context, settings=settings.model_copy(update={"chunk_size": 1}))
+
+    outcome = run_slice(one_by_one, delete("ml-team"), owner="w")
+
+    assert outcome == Advanced("ml-team filesets: 3 deleted, 0 left; entities: 1 deleted, 2 left")
+    assert tasks(publisher) == ["workspace.cleanup.filesets", "workspace.cleanup.entities"]
+
+
+def test_a_kind_that_comes_to_nothing_in_what_is_left_of_a_second_has_failed_nothing(
+    session, context, delete, clock, faulty
+):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, status=JobStatus.COMPLETED)
+    for name in ("first", "second"):
+        factories.make_fileset(session, workspace, name)
+    session.commit()
+
+    def be_slow_and_fail(*_, **__):
+        clock.passed_s += 2
+        raise TimeoutError("slow")
+
+    faulty.purge_fileset = be_slow_and_fail
+    deletion_id = delete("ml-team")
+
+    outcome = run_slice(context, deletion_id, owner="w")
+
+    assert isinstance(outcome, Advanced), outcome
+    assert outcome.summary.startswith("ml-team jobs: 1 deleted, 0 left; filesets: 0 deleted")
+    assert the(session, deletion_id).attempts == 0
+
+
+def test_a_slice_that_meets_a_failure_says_what_it_did_before(session, context, delete, clock, faulty):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, status=JobStatus.COMPLETED)
+    bad = factories.make_fileset(session, workspace, "bad")
+    session.commit()
+    faulty.faults[bad.id] = PermissionError("no")
+    deletion_id = delete("ml-team")
+
+    outcome = run_slice(context, deletion_id, owner="w")
+
+    assert isinstance(outcome, Failed)
+    assert outcome.reason.startswith("filesets/bad: PermissionError: no")
+    assert outcome.before == "jobs: 1 deleted, 0 left"
 
 
 def test_filesets_wait_until_the_last_job_has_ended(session, context, delete, clock):
@@ -347,17 +424,11 @@ def test_rows_go_in_chunks_children_before_their_parents(session, context, delet
     for i in range(30):
         parent = factories.make_entity(session, workspace, f"deep-{i}", parent=parent)
     session.commit()
-    small = type(context)(
-        settings=settings.model_copy(update={"chunk_size": 7}),
-        sessions=context.sessions,
-        store=context.store,
-        publisher=context.publisher,
-    )
+    small = replace(context, settings=settings.model_copy(update={"chunk_size": 7}))
 
     outcomes = drive(delete("ml-team"), context=small)
 
-    assert outcomes[0] == Advanced("ml-team entities: 30 deleted, 0 left")
-    assert isinstance(outcomes[-1], Finished)
+    assert outcomes == [Finished("ml-team is gone: entities 30")]
 
 
 def test_a_table_nobody_knows_of_keeps_the_workspace_and_is_named(session, context, delete, drive, engine):
@@ -505,7 +576,7 @@ def test_two_messages_for_one_deletion_work_on_it_once(session, context, delete,
 
     first = run_slice(context, deletion_id, owner="first")
 
-    assert first == Advanced("ml-team filesets: 1 deleted, 0 left")
+    assert first == Finished("ml-team is gone: filesets 1")
     assert second == [Idle("first works on it")]
 
 
@@ -612,7 +683,7 @@ def test_nothing_is_destroyed_during_the_grace_period(session, context, delete, 
 
     assert isinstance(early, Idle)
     assert early.why.startswith("not due for")
-    assert isinstance(late, Advanced)
+    assert late == Finished("ml-team is gone: projects 1")
 
 
 def test_what_has_gone_is_no_longer_reported_beside_what_has_not(

@@ -164,9 +164,9 @@ def test_a_restored_workspace_is_as_before_and_gives_back_exactly_the_roles_it_t
     assert run_slice(context, deletion_id, owner="late") == Idle("it is RESTORED")
 
 
-def test_nothing_is_restored_once_destruction_has_begun(session, context, delete, clock):
+def test_nothing_is_restored_once_destruction_has_begun(session, context, delete, clock, faulty):
     workspace = factories.make_workspace(session)
-    factories.make_project(session, workspace)
+    faulty.faults[factories.make_fileset(session, workspace).id] = TimeoutError("slow")
     session.commit()
     deletion_id = delete("ml-team")
     run_slice(context, deletion_id, owner="w")

@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from app.cleanup import lease, requests
 from app.cleanup.engine import run_slice
-from app.cleanup.outcomes import Advanced, Idle
+from app.cleanup.outcomes import Finished, Idle
 from app.db import session_scope
 from app.lifecycle import DeletionState
 from app.models import Deletion
@@ -138,7 +138,7 @@ def test_every_deletion_ends_although_messages_serve_others(session, context, as
     while not isinstance(outcome := run_slice(context, made[0], owner="w"), Idle):
         outcomes.append(outcome)
 
-    assert sum(isinstance(one, Advanced) for one in outcomes) == 6
+    assert sum(isinstance(one, Finished) for one in outcomes) == 6
     ended = select(func.count()).where(Deletion.state == DeletionState.DONE)
     session.rollback()
     assert session.scalar(ended) == 6

@@ -3,12 +3,14 @@
 import errno
 
 import pytest
+from celery import Task
 from celery.exceptions import Retry
 from psycopg.errors import QueryCanceled
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 from structlog.contextvars import clear_contextvars, get_contextvars
 
+from app.cleanup import engine
 from app.lifecycle import JobStatus
 from app.models import Deletion
 from tests import factories
@@ -23,7 +25,7 @@ def run(context, monkeypatch):
     celery.loader.import_default_modules()
     sent = []
     task = celery.tasks["workspace.cleanup.filesets"]
-    monkeypatch.setattr(type(task), "signature_from_request", capture(task, sent))
+    monkeypatch.setattr(Task, "signature_from_request", capture(sent))
 
     def call(deletion_id):
         task.push_request(id="t-1", called_directly=False, retries=0, is_eager=False, args=(), kwargs={})
@@ -36,13 +38,13 @@ def run(context, monkeypatch):
     return call
 
 
-def capture(task, sent):
+def capture(sent):
     """Keep what a retry would send instead of sending it."""
-    original = type(task).signature_from_request
+    original = Task.signature_from_request
 
     def record(self, request=None, args=None, kwargs=None, **options):
         signature = original(self, request, args, kwargs, **options)
-        sent.append((kwargs, options))
+        sent.append((signature, kwargs, options))
         signature.apply_async = lambda *_, **__: None
         return signature
 
@@ -58,7 +60,8 @@ def delete_workspace(session, client):
     return delete
 
 
-def test_progress_is_a_success_that_says_how_much(session, delete_workspace, run):
+def test_progress_is_a_success_that_says_how_much(session, delete_workspace, run, monkeypatch):
+    monkeypatch.setattr(engine, "_SHARED_PART", 0)
     workspace = factories.make_workspace(session)
     factories.make_fileset(session, workspace)
     session.commit()
@@ -94,7 +97,7 @@ def test_waiting_is_a_retry_that_names_what_it_waits_for(session, delete_workspa
     assert retry.value.when == 2
 
 
-def test_a_retry_keeps_its_readable_args(session, delete_workspace, run):
+def test_a_retry_bears_the_name_of_what_it_is_about_and_has_readable_args(session, delete_workspace, run):
     workspace = factories.make_workspace(session)
     factories.make_job(session, workspace, "train", status=JobStatus.ACTIVE, host="somewhere")
     session.commit()
@@ -103,9 +106,10 @@ def test_a_retry_keeps_its_readable_args(session, delete_workspace, run):
     with pytest.raises(Retry):
         run(deletion_id)
 
-    [(facts, options)] = run.sent
+    [(retry, facts, options)] = run.sent
+    assert (retry.task, retry.id) == ("workspace.cleanup.jobs", "t-1")
     assert facts["deletion_id"] == deletion_id
-    assert options["argsrepr"].startswith("workspace=ml-team attempt=0 phase=filesets")
+    assert options["argsrepr"].startswith("workspace=ml-team attempt=0 phase=jobs")
 
 
 def test_a_retry_of_a_slice_that_served_another_requester_is_a_message_for_that_deletion(
@@ -123,7 +127,7 @@ def test_a_retry_of_a_slice_that_served_another_requester_is_a_message_for_that_
         run(ids["bob"])
 
     assert str(retry.value.exc).startswith("anns jobs/train: cancelling")
-    [(facts, options)] = run.sent
+    [(_, facts, options)] = run.sent
     assert facts["deletion_id"] == ids["ann"]
     assert options["argsrepr"].startswith("workspace=anns attempt=0 phase=jobs")
 
@@ -140,6 +144,27 @@ def test_failed_is_a_failure_with_the_reason(session, context, delete_workspace,
 
     with pytest.raises(cleanup_tasks.CleanupFailed, match="ml-team is FAILED: filesets/bad: PermissionError"):
         run(delete_workspace())
+
+
+def test_a_slice_that_came_to_several_kinds_tells_of_all(
+    session, context, delete_workspace, run, monkeypatch
+):
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, status=JobStatus.COMPLETED)
+    factories.make_fileset(session, workspace, "slow")
+    session.commit()
+
+    def fail(*_, **__):
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(type(context.store), "purge_fileset", fail)
+
+    with pytest.raises(Retry) as retry:
+        run(delete_workspace())
+
+    text = str(retry.value.exc)
+    assert text.startswith("ml-team filesets/slow: TimeoutError: no answer (transient) attempt 1/")
+    assert text.endswith(" (before that jobs: 1 deleted, 0 left)")
 
 
 def test_one_line_of_the_log_tells_of_a_failed_deletion(
