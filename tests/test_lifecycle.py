@@ -56,6 +56,7 @@ def claim_of(deletion: Deletion, **changes: Any) -> Claim:
         "is_first": False,
         "is_takeover": False,
         "is_forced": False,
+        "has_failures": False,
     }
     return Claim(**{**values, **changes})
 

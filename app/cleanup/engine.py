@@ -134,19 +134,20 @@ class _Slice:
         """The kind to clean now, noted in the ledger if it is another than before."""
         claim = self._claim
         with session_scope(self._context.sessions) as session:
+            kind = remaining.first_kind(session, claim.workspace_id, claim.id)
             if claim.is_first:
                 deadline = monotonic() + self._settings.slice_seconds / 2
                 held = remaining.count_until(session, claim.workspace_id, deadline=deadline)
                 ledger.begin(session, claim, counts=held.numbers, at_least=held.at_least)
-            kind = remaining.first_kind(session, claim.workspace_id, claim.id)
             name = kind.name if kind else None
             if name != claim.phase or claim.phase_started_at is None:
                 emptied = claim.phase
                 claim = ledger.enter_phase(session, claim, name)
-                if emptied:
+                if emptied and claim.has_failures:
                     failures.forget_kind(session, claim.id, emptied)
             elif claim.is_takeover and isinstance(kind, ResourceKind):
-                claim = replace(claim, cursor=self._pass(claim, kind).quarantine_suspect(session))
+                cursor = self._pass(claim, kind).quarantine_suspect(session)
+                claim = replace(claim, cursor=cursor, has_failures=True)
         self._claim = claim
         return kind
 
@@ -163,7 +164,7 @@ class _Slice:
                 removed = kind.delete_chunk(session, claim.workspace_id, limit, cursor)
                 if removed:
                     ledger.count_deleted(session, claim, kind.name, removed=len(removed), cursor=removed[-1])
-                    if not self._removed:
+                    if claim.has_failures and not self._removed:
                         failures.forget_kind(session, claim.id, kind.name)
                 # Behind a full chunk the question would pass over all that is gone, as would a search from the start.
                 is_left = len(removed) == limit or remaining.has_rows(session, kind, claim.workspace_id)
@@ -183,6 +184,7 @@ class _Slice:
         while True:
             ended = resource_pass.run_from(cursor)
             self._removed, self._part = resource_pass.removed, resource_pass.part
+            self._claim = replace(self._claim, has_failures=resource_pass.has_failures)
             match ended:
                 case DeadlineReached(cursor):
                     return self._yield(kind, cursor)
@@ -317,11 +319,14 @@ class _Slice:
     def _finish(self) -> Outcome:
         """Every kind is empty or retained: let the database prove it by dropping the workspace row."""
         claim = self._claim
-        with session_scope(self._context.sessions) as session:
-            kept = failures.retained(session, claim.id, "filesets")
-            is_given_up = failures.is_store_given_up(session, claim.id)
+        kept: Set[UUID] = set()
+        retained: Set[str] = set()
+        if claim.has_failures:
+            with session_scope(self._context.sessions) as session:
+                retained = failures.retained_kinds(session, claim.id)
+                kept = failures.retained(session, claim.id, "filesets")
         displaced = None
-        if not is_given_up:
+        if failures.STORE not in retained:
             outcome = call_with_timeout(
                 lambda: self._purge_rest(kept),
                 timeout_s=self._deadline - monotonic(),
@@ -333,22 +338,29 @@ class _Slice:
             displaced = outcome
         if error := self._log_deletion():
             return self._whole_kind_failed(error, failures.DELETION_LOG)
-        while (totals := self._remove_workspace(displaced)) is None:
+        while (totals := self._remove_workspace(displaced, retained)) is None:
             if monotonic() >= self._deadline:
                 return self._yield_between_kinds("removing the rows of what is retained")
         counts = ", ".join(f"{kind.name} {totals[kind.name]}" for kind in ORDER if kind.name in totals)
         return Finished(f"{claim.workspace_name} is gone: {counts or 'it was empty'}")
 
-    def _remove_workspace(self, displaced: str | None) -> dict[str, int] | None:
+    def _remove_workspace(self, displaced: str | None, retained: Set[str]) -> dict[str, int] | None:
         """Remove the rows of what is retained, up to a chunk, and if that was all the workspace row: the totals."""
         claim, limit = self._claim, self._settings.chunk_size
         with session_scope(self._context.sessions) as session:
-            deletion = lease.renew(session, claim)
-            if remaining.remove_retained_rows(session, claim.workspace_id, claim.id, limit=limit) == limit:
-                return None
+            if retained:
+                lease.renew(session, claim)
+                kinds = [kind.name for kind in ORDER if kind.name in retained]
+                removed = remaining.remove_retained_rows(
+                    session, claim.workspace_id, claim.id, kinds, limit=limit
+                )
+                if removed == limit:
+                    return None
             if displaced:
                 ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
-            failures.forget_all(session, claim.id)
+            if claim.has_failures:
+                failures.forget_all(session, claim.id)
+            deletion = ledger.finish(session, claim)
             if deletion.created_at_least:
-                ledger.correct_created(session, deletion, failures.count_retained(session, claim.id))
-            return ledger.finish(session, claim)
+                ledger.correct_created(deletion, failures.count_retained(session, claim.id))
+            return deletion.deleted_counts

@@ -209,6 +209,11 @@ def retained(session: Session, deletion_id: UUID, kind: str) -> set[UUID]:
     )
 
 
+def retained_kinds(session: Session, deletion_id: UUID) -> set[str]:
+    """The kinds of which an administrator chose to leave something behind; STORE if it need not be checked."""
+    return set(session.scalars(select(DeletionFailure.kind).where(_skipped(deletion_id)).distinct()))
+
+
 def count_retained(session: Session, deletion_id: UUID) -> dict[str, int]:
     """How many resources of each kind a deletion leaves behind."""
     rows = session.execute(
@@ -231,12 +236,6 @@ def is_retained(deletion_id: UUID, kind: str, resource_id: ColumnElement[UUID]) 
         .offset(0)
         .exists()
     )
-
-
-def is_store_given_up(session: Session, deletion_id: UUID) -> bool:
-    """Whether an administrator has decided that the store need not be checked."""
-    given_up = exists().where(_skipped(deletion_id), DeletionFailure.kind == STORE)
-    return session.scalars(select(given_up)).one()
 
 
 def retained_anywhere(session: Session, kind: str) -> set[UUID]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, exists, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, exists, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app import lease
@@ -14,7 +14,7 @@ from app.cleanup.history import record
 from app.clock import database_now, seconds_from_now, seconds_since
 from app.lease import RELEASED, LeaseLost
 from app.lifecycle import DeletionState
-from app.models import CleanupControl, Deletion, DeletionHold
+from app.models import CleanupControl, Deletion, DeletionFailure, DeletionHold
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Claim:
     """The worker before us vanished without giving its lease back."""
     is_forced: bool
     """An administrator's force is still to be carried out."""
+    has_failures: bool
+    """Failures of it may be on record, skipped ones included."""
 
 
 def is_due() -> Any:
@@ -72,7 +74,7 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
             break
     else:
         return None
-    deletion, owner_before = row
+    deletion, owner_before, has_failures = row
     taken = Claim(
         id=deletion.id,
         workspace_id=deletion.workspace_id,
@@ -87,6 +89,7 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
         is_first=deletion.started_at is None,
         is_takeover=owner_before is not None,
         is_forced=deletion.force is not None,
+        has_failures=has_failures,
     )
     if taken.is_takeover:
         record(session, taken.id, "worker_lost", actor=owner, lost=owner_before, phase=taken.phase)
@@ -110,21 +113,25 @@ def _whose_turn(session: Session) -> str | None:
 
     A message does not decide it: a thousand of one requester's stand in the queue before a neighbour's first.
     """
-    last = session.scalar(
+    last = (
         select(Deletion.requested_by)
         .where(Deletion.claimed_at.is_not(None))
         .order_by(Deletion.claimed_at.desc())
         .limit(1)
+        .scalar_subquery()
     )
     due = select(Deletion.requested_by).where(is_due()).order_by(Deletion.requested_by).limit(1)
-    following = session.scalar(due.where(Deletion.requested_by > (last or "")))
-    return session.scalar(due) if following is None else following
+    following = due.where(Deletion.requested_by > func.coalesce(last, ""))
+    turn: str | None = session.scalar(
+        select(func.coalesce(following.scalar_subquery(), due.scalar_subquery()))
+    )
+    return turn
 
 
 def _lease_one(
     session: Session, which: ColumnElement[bool], *, owner: str, lease_s: float
-) -> Row[Deletion, str | None] | None:
-    """The deletion with its new lease, and who had it before."""
+) -> Row[Deletion, str | None, bool] | None:
+    """The deletion with its new lease, who had it before, and whether it has failures."""
     due = (
         select(
             Deletion.id,
@@ -145,7 +152,7 @@ def _lease_one(
             lease_until=seconds_from_now(lease_s),
             claimed_at=database_now(),
         )
-        .returning(Deletion, due.c.owner_before),
+        .returning(Deletion, due.c.owner_before, exists().where(DeletionFailure.deletion_id == Deletion.id)),
         execution_options={"populate_existing": True, "synchronize_session": False},
     ).one_or_none()
 

@@ -143,14 +143,13 @@ def begin(session: Session, claim: Claim, *, counts: Counts, at_least: list[str]
     record(session, claim.id, "started", actor=claim.owner, held=counts, **bounds)
 
 
-def correct_created(session: Session, deletion: Deletion, retained: Counts) -> None:
+def correct_created(deletion: Deletion, retained: Counts) -> None:
     """At the end it is known what the first slice could not count: what was deleted and what is retained."""
     deletion.created_counts = deletion.created_counts | {
         kind: deletion.deleted_counts.get(kind, 0) + retained.get(kind, 0)
         for kind in deletion.created_at_least
     }
     deletion.created_at_least = []
-    session.flush()  # the caller's next write reads the row again
 
 
 def enter_phase(session: Session, claim: Claim, phase: str | None) -> Claim:
@@ -308,8 +307,8 @@ def finished_deletion(session: Session, claim: Claim) -> FinishedDeletion:
     return FinishedDeletion(claim.id, claim.workspace_id, requested_at, now)
 
 
-def finish(session: Session, claim: Claim) -> dict[str, int]:
-    """Close the record in the transaction that removes the workspace row. The totals per kind.
+def finish(session: Session, claim: Claim) -> Deletion:
+    """Close the record in the transaction that removes the workspace row.
 
     The deletion log has it already: a backup that does not know of it would bring the workspace back.
     The caller's commit fails with a foreign key violation if anything is left after all.
@@ -325,7 +324,7 @@ def finish(session: Session, claim: Claim) -> dict[str, int]:
     )
     _follow(session, WorkspaceMove.REMOVE, claim.workspace_id)
     record(session, claim.id, "finished", actor=claim.owner, deleted=deletion.deleted_counts)
-    return deletion.deleted_counts
+    return deletion
 
 
 def note_enqueued(session: Session, deletion_id: UUID) -> None:

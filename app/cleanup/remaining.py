@@ -1,6 +1,6 @@
 """What a workspace still holds, read from its tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -82,10 +82,15 @@ def remove_row(session: Session, kind: Kind, resource_id: UUID) -> int:
     return len(removed.all())
 
 
-def remove_retained_rows(session: Session, workspace_id: UUID, deletion_id: UUID, *, limit: int) -> int:
-    """Delete up to `limit` rows of skipped resources; how many. What they stand for stays, recorded as failures."""
+def remove_retained_rows(
+    session: Session, workspace_id: UUID, deletion_id: UUID, kinds: Iterable[str], *, limit: int
+) -> int:
+    """Delete up to `limit` rows of skipped resources of these kinds; how many.
+
+    What they stand for stays, recorded as failures.
+    """
     removed = 0
-    for kind in ORDER:
+    for kind in (KINDS[name] for name in kinds):
         model = kind.model
         is_retained = failures.is_retained(deletion_id, kind.name, model.id)
         ids = select(model.id).where(model.workspace_id == workspace_id, is_retained)

@@ -62,6 +62,8 @@ class ResourcePass:
         self._is_store_absent = False
         self._time_outs_in_a_row = 0
         self._has_failed = False
+        self.has_failures = claim.has_failures
+        """Failures of the deletion may be on record."""
         self.removed = 0
         """How many resources were deleted."""
         self.part = ""
@@ -153,15 +155,19 @@ class ResourcePass:
             removed=removed,
             cursor=resource.id,
         )
-        failures.forget(session, self._claim.id, self._kind.name, resource.id)
+        self._forget_failure(session, resource)
         if displaced:
             ledger.record_displaced(session, self._claim, name=resource.name, was=displaced)
         self.removed += removed
 
     def _settle_part(self, session: Session, resource: Any, what: str) -> None:
         ledger.note_part(session, self._claim, cursor=resource.id)
-        failures.forget(session, self._claim.id, self._kind.name, resource.id)
+        self._forget_failure(session, resource)
         self.part = f" ({what} of {resource.name} went)"
+
+    def _forget_failure(self, session: Session, resource: Any) -> None:
+        if self.has_failures:
+            failures.forget(session, self._claim.id, self._kind.name, resource.id)
 
     def _judge_waiting(self, session: Session, why: str) -> tuple[FailureClass, str]:
         limit_s = self._settings.waiting_limit_seconds
@@ -170,6 +176,7 @@ class ResourcePass:
         return FailureClass.TRANSIENT, f"{why}; no answer for more than {limit_s:g} s"
 
     def _keep_failure(self, session: Session, resource: Any, error_class: FailureClass, message: str) -> None:
+        self.has_failures = True
         lease.renew(session, self._claim, cursor=resource.id)
         failures.upsert(
             session,

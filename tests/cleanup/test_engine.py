@@ -140,6 +140,18 @@ def test_a_small_workspace_goes_in_one_slice(session, context, delete, clock, pu
     assert tasks(publisher) == ["workspace.cleanup.jobs"]
 
 
+def test_a_workspace_that_holds_nothing_costs_few_statements(session, context, delete, clock, statements):
+    workspace = factories.make_workspace(session)
+    factories.make_binding(session, workspace, "ann@example.com")
+    session.commit()
+    deletion_id = delete("ml-team")
+    statements.clear()
+
+    assert isinstance(run_slice(context, deletion_id, owner="w"), Finished)
+
+    assert len(statements) <= 25, "\n".join(statements)
+
+
 def test_what_takes_time_gets_a_task_of_its_own_name(
     session, context, delete, drive, clock, publisher, monkeypatch
 ):

@@ -29,7 +29,7 @@ def test_more_retained_resources_than_parameters_are_removed(session):
     session.execute(insert, {"deletion": deletion.id, "fileset": str(fileset.id), "many": MANY})
     session.commit()
 
-    assert remaining.remove_retained_rows(session, workspace.id, deletion.id, limit=MANY) == 1
+    assert remaining.remove_retained_rows(session, workspace.id, deletion.id, ["filesets"], limit=MANY) == 1
 
     assert session.scalars(select(Fileset.id)).all() == []
 
