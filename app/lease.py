@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, update
+from sqlalchemy import BindParameter, ColumnElement, and_, or_, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -28,7 +28,9 @@ class LeaseLost(Exception):
         super().__init__(f"{model.__name__.lower()} {row_id}: fencing token {fence} is outdated")
 
 
-def is_held(model: type[Leased], row_id: UUID, fence: int) -> ColumnElement[bool]:
+def is_held(
+    model: type[Leased], row_id: UUID | BindParameter[UUID], fence: int | BindParameter[int]
+) -> ColumnElement[bool]:
     """Whether the row may still be written by the holder of that fencing token, as a condition of a query."""
     return and_(model.id == row_id, model.fence == fence, model.lease_owner.is_not(None))
 

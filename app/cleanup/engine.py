@@ -161,20 +161,22 @@ class _Slice:
         claim, cursor, limit = self._claim, self._claim.cursor, self._settings.chunk_size
         while monotonic() < self._kind_deadline:
             with session_scope(self._context.sessions) as session:
-                removed = kind.delete_chunk(session, claim.workspace_id, limit, cursor)
-                if removed:
-                    ledger.count_deleted(session, claim, kind.name, removed=len(removed), cursor=removed[-1])
+                chunk = kind.delete_chunk(session, claim.workspace_id, limit, cursor)
+                if chunk.removed:
+                    ledger.count_deleted(
+                        session, claim, kind.name, removed=chunk.removed, cursor=chunk.cursor
+                    )
                     if claim.has_failures and not self._removed:
                         failures.forget_kind(session, claim.id, kind.name)
                 # Behind a full chunk the question would pass over all that is gone, as would a search from the start.
-                is_left = len(removed) == limit or remaining.has_rows(session, kind, claim.workspace_id)
-            self._removed += len(removed)
+                is_left = chunk.removed == limit or remaining.has_rows(session, kind, claim.workspace_id)
+            self._removed += chunk.removed
             if not is_left:
                 return self._end_kind(kind)
-            if not removed and cursor is None:
+            if not chunk.removed and cursor is None:
                 raise RuntimeError(f"none of the {kind.name} that are left could be removed")
-            # Once more from the start where nothing more was found, for what was passed over.
-            cursor = removed[-1] if removed else None
+            # None where nothing more was found: once more from the start, for what was passed over.
+            cursor = chunk.cursor
         return self._yield(kind, cursor)
 
     # --- kinds with something outside the database ------------------------------------------------------

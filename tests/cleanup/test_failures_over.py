@@ -171,8 +171,8 @@ def test_deleting_rows_reads_each_once_although_somebody_still_sees_them(session
     cursor, reads = None, [0]
     for _ in range(20):
         chunk = KINDS[kind].delete_chunk(session, workspace.id, 30, cursor)
-        cursor = chunk[-1]
-        assert len(chunk) == 30
+        cursor = chunk.cursor
+        assert chunk.removed == 30
         reads.append(int(session.scalar(read)))
 
     first_half, second_half = reads[10] - reads[0], reads[20] - reads[10]

@@ -54,7 +54,16 @@ class ResourceKind:
     delete: Callable[[Context, Any], Deleted | Pending | InProgress]
 
 
-DeleteChunk = Callable[[Session, UUID, int, UUID | None], list[UUID]]
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that were removed together."""
+
+    removed: int
+    cursor: UUID | None
+    """The id of the last one, None if there was none."""
+
+
+DeleteChunk = Callable[[Session, UUID, int, UUID | None], Chunk]
 """`(session, workspace_id, limit, cursor)`: see `RowsKind`."""
 
 
@@ -62,8 +71,8 @@ DeleteChunk = Callable[[Session, UUID, int, UUID | None], list[UUID]]
 class RowsKind:
     """A kind that is only rows.
 
-    `delete_chunk(session, workspace_id, limit, cursor)` removes up to `limit` of them and returns their ids. The last
-    one is the next cursor: a search from the start would pass over all that is gone, as long as anybody can see it.
+    `delete_chunk(session, workspace_id, limit, cursor)` removes up to `limit` of them, behind the cursor of the chunk
+    before: a search from the start would pass over all that is gone, as long as anybody can see it.
     """
 
     name: str

@@ -1,58 +1,70 @@
 """Entities: plain rows that form trees, removed from the leaves up."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, cast, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from app.cleanup.kinds.base import RowsKind
+from app.cleanup.kinds.base import Chunk, RowsKind
+from app.cleanup.kinds.rows import youngest_rows_of
 from app.models import Entity
 
+_delete_youngest = youngest_rows_of(Entity)
 
-def _delete_chunk(session: Session, workspace_id: UUID, limit: int, cursor: UUID | None) -> list[UUID]:
-    """Remove the youngest entities that have no child outside the chunk; it goes down the ids.
 
-    Ids grow with time and a child is younger than its parent, so the youngest page holds whole branches: a
-    chain of a thousand descendants goes in one chunk. The foreign key is checked when the statement ends.
-    Where clocks were wrong, children are older than their parents: then leaves go first, wherever they are.
+def _delete_chunk(session: Session, workspace_id: UUID, limit: int, cursor: UUID | None) -> Chunk:
+    """Remove the youngest entities, in one statement; it goes down the ids.
+
+    Ids grow with time and a child is younger than its parent, so the youngest page holds whole branches: a chain of a
+    thousand descendants goes in one chunk. The foreign key is checked when the statement ends, and refuses the page
+    where clocks were wrong and one that stays is the child of one that goes.
     """
+    try:
+        with session.begin_nested():
+            return _delete_youngest(session, workspace_id, limit, cursor)
+    except IntegrityError:
+        return _delete_childless(session, workspace_id, limit, cursor)
+
+
+def _delete_childless(session: Session, workspace_id: UUID, limit: int, cursor: UUID | None) -> Chunk:
+    """Remove those of the youngest page that have no child outside it, or at its start leaves, wherever they are."""
     page = select(Entity.id).where(Entity.workspace_id == workspace_id).limit(limit)
     youngest = page.order_by(Entity.id.desc())
     if cursor is not None:
-        return _delete(session, workspace_id, youngest.where(Entity.id < cursor))
-    return _delete(session, workspace_id, youngest) or _delete(
-        session, workspace_id, page.where(~_has_child(workspace_id)).order_by(Entity.id)
-    )
-
-
-def _delete(session: Session, workspace_id: UUID, page: Select[UUID]) -> list[UUID]:
-    """Remove those of the page that have no child outside it; their ids, the youngest first.
-
-    None of them where one that stays is the child of one that goes, which wrong clocks alone bring about.
-    """
-    chosen = page.cte("page")
-    in_page = select(chosen.c.id)
-    is_free = ~_has_child(workspace_id, in_page)
-    statement = (
-        delete(Entity)
-        .where(Entity.workspace_id == workspace_id, Entity.id.in_(in_page), is_free)
-        .returning(Entity.id)
-    )
+        youngest = youngest.where(Entity.id <= cursor)
     try:
         with session.begin_nested():
-            removed = session.scalars(statement, execution_options={"synchronize_session": False}).all()
-    except IntegrityError:
-        return []
-    return sorted(removed, reverse=True)
+            chunk = _delete(session, workspace_id, session.scalars(youngest).all())
+    except IntegrityError:  # a child of one that goes has a child itself, and stays
+        chunk = Chunk(0, None)
+    if chunk.removed or cursor is not None:
+        return chunk
+    leaves = page.where(~_has_child(workspace_id)).order_by(Entity.id)
+    return _delete(session, workspace_id, session.scalars(leaves).all())
 
 
-def _has_child(workspace_id: UUID, besides: Select[UUID] | None = None) -> ColumnElement[bool]:
+def _delete(session: Session, workspace_id: UUID, ids: Sequence[UUID]) -> Chunk:
+    """Remove those of the entities that have no child besides these."""
+    among = func.any(cast(ids, ARRAY(Uuid)))
+    is_free = ~_has_child(workspace_id, besides=ids)
+    removed = session.scalars(
+        delete(Entity).where(Entity.id == among, is_free).returning(Entity.id),
+        execution_options={"synchronize_session": False},
+    ).all()
+    return Chunk(len(removed), min(removed, default=None))
+
+
+def _has_child(workspace_id: UUID, *, besides: Sequence[UUID] = ()) -> ColumnElement[bool]:
     child = aliased(Entity)
-    conditions = [child.workspace_id == workspace_id, child.parent_id == Entity.id]
-    if besides is not None:
-        conditions.append(child.id.not_in(besides))
-    return exists().where(*conditions)
+    children = select(child.id).where(
+        child.workspace_id == workspace_id,
+        child.parent_id == Entity.id,
+        child.id != func.all(cast(besides, ARRAY(Uuid))),
+    )
+    # OFFSET keeps PostgreSQL from making a join of it: it is one look into the index for each row.
+    return children.offset(0).exists()
 
 
 KIND = RowsKind("entities", Entity, _delete_chunk)
