@@ -12,6 +12,9 @@ from sqlalchemy import Engine, event
 from app.errors import Busy
 from bench import NotMeasured
 
+_ENDS = UUID(int=0), UUID(int=2**128 - 1)
+"""The first and the last of all ids stand for themselves, not for a row."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -43,7 +46,7 @@ class Recording:
 
         Raises NotMeasured if a statement has other rows than before.
         """
-        ids = dict(others)
+        ids = {**others, **{end: end for end in _ENDS}}
         for step in self.steps:
             if step is None:
                 connection.commit()
