@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     String,
     Uuid,
@@ -222,7 +223,9 @@ def count_retained(session: Session, deletion_id: UUID) -> dict[str, int]:
     return {kind: number for kind, number in rows}  # noqa: C416 -- a Row is no pair to mypy
 
 
-def is_retained(deletion_id: UUID, kind: str, resource_id: ColumnElement[UUID]) -> ColumnElement[bool]:
+def is_retained(
+    deletion_id: UUID | BindParameter[UUID], kind: str, resource_id: ColumnElement[UUID]
+) -> ColumnElement[bool]:
     """SQL: whether an administrator chose to leave that resource of a kind behind."""
     # OFFSET keeps PostgreSQL from making a join of it. Before the table is analysed it takes a join of all rows with
     # all failures for the cheapest; one look into the primary key for each row it is, whatever it believes.
@@ -244,7 +247,7 @@ def retained_anywhere(session: Session, kind: str) -> set[UUID]:
     return {UUID(one) for one in session.scalars(select(DeletionFailure.resource_id).where(*skipped))}
 
 
-def _skipped(deletion_id: UUID) -> ColumnElement[bool]:
+def _skipped(deletion_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
     return and_(DeletionFailure.deletion_id == deletion_id, DeletionFailure.skipped_by.is_not(None))
 
 

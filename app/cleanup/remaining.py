@@ -2,11 +2,26 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, case, cast, delete, exists, func, select, true
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    ColumnElement,
+    Select,
+    Uuid,
+    bindparam,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session, load_only
 
 from app.cleanup import failures
@@ -33,10 +48,18 @@ class Contents:
 
 def first_kind(session: Session, workspace_id: UUID, deletion_id: UUID | None = None) -> Kind | None:
     """The first kind in ORDER with rows left in the workspace, apart from retained ones."""
-    # One statement: PostgreSQL tries the branches in their order, and those behind the first that is true not at all.
-    branches = [(exists().where(*_left(kind, workspace_id, deletion_id)), kind.name) for kind in ORDER]
-    name = session.scalar(select(case(*branches)))
+    values = {"workspace_id": workspace_id, "deletion_id": deletion_id}
+    name = session.scalar(_first_kind(but_retained=deletion_id is not None), values)
     return KINDS[name] if name else None
+
+
+@cache
+def _first_kind(*, but_retained: bool) -> Select[str | None]:
+    """One statement: PostgreSQL tries the branches in order, and those behind the first that is true not at all."""
+    workspace_id = bindparam("workspace_id", type_=Uuid)
+    deletion_id = bindparam("deletion_id", type_=Uuid) if but_retained else None
+    branches = [(exists().where(*_left(kind, workspace_id, deletion_id)), kind.name) for kind in ORDER]
+    return select(case(*branches))
 
 
 def has_rows(session: Session, kind: Kind, workspace_id: UUID, deletion_id: UUID | None = None) -> bool:
@@ -166,7 +189,9 @@ def why_idle(session: Session, deletion_id: UUID | None) -> str:
     return "another worker was quicker"
 
 
-def _left(kind: Kind, workspace_id: UUID, deletion_id: UUID | None) -> list[ColumnElement[bool]]:
+def _left(
+    kind: Kind, workspace_id: UUID | BindParameter[UUID], deletion_id: UUID | BindParameter[UUID] | None
+) -> list[ColumnElement[bool]]:
     model = kind.model
     conditions = [model.workspace_id == workspace_id]
     if deletion_id is not None:
