@@ -11,16 +11,19 @@ from sqlalchemy import (
     ARRAY,
     BindParameter,
     ColumnElement,
+    CompoundSelect,
+    Integer,
     Select,
     Uuid,
     bindparam,
     case,
-    cast,
     delete,
     exists,
     func,
+    literal,
     select,
     true,
+    union_all,
 )
 from sqlalchemy.orm import Session, load_only
 
@@ -126,20 +129,30 @@ def remove_retained_rows(
 
 
 def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, Contents]:
-    """What each workspace holds, counted no further than COUNT_LIMIT for all of them. One query per kind."""
+    """What each workspace holds, each kind counted no further than COUNT_LIMIT for all of them. One query."""
     held = {workspace_id: Contents({}, []) for workspace_id in workspace_ids}
-    limit = max(1, COUNT_LIMIT // max(1, len(held)))
-    asked = select(func.unnest(cast(list(held), ARRAY(Uuid))).label("id")).subquery()
-    for kind in ORDER if held else ():
+    if not held:
+        return {}
+    limit = max(1, COUNT_LIMIT // len(held))
+    for kind, workspace_id, number in session.execute(_counts(), {"asked": list(held), "limit": limit}):
+        held[workspace_id].numbers[kind] = number
+        if number == limit:
+            held[workspace_id].at_least.append(kind)
+    return held
+
+
+@cache
+def _counts() -> CompoundSelect[str, UUID, int]:
+    asked = select(func.unnest(bindparam("asked", type_=ARRAY(Uuid))).label("id")).subquery()
+    every = []
+    for kind in ORDER:
         model = kind.model
         # In an order that only the right index has: a sequential scan would pass over the rows of all others.
-        some = select(model.id).where(model.workspace_id == asked.c.id).order_by(model.id).limit(limit)
-        counts = select(asked.c.id, func.count()).join(some.lateral(), true()).group_by(asked.c.id)
-        for workspace_id, number in session.execute(counts):
-            held[workspace_id].numbers[kind.name] = number
-            if number == limit:
-                held[workspace_id].at_least.append(kind.name)
-    return held
+        some = select(model.id).where(model.workspace_id == asked.c.id).order_by(model.id)
+        rows = some.limit(bindparam("limit", type_=Integer)).lateral()
+        counts = select(literal(kind.name), asked.c.id, func.count()).join(rows, true())
+        every.append(counts.group_by(asked.c.id))
+    return union_all(*every)
 
 
 def count_until(session: Session, workspace_id: UUID, *, deadline: float) -> Contents:

@@ -149,7 +149,7 @@ def test_a_workspace_that_holds_nothing_costs_few_statements(session, context, d
 
     assert isinstance(run_slice(context, deletion_id, owner="w"), Finished)
 
-    assert len(statements) <= 26, "\n".join(statements)
+    assert len(statements) <= 19, "\n".join(statements)
 
 
 def test_what_takes_time_gets_a_task_of_its_own_name(
