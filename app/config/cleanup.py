@@ -29,6 +29,8 @@ class CleanupSettings(Section):
     """How long a worker that does not renew its lease keeps its deletion before another worker may take it over."""
     item_timeout_seconds: Duration = 10
     """Time limit for one resource; after it the attempt counts as a transient failure."""
+    filesets_at_once: Annotated[int, Field(ge=1, le=32)] = 4
+    """Number of filesets of one deletion that are deleted from the store at the same time while it answers."""
     page_size: PositiveInt = 100
     """Number of resources that a pass reads at a time."""
     chunk_size: PositiveInt = 1000

@@ -277,10 +277,11 @@ class BlobStore:
 
         A link is removed, and what it leads to is left alone. None if there is a directory, or nothing.
         """
+        top = _key(workspace_id, fileset_id) if fileset_id else str(workspace_id)
+        if not self._tree.is_displaced(top):
+            return None
         self.verify(before_destruction=True)
-        return self._tree.remove_displaced(
-            _key(workspace_id, fileset_id) if fileset_id else str(workspace_id)
-        )
+        return self._tree.remove_displaced(top)
 
     @naming_relative_paths
     def purge_workspace(self, workspace_id: UUID, *, keep: Set[UUID] = frozenset()) -> None:

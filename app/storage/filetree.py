@@ -177,6 +177,10 @@ class FileTree:
         self._directories.prune(posixpath.dirname(path), below=self._files)
         self._directories.sync(posixpath.dirname(path))
 
+    def is_displaced(self, top: str) -> bool:
+        """Whether a link or a file stands where the directory `top` should."""
+        return self._directories.displaced(f"{self._files}/{top}") is not None
+
     def remove_displaced(self, top: str) -> str | None:
         """Remove a link or a file that stands where the directory `top` should; what it was, None if it did not."""
         path = f"{self._files}/{top}"

@@ -52,6 +52,8 @@ class ObjectTree:
     def __init__(self, filesystem: S3FileSystem, root: str) -> None:
         self._fs = filesystem
         self._bucket = Bucket(filesystem, root)
+        self._is_versioned: bool | None = None
+        """As the bucket last said: `remains` asks each time, and finds what a removal on an old answer leaves."""
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -134,7 +136,8 @@ class ObjectTree:
             yield from self.remove_staged_uploads(top)
         except OSError as error:  # They cannot be listed.
             yield error
-        for page in self._versions(top):
+        is_versioned = self._has_versions() if self._is_versioned is None else self._is_versioned
+        for page in self._versions(top, is_versioned=is_versioned):
             batch = [each for each in page if not _XML_UNFIT.search(each["Key"])]
             yield from self._remove_singly(each for each in page if _XML_UNFIT.search(each["Key"]))
             if not batch:
@@ -157,8 +160,11 @@ class ObjectTree:
             else:
                 yield each
 
-    def remove_displaced(self, top: str) -> str | None:  # noqa: ARG002 -- for FileTree
+    def is_displaced(self, top: str) -> bool:  # noqa: ARG002 -- for FileTree
         """A bucket has no directories that something could stand in the place of."""
+        return False
+
+    def remove_displaced(self, top: str) -> str | None:  # noqa: ARG002 -- for FileTree
         return None
 
     def sync(self, top: str) -> None:
@@ -171,16 +177,16 @@ class ObjectTree:
         return False
 
     def remains(self, top: str) -> str | None:
-        batch = next(self._versions(top), None)
+        batch = next(self._versions(top, is_versioned=self._has_versions()), None)
         first = batch[0] if batch else next(self._bucket.uploads(top), None)
         return self._bucket.key(first["Key"]) if first else None
 
     def prune(self, top: str) -> None:
         """A bucket has no empty directories."""
 
-    def _versions(self, top: str) -> Iterator[list[dict[str, str]]]:
+    def _versions(self, top: str, *, is_versioned: bool) -> Iterator[list[dict[str, str]]]:
         """Pages of all objects, versions and delete markers below `top`, in the form that `delete_objects` takes."""
-        if self._has_versions():
+        if is_versioned:
             for page in self._bucket.pages("list_object_versions", Prefix=self._bucket.prefix(top)):
                 every = (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
                 if every:
@@ -192,11 +198,12 @@ class ObjectTree:
 
     def _has_versions(self) -> bool:
         try:
-            return bool(self._bucket.call("get_bucket_versioning").get("Status"))
+            self._is_versioned = bool(self._bucket.call("get_bucket_versioning").get("Status"))
         except OSError as error:
-            if error.errno == errno.ENOSYS:  # An S3-compatible store without versioning.
-                return False
-            raise
+            if error.errno != errno.ENOSYS:  # An S3-compatible store without versioning.
+                raise
+            self._is_versioned = False
+        return self._is_versioned
 
     # --- staged uploads -----------------------------------------------------------------------------------
 

@@ -545,7 +545,7 @@ def test_a_fileset_that_takes_many_attempts_is_progress_and_no_failure(
         put(context.store, bulky, f"{number}/a")
     put(context.store, small, "a")
     strict = type(context)(
-        settings=settings.model_copy(update={"max_attempts": 1, "slice_seconds": 3}),
+        settings=settings.model_copy(update={"max_attempts": 1, "slice_seconds": 3, "filesets_at_once": 1}),
         sessions=context.sessions,
         store=_Slow(HastyStore(context.store), clock, seconds=1),
         publisher=context.publisher,

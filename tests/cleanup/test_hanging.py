@@ -33,6 +33,7 @@ class HangingStore:
         """The number of calls that are answered before it hangs."""
         self.asked: list[UUID] = []
         self.released = Event()
+        self._one_at_a_time = threading.Lock()
 
     def purge_fileset(self, workspace_id: UUID, fileset_id: UUID, *, within_s: float) -> Any:
         self._answer(fileset_id)
@@ -46,9 +47,12 @@ class HangingStore:
         return getattr(self.real, name)
 
     def _answer(self, what: UUID) -> None:
-        self.asked.append(what)
-        if len(self.asked) > self.answers and not self.released.is_set():
-            self.clock.pass_(10)
+        with self._one_at_a_time:
+            self.asked.append(what)
+            hangs = len(self.asked) > self.answers and not self.released.is_set()
+            if hangs:
+                self.clock.pass_(10)
+        if hangs:
             assert self.released.wait(DEADLINE_S)
 
     def release(self) -> None:
@@ -73,8 +77,8 @@ def hanging(context, clock) -> Iterator[HangingStore]:
 def impatient(context, settings, hanging):
     """A context whose calls time out at once, and whose slices end as those of the product do: after two time-outs."""
 
-    def with_slices_of(slice_seconds: float = 20) -> Any:
-        limits = {"item_timeout_seconds": TIMEOUT_S, "slice_seconds": slice_seconds}
+    def with_slices_of(slice_seconds: float = 20, **others: Any) -> Any:
+        limits = {"item_timeout_seconds": TIMEOUT_S, "slice_seconds": slice_seconds, **others}
         return type(context)(
             settings=settings.model_copy(update=limits),
             sessions=context.sessions,
@@ -113,7 +117,7 @@ def test_time_outs_on_both_sides_of_the_end_of_a_slice_count_together(
     hanging.answers = 1
     deletion_id = doomed(session, delete)
 
-    first = run_slice(impatient(10), deletion_id, owner="w")
+    first = run_slice(impatient(10, filesets_at_once=1), deletion_id, owner="w")
     second = run_slice(impatient(), deletion_id, owner="w")
 
     assert first == Advanced(f"ml-team filesets: 1 deleted, {FILESETS - 1} left")
@@ -146,12 +150,27 @@ def test_what_hangs_costs_few_threads_and_no_time_once_it_is_known(
 
     assert all(isinstance(outcome, Postponed) for outcome in outcomes)
     assert "not tried: no answer yet to 4 others" in outcomes[-1].reason
-    assert len(hanging.asked) == len(left_behind()) == timeout._MOST_UNANSWERED
+    assert len(hanging.asked) == len(left_behind()) == timeout.MOST_UNANSWERED
 
     hanging.release()
     last = [drive(each, context=replace(impatient(), settings=settings))[-1] for each in deletions]
     assert {type(outcome) for outcome in last} == {Finished}
     assert session.scalars(select(DeletionFailure)).all() == []
+
+
+def test_a_store_that_begins_to_hang_costs_no_more_threads_than_one_that_always_did(
+    session, delete, clock, hanging, impatient
+):
+    hanging.answers = 5
+    deletion_id = doomed(session, delete)
+
+    outcome = run_slice(impatient(slice_seconds=1000), deletion_id, owner="w")
+
+    assert isinstance(outcome, Postponed)
+    assert len(hanging.asked) > hanging.answers + 1, "several had begun"
+    assert len(left_behind()) <= timeout.MOST_UNANSWERED
+    assert the(session, deletion_id).cursor == max(hanging.asked), "and all of them are settled"
+    assert len(session.scalars(select(DeletionFailure)).all()) == len(hanging.asked) - hanging.answers
 
 
 def test_the_last_step_is_postponed_while_the_store_hangs(

@@ -52,6 +52,8 @@ class ResourceKind:
     name: str
     model: type[Any]
     delete: Callable[[Context, Any], Deleted | Pending | InProgress]
+    is_parallel: bool = False
+    """Whether it gains from several calls of `delete` at the same time, because each waits for something outside."""
 
 
 @dataclass(frozen=True)

@@ -13,4 +13,4 @@ def _delete(context: Context, fileset: Fileset) -> Deleted | InProgress:
     return InProgress(f"{unfinished.removed} files") if unfinished else Deleted(displaced)
 
 
-KIND = ResourceKind("filesets", Fileset, _delete)
+KIND = ResourceKind("filesets", Fileset, _delete, is_parallel=True)
