@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session, load_only
 
 from app.cleanup import failures
 from app.cleanup.kinds import KINDS, ORDER
-from app.cleanup.kinds.base import Kind, ResourceKind
+from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind
 from app.cleanup.lease import is_on_hold
 from app.clock import seconds_since
 from app.lifecycle import DeletionState
@@ -129,7 +129,7 @@ def remove_retained_rows(
 
 
 def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, Contents]:
-    """What each workspace holds, each kind counted no further than COUNT_LIMIT for all of them. One query."""
+    """What each workspace holds, by kept counts, or counted no further than COUNT_LIMIT for all of them."""
     held = {workspace_id: Contents({}, []) for workspace_id in workspace_ids}
     if not held:
         return {}
@@ -138,14 +138,21 @@ def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID,
         held[workspace_id].numbers[kind] = number
         if number == limit:
             held[workspace_id].at_least.append(kind)
+    for kept in ORDER:
+        if isinstance(kept, RowsKind) and kept.kept_totals:
+            for workspace_id, number in kept.kept_totals(session, list(held)).items():
+                held[workspace_id].numbers[kept.name] = number
     return held
 
 
 @cache
 def _counts() -> CompoundSelect[str, UUID, int]:
+    """Of all kinds that have to be counted."""
     asked = select(func.unnest(bindparam("asked", type_=ARRAY(Uuid))).label("id")).subquery()
     every = []
     for kind in ORDER:
+        if isinstance(kind, RowsKind) and kind.kept_totals:
+            continue
         model = kind.model
         # In an order that only the right index has: a sequential scan would pass over the rows of all others.
         some = select(model.id).where(model.workspace_id == asked.c.id).order_by(model.id)

@@ -3,11 +3,26 @@
 The database keeps the number of entities: counting a million takes longer than reading a page of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
+from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Select, delete, func, insert, select, true, union_all
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Select,
+    Uuid,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor, Question, always, permitted
@@ -60,6 +75,16 @@ def kept_total(session: Session, found: Listed[Entity], entity_type: str) -> int
         .params(found.actor.parameters)
     )
     return int(session.scalar(query) or 0)
+
+
+def kept_totals(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The number of entities of all types in each of the workspaces that has any."""
+    number = func.sum(EntityCount.delta)
+    query = select(EntityCount.workspace_id, number).where(
+        EntityCount.workspace_id == func.any(cast(workspace_ids, ARRAY(Uuid)))
+    )
+    counted = session.execute(query.group_by(EntityCount.workspace_id).having(number > 0))
+    return {workspace_id: int(total) for workspace_id, total in counted}
 
 
 def fold_counts(session: Session) -> None:

@@ -1,13 +1,12 @@
 """A deletion's world: time that passes at once, kinds that can be told to fail, and a driver of slices."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from app.cleanup import engine, remaining, requests, resource_pass
@@ -79,19 +78,6 @@ def drive(context: Context, clock: TimeMachine) -> Callable[..., list[Outcome]]:
         raise AssertionError(f"the deletion did not end in {rounds} slices: {outcomes[-3:]}")
 
     return run
-
-
-@pytest.fixture
-def statements(engine: Engine) -> Iterator[list[str]]:
-    """The statements that were sent to the database since the test began, or cleared the list."""
-    sent: list[str] = []
-
-    def note(*args: Any) -> None:
-        sent.append(args[2])
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield sent
-    event.remove(engine, "before_cursor_execute", note)
 
 
 @dataclass

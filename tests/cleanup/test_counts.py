@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from app.cleanup import remaining
+from app.cleanup.engine import run_slice
 from app.cleanup.kinds import KINDS
 from app.cleanup.outcomes import Finished
 from app.cleanup.preview import preview
@@ -15,6 +16,7 @@ from app.lifecycle import DeletionState, WorkspaceState
 from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.actors import trusted
+from tests.support.statements import counted
 
 DELETIONS = "/apis/entities/v2/deletions"
 
@@ -111,6 +113,40 @@ def test_a_count_stops_at_its_limit_and_says_so(session, large):
     assert shown.at_least == ["job_logs"]
     assert (in_time.numbers["job_logs"], in_time.at_least) == (remaining.COUNT_LIMIT + 50, [])
     assert (too_late.numbers, too_late.at_least) == (shown.remaining, ["job_logs"])
+
+
+def test_entities_are_not_counted_however_many_there_are(session, database, client, monkeypatch):
+    monkeypatch.setattr(remaining, "COUNT_LIMIT", 10)
+    workspace = factories.make_workspace(session)
+    for i in range(25):
+        factories.make_entity(session, workspace, f"e-{i}")
+    session.commit()
+
+    # Nothing of the table is read: the lock that this takes would wait for the one that it has.
+    with uncountable(database, "entities"):
+        shown = client.get("/apis/entities/v2/workspaces/ml-team/deletion-preview").json
+
+    assert (shown["remaining"], shown["at_least"]) == ({"entities": 25}, [])
+
+
+def test_the_first_slice_takes_the_number_of_entities_from_where_it_is_kept(
+    session, context, delete, database, monkeypatch
+):
+    monkeypatch.setattr(remaining, "COUNT_LIMIT", 10)
+    workspace = factories.make_workspace(session)
+    for i in range(25):
+        factories.make_entity(session, workspace, f"e-{i}")
+    session.commit()
+    deletion_id = delete("ml-team")
+
+    with counted(context.sessions.kw["bind"]) as sent:
+        run_slice(context, deletion_id, owner="w")
+
+    of_entities = [
+        one.text for one in sent if "entities.id" in one.text and not one.text.startswith("WITH removed")
+    ]
+    assert [one for one in of_entities if "count(" in one] == []
+    assert the(session, deletion_id).created_counts == {"entities": 25}
 
 
 def test_a_lower_bound_is_corrected_at_the_end(session, context, delete, drive, clock):

@@ -14,6 +14,7 @@ from app.models import Deletion, DeletionEvent, DeletionFailure, Deployment, Job
 from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.hasty_store import HastyStore
+from tests.support.statements import counted
 
 
 def exists(session, workspace_id):
@@ -140,16 +141,16 @@ def test_a_small_workspace_goes_in_one_slice(session, context, delete, clock, pu
     assert tasks(publisher) == ["workspace.cleanup.jobs"]
 
 
-def test_a_workspace_that_holds_nothing_costs_few_statements(session, context, delete, clock, statements):
+def test_a_workspace_that_holds_nothing_costs_few_statements(session, context, delete, clock, engine):
     workspace = factories.make_workspace(session)
     factories.make_binding(session, workspace, "ann@example.com")
     session.commit()
     deletion_id = delete("ml-team")
-    statements.clear()
 
-    assert isinstance(run_slice(context, deletion_id, owner="w"), Finished)
+    with counted(engine) as sent:
+        assert isinstance(run_slice(context, deletion_id, owner="w"), Finished)
 
-    assert len(statements) <= 19, "\n".join(statements)
+    assert len(sent) <= 20, "\n".join(one.text for one in sent)
 
 
 def test_what_takes_time_gets_a_task_of_its_own_name(

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.cleanup import resource_pass
 from app.cleanup.engine import run_slice
-from app.cleanup.outcomes import Advanced, Failed, Finished, Postponed
+from app.cleanup.outcomes import Failed, Finished, Postponed
 from app.cleanup.timeout import begin_call
 from app.config import Settings
 from app.context import Context
@@ -80,7 +80,7 @@ def test_as_many_are_deleted_at_the_same_time_as_the_setting_says(
 
     outcome = run_slice(context, delete("ml-team"), owner="w")
 
-    assert outcome == Advanced(f"ml-team filesets: {FILESETS} deleted, 0 left")
+    assert outcome == Finished(f"ml-team is gone: filesets {FILESETS}")
     assert watched.most == 4
 
 
