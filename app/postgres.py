@@ -45,6 +45,18 @@ def require_version(connection: "psycopg.Connection[Any]") -> None:
         )
 
 
+def require_direct(connection: "psycopg.Connection[Any]") -> None:
+    """Raise UnfitServer if an open connection leads through a pooler. Begins and ends a transaction."""
+    # A pooler cannot tell its client which process of the server the next transaction will get.
+    ((pid,),) = connection.execute("SELECT pg_backend_pid()").fetchall()
+    connection.rollback()
+    if pid != connection.info.backend_pid:
+        raise UnfitServer(
+            "migrations lock and set what lasts as long as a connection, and this one leads through a pooler: "
+            "give the URL of the database itself as WORKSPACES_MIGRATION_DATABASE_URL"
+        )
+
+
 def require_limits(connection: "psycopg.Connection[Any]", settings: Settings) -> None:
     """Raise UnfitServer unless an open connection has all `limits`. Begins and ends a transaction."""
     expected = limits(settings)

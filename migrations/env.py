@@ -13,7 +13,7 @@ import app.models  # registers the tables
 from app.config import load_settings
 from app.db import KEEPALIVE, Base
 from app.logs import get_logger
-from app.postgres import require_version
+from app.postgres import require_direct, require_version
 
 assert app.models
 
@@ -83,8 +83,9 @@ def run() -> None:
     engine = create_engine(url, connect_args={**KEEPALIVE, "prepare_threshold": None})
 
     @event.listens_for(engine, "connect", insert=True)
-    def refuse_an_old_server(connection: Any, _record: Any) -> None:
+    def refuse_an_unfit_server(connection: Any, _record: Any) -> None:
         require_version(connection)
+        require_direct(connection)
 
     for attempt in range(1, attempts + 1):
         try:

@@ -1,31 +1,50 @@
 """PgBouncer in transaction mode: each transaction may get another connection, which keeps what others left on it."""
 
-import json
-import os
-import subprocess
-import sys
-from collections import Counter
+import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app import db
-from app.cleanup.engine import run_slice
-from app.cleanup.outcomes import Idle
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope, unfitness
 from app.postgres import set_limits
-from tests.postgres.clients import CALLERS, ROUNDS
+from app.storage.marker import KEY as MARKER
+from tests.postgres.conftest import WORKSPACES, create_and_delete
+from tests.support.database import migrate
 from tests.support.deadlines import DEADLINE_S
-from tests.support.debian import PgBouncer, needs_pgbouncer
+from tests.support.debian import SERVER_CONNECTIONS, PgBouncer, needs_pgbouncer
+from tests.support.stack import ALL, Stack
 
 pytestmark = needs_pgbouncer
-ROOT = Path(__file__).parents[2]
-PROCESSES = 3
+CALLERS, JOURNEYS = 8, 24
+SETTINGS: dict[str, Any] = {
+    "database_prepare_threshold": 0,
+    # Callers outnumber connections: on a busy machine one waits for its turn.
+    "statement_timeout_seconds": DEADLINE_S,
+    "sweep_seconds": 1,
+    "requeue_after_seconds": 1,
+    "stop_grace_seconds": 1,
+    # All that is older than ten minutes would go at once in the eyes of the breaker.
+    "burst_deletions": 0,
+}
+OF_THE_POOLER = {
+    "client_encoding",
+    "DateStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+    "application_name",
+}
+"""The settings that it gives back to each client itself."""
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @pytest.fixture
@@ -39,47 +58,95 @@ def pooler(copy_url: str) -> Iterator[PgBouncer]:
         server.discard()
 
 
-def start(*command: str, **settings: object) -> "subprocess.Popen[str]":
-    variables = {f"WORKSPACES_{name.upper()}": str(value) for name, value in settings.items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+LEFT = """
+SELECT 'setting', name FROM pg_settings WHERE source = 'session' AND name <> ALL(%s)
+UNION ALL SELECT 'lock', objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+UNION ALL SELECT 'statement', name FROM pg_prepared_statements
+UNION ALL SELECT 'cursor', name FROM pg_cursors WHERE is_holdable
+UNION ALL SELECT 'channel', channel FROM pg_listening_channels() AS channel
+UNION ALL SELECT 'table', relname FROM pg_class WHERE relpersistence = 't' AND relnamespace = pg_my_temp_schema()
+"""
+"""What outlives a transaction, on the connection that is asked."""
+
+
+def left_on_connections(url: str) -> list[tuple[str, str]]:
+    """What transactions have left on the connections that a pooler shares, on all of them."""
+    found, processes = [], set()
+    with ExitStack() as opened:
+        for _ in range(SERVER_CONNECTIONS):
+            client = psycopg.connect(url.replace("+psycopg", "", 1), prepare_threshold=None)
+            # It begins a transaction, which keeps its connection from the next client.
+            found += opened.enter_context(client).execute(LEFT, [list(OF_THE_POOLER)]).fetchall()
+            processes.update(client.execute("SELECT pg_backend_pid()").fetchall())
+    assert len(processes) == SERVER_CONNECTIONS
+    return found
 
 
 @pytest.mark.long
-def test_processes_behind_it_see_no_error(
-    pooler: PgBouncer, copy_url: str, product: Callable[..., Context], tmp_path: Path
+def test_the_product_works_behind_it(tmp_path: Path) -> None:
+    with Stack(tmp_path, parts=(), environment={"WEB_CONCURRENCY": "2"}, **SETTINGS) as stack:
+        pooler = PgBouncer(stack.postgres.product_url)
+        try:
+            pooler.start()
+            parts = [stack.start(name, wait=False, WORKSPACES_DATABASE_URL=pooler.url) for name in ALL]
+            for part in parts:
+                stack.wait_until_ready(part)
+
+            with ThreadPoolExecutor(CALLERS) as callers:
+                for _ in callers.map(lambda number: journey(stack, f"w-{number}"), range(JOURNEYS)):
+                    pass
+
+            assert [path.name for path in (stack.blob_root / "files").iterdir()] == [MARKER]
+            assert len(pooler.clients()) > 3 * SERVER_CONNECTIONS
+            assert left_on_connections(pooler.url) == []
+        finally:
+            pooler.discard()
+
+
+def journey(stack: Stack, name: str) -> None:
+    """Make a workspace with an entity, a file and a job, and delete it: every answer is a success."""
+
+    def call(method: str, path: str, **given: Any) -> Any:
+        answer = stack.client.request(method, path, timeout=DEADLINE_S, **given)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    jobs, files = f"/apis/jobs/v2/workspaces/{name}/jobs", f"/apis/files/v2/workspaces/{name}/filesets"
+    step = {"name": "main", "executor": {"provider": "subprocess", "command": ["sh", "-c", "echo served"]}}
+    call("POST", WORKSPACES, json={"name": name})
+    call("POST", f"{WORKSPACES}/{name}/entities/recipe", json={"name": "soup", "data": {"salt": 3}})
+    call("PUT", f"{WORKSPACES}/{name}/entities/recipe/soup", json={"data": {"salt": 4}})
+    assert call("GET", f"{WORKSPACES}/{name}/entities/recipe")["data"][0]["data"] == {"salt": 4}
+    call("POST", files, json={"name": "weights"})
+    call("PUT", f"{files}/weights/-/w.bin", content=b"weights")
+    job = {"name": "train", "source": "tests", "spec": {}, "platform_spec": {"steps": [step]}}
+    call("POST", jobs, json=job)
+    stack.wait_until(
+        lambda: call("GET", f"{jobs}/train/status")["status"] == "completed", f"the job of {name} ends"
+    )
+    assert name in {one["name"] for one in call("GET", f"{WORKSPACES}?page_size=1000")["data"]}
+    deletion = call("DELETE", f"{WORKSPACES}/{name}")["deletion_id"]
+    report = f"/apis/entities/v2/deletions/{deletion}"
+    stack.wait_until(
+        lambda: call("GET", report)["state"] == "DONE", f"{name} is gone", timeout_s=2 * DEADLINE_S
+    )
+
+
+def test_a_deletion_behind_it_ends_and_leaves_nothing_on_its_connections(
+    pooler: PgBouncer, copy_url: str, product: Callable[..., Context]
 ) -> None:
-    given = {
-        "database_url": pooler.url,
-        "migration_database_url": copy_url,
-        "database_prepare_threshold": 0,
-        "data_dir": tmp_path,
-    }
-    upgrade = start("app.cli", "db", "upgrade", **given)
-    _, errors = upgrade.communicate(timeout=DEADLINE_S)
-    assert upgrade.returncode == 0, errors
-    context = product(pooler.url, database_prepare_threshold=0)
+    set_limits(Settings(database_url=copy_url, database_prepare_threshold=0))
 
-    processes = [start("tests.postgres.clients", **given) for _ in range(PROCESSES)]
-    answers = [process.communicate(timeout=DEADLINE_S * 2) for process in processes]
-    counted = Counter[str]()
-    for out, errors in answers:
-        assert out, errors
-        counted.update(json.loads(out.splitlines()[-1]))
-    while not isinstance(run_slice(context, owner="tests"), Idle):
-        pass
+    create_and_delete(product(pooler.url, database_prepare_threshold=0), "ml-team")
 
-    assert set(counted) <= {"200", "201"}
-    assert counted.total() == PROCESSES * CALLERS * ROUNDS * 5
-    with session_scope(context.sessions) as session:
-        left = text("SELECT count(*) FROM deletions WHERE state <> 'DONE'")
-        assert session.scalar(left) == 0
+    assert left_on_connections(pooler.url) == []
+
+
+def test_migrations_refuse_it(pooler: PgBouncer) -> None:
+    with pytest.raises(OperationalError, match="WORKSPACES_MIGRATION_DATABASE_URL"):
+        migrate(pooler.url)
+
+    assert left_on_connections(pooler.url) == []
 
 
 def test_the_limits_hold_behind_it(

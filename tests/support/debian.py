@@ -6,9 +6,11 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from sqlalchemy import make_url
 
 from devstack.homes import UNPRIVILEGED_USER
@@ -18,6 +20,8 @@ from tests.support.database import database_at
 
 OLDEST_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 PGBOUNCER = "/usr/sbin/pgbouncer"
+SERVER_CONNECTIONS = 3
+"""How many connections to the database PgBouncer shares among its clients."""
 
 needs_oldest_postgres = pytest.mark.needs(str(OLDEST_POSTGRES / "postgres"), package="postgresql-15")
 needs_pgbouncer = pytest.mark.needs(PGBOUNCER, package="pgbouncer")
@@ -85,7 +89,7 @@ auth_type = trust
 auth_file = {self.data_dir}/users
 admin_users = {behind.username}
 pool_mode = transaction
-default_pool_size = 3
+default_pool_size = {SERVER_CONNECTIONS}
 """
         self._users = f'"{behind.username}" "{behind.password}"\n'
         self.command = Command((PGBOUNCER, str(self.data_dir / "pgbouncer.ini")), user=self.user)
@@ -100,6 +104,14 @@ default_pool_size = 3
 
     def reconnect(self) -> None:
         """Open new connections to the database from now on, as its operator does after a change of the role."""
+        self._command("RECONNECT")
+
+    def clients(self) -> list[str]:
+        """The database of each client that is connected now, the console among them."""
+        return [one["database"] for one in self._command("SHOW CLIENTS")]
+
+    def _command(self, command: LiteralString) -> list[dict[str, Any]]:
         console = self._console.replace("+psycopg", "")
-        with psycopg.connect(console, autocommit=True, prepare_threshold=None) as admin:
-            admin.execute("RECONNECT")
+        with psycopg.connect(console, autocommit=True, prepare_threshold=None, row_factory=dict_row) as admin:
+            answer = admin.execute(command)
+            return answer.fetchall() if answer.description else []
