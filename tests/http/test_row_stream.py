@@ -54,6 +54,8 @@ def watched() -> Iterator[dict[str, int]]:
     """The most documents that were in memory at the same time, whenever one is about to be sent."""
     seen = {"most": 0}
     validate = Shown.model_validate
+    gc.collect()
+    gc.freeze()  # what there is already need not be looked through for each document
 
     def count(row: dict[str, Any]) -> Shown:
         gc.collect()
