@@ -24,13 +24,12 @@ from app.models import Deletion, DeletionEvent, Deployment, Job
 from tests.factories import make_deployment, make_fileset, make_job, make_workspace
 from tests.support.aging import age_everything, note_sweeps
 from tests.support.publisher import RecordingPublisher
+from tests.support.sources import parsed
 
 ROOT = Path(app.__file__).parents[1]
-MODULES = {
-    str(path.relative_to(ROOT)): ast.parse(path.read_text())
-    for top in ("app", "workers")
-    for path in sorted((ROOT / top).rglob("*.py"))
-}
+MODULES = [
+    str(path.relative_to(ROOT)) for top in ("app", "workers") for path in sorted((ROOT / top).rglob("*.py"))
+]
 
 # --- what the code reads ------------------------------------------------------------------------------------
 
@@ -96,7 +95,7 @@ def mentions(tree: ast.AST, names: set[str]) -> set[str]:
 def test_no_module_that_writes_or_compares_leases_reads_the_clock_of_its_host(module: str) -> None:
     if module in FOR_PEOPLE or module == "app/clock.py":
         return
-    tree = MODULES[module]
+    tree = parsed(ROOT / module)
     if module.startswith(WITH_LEASES) or mentions(tree, COMPARED):
         lines = [node.lineno for node in ast.walk(tree) if reads_a_hosts_clock(node)]
         assert not lines, (
@@ -112,7 +111,7 @@ OF_JOBS = ("app/services/job", "app/services/deployments", "app/api/jobs/", "app
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(OF_JOBS)])
 def test_the_time_of_a_jobs_or_deployments_last_change_is_the_databases(module: str) -> None:
     """The sweep goes by it."""
-    tree = MODULES[module]
+    tree = parsed(ROOT / module)
     written = [
         node.lineno
         for node in ast.walk(tree)
@@ -127,7 +126,7 @@ def test_the_time_of_a_jobs_or_deployments_last_change_is_the_databases(module: 
 
 def test_the_exceptions_exist_and_need_to_be_exceptions() -> None:
     for module in FOR_PEOPLE:
-        assert any(reads_a_hosts_clock(node) for node in ast.walk(MODULES[module])), (
+        assert any(reads_a_hosts_clock(node) for node in ast.walk(parsed(ROOT / module))), (
             f"{module} is no exception"
         )
 

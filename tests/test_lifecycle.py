@@ -35,10 +35,11 @@ from app.models import Deletion, DeletionEvent, Workspace
 from app.services import deployments, jobs, workspaces
 from tests import factories
 from tests.support.actors import trusted
+from tests.support.sources import parsed
 
 SETTINGS = Settings()
 APP = Path(app.__file__).parent
-TREES = {path: ast.parse(path.read_text()) for path in APP.rglob("*.py")}
+FILES = sorted(APP.rglob("*.py"))
 
 
 def claim_of(deletion: Deletion, **changes: Any) -> Claim:
@@ -229,9 +230,9 @@ def named_by_code() -> frozenset[str]:
     """Every `Name.ATTRIBUTE` that the code outside app/lifecycle.py mentions."""
     return frozenset(
         f"{node.value.id}.{node.attr}"
-        for path, tree in TREES.items()
+        for path in FILES
         if path.name != "lifecycle.py"
-        for node in ast.walk(tree)
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     )
 
@@ -269,7 +270,7 @@ WRITERS = {workspaces.move_workspace, ledger._move, jobs._change, deployments.mo
 
 def test_nothing_but_the_four_writers_changes_a_state() -> None:
     allowed = {(Path(inspect.getsourcefile(one) or ""), one.__name__) for one in WRITERS}
-    found = {(path, name) for path, tree in TREES.items() for name in state_writers(tree)}
+    found = {(path, name) for path in FILES for name in state_writers(parsed(path))}
 
     assert found == allowed, (
         "A state is changed by a move of app/lifecycle.py, made by the one writer of its table; "

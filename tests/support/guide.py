@@ -24,6 +24,7 @@ from app.lifecycle import (
     WorkspaceState,
 )
 from app.models import Deletion, Workspace
+from tests.support.sources import parsed
 
 Edges = set[tuple[str, str, str]]
 """From, label, to; `[*]` is before the first state and after the last."""
@@ -103,7 +104,7 @@ def events() -> set[str]:
     calls = [
         node
         for path in Path(cleanup.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call)
     ]
     told = [call.args[2] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "record"]
