@@ -3,8 +3,10 @@
 import gc
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import httpx._transports.default as http_transport
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -26,6 +28,9 @@ search_settings.register_profile(
     "on any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 search_settings.load_profile("on any machine")
+
+# Each client reads all certificates of the system, and most requests of tests have a client of their own.
+http_transport.create_ssl_context = cache(http_transport.create_ssl_context)
 
 pytest_plugins = [f"tests.support.{name}" for name in ("database", "figures", "groups", "needs", "processes")]
 
