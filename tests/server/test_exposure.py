@@ -15,9 +15,10 @@ from pydantic import SecretStr
 
 from app.config import Settings
 from app.server.exposure import Address, exposure_error
-from devstack.processes import Command, free_port, kill_group
+from devstack.processes import free_port, kill_group
 from devstack.procfile import read_procfile
 from tests.support.deadlines import DEADLINE_S
+from tests.support.preloaded import start_preloaded
 
 ROOT = Path(__file__).parents[2]
 SECRET = SecretStr("correct horse battery")
@@ -125,7 +126,7 @@ def test_no_processes_are_started_where_a_socket_listens_to_others(
 # --- The real server
 
 
-LINE = f"cd '{ROOT}' && {read_procfile(ROOT / 'Procfile')['web']}"
+LINE = read_procfile(ROOT / "Procfile")["web"]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -141,9 +142,10 @@ class Web:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log_file = log
-        command = Command(("/bin/sh", "-c", LINE), env=environment(PORT=str(port), **variables))
-        with log.open("wb") as output:
-            self.process = command.spawn(output)
+        log.touch()
+        self.process = start_preloaded(
+            LINE, env=environment(PORT=str(port), **variables), cwd=ROOT, output=log
+        )
 
     @property
     def log(self) -> str:
@@ -199,6 +201,7 @@ def test_the_real_server_refuses_an_exposed_socket_that_it_inherits() -> None:
         number = listener.fileno()
         ended = subprocess.run(
             ["/bin/sh", "-c", LINE],
+            cwd=ROOT,
             env=environment(HOST=f"fd://{number} -b 127.0.0.1", PORT="0"),
             pass_fds=[number],
             capture_output=True,
@@ -225,9 +228,7 @@ def test_processes_are_not_offered_by_a_server_that_was_started_in_another_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     """Without our configuration of gunicorn nothing refuses the address; what listens is looked at itself."""
-    monkeypatch.setattr(
-        f"{__name__}.LINE", f"cd '{ROOT}' && exec gunicorn -b 0.0.0.0:${{PORT}} 'app:create_app()'"
-    )
+    monkeypatch.setattr(f"{__name__}.LINE", "exec gunicorn -b 0.0.0.0:${PORT} 'app:create_app()'")
     with web(tmp_path, WORKSPACES_DATABASE_URL=database_url) as server:
         assert server.answers(), server.log
 

@@ -21,6 +21,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import fsspec
+
 from tests.support.deadlines import DEADLINE_S
 
 _LOADED = (
@@ -99,6 +101,9 @@ def _become(
     with told:
         told.send(None)
     sys.argv = argv
+    if plug_ins := [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]:
+        sys.path[1:1] = plug_ins
+        fsspec.process_entries()  # as it does when it is imported
     importlib.reload(sys.modules["billiard.common"])
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:

@@ -73,8 +73,8 @@ class Stack:
 
     Starts the servers, migrates and seeds, starts `parts` (names of the Procfile), and is ready when they are.
     `settings` are those of `app.config.Settings`; `environment` is for everything else the programs read, and
-    `plug_ins` are directories from which they can import. Programs without plug-ins and LD_PRELOAD are forked from
-    one that has loaded their packages. Their role in the database is the product's; `database_url` is of the owner,
+    `plug_ins` are directories from which they can import. Programs without LD_PRELOAD are forked from one that has
+    loaded their packages. Their role in the database is the product's; `database_url` is of the owner,
     for tests.
     """
 
@@ -88,7 +88,7 @@ class Stack:
         **settings: Any,
     ) -> None:
         self._directory = directory
-        self._wanted, self._plug_ins = tuple(parts), tuple(plug_ins)
+        self._wanted = tuple(parts)
         self._commands = read_procfile(CHECKOUT / "Procfile")
         self._owned = ExitStack()
         self.parts: list[Part] = []
@@ -120,7 +120,7 @@ class Stack:
             "RUNTIME_CONCURRENCY": "200",  # threads, two for each job and deployment that runs
             **(environment or {}),
             # This checkout, installed or not, and whatever plug-ins the test brings.
-            "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *map(str, self._plug_ins)]),
+            "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *map(str, plug_ins)]),
             **{f"WORKSPACES_{name.upper()}": _as_variable(value) for name, value in settings.items()},
         }
 
@@ -196,7 +196,7 @@ class Stack:
         env = {**self._environment, **environment}
         if name == "release":
             env["WORKSPACES_MIGRATION_DATABASE_URL"] = self.database_url
-        if not self._plug_ins and "LD_PRELOAD" not in env:
+        if "LD_PRELOAD" not in env:
             process = start_preloaded(self._commands[name], env=env, cwd=CHECKOUT, output=log_path)
             return Part(name, process, log_path)
         # The Procfile's paths are those of the checkout.
@@ -218,9 +218,11 @@ class Stack:
         """
         started = time.monotonic()
         while not condition():
-            if time.monotonic() > started + timeout_s:
+            waited_s = time.monotonic() - started
+            if waited_s > timeout_s:
                 raise AssertionError(f"not within {timeout_s:g} s: {what}\n{self.tails()}")
-            time.sleep(0.05)
+            # What takes long is asked for less often: most conditions are requests.
+            time.sleep(min(max(0.02, waited_s / 10), 0.5))
         return time.monotonic() - started
 
     def tails(self) -> str:
