@@ -17,6 +17,11 @@ STEP = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 
+OF_A_NEW_MIGRATION = (
+    "test_the_newest_version_is_the_schema_of_the_models",
+    "test_every_step_can_be_taken_back",
+)
+
 TOY_TEST = """
 from sqlalchemy import select
 
@@ -86,7 +91,9 @@ def test_the_guide_leads_to_a_kind_that_every_check_accepts_and_that_is_deleted(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
             *("tests/cleanup/test_toys.py", "tests/cleanup/test_completeness.py"),
-            *("tests/docs/test_guide.py", "tests/test_migrations.py"),
+            "tests/docs/test_guide.py",
+            # The others are about migrations that are there already.
+            *(f"tests/test_migrations.py::{test}" for test in OF_A_NEW_MIGRATION),
         ],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": str(copy)},
