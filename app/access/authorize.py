@@ -91,9 +91,13 @@ class Actor:
 
 
 @cache
-def permitted(access: Access) -> ColumnElement[bool]:
-    """A condition: the actor has its permission in the `Workspace` of the surrounding query."""
-    return or_(is_platform_admin(access), _has_role(access) if access.is_in_scope else false())
+def permitted(access: Access, *, in_many: bool = False) -> ColumnElement[bool]:
+    """A condition: the actor has its permission in the `Workspace` of the surrounding query.
+
+    With `in_many` that query looks for many workspaces, and the actor's bindings are read once for all of them.
+    """
+    has_role = _has_role(access, in_many=in_many) if access.is_in_scope else false()
+    return or_(is_platform_admin(access), has_role)
 
 
 @cache
@@ -164,13 +168,15 @@ def access_error(
     )
 
 
-def _has_role(access: Access) -> ColumnElement[bool]:
+def _has_role(access: Access, *, in_many: bool) -> ColumnElement[bool]:
     """A condition: a role of the actor in the `Workspace` of the surrounding query includes its permission."""
     binding = aliased(RoleBinding)
     roles = roles_permitting(access.permission)
-    # IN, not a correlated EXISTS: a list over many workspaces then reads the actor's bindings once.
-    workspace_ids = select(binding.workspace_id).where(_is_ours(binding), _has_one_of(binding, roles))
-    has_role = Workspace.id.in_(workspace_ids)
+    ours = select(binding.workspace_id).where(_is_ours(binding), _has_one_of(binding, roles))
+    # For one workspace, IN would read all bindings of an actor who is a member of thousands. So would EXISTS, whose
+    # subquery PostgreSQL may carry out once for all workspaces, too, but for its OFFSET.
+    here = ours.where(binding.workspace_id == Workspace.id).offset(literal_column("0"))
+    has_role = Workspace.id.in_(ours) if in_many else here.correlate(Workspace).exists()
     # In `system`, a role other than those of the platform permits reading at most.
     return has_role if Role.VIEWER in roles else and_(has_role, Workspace.name != PLATFORM)
 

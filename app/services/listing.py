@@ -57,7 +57,7 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> L
     Raises as `readable_workspace` does.
     """
     rows = select(model, Workspace.name).join(Workspace, Workspace.id == model.workspace_id)
-    conditions: tuple[ColumnElement[bool], ...] = (is_active(), permitted(actor.access))
+    conditions: tuple[ColumnElement[bool], ...] = (is_active(), permitted(actor.access, in_many=workspace == EVERYWHERE))
     if workspace == EVERYWHERE:
         return Listed(rows.where(*conditions).params(actor.parameters), conditions, actor, always)
     workspace_id = readable_workspace(session, actor, workspace).id

@@ -1,7 +1,10 @@
 """The conditions of access: made once, asked with parameters, and found by index however often they are asked."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
@@ -9,9 +12,11 @@ from sqlalchemy.orm import Session
 from app.access.authorize import Actor, permitted
 from app.access.permissions import Permission
 from app.access.principal import Principal
+from app.access.roles import Role
 from app.models import Workspace
 from app.models.workspace import is_active
 from app.services.workspaces import readable_workspace
+from tests import factories
 from tests.support.statements import counted
 
 ANN = Actor(Principal("ann"), Permission.WORKSPACES_READ)
@@ -44,3 +49,36 @@ def test_a_generic_plan_finds_the_name_by_its_index(session: Session) -> None:
     plan = session.scalars(text("EXPLAIN EXECUTE named ('default')")).all()
     assert any("uq_workspaces_name_active" in line for line in plan)
     session.execute(text("DEALLOCATE named"))
+
+
+def test_who_may_read_a_workspace_is_asked_of_one_binding_however_many_the_caller_has(
+    database: Engine, session: Session
+) -> None:
+    for number in range(300):
+        workspace = factories.make_workspace(session, f"team-{number:03}")
+        factories.make_binding(session, workspace, "ann", Role.VIEWER)
+    session.commit()
+    session.execute(text("ANALYZE workspaces, role_bindings"))
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database, "before_cursor_execute", note)
+    try:
+        readable_workspace(session, ANN, "team-007")
+    finally:
+        event.remove(database, "before_cursor_execute", note)
+
+    [(statement, parameters)] = asked
+    explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
+    plan = session.connection().exec_driver_sql(explained, parameters).scalar_one()[0]["Plan"]
+    assert sum(read_of(plan, "role_bindings")) <= 10
+
+
+def read_of(plan: dict[str, Any], table: str) -> Iterator[float]:
+    """The rows that the nodes of a plan have read of a table."""
+    if plan.get("Relation Name") == table:
+        yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    for inner in plan.get("Plans", ()):
+        yield from read_of(inner, table)

@@ -109,7 +109,7 @@ def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Respons
         .join(rows.Workspace, rows.Workspace.id == rows.RoleBinding.workspace_id)
         .where(
             is_active(),
-            permitted(call.actor.access),
+            permitted(call.actor.access, in_many=True),
         )
         .params(call.actor.parameters)
     )

@@ -101,7 +101,7 @@ def list_workspaces(call: RequestContext, query: ListQuery) -> Response:
 
     Workspaces that are being deleted are left out.
     """
-    statement = select(rows.Workspace).where(is_active(), permitted(call.actor.access))
+    statement = select(rows.Workspace).where(is_active(), permitted(call.actor.access, in_many=True))
     statement = statement.params(call.actor.parameters)
     return list_page(call, query, statement, FIELDS, items=ITEMS)
 
