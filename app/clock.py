@@ -6,10 +6,10 @@ use `time.monotonic()`.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer
-from sqlalchemy import ColumnElement, DateTime, Float, Interval, SQLColumnExpression, extract, func
+from sqlalchemy import ColumnElement, DateTime, Float, Interval, SQLColumnExpression, Text, extract, func
 
 
 def now() -> datetime:
@@ -45,3 +45,9 @@ Timestamp = Annotated[
     datetime, PlainSerializer(_format, return_type=str), Field(json_schema_extra={"format": "date-time"})
 ]
 """A time in answers: UTC, ISO 8601 with microseconds and `Z`."""
+
+
+def as_timestamp(time: ColumnElement[Any]) -> ColumnElement[str]:
+    """SQL: the text of a `Timestamp`, or null."""
+    in_utc = func.timezone("UTC", time, type_=DateTime())
+    return func.to_char(in_utc, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"', type_=Text)

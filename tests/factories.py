@@ -97,13 +97,18 @@ def make_fileset(
 
 
 def make_entity(
-    session: Session, workspace: Workspace, name: str = "thing", *, parent: Entity | None = None
+    session: Session,
+    workspace: Workspace,
+    name: str = "thing",
+    *,
+    entity_type: str = "widget",
+    parent: Entity | None = None,
 ) -> Entity:
     return _added(
         session,
         Entity(
             workspace_id=workspace.id,
-            entity_type="widget",
+            entity_type=entity_type,
             name=name,
             parent_id=parent.id if parent else None,
         ),

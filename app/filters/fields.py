@@ -45,7 +45,7 @@ _KINDS = (String, DateTime, Uuid, Boolean, Integer)
 _TIME = 'a time in ISO 8601, such as "2026-01-31T09:00:00Z"'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fields:
     """The fields by which a list can be filtered and sorted: public names and their SQL.
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import UnaryExpression
 
 from app.errors import BadRequest
 from app.filters.ast import is_storable
@@ -13,7 +13,7 @@ class BadSort(BadRequest):
     """The sort is invalid."""
 
 
-def parse_sort(raw: str | None, fields: Fields, default: str) -> list[ColumnElement[Any]]:
+def parse_sort(raw: str | None, fields: Fields, default: str) -> list[UnaryExpression[Any]]:
     """ORDER BY for `name` or `-name` (descending), ties broken by the key. Raises BadSort."""
     sort = raw or default
     field = fields.find(sort.removeprefix("-")) if is_storable(sort) else None

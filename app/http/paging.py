@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Generic, Self, TypeVar
 
 from flask import Response, request
 from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, Field
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, UnaryExpression, func, select
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
-from app.access.authorize import Question, always
+from app.access.listed import Listed
 from app.errors import Busy
 from app.filters.ast import MAX_COMPARISONS, MAX_LENGTH
 from app.filters.fields import Fields
@@ -21,6 +20,7 @@ from app.filters.served import what_is_slow
 from app.filters.sort import parse_sort
 from app.http.route import Query, RequestContext
 from app.http.transfers.row_stream import BATCH_ROWS, Items, RowStream
+from app.http.transfers.row_text import RowText
 from app.logs import explain, get_logger
 
 log = get_logger(__name__)
@@ -96,34 +96,52 @@ def filtered(
 def list_page(
     call: RequestContext,
     query: ListQuery,
-    rows: Select[*tuple[Any, ...]],
+    found: Listed,
     fields: Fields,
     *,
-    items: Items,
-    may_read: Question = always,
+    items: Items | RowText,
     sort_fields: Fields | None = None,
     batch_rows: int = BATCH_ROWS,
-    count_all: Callable[[Session], int] | None = None,
     envelope: Callable[..., Page[Any]] = Page[Any],
 ) -> Response:
-    """One page of `rows`, filtered and sorted as the request asks.
+    """One page of the rows that were found, filtered and sorted as the request asks.
 
-    Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `items`, `may_read` and `batch_rows` are
-    those of `RowStream`. `count_all` knows how many rows there are without a filter. Raises BadFilter, BadSort, and
-    Busy, which names the fields, if that takes longer than a statement may.
+    Filters use `fields`; sorts use `sort_fields` if given, else `fields`. `items` and `batch_rows` are those of
+    `RowStream`. Raises BadFilter, BadSort, and Busy, which names the fields, if that takes longer than a statement may.
     """
-    found = requested_filter()
-    default = type(query).model_fields["sort"].default
-    ordered = filtered(rows, fields, found).order_by(*parse_sort(query.sort, sort_fields or fields, default))
-    with naming_what_is_slow(sort_fields or fields, found, sort=query.sort):
+    asked = requested_filter()
+    sortable = sort_fields or fields
+    order = _order(sortable, query.sort, type(query).model_fields["sort"].default)
+    with naming_what_is_slow(sortable, asked, sort=query.sort):
+        if asked:
+            stream = RowStream(filtered(found.rows, fields, asked), order, items, batch_rows=batch_rows)
+        else:
+            stream = _unfiltered(found.rows, order, items, found.total, batch_rows)
         return paginate(
             call,
-            RowStream(ordered, items, may_read, batch_rows),
+            stream,
+            found,
             page=query.page,
             page_size=query.page_size,
-            count_all=None if found else count_all,
-            envelope=partial(envelope, sort=query.sort, filter=found.canonical() if found else None),
+            envelope=partial(envelope, sort=query.sort, filter=asked.canonical() if asked else None),
         )
+
+
+@lru_cache(maxsize=256)
+def _order(fields: Fields, sort: str, default: str) -> tuple[UnaryExpression[Any], ...]:
+    return tuple(parse_sort(sort, fields, default))
+
+
+@lru_cache(maxsize=256)
+def _unfiltered(
+    rows: Select[*tuple[Any, ...]],
+    order: tuple[UnaryExpression[Any], ...],
+    items: Items | RowText,
+    total: Select[int] | None,
+    batch_rows: int,
+) -> RowStream:
+    """Kept, because its statements take longer to be made than to be executed."""
+    return RowStream(rows, order, items, counting(rows) if total is None else total, batch_rows)
 
 
 @contextmanager
@@ -147,32 +165,30 @@ def naming_what_is_slow(
 def paginate(
     call: RequestContext,
     rows: RowStream,
+    found: Listed,
     *,
     page: int,
     page_size: int,
-    count_all: Callable[[Session], int] | None = None,
     envelope: Callable[..., Page[Any]],
 ) -> Response:
-    """One page of `rows`, which are already filtered; `envelope` makes all of the answer but the rows.
-
-    `count_all` knows their number; without it they are counted.
-    """
+    """One page of `rows`, which are those that were found, or some; `envelope` makes all of the answer but the rows."""
     skipped = (page - 1) * page_size
-    keys = rows.keys(call.session, limit=page_size, offset=skipped)
-    is_last = len(keys) < page_size and bool(keys or not skipped)
-    if is_last:
-        total = skipped + len(keys)
-    else:
-        total = count_all(call.session) if count_all else count_rows(call.session, rows.statement)
+    first = rows.first(call.session, found.parameters, limit=page_size, offset=skipped)
+    total = first.total
+    if first.number < page_size and (first.number or not skipped):
+        total = skipped + first.number
+    elif total is None:
+        query = counting(rows.statement) if rows.total is None else rows.total
+        total = call.session.connection().scalar(query, found.parameters) or 0
 
     def end(number: int) -> str:
         pagination = Pagination.of(page, page_size, number=number, total=total)
         rest = envelope(data=[], pagination=pagination).model_dump_json(exclude={"data"})
         return f"],{rest[1:]}"
 
-    return rows.answer(call.session, call.context, keys, begin='{"data":[', end=end)
+    return rows.answer(call.context, first, found.parameters, found.may_read, begin='{"data":[', end=end)
 
 
-def count_rows(session: Session, statement: Select[*tuple[Any, ...]]) -> int:
-    """How many rows a statement has."""
-    return session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0
+def counting(statement: Select[*tuple[Any, ...]]) -> Select[int]:
+    """Counts the rows of a statement."""
+    return select(func.count()).select_from(statement.order_by(None).subquery())

@@ -4,17 +4,18 @@ The database keeps the number of entities: counting a million takes longer than 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    ColumnElement,
     Select,
+    Text,
     Uuid,
+    bindparam,
     cast,
     delete,
     func,
@@ -25,56 +26,75 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app.access.authorize import Actor, Question, always, permitted
+from app.access.authorize import Access, Actor, permitted
+from app.access.listed import Listed
 from app.models import Entity, EntityCount, Workspace
-from app.models.columns import InWorkspace
 from app.models.workspace import is_active
-from app.services.workspaces import is_readable, readable_workspace
+from app.services.workspaces import is_readable, readable_workspace_id
 
 EVERYWHERE = "-"
 """Reserved name: in the path of a list it means all workspaces."""
 
 _FOLDED_AT_ONCE = 10_000
 
-M = TypeVar("M", bound=InWorkspace)
+_WORKSPACE_ID = bindparam("workspace_id", type_=Uuid)
+_TYPE = bindparam("entity_type", type_=Text)
+_IS_OF_TYPE = Entity.entity_type == _TYPE
 
 
-@dataclass(frozen=True)
-class Listed(Generic[M]):
-    """Rows that a caller may read, each with the name of its workspace."""
-
-    rows: Select[M, str]
-    conditions: tuple[ColumnElement[bool], ...]
-    """Those on `Workspace` under which the caller may read them, with the parameters of `actor`."""
-    actor: Actor
-    may_read: Question
-    """Asks whether the caller may still read them; of many workspaces, each row's own one decides."""
-
-
-def rows_in(session: Session, actor: Actor, workspace: str, model: type[M]) -> Listed[M]:
-    """The rows in one workspace, or for `-` in every workspace where the actor has its permission.
+def rows_in(session: Session, actor: Actor, workspace: str, model: Any) -> Listed:
+    """The rows in one workspace, or for `-` in every workspace where the actor has its permission, with its name.
 
     Raises as `readable_workspace` does.
     """
-    rows = select(model, Workspace.name).join(Workspace, Workspace.id == model.workspace_id)
-    conditions: tuple[ColumnElement[bool], ...] = (is_active(), permitted(actor.access, in_many=workspace == EVERYWHERE))
     if workspace == EVERYWHERE:
-        return Listed(rows.where(*conditions).params(actor.parameters), conditions, actor, always)
-    workspace_id = readable_workspace(session, actor, workspace).id
-    conditions += (Workspace.id == workspace_id,)
-    found = rows.where(*conditions).params(actor.parameters)
-    return Listed(found, conditions, actor, partial(is_readable, actor, workspace_id))
+        return Listed(_rows(model, actor.access, is_everywhere=True), actor.parameters)
+    workspace_id = readable_workspace_id(session, actor, workspace)
+    return Listed(
+        _rows(model, actor.access, is_everywhere=False),
+        {**actor.parameters, "workspace_id": workspace_id},
+        partial(is_readable, actor, workspace_id),
+    )
 
 
-def kept_total(session: Session, found: Listed[Entity], entity_type: str) -> int:
-    """The number of entities of a type in the workspaces of a list, under the conditions of access of that list."""
-    query = (
+def workspaces_of(actor: Actor) -> Listed:
+    """The ACTIVE workspaces where the actor has its permission."""
+    return Listed(_workspaces(actor.access), actor.parameters)
+
+
+def entities_in(session: Session, actor: Actor, workspace: str, entity_type: str) -> Listed:
+    """The entities of a type, as `rows_in`. Their number is kept."""
+    found = rows_in(session, actor, workspace, Entity).where(_IS_OF_TYPE, entity_type=entity_type)
+    is_everywhere = workspace == EVERYWHERE
+    return replace(found, total=_kept_everywhere(actor.access) if is_everywhere else _kept_in_one())
+
+
+@cache
+def _workspaces(access: Access) -> Select[*tuple[Any, ...]]:
+    return select(Workspace).where(is_active(), permitted(access, in_many=True))
+
+
+@cache
+def _rows(model: Any, access: Access, *, is_everywhere: bool) -> Select[*tuple[Any, ...]]:
+    rows = select(model, Workspace.name).join(Workspace, Workspace.id == model.workspace_id)
+    found = rows.where(is_active(), permitted(access, in_many=is_everywhere))
+    return found if is_everywhere else found.where(Workspace.id == _WORKSPACE_ID)
+
+
+@cache
+def _kept_in_one() -> Select[int]:
+    """The number in the workspace that a statement with the conditions of access has found."""
+    total = func.coalesce(func.sum(EntityCount.delta), 0)
+    return select(total).where(EntityCount.workspace_id == _WORKSPACE_ID, EntityCount.entity_type == _TYPE)
+
+
+@cache
+def _kept_everywhere(access: Access) -> Select[int]:
+    return (
         select(func.coalesce(func.sum(EntityCount.delta), 0))
         .join(Workspace, Workspace.id == EntityCount.workspace_id)
-        .where(*found.conditions, EntityCount.entity_type == entity_type)
-        .params(found.actor.parameters)
+        .where(is_active(), permitted(access, in_many=True), EntityCount.entity_type == _TYPE)
     )
-    return int(session.scalar(query) or 0)
 
 
 def kept_totals(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, int]:

@@ -28,7 +28,7 @@ from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
 from app.clock import database_now
 from app.context import Context
-from app.errors import NameTaken
+from app.errors import DomainError, NameTaken
 from app.lifecycle import WorkspaceMove, WorkspaceState
 from app.models import BUILT_IN, CleanupControl, RoleBinding, Workspace
 from app.models.audit import AuditEvent
@@ -49,6 +49,15 @@ def readable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
     Otherwise, and while the workspace is being deleted, raises Forbidden, or NotFound for a PlatformAdmin.
     """
     return _one(session, actor, _named(actor.access), workspace=name)
+
+
+def readable_workspace_id(session: Session, actor: Actor, name: str) -> UUID:
+    """The id of the ACTIVE workspace of that name. Raises as `readable_workspace` does."""
+    query = _id_of(_named(actor.access))
+    found: UUID | None = session.connection().scalar(query, actor.parameters | {"workspace": name})
+    if found is None:
+        raise _no_access(session, actor, name)
+    return found
 
 
 def is_readable(actor: Actor, workspace_id: UUID) -> Select[bool]:
@@ -109,8 +118,12 @@ def _one(
 ) -> Workspace:
     found = session.scalars(query, actor.parameters | {"workspace": workspace} | which).one_or_none()
     if found is None:
-        raise access_error(session, actor, f"Workspace '{workspace}' not found", workspace=workspace)
+        raise _no_access(session, actor, workspace)
     return found
+
+
+def _no_access(session: Session, actor: Actor, workspace: str) -> DomainError:
+    return access_error(session, actor, f"Workspace '{workspace}' not found", workspace=workspace)
 
 
 @cache
@@ -119,6 +132,11 @@ def _named(access: Access) -> Select[Workspace]:
     # State, role and row in one statement: no deletion, revocation or successor can come between them.
     which = Workspace.name == bindparam("workspace"), is_active(), permitted(access)
     return select(Workspace).where(*which).execution_options(populate_existing=True)
+
+
+@cache
+def _id_of(query: Select[Workspace]) -> Select[UUID]:
+    return query.with_only_columns(Workspace.id)
 
 
 @cache

@@ -8,6 +8,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
+from app.access.listed import Listed
 from app.context import Context
 from app.filters.parse import parse_filter
 from app.filters.sort import parse_sort
@@ -31,8 +32,12 @@ class Shown(BaseModel):
         return cls(index=gadget.id.int, name=name)
 
 
-def by_id() -> Select[Any]:
-    return select(Gadget).order_by(*parse_sort("id", FIELDS, "id"))
+ORDER = tuple(parse_sort("id", FIELDS, "id"))
+
+
+def gadgets_of(statement: Select[Any]) -> tuple[RowStream, Listed]:
+    """A statement as a list has it: as rows of an order, and as what its reader may read."""
+    return RowStream(statement, ORDER, each(Shown.of)), Listed(statement, {})
 
 
 @pytest.fixture
@@ -41,9 +46,12 @@ def call(context: Context, gadgets: Session) -> RequestContext:
 
 
 def respond(call: RequestContext, statement: Select[Any], *, page: int, page_size: int) -> Response:
-    rows = RowStream(statement, each(Shown.of))
     return paginate(
-        call, rows, page=page, page_size=page_size, envelope=partial(Page, sort="id", filter=None)
+        call,
+        *gadgets_of(statement),
+        page=page,
+        page_size=page_size,
+        envelope=partial(Page, sort="id", filter=None),
     )
 
 
@@ -54,10 +62,10 @@ def page_of(call: RequestContext, statement: Select[Any], *, page: int, page_siz
 def test_the_envelope_is_exactly_the_published_one(call: RequestContext):
     found = parse_filter(MultiDict({"filter": "weight:5"}).to_dict(flat=False))
     assert found
-    rows = RowStream(by_id().where(found.compile(FIELDS)), each(Shown.of))
+    rows = gadgets_of(select(Gadget).where(found.compile(FIELDS)))
 
     answer = paginate(
-        call, rows, page=1, page_size=2, envelope=partial(Page, sort="id", filter=found.canonical())
+        call, *rows, page=1, page_size=2, envelope=partial(Page, sort="id", filter=found.canonical())
     )
 
     matching = [index for index, row in enumerate(ROWS) if row["weight"] == 5]
@@ -72,9 +80,9 @@ def test_the_envelope_is_exactly_the_published_one(call: RequestContext):
 
 
 def test_following_the_pages_meets_every_row_once(call: RequestContext):
-    first = page_of(call, by_id(), page=1, page_size=5)
+    first = page_of(call, select(Gadget), page=1, page_size=5)
     rest = [
-        page_of(call, by_id(), page=number, page_size=5)
+        page_of(call, select(Gadget), page=number, page_size=5)
         for number in range(2, first["pagination"]["total_pages"] + 1)
     ]
 
@@ -86,14 +94,14 @@ def test_following_the_pages_meets_every_row_once(call: RequestContext):
 @pytest.mark.parametrize("page_size", [TOTAL - 1, TOTAL, TOTAL + 1])
 def test_the_total_is_right_whether_or_not_it_has_to_be_counted(call: RequestContext, page_size: int):
     """A page that is not full is the last one, and says how many there are."""
-    page = page_of(call, by_id(), page=1, page_size=page_size)
+    page = page_of(call, select(Gadget), page=1, page_size=page_size)
 
     assert page["pagination"]["total_results"] == TOTAL
 
 
 @pytest.mark.parametrize("number", [TOTAL // 5 + 2, MAX_PAGE])
 def test_a_page_beyond_the_end_is_empty(call: RequestContext, number: int):
-    page = page_of(call, by_id(), page=number, page_size=5)
+    page = page_of(call, select(Gadget), page=number, page_size=5)
 
     assert page["data"] == []
     assert page["pagination"] == {
@@ -106,14 +114,14 @@ def test_a_page_beyond_the_end_is_empty(call: RequestContext, number: int):
 
 
 def test_a_list_without_rows_has_no_pages(call: RequestContext):
-    page = page_of(call, by_id().where(Gadget.name == "nothing"), page=1, page_size=5)
+    page = page_of(call, select(Gadget).where(Gadget.name == "nothing"), page=1, page_size=5)
 
     assert (page["data"], page["filter"]) == ([], None)
     assert (page["pagination"]["total_pages"], page["pagination"]["total_results"]) == (0, 0)
 
 
 def test_an_item_is_made_of_all_that_the_statement_selects(call: RequestContext):
-    page = page_of(call, by_id().add_columns(Gadget.name), page=1, page_size=1)
+    page = page_of(call, select(Gadget).add_columns(Gadget.name), page=1, page_size=1)
 
     assert page["data"] == [{"index": 0, "name": ROWS[0]["name"]}]
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from app import models as rows
 from app.access.authorize import permitted_platform_wide
+from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest
@@ -79,13 +80,11 @@ def list_audit_records(call: RequestContext, query: AuditQuery) -> Response:
 
     Records outlive their workspaces. For platform administrators.
     """
-    is_permitted = permitted_platform_wide(call.actor.access)
-    return list_page(
-        call,
-        query,
-        select(rows.AuditRecord).where(is_permitted).params(call.actor.parameters),
-        FIELDS,
-        items=ITEMS,
-        may_read=lambda: select(is_permitted).params(call.actor.parameters),
-        sort_fields=SORT_FIELDS,
+    actor = call.actor
+    is_permitted = permitted_platform_wide(actor.access)
+    found = Listed(
+        select(rows.AuditRecord).where(is_permitted),
+        actor.parameters,
+        lambda: select(is_permitted).params(actor.parameters),
     )
+    return list_page(call, query, found, FIELDS, items=ITEMS, sort_fields=SORT_FIELDS)

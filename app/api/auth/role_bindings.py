@@ -4,10 +4,8 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import Field
-from sqlalchemy import select
 
 from app import models as rows
-from app.access.authorize import permitted
 from app.access.permissions import Permission
 from app.access.roles import Role
 from app.api.entities.members import PrincipalId
@@ -18,8 +16,8 @@ from app.http.field_types import Deleted, Resource, ShortText
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.http.transfers.row_stream import resources
-from app.models.workspace import is_active
 from app.services import members
+from app.services.listing import EVERYWHERE, rows_in
 
 routes = Routes("role bindings")
 BASE = "/apis/auth/v2/iam/role-bindings"
@@ -104,16 +102,8 @@ def list_role_bindings(call: RequestContext, query: RoleBindingQuery) -> Respons
 
     Role bindings of all workspaces that you administer. `filter[is_active]=true` leaves out revoked ones.
     """
-    statement = (
-        select(rows.RoleBinding, rows.Workspace.name)
-        .join(rows.Workspace, rows.Workspace.id == rows.RoleBinding.workspace_id)
-        .where(
-            is_active(),
-            permitted(call.actor.access, in_many=True),
-        )
-        .params(call.actor.parameters)
-    )
-    return list_page(call, query, statement, FIELDS, items=ITEMS)
+    found = rows_in(call.session, call.actor, EVERYWHERE, rows.RoleBinding)
+    return list_page(call, query, found, FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.ROLE_BINDINGS_READ, returns=RoleBinding, raises=(NotFound,))

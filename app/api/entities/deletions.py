@@ -8,13 +8,14 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import Field
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import Select, exists, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app import models as rows
 from app.access.authorize import Actor, access_error, require_platform_wide
+from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
 from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
@@ -46,6 +47,9 @@ class DeletionEvent(Resource):
     actor: str
     event: str
     detail: dict[str, Any]
+
+
+EVENTS = resources(DeletionEvent, rows.DeletionEvent)
 
 
 class SkipRequest(Body):
@@ -116,7 +120,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
 
     Who asks for all of them with `scope=all` gets all or a 403, never a list that is empty for want of a right.
     """
-    statement = select(rows.Deletion).where(requests.may_follow(call.actor)).params(call.actor.parameters)
+    statement = select(rows.Deletion).where(requests.may_follow(call.actor))
     if query.scope == "all":
         require_platform_wide(call.session, replace(call.actor, permission=Permission.DELETIONS_OPERATE))
     if query.scope == "own":
@@ -126,7 +130,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
     return list_page(
         call,
         query,
-        statement,
+        Listed(statement, call.actor.parameters),
         FIELDS,
         items=Items(
             lambda session, found: report(
@@ -156,20 +160,12 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
 def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
     """List the events of a deletion, oldest first. Events never change."""
     deletion = _find(call.session, call.actor, deletion_id)
-    may_read = _may_follow(call.actor, deletion.id)
-    events = (
-        select(rows.DeletionEvent)
-        .where(rows.DeletionEvent.deletion_id == deletion.id, may_read)
-        .params(call.actor.parameters)
-        .order_by(rows.DeletionEvent.id)
-    )
+    events = select(rows.DeletionEvent).where(rows.DeletionEvent.deletion_id == deletion.id)
+    found = _about(call.actor, deletion, events)
     return paginate(
         call,
-        RowStream(
-            events,
-            resources(DeletionEvent, rows.DeletionEvent),
-            lambda: select(may_read).params(call.actor.parameters),
-        ),
+        RowStream(found.rows, (rows.DeletionEvent.id.asc(),), EVENTS),
+        found,
         page=query.page,
         page_size=query.page_size,
         envelope=partial(Page, sort="at", filter=None),
@@ -186,23 +182,21 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
 def list_deletion_failures(call: RequestContext, deletion_id: str, query: FailuresQuery) -> Response:
     """List the failures of a deletion, skipped ones included, by kind and resource id."""
     deletion = _find(call.session, call.actor, deletion_id)
-    may_read, workspace = _may_follow(call.actor, deletion.id), deletion.workspace_name
+    failure, workspace = rows.DeletionFailure, deletion.workspace_name
     chosen = {"kind": query.kind, "error_class": query.error_class}
-    failures = (
-        select(rows.DeletionFailure)
-        .filter_by(deletion_id=deletion.id, **{name: value for name, value in chosen.items() if value})
-        .where(may_read)
-        .params(call.actor.parameters)
-        .order_by(rows.DeletionFailure.kind, rows.DeletionFailure.resource_id)
+    failures = select(failure).filter_by(
+        deletion_id=deletion.id, **{name: value for name, value in chosen.items() if value}
     )
+    found = _about(call.actor, deletion, failures)
     return paginate(
         call,
         RowStream(
-            failures,
+            found.rows,
+            (failure.kind.asc(), failure.resource_id.asc()),
             each(lambda failure: FailureReport.of(failure, workspace)),
-            lambda: select(may_read).params(call.actor.parameters),
-            key=rows.DeletionFailure.kind + "/" + rows.DeletionFailure.resource_id,
+            key=failure.kind + "/" + failure.resource_id,
         ),
+        found,
         page=query.page,
         page_size=query.page_size,
         envelope=partial(Page, sort="kind", filter=None),
@@ -315,9 +309,12 @@ def _operate(
         return outline(deletion)
 
 
-def _may_follow(actor: Actor, deletion_id: UUID) -> ColumnElement[bool]:
-    """A condition: the actor may read about that deletion."""
-    return exists().where(rows.Deletion.id == deletion_id, requests.may_follow(actor))
+def _about(actor: Actor, deletion: rows.Deletion, statement: Select[*tuple[Any, ...]]) -> Listed:
+    """Rows about a deletion, as long as the actor may read about it."""
+    may_read = exists().where(rows.Deletion.id == deletion.id, requests.may_follow(actor))
+    return Listed(
+        statement.where(may_read), actor.parameters, lambda: select(may_read).params(actor.parameters)
+    )
 
 
 def _find(session: Session, actor: Actor, deletion_id: str) -> rows.Deletion:

@@ -22,7 +22,7 @@ from app.http.paging import ListQuery, Page, filtered, list_page, naming_what_is
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.transfers.row_stream import resources
 from app.services import entities
-from app.services.listing import kept_total, rows_in
+from app.services.listing import entities_in
 
 routes = Routes("entities")
 BASE = "/apis/entities/v2/workspaces/<workspace>/entities/<entity_type>"
@@ -178,22 +178,19 @@ def list_entities(call: RequestContext, workspace: str, entity_type: str, query:
     Children are included. Workspace `-` means all workspaces. `count_by` adds `group_counts`:
     the number of listed entities per value, for the 1000 most frequent values.
     """
-    found = rows_in(call.session, call.actor, workspace, rows.Entity)
-    of_type = found.rows.where(rows.Entity.entity_type == entity_type)
+    found = entities_in(call.session, call.actor, workspace, entity_type)
     counts = None
     if query.count_by:
         asked = requested_filter()
-        matching = filtered(of_type, FIELDS, asked)
+        matching = filtered(found.rows, FIELDS, asked).params(found.parameters)
         with naming_what_is_slow(FIELDS, asked, sort=query.sort, count_by=query.count_by):
             counts = _group_counts(call.session, matching, query.count_by)
     return list_page(
         call,
         query,
-        of_type,
+        found,
         FIELDS,
         items=ITEMS,
-        may_read=found.may_read,
-        count_all=partial(kept_total, found=found, entity_type=entity_type),
         envelope=partial(EntityPage, group_counts=counts),
     )
 

@@ -10,7 +10,7 @@ from app.access.roles import Role
 from app.clock import Timestamp
 from app.errors import LastAdmin, NotFound, Unprocessable
 from app.http.field_types import Deleted, Resource
-from app.http.paging import MAX_PAGE, Pagination, count_rows
+from app.http.paging import MAX_PAGE, Pagination, counting
 from app.http.route import Body, Query, RequestContext, Routes
 from app.services import members
 
@@ -83,7 +83,7 @@ def list_members(call: RequestContext, workspace: str, query: MembersQuery) -> M
     Every principal with a role in the workspace, the latest grant first; a thousand to a page unless asked otherwise.
     """
     found = members.members_of(call.session, call.actor, workspace)
-    total = count_rows(call.session, found)
+    total = call.session.scalar(counting(found)) or 0
     page = call.session.execute(found.limit(query.page_size).offset((query.page - 1) * query.page_size))
     data = [Member.from_row(members.member_in(who, roles, at, by)) for who, roles, at, by in page]
     pagination = Pagination.of(query.page, query.page_size, number=len(data), total=total)

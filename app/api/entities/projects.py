@@ -64,6 +64,7 @@ class Project(Resource):
     updated_by: str
 
 
+_IS_KEPT = rows.Project.delete_requested_at.is_(None)
 ITEMS = resources(Project, rows.Project, workspace=rows.Workspace.name)
 
 
@@ -96,14 +97,7 @@ def list_projects(call: RequestContext, workspace: str, query: ListQuery) -> Res
     Workspace `-` means all workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.Project)
-    return list_page(
-        call,
-        query,
-        found.rows.where(rows.Project.delete_requested_at.is_(None)),
-        FIELDS,
-        items=ITEMS,
-        may_read=found.may_read,
-    )
+    return list_page(call, query, found.where(_IS_KEPT), FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.PROJECTS_READ, returns=Project, raises=(NotFound,))

@@ -3,10 +3,8 @@
 from uuid import UUID
 
 from flask import Response
-from sqlalchemy import select
 
 from app import models as rows
-from app.access.authorize import permitted
 from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest, NameTaken, NotFound
@@ -15,8 +13,8 @@ from app.http.field_types import Description, Name, Resource
 from app.http.paging import ListQuery, Page, list_page
 from app.http.route import Body, RequestContext, Routes
 from app.http.transfers.row_stream import resources
-from app.models.workspace import is_active
 from app.services import workspaces
+from app.services.listing import workspaces_of
 
 routes = Routes("workspaces")
 BASE = "/apis/entities/v2/workspaces"
@@ -101,9 +99,7 @@ def list_workspaces(call: RequestContext, query: ListQuery) -> Response:
 
     Workspaces that are being deleted are left out.
     """
-    statement = select(rows.Workspace).where(is_active(), permitted(call.actor.access, in_many=True))
-    statement = statement.params(call.actor.parameters)
-    return list_page(call, query, statement, FIELDS, items=ITEMS)
+    return list_page(call, query, workspaces_of(call.actor), FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.WORKSPACES_READ, returns=Workspace, raises=(NotFound,))

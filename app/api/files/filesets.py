@@ -163,7 +163,7 @@ def list_filesets(call: RequestContext, workspace: str, query: FilesetQuery) -> 
     Workspace `-` means all workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.Fileset)
-    return list_page(call, query, found.rows, FIELDS, items=ITEMS, may_read=found.may_read)
+    return list_page(call, query, found, FIELDS, items=ITEMS)
 
 
 @routes.add("GET", f"{BASE}/<name>", permission=Permission.FILESETS_READ, returns=Fileset, raises=(NotFound,))

@@ -148,7 +148,7 @@ def list_jobs(call: RequestContext, workspace: str, query: JobQuery) -> Response
     Workspace `-` means all workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.Job)
-    return list_page(call, query, found.rows, FIELDS, items=ITEMS, may_read=found.may_read)
+    return list_page(call, query, found, FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.JOBS_READ, returns=Job, raises=(NotFound,))

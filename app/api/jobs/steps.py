@@ -5,7 +5,7 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import BaseModel, Field
-from sqlalchemy import true
+from sqlalchemy import bindparam
 
 from app import models as rows
 from app.access.permissions import Permission
@@ -20,7 +20,7 @@ from app.http.transfers.row_stream import each
 from app.lifecycle import JobStatus
 from app.services import job_steps
 from app.services.jobs import note_report, readable_job, writable_job
-from app.services.listing import rows_in
+from app.services.listing import EVERYWHERE, rows_in
 
 routes = Routes("jobs")
 ONE = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>"
@@ -115,6 +115,10 @@ class Step(Resource):
         )
 
 
+_IS_NAMED = rows.Job.name == bindparam("job")
+_CURRENT = each(lambda job, workspace: Step.from_entry(job, workspace, job_steps.first_steps(job)[-1]))
+
+
 class StepStatusUpdate(Body):
     """A status to report for a step; missing keys keep their values."""
 
@@ -152,18 +156,9 @@ def list_steps(call: RequestContext, workspace: str, name: str, query: StepQuery
     workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.Job)
-
-    def current(job: rows.Job, workspace_name: str) -> Step:
-        return Step.from_entry(job, workspace_name, job_steps.first_steps(job)[-1])
-
-    return list_page(
-        call,
-        query,
-        found.rows.where(true() if name == "-" else rows.Job.name == name),
-        STEP_FIELDS,
-        items=each(current),
-        may_read=found.may_read,
-    )
+    if name != EVERYWHERE:
+        found = found.where(_IS_NAMED, job=name)
+    return list_page(call, query, found, STEP_FIELDS, items=_CURRENT)
 
 
 @routes.add("GET", f"{ONE}/steps/<step>", permission=Permission.JOBS_READ, returns=Step, raises=(NotFound,))

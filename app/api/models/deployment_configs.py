@@ -75,14 +75,7 @@ def list_configs(call: RequestContext, workspace: str, query: OldestFirstQuery) 
     Workspace `-` means all workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.DeploymentConfig)
-    return list_page(
-        call,
-        query,
-        found.rows.where(VERSIONS.is_newest()),
-        FIELDS,
-        items=ITEMS,
-        may_read=found.may_read,
-    )
+    return list_page(call, query, found.where(VERSIONS.is_newest), FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=DeploymentConfig, raises=(NotFound,))

@@ -2,7 +2,6 @@
 
 from flask import Response
 from pydantic import Field
-from sqlalchemy import true
 
 from app import models as rows
 from app.access.permissions import Permission
@@ -109,14 +108,9 @@ def list_deployments(call: RequestContext, workspace: str, query: DeploymentQuer
     Workspace `-` means all workspaces.
     """
     found = rows_in(call.session, call.actor, workspace, rows.Deployment)
-    return list_page(
-        call,
-        query,
-        found.rows.where(true() if query.all_versions else VERSIONS.is_newest()),
-        FIELDS,
-        items=ITEMS,
-        may_read=found.may_read,
-    )
+    if not query.all_versions:
+        found = found.where(VERSIONS.is_newest)
+    return list_page(call, query, found, FIELDS, items=ITEMS)
 
 
 @routes.add("GET", ONE, permission=Permission.DEPLOYMENTS_READ, returns=Deployment, raises=(NotFound,))

@@ -1,6 +1,7 @@
 """The versions behind a name, as the routes of deployments and of their configurations read them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from flask import Response
@@ -10,7 +11,8 @@ from sqlalchemy.orm import aliased
 from app import models as rows
 from app.errors import BadRequest, NotFound
 from app.http.route import RequestContext
-from app.http.transfers.row_stream import Items, RowStream
+from app.http.transfers.row_stream import RowStream
+from app.http.transfers.row_text import RowText
 from app.services.listing import rows_in
 from app.services.versions import versions_of
 from app.services.workspaces import readable_workspace
@@ -25,13 +27,15 @@ class Versions(Generic[M]):
     model: type[M]
     noun: str
 
-    def every(self, call: RequestContext, workspace: str, name: str, *, items: Items) -> Response:
+    def every(self, call: RequestContext, workspace: str, name: str, *, items: RowText) -> Response:
         """Every version, oldest first; none if nothing has the name. Raises as `readable_workspace` does."""
         found = rows_in(call.session, call.actor, workspace, self.model)
-        named = found.rows.where(self.model.name == name).order_by(self.model.entity_version)
-        rows = RowStream(named, items, found.may_read)
-        keys = rows.keys(call.session)
-        return rows.answer(call.session, call.context, keys, begin="[", end=lambda _: "]")
+        named = found.rows.where(self.model.name == name)
+        rows = RowStream(named, (self.model.entity_version.asc(),), items)
+        first = rows.first(call.session, found.parameters)
+        return rows.answer(
+            call.context, first, found.parameters, found.may_read, begin="[", end=lambda _: "]"
+        )
 
     def newest(self, call: RequestContext, workspace: str, name: str) -> M:
         """The newest version. Raises NotFound."""
@@ -51,6 +55,7 @@ class Versions(Generic[M]):
             raise NotFound(f"{self.noun} '{workspace}/{name}' version '{version}' not found")
         return found
 
+    @cached_property
     def is_newest(self) -> ColumnElement[bool]:
         """Whether a row is the newest version of its name, as a condition of a query."""
         other = aliased(self.model)

@@ -1,6 +1,6 @@
 """JSON arrays of rows, of which only a few are in memory at once, however large their documents are."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
@@ -10,29 +10,32 @@ from flask import Response
 from pydantic import BaseModel
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     ColumnElement,
     Integer,
     Select,
     SQLColumnExpression,
     Text,
+    UnaryExpression,
     any_,
-    column,
+    bindparam,
+    case,
     func,
     inspect,
-    literal,
     literal_column,
+    null,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.selectable import TableValuedAlias
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.sql.operators import desc_op
 
 from app.access.authorize import Question, always, still_holds
 from app.context import Context
 from app.db import Base, read_scope
+from app.http.transfers.row_text import RowText
 from app.http.transfers.streaming import BrokenOff, RevocableStream
 from app.logs import explain, get_logger
 
@@ -45,17 +48,15 @@ BATCH_ROWS = 1000
 """The most rows that are read at once."""
 
 
+_LIMIT = bindparam("row_limit", type_=Integer)
+_OFFSET = bindparam("row_offset", type_=BigInteger)
+
+
 @dataclass(frozen=True)
 class Items:
-    """How rows are made their public forms: `made` of them, in the session that they come from.
-
-    `columns` are selected in place of what the statement selects, which is a model. They can all be read at once if
-    they have no documents, of which one takes many times the bytes of its text in memory.
-    """
+    """How rows are made their public forms: `made` of them, in the session that they come from."""
 
     made: Callable[[Session, Iterable[Any]], Iterable[BaseModel]]
-    columns: tuple[ColumnElement[Any], ...] = ()
-    have_documents: bool = True
 
 
 def each(item: Callable[..., BaseModel]) -> Items:
@@ -63,103 +64,168 @@ def each(item: Callable[..., BaseModel]) -> Items:
     return Items(lambda _session, rows: (item(*row) for row in rows))
 
 
-def resources(resource: type[BaseModel], model: type[Base], **others: SQLColumnExpression[Any]) -> Items:
+def resources(resource: type[BaseModel], model: type[Base], **others: SQLColumnExpression[Any]) -> RowText:
     """`resource`, whose fields are columns of `model` with the same names, or `others`, which win.
 
-    No object of the model is made, which takes longer than all the rest.
+    No object is made of a row, which takes longer than all the rest.
     """
-    columns = {name: getattr(model, name) for name in resource.model_fields if hasattr(model, name)} | others
-
-    def made(_session: Session, rows: Iterable[Any]) -> Iterator[BaseModel]:
-        return (resource.model_validate(dict(zip(columns, row, strict=True))) for row in rows)
-
-    labelled = tuple(column.label(name) for name, column in columns.items())
-    return Items(made, labelled, have_documents=any(isinstance(one.type, JSONB) for one in labelled))
+    columns = {name: getattr(model, name) for name in resource.model_fields if hasattr(model, name)}
+    return RowText(resource, columns | others)
 
 
 @dataclass(frozen=True)
-class RowStream:
-    """An answer made of the rows of `statement`, which is totally ordered and selects a model first.
+class FirstRows:
+    """What the first statements of a list have read."""
 
-    The statement has all conditions under which its reader may have a row, because each batch asks them anew. Where
-    they concern all rows alike, `may_read` asks them again: a stream whose reader loses the right is cut, not
-    completed. A model whose primary key has several columns needs a `key` that tells the rows of the statement apart.
+    number: int
+    """Of all rows, those that are still to be read included."""
+    texts: list[str]
+    """The items of the first of them."""
+    rest: list[list[Any]]
+    """The keys of the others, in batches."""
+    total: int | None
+    """The number of rows without a limit, if it was asked for and is not plain from `number`."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowStream:
+    """An answer made of the rows of `statement`, in this order.
+
+    The statement selects a model first, and has all conditions under which its reader may have a row, because each
+    batch asks them anew. `total` knows how many rows it has. A model whose primary key has several columns needs a
+    `key` that tells the rows of the statement apart. The parameters of all these are given when it is read, so that it
+    is made once for all readers.
     """
 
     statement: Select[*tuple[Any, ...]]
-    items: Items
-    may_read: Question = always
+    order: Sequence[UnaryExpression[Any]]
+    items: Items | RowText
+    total: Select[int] | None = None
     batch_rows: int = BATCH_ROWS
     key: ColumnElement[Any] | None = None
 
-    def keys(self, session: Session, *, limit: int | None = None, offset: int | None = None) -> list[Any]:
-        """The keys of the rows, with what each has stored."""
-        size, connection = _stored_bytes(self._model), session.connection()
-        if offset and self.key is None:
-            # An index alone has what the skipped rows are sorted by, and their keys; only then are rows read.
-            keys = self.statement.with_only_columns(self._key, maintain_column_froms=True)
-            page = _numbered(keys.limit(limit).offset(offset), self._key.type)
-            query = select(self._key, size).join(page, page.c.key == self._key).order_by(page.c.place)
-            return list(connection.execute(query).all())
-        query = self.statement.with_only_columns(self._key, size, maintain_column_froms=True)
-        return list(connection.execute(query.limit(limit).offset(offset)).all())
+    def first(
+        self,
+        session: Session,
+        parameters: Mapping[str, Any],
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> FirstRows:
+        """Read the keys of all rows, and as many rows as one batch may have."""
+        which = {**parameters, "row_limit": limit, "row_offset": offset}
+        statement = self._deep if offset and self.key is None else self._shallow
+        rows = session.connection().execute(statement, which).all()
+        if isinstance(self.items, RowText):
+            included = [row[4:] for row in rows if row.is_included]
+            rest = batches([row[:2] for row in rows[len(included) :]], rows=self.batch_rows)
+            total = rows[-1].total if rows else None
+            return FirstRows(len(rows), self.items.texts(included), rest, total)
+        first, *rest = batches([row[:2] for row in rows], rows=self.batch_rows) or [[]]
+        return FirstRows(len(rows), self._texts(session, parameters, first), rest, None)
 
     def answer(
-        self, session: Session, context: Context, keys: list[Any], *, begin: str, end: Callable[[int], str]
+        self,
+        context: Context,
+        first: FirstRows,
+        parameters: Mapping[str, Any],
+        may_read: Question = always,
+        *,
+        begin: str,
+        end: Callable[[int], str],
     ) -> Response:
-        """The rows of `keys` as items of a JSON array, between `begin` and what `end` makes of their number.
+        """The rows as items of a JSON array, between `begin` and what `end` makes of their number.
 
         A row that was deleted since its key was read is missing. What does not fit into one batch is read while it is
-        sent, in transactions of its own, which are not open while the client reads.
+        sent, in transactions of its own, which are not open while the client reads. Where the conditions of access
+        concern all rows alike, `may_read` asks them again: a stream whose reader loses the right is cut, not completed.
         """
-        first, *rest = batches(keys, rows=self.batch_rows) or [[]]
-        texts = self._texts(session, first)
-        if not rest:
-            body = "".join([begin, ",".join(texts), end(len(texts)), "\n"])
+        if not first.rest:
+            body = "".join([begin, ",".join(first.texts), end(len(first.texts)), "\n"])
             return Response(body, mimetype="application/json")
-        parts = self._parts(context, texts, rest, begin, end)
-        stream = RevocableStream(
-            parts, lambda: still_holds(context.sessions, self.may_read()), close=parts.close
-        )
+        following = (self._following(context, keys, parameters, may_read) for keys in first.rest)
+        parts = _parts(chain([first.texts], following), begin, end)
+        stream = RevocableStream(parts, lambda: still_holds(context.sessions, may_read()), close=parts.close)
         return Response(stream, mimetype="application/json")
 
-    def _parts(
-        self, context: Context, first: list[str], rest: list[list[Any]], begin: str, end: Callable[[int], str]
-    ) -> Generator[str]:
-        yield begin
-        number = 0
-        for texts in chain([first], (self._next_texts(context, keys) for keys in rest)):
-            if texts:
-                yield "," if number else ""
-                yield ",".join(texts)
-                number += len(texts)
-                texts.clear()  # not kept while the next ones are read
-        yield f"{end(number)}\n"
-
-    def _next_texts(self, context: Context, keys: list[Any]) -> list[str]:
+    def _following(
+        self, context: Context, keys: list[Any], parameters: Mapping[str, Any], may_read: Question
+    ) -> list[str]:
         try:
             with read_scope(context.sessions) as session:
-                texts = self._texts(session, keys)
-                if len(texts) < len(keys) and not session.scalar(self.may_read()):
+                texts = self._texts(session, parameters, keys)
+                if len(texts) < len(keys) and not session.scalar(may_read()):
                     raise BrokenOff
         except (DBAPIError, PoolTimeout) as error:
             log.warning("list.broken_off", error=explain(error))
             raise BrokenOff from error
         return texts
 
-    def _texts(self, session: Session, keys: list[Any]) -> list[str]:
+    def _texts(self, session: Session, parameters: Mapping[str, Any], keys: list[Any]) -> list[str]:
         if not keys:
             return []
-        among = self._key == any_(literal(keys, ARRAY(self._key.type)))
-        items = self.items.made(session, self._rows(session, self.statement.where(among)))
-        return [item.model_dump_json(by_alias=True) for item in items]
+        which = {**parameters, "row_keys": keys}
+        if isinstance(self.items, RowText):
+            return self.items.texts(session.connection().execute(self._batch, which).all())
+        rows = session.execute(self._batch, which).yield_per(1)
+        return [item.model_dump_json(by_alias=True) for item in self.items.made(session, rows)]
 
-    def _rows(self, session: Session, statement: Select[*tuple[Any, ...]]) -> Iterable[Any]:
-        if not self.items.columns:
-            return session.execute(statement).yield_per(1)
-        selected = statement.with_only_columns(*self.items.columns, maintain_column_froms=True)
-        rows = session.connection().execute(selected)
-        return rows if self.items.have_documents else rows.all()
+    # --- the statements -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _shallow(self) -> Select[*tuple[Any, ...]]:
+        """The first rows."""
+        return self._page(lambda selected: selected.limit(_LIMIT).offset(_OFFSET))
+
+    @cached_property
+    def _deep(self) -> Select[*tuple[Any, ...]]:
+        """Those behind many others: an index alone has what these are sorted by, and their keys."""
+        keys = self.statement.with_only_columns(self._key, maintain_column_froms=True).order_by(*self.order)
+        page = func.array(keys.limit(_LIMIT).offset(_OFFSET).scalar_subquery(), type_=ARRAY(self._key.type))
+        return self._page(lambda selected: selected.where(self._key == any_(page)))
+
+    @cached_property
+    def _batch(self) -> Select[*tuple[Any, ...]]:
+        """The rows with certain keys."""
+        among = self.statement.where(self._key == any_(bindparam("row_keys", type_=ARRAY(self._key.type))))
+        if isinstance(self.items, RowText):
+            selected = self.items.read(self.items.columns)
+            among = among.with_only_columns(*selected, maintain_column_froms=True)
+        return among.order_by(*self.order)
+
+    def _page(self, narrowed: Callable[[Select[Any]], Select[Any]]) -> Select[*tuple[Any, ...]]:
+        """The keys and sizes of some rows; of as many as one batch may have, all that makes an item."""
+        key, size = self._key.label("row_key"), _stored_bytes(self._model).label("row_size")
+        if not isinstance(self.items, RowText):
+            keys = self.statement.with_only_columns(key, size, maintain_column_froms=True)
+            return narrowed(keys).order_by(*self.order)
+        sorted_by = [one.element.label(f"sort_{number}") for number, one in enumerate(self.order)]
+        columns = self.items.columns
+        selected = self.statement.with_only_columns(
+            key, size, *sorted_by, *columns, maintain_column_froms=True
+        )
+        page = narrowed(selected).order_by(*self.order).subquery("page")
+        window: Any = {
+            "order_by": [_like(one, page.c[by.name]) for one, by in zip(self.order, sorted_by, strict=True)],
+            "rows": (None, 0),
+        }
+        # The first row in any case, however large it is.
+        is_included = func.sum(page.c.row_size).over(**window) <= func.greatest(page.c.row_size, BATCH_BYTES)
+        number = func.row_number().over(**window)
+        row = select(page, is_included.label("is_included"), number.label("number")).subquery("row")
+        total = (
+            case((row.c.number == _LIMIT, self.total.scalar_subquery())) if self.total is not None else null()
+        )
+        return select(
+            row.c.row_key,
+            row.c.row_size,
+            row.c.is_included,
+            total.label("total"),
+            *(
+                case((row.c.is_included, one)) if isinstance(one.type, Text) else one
+                for one in self.items.read([row.c[column.name] for column in columns])
+            ),
+        ).order_by(row.c.number)
 
     @cached_property
     def _model(self) -> Any:
@@ -172,6 +238,18 @@ class RowStream:
         only: ColumnElement[Any]
         (only,) = inspect(self._model).primary_key
         return only
+
+
+def _parts(batches: Iterable[list[str]], begin: str, end: Callable[[int], str]) -> Generator[str]:
+    yield begin
+    number = 0
+    for texts in batches:
+        if texts:
+            yield "," if number else ""
+            yield ",".join(texts)
+            number += len(texts)
+            texts.clear()  # not kept while the next ones are read
+    yield f"{end(number)}\n"
 
 
 def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[list[Any]]:
@@ -187,10 +265,9 @@ def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[
     return made
 
 
-def _numbered(keys: Select[Any], kind: TypeEngine[Any]) -> TableValuedAlias:
-    """The rows of an ordered statement of one column, with their places."""
-    array = func.array(keys.scalar_subquery(), type_=ARRAY(kind))
-    return func.unnest(array).table_valued(column("key", kind), with_ordinality="place").render_derived()
+def _like(order: UnaryExpression[Any], column: ColumnElement[Any]) -> UnaryExpression[Any]:
+    """A column of a subquery that is sorted as its rows are."""
+    return column.desc() if order.modifier is desc_op else column.asc()
 
 
 @cache
