@@ -3,14 +3,16 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, FromClause, insert, literal, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import CTE, ColumnElement, FromClause, bindparam, insert, inspect, literal, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app.access.authorize import Actor
 from app.models import AuditRecord
 from app.models.audit import AuditEvent
+
+_GIVEN = ("id", "actor", "email", "service", "address", "request_id", "subject", "detail")
+"""The columns of a record that are parameters of a statement with `recorded`."""
 
 
 def record(
@@ -32,22 +34,30 @@ def record(
     session.add(AuditRecord(workspace_id=workspace_id, workspace_name=name, **values))
 
 
-def recorded(
-    done: FromClause, actor: Actor, event: AuditEvent, *, subject: str | None = None, **detail: Any
-) -> CTE:
+def recorded(done: FromClause, event: AuditEvent) -> CTE:
     """The part of a statement that appends one record of what another part has `done` to a workspace.
 
-    The columns of `done` are those of the workspace; without a row of it there is no record.
+    The columns of `done` are those of the workspace; without a row of it there is no record. The statement is
+    executed with `parameters`.
     """
-    known = _values(actor, event, subject, detail)
-    values: dict[str, ColumnElement[Any]] = {name: literal(value) for name, value in known.items()}
-    values |= {
-        "id": literal(uuid7()),
-        "workspace_id": done.c.id,
-        "workspace_name": done.c.name,
-        "detail": literal(known["detail"], JSONB),
+    columns = inspect(AuditRecord).columns
+    values: dict[str, ColumnElement[Any]] = {
+        name: bindparam(_parameter(event, name), type_=columns[name].type) for name in _GIVEN
     }
+    values |= {"event": literal(event), "workspace_id": done.c.id, "workspace_name": done.c.name}
     return insert(AuditRecord).from_select(list(values), select(*values.values())).cte()
+
+
+def parameters(
+    actor: Actor, event: AuditEvent, *, subject: str | None = None, **detail: Any
+) -> dict[str, Any]:
+    """Those of `recorded`."""
+    values = _values(actor, event, subject, detail) | {"id": uuid7()}
+    return {_parameter(event, name): values[name] for name in _GIVEN}
+
+
+def _parameter(event: AuditEvent, name: str) -> str:
+    return f"{event}_{name}".replace(".", "_")
 
 
 def _values(

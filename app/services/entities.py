@@ -1,26 +1,49 @@
 """Generic entities: typed, versioned documents in trees."""
 
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 from uuid import UUID
 
 from psycopg.errors import ForeignKeyViolation
-from sqlalchemy import Select, bindparam, delete, exists, select
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    delete,
+    exists,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
+from uuid_utils.compat import uuid7
 
 from app import clock
 from app.access.authorize import Access, Actor, access_error, permitted
+from app.clock import database_now
 from app.context import Context
-from app.db import insert_unique, transact, unique_or
+from app.db import transact, unique_or
 from app.errors import Busy, Conflict, NameTaken, NotFound, Unprocessable
 from app.models import Entity, Workspace
 from app.models.workspace import is_active
 from app.services.names import generated_name
 from app.services.projects import require_project
-from app.services.workspaces import readable_workspace, writable_workspace
+from app.services.workspaces import (
+    is_named,
+    locked_workspace,
+    queue_for_write,
+    readable_workspace_id,
+    writable,
+    writable_workspace,
+)
 
 ATTEMPTS = 3
 """Attempts at an operation that a rare race can spoil: using a generated name, or deleting a growing subtree."""
@@ -48,53 +71,84 @@ def create_entity(
     A name is unique among the entities of its type with the same parent, or with none.
     Raises NameTaken, and Unprocessable if parent or project are not in the workspace.
     """
-    workspace_row = writable_workspace(session, actor, workspace)
-    if project is not None:
-        require_project(session, workspace_row, project)
-    if parent is not None:
-        _require_parent(session, workspace_row, parent)
+    workspace_id = queue_for_write(session, actor, workspace)
+    if project is not None or parent is not None:
+        workspace_row = locked_workspace(session, actor, workspace, workspace_id)
+        if project is not None:
+            require_project(session, workspace_row, project)
+        if parent is not None:
+            _require_parent(session, workspace_row, parent)
     values = {
-        "workspace_id": workspace_row.id,
-        "entity_type": entity_type,
-        "parent_id": parent,
-        "project": project,
-        "data": data,
-        "created_by": actor.id,
-        "updated_by": actor.id,
+        **actor.parameters,
+        "workspace": workspace,
+        "found_id": workspace_id,
+        "of_type": entity_type,
+        "new_parent": parent,
+        "new_project": project,
+        "new_data": data,
+        "actor_id": actor.id,
     }
-    if name is not None:
-        return _insert(session, Entity(name=name, **values), workspace)
-    return _insert_under_free_name(session, values, workspace)
-
-
-def _insert(session: Session, entity: Entity, workspace: str) -> Entity:
-    taken = NameTaken(
-        f"Entity '{entity.name}' of type '{entity.entity_type}' already exists in workspace '{workspace}'."
+    for _ in range(1 if name else ATTEMPTS):
+        new = {"new_id": uuid7(), "new_name": name or _free_name(entity_type)}
+        created = session.scalars(_creation(actor.access), values | new).one_or_none()
+        if created is not None:
+            return created
+    locked_workspace(session, actor, workspace, workspace_id)  # or why not
+    raise NameTaken(
+        f"Entity '{new['new_name']}' of type '{entity_type}' already exists in workspace '{workspace}'."
     )
-    return insert_unique(session, entity, taken=taken)
 
 
-def _insert_under_free_name(session: Session, values: dict[str, Any], workspace: str) -> Entity:
-    for _ in range(ATTEMPTS - 1):
-        with suppress(NameTaken):
-            return _insert(session, Entity(name=_free_name(values), **values), workspace)
-    return _insert(session, Entity(name=_free_name(values), **values), workspace)
+def _free_name(entity_type: str) -> str:
+    return generated_name(entity_type, fallback="entity", random_characters=5)
 
 
-def _free_name(values: dict[str, Any]) -> str:
-    return generated_name(values["entity_type"], fallback="entity", random_characters=5)
+@cache
+def _creation(access: Access) -> Select[Entity]:
+    """Creates an entity in a workspace that it locks; no row if that is not there, or the name is taken."""
+    workspace = writable(access)
+    values: dict[str, Any] = {
+        "id": bindparam("new_id", type_=Uuid),
+        "workspace_id": workspace.c.id,
+        "entity_type": bindparam("of_type", type_=Text),
+        "name": bindparam("new_name", type_=Text),
+        "parent_id": bindparam("new_parent", type_=Uuid),
+        "project": bindparam("new_project", type_=Text),
+        "data": bindparam("new_data", type_=JSONB),
+        "db_version": literal(1),
+        "created_at": database_now(),
+        "created_by": bindparam("actor_id", type_=Text),
+        "updated_at": database_now(),
+        "updated_by": bindparam("actor_id", type_=Text),
+    }
+    created = (
+        insert(Entity)
+        .from_select(list(values), select(*values.values()), include_defaults=False)
+        .on_conflict_do_nothing()
+        .returning(Entity)
+        .cte("created")
+    )
+    return select(aliased(Entity, created))
 
 
 def find_entity(
     session: Session, actor: Actor, workspace: str, entity_type: str, name: str, *, parent: UUID | None
 ) -> Entity:
     """The entity of that type and name below that parent; without `parent`, the one at the root. Raises NotFound."""
-    workspace_row = readable_workspace(session, actor, workspace)
-    query, names = _named(workspace_row, entity_type, name, parent)
-    entity = session.scalars(query, names).one_or_none()
+    which = {"workspace": workspace, "of_type": entity_type, "named": name, "below": parent}
+    entity = session.scalars(
+        _reading(actor.access, is_root=parent is None), actor.parameters | which
+    ).one_or_none()
     if entity is None:
+        readable_workspace_id(session, actor, workspace)  # or why not
         raise NotFound("Entity not found")
     return entity
+
+
+@cache
+def _reading(access: Access, *, is_root: bool) -> Select[Entity]:
+    query = select(Entity).join(Workspace, Workspace.id == Entity.workspace_id)
+    return query.where(*is_named(access), *_has_name(is_root=is_root))
 
 
 def find_entity_by_id(session: Session, actor: Actor, entity_id: UUID) -> tuple[Entity, str]:
@@ -135,21 +189,71 @@ def update_entity(
     Raises NotFound, Conflict if `expected_db_version` is not the current version, NameTaken,
     and Unprocessable for a missing project.
     """
-    workspace_row = writable_workspace(session, actor, workspace)
+    workspace_id = queue_for_write(session, actor, workspace)
     if project is not None:
+        workspace_row = locked_workspace(session, actor, workspace, workspace_id)
         require_project(session, workspace_row, project)
-    entity = _lock_entity(
-        session, workspace_row, entity_type, name, parent=parent, expected_db_version=expected_db_version
-    )
+    renames = new_name not in {None, name}
+    change = _change(actor.access, is_root=parent is None, renames=renames, moves=bool(project))
+    values = {
+        **actor.parameters,
+        "workspace": workspace,
+        "found_id": workspace_id,
+        "of_type": entity_type,
+        "named": name,
+        "below": parent,
+        "expected": expected_db_version,
+        "new_name": new_name,
+        "new_project": project,
+        "new_data": data,
+        "now": clock.now(),
+        "actor_id": actor.id,
+    }
     taken = NameTaken("A conflicting entity already exists.")
-    with unique_or(session, taken) if new_name not in {None, name} else nullcontext():
-        entity.name = new_name or entity.name
-        entity.project = project or entity.project
-        entity.data = data
-        entity.db_version += 1
-        entity.updated_at = clock.now()
-        entity.updated_by = actor.id
-    return entity
+    with unique_or(session, taken) if renames else nullcontext():
+        changed = session.scalars(change, values).one_or_none()
+        if changed is None:
+            workspace_row = locked_workspace(session, actor, workspace, workspace_id)  # or why not
+            _lock_entity(
+                session,
+                workspace_row,
+                entity_type,
+                name,
+                parent=parent,
+                expected_db_version=expected_db_version,
+            )
+            # It has come to be what it has to be.
+            changed = session.scalars(change, values).one()
+    return changed
+
+
+@cache
+def _change(access: Access, *, is_root: bool, renames: bool, moves: bool) -> Select[Entity]:
+    """Changes an entity of the expected version in a workspace that it locks."""
+    workspace, expected = writable(access), bindparam("expected", type_=Integer)
+    # A column that is not named is not locked: those that refer to its key need not wait.
+    new: dict[str, Any] = {
+        **({"name": bindparam("new_name", type_=Text)} if renames else {}),
+        **({"project": bindparam("new_project", type_=Text)} if moves else {}),
+    }
+    changed = (
+        update(Entity)
+        .where(
+            Entity.workspace_id == workspace.c.id,
+            *_has_name(is_root=is_root),
+            or_(expected.is_(None), Entity.db_version == expected),
+        )
+        .values(
+            data=bindparam("new_data", type_=JSONB),
+            db_version=Entity.db_version + 1,
+            updated_at=bindparam("now"),
+            updated_by=bindparam("actor_id"),
+            **new,
+        )
+        .returning(Entity)
+        .cte("changed")
+    )
+    return select(aliased(Entity, changed)).execution_options(populate_existing=True)
 
 
 def delete_entity(
@@ -237,8 +341,8 @@ def _lock_entity(
     expected_db_version: int | None,
 ) -> Entity:
     # Locked: two writers that expect the same version must not both find it.
-    query, names = _named(workspace, entity_type, name, parent, is_locked=True)
-    entity = session.scalars(query, names).one_or_none()
+    names = {"workspace_id": workspace.id, "of_type": entity_type, "named": name, "below": parent}
+    entity = session.scalars(_locking(is_root=parent is None), names).one_or_none()
     if entity is None:
         raise NotFound(f"Entity '{name}' of type '{entity_type}' not found in workspace '{workspace.name}'")
     if expected_db_version not in (None, entity.db_version):
@@ -250,25 +354,22 @@ def _lock_entity(
     return entity
 
 
-def _named(
-    workspace: Workspace, entity_type: str, name: str, parent: UUID | None, *, is_locked: bool = False
-) -> tuple[Select[Entity], dict[str, Any]]:
-    """The query of the entity with that name, and its parameters."""
-    names = {"workspace_id": workspace.id, "entity_type": entity_type, "name": name, "parent": parent}
-    return _naming(is_root=parent is None, is_locked=is_locked), names
-
-
 @cache
-def _naming(*, is_root: bool, is_locked: bool) -> Select[Entity]:
+def _locking(*, is_root: bool) -> Select[Entity]:
     query = select(Entity).where(
-        Entity.workspace_id == bindparam("workspace_id"),
-        Entity.entity_type == bindparam("entity_type"),
-        Entity.name == bindparam("name"),
-        # Not one comparison for both: no index serves IS NOT DISTINCT FROM.
-        Entity.parent_id.is_(None) if is_root else Entity.parent_id == bindparam("parent"),
+        Entity.workspace_id == bindparam("workspace_id"), *_has_name(is_root=is_root)
     )
-    locking = query.with_for_update(key_share=True).execution_options(populate_existing=True)
-    return locking if is_locked else query
+    return query.with_for_update(key_share=True).execution_options(populate_existing=True)
+
+
+def _has_name(*, is_root: bool) -> tuple[ColumnElement[bool], ...]:
+    """A condition: the `Entity` has the name `named` below the parent `below` among those `of_type`."""
+    return (
+        Entity.entity_type == bindparam("of_type", type_=Text),
+        Entity.name == bindparam("named", type_=Text),
+        # Not one comparison for both: no index serves IS NOT DISTINCT FROM.
+        Entity.parent_id.is_(None) if is_root else Entity.parent_id == bindparam("below", type_=Uuid),
+    )
 
 
 def _require_parent(session: Session, workspace: Workspace, parent: UUID) -> None:

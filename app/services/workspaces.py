@@ -5,8 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Select,
+    Text,
+    Uuid,
     bindparam,
     delete,
     exists,
@@ -22,7 +25,7 @@ from sqlalchemy.orm import Session, aliased
 from uuid_utils.compat import uuid7
 
 from app import clock
-from app.access.audit import record, recorded
+from app.access import audit
 from app.access.authorize import Access, Actor, access_error, permitted, still_holds
 from app.access.principal import EVERYBODY
 from app.access.roles import PLATFORM, Role
@@ -41,6 +44,9 @@ OPEN_TO_EVERYBODY = (
     (PLATFORM, Role.WORKSPACE_CREATOR),
 )
 """The roles of every authenticated caller in the built-in workspaces, granted at the first start."""
+
+_HAS_ID = Workspace.id == bindparam("found_id")
+"""No parameter of a statement that changes a table has the name of one of its columns: it would be set."""
 
 
 def readable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
@@ -77,7 +83,8 @@ def may_still_read(context: Context, actor: Actor, workspace_id: UUID) -> bool:
 def writable_workspace(session: Session, actor: Actor, name: str) -> Workspace:
     """The ACTIVE workspace of that name, locked against deletion until the transaction ends.
 
-    Every insert and change below a workspace goes through this function. Raises as `readable_workspace` does.
+    Every insert and change below a workspace goes through this function, or its two halves. Raises as
+    `readable_workspace` does.
     """
     return _locked(session, actor, name, exclusive=False)
 
@@ -93,7 +100,7 @@ def changeable_workspace(session: Session, actor: Actor, name: str) -> Workspace
 
 def queue_for_change(session: Session, workspace_id: UUID) -> None:
     """Wait for the creators in an ACTIVE workspace; those that come later wait for this transaction."""
-    session.execute(_queueing(_with_id(None), exclusive=True), {"workspace_id": workspace_id})
+    session.execute(_queueing(_with_id(None), exclusive=True), {"found_id": workspace_id})
 
 
 def lock_active_workspace(session: Session, workspace_id: UUID) -> bool:
@@ -101,16 +108,50 @@ def lock_active_workspace(session: Session, workspace_id: UUID) -> bool:
 
     Called before any row below the workspace is locked: requests take the locks in the same order.
     """
-    which = {"workspace_id": workspace_id}
+    which = {"found_id": workspace_id}
     session.execute(_queueing(_with_id(None), exclusive=False), which)
     return session.scalar(_locking(_with_id(None), exclusive=False), which) is not None
 
 
+def queue_for_write(session: Session, actor: Actor, name: str) -> UUID | None:
+    """The first half of `writable_workspace`: the second is `locked_workspace`, or a statement with `writable`.
+
+    Returns the id of the workspace that had the name before this waited.
+    """
+    return _queued(session, actor, name, exclusive=False)
+
+
+def locked_workspace(session: Session, actor: Actor, name: str, workspace_id: UUID | None) -> Workspace:
+    """The second half of `writable_workspace`: the workspace, if it is still there. Raises as that does."""
+    return _locked_row(session, actor, name, workspace_id, exclusive=False)
+
+
+@cache
+def writable(access: Access) -> CTE:
+    """The part of a statement that locks the workspace of `locked_workspace`: its id, or no row.
+
+    Its parameters are `workspace` and `found_id`, the name and what `queue_for_write` has returned.
+    """
+    return _locking(_with_id(access), exclusive=False).with_only_columns(Workspace.id).cte("writable")
+
+
 def _locked(session: Session, actor: Actor, name: str, *, exclusive: bool) -> Workspace:
+    workspace_id = _queued(session, actor, name, exclusive=exclusive)
+    return _locked_row(session, actor, name, workspace_id, exclusive=exclusive)
+
+
+def _queued(session: Session, actor: Actor, name: str, *, exclusive: bool) -> UUID | None:
+    """Wait for the lock of a workspace; its id. Whether it is still there, the next statement asks."""
     queueing = _queueing(_named(actor.access), exclusive=exclusive)
-    workspace_id = session.scalar(queueing, actor.parameters | {"workspace": name})
+    found: UUID | None = session.connection().scalar(queueing, actor.parameters | {"workspace": name})
+    return found
+
+
+def _locked_row(
+    session: Session, actor: Actor, name: str, workspace_id: UUID | None, *, exclusive: bool
+) -> Workspace:
     locking = _locking(_with_id(actor.access), exclusive=exclusive)
-    return _one(session, actor, locking, workspace=name, workspace_id=workspace_id)
+    return _one(session, actor, locking, workspace=name, found_id=workspace_id)
 
 
 def _one(
@@ -129,9 +170,15 @@ def _no_access(session: Session, actor: Actor, workspace: str) -> DomainError:
 @cache
 def _named(access: Access) -> Select[Workspace]:
     """The ACTIVE workspace whose name is the parameter `workspace`, if the actor has its permission there."""
-    # State, role and row in one statement: no deletion, revocation or successor can come between them.
-    which = Workspace.name == bindparam("workspace"), is_active(), permitted(access)
-    return select(Workspace).where(*which).execution_options(populate_existing=True)
+    return select(Workspace).where(*is_named(access)).execution_options(populate_existing=True)
+
+
+def is_named(access: Access) -> tuple[ColumnElement[bool], ...]:
+    """A condition: the `Workspace` that the parameter `workspace` names is ACTIVE, and the actor has its permission.
+
+    It is in the statement that reads the data: no deletion, revocation or successor can come between them.
+    """
+    return Workspace.name == bindparam("workspace"), is_active(), permitted(access)
 
 
 @cache
@@ -141,9 +188,9 @@ def _id_of(query: Select[Workspace]) -> Select[UUID]:
 
 @cache
 def _with_id(access: Access | None) -> Select[Workspace]:
-    """The same, if its id is the parameter `workspace_id`; without `access` whatever its name, and whoever asks."""
+    """The same, if its id is the parameter `found_id`; without `access` whatever its name, and whoever asks."""
     query = _named(access) if access else select(Workspace).where(is_active())
-    return query.where(Workspace.id == bindparam("workspace_id"))
+    return query.where(_HAS_ID)
 
 
 @cache
@@ -177,55 +224,96 @@ def create_workspace(
 
     Raises NameTaken while another ACTIVE workspace has the name; a workspace that is being deleted has freed it.
     """
-    workspace_id = uuid7()
-    created = (
-        upsert(Workspace)
-        .values(
-            id=workspace_id,
-            name=name,
-            description=description,
-            state=WorkspaceState.ACTIVE,
-            is_protected=False,
-            created_at=database_now(),
-            created_by=actor.id,
-            updated_at=database_now(),
-            updated_by=actor.id,
-        )
-        .on_conflict_do_nothing()
-        .returning(Workspace)
-        .cte()
-    )
-    # One statement: without the row of the workspace there are none of the others.
-    others = [recorded(created, actor, AuditEvent.WORKSPACE_CREATED)]
+    workspace_id, admin = uuid7(), actor.principal.email or actor.id
+    values = {
+        "new_id": workspace_id,
+        "new_name": name,
+        "new_description": description,
+        "actor_id": actor.id,
+        **audit.parameters(actor, AuditEvent.WORKSPACE_CREATED),
+    }
     if with_admin:
-        admin = actor.principal.email or actor.id
-        binding = {
-            "id": literal(uuid7()),
-            "workspace_id": created.c.id,
-            "name": literal(binding_name(workspace_id, admin, Role.ADMIN)),
-            "principal": literal(admin),
-            "role": literal(Role.ADMIN),
-            "granted_by": literal(actor.id),
+        values |= {
+            "binding_id": uuid7(),
+            "binding_name": binding_name(workspace_id, admin, Role.ADMIN),
+            "admin": admin,
+            **audit.parameters(actor, AuditEvent.MEMBER_GRANTED, subject=admin, role=Role.ADMIN),
         }
-        others += [
-            insert(RoleBinding).from_select(list(binding), select(*binding.values())).cte(),
-            recorded(created, actor, AuditEvent.MEMBER_GRANTED, subject=admin, role=Role.ADMIN),
-        ]
-    workspace = session.scalars(select(aliased(Workspace, created)).add_cte(*others)).one_or_none()
+    workspace = session.scalars(_creation(with_admin=with_admin), values).one_or_none()
     if workspace is None:
         raise NameTaken(f"Workspace '{name}' already exists")
     return workspace
 
 
+@cache
+def _creation(*, with_admin: bool) -> Select[Workspace]:
+    """Creates a workspace, its audit records and the binding of its Admin: all of them, or none."""
+    created = (
+        upsert(Workspace)
+        .values(
+            id=bindparam("new_id"),
+            name=bindparam("new_name"),
+            description=bindparam("new_description"),
+            state=WorkspaceState.ACTIVE,
+            is_protected=False,
+            created_at=database_now(),
+            created_by=bindparam("actor_id"),
+            updated_at=database_now(),
+            updated_by=bindparam("actor_id"),
+        )
+        .on_conflict_do_nothing()
+        .returning(Workspace)
+        .cte("created")
+    )
+    others = [audit.recorded(created, AuditEvent.WORKSPACE_CREATED)]
+    if with_admin:
+        binding = {
+            "id": bindparam("binding_id", type_=Uuid),
+            "workspace_id": created.c.id,
+            "name": bindparam("binding_name", type_=Text),
+            "principal": bindparam("admin", type_=Text),
+            "role": literal(Role.ADMIN),
+            "granted_by": bindparam("actor_id", type_=Text),
+        }
+        others += [
+            insert(RoleBinding).from_select(list(binding), select(*binding.values())).cte(),
+            audit.recorded(created, AuditEvent.MEMBER_GRANTED),
+        ]
+    return select(aliased(Workspace, created)).add_cte(*others)
+
+
 def update_workspace(session: Session, actor: Actor, name: str, *, description: str | None) -> Workspace:
     """Set the description of a workspace, or clear it with None."""
-    workspace = changeable_workspace(session, actor, name)
-    if workspace.description != description:
-        workspace.description = description
-        workspace.updated_at = clock.now()
-        workspace.updated_by = actor.id
-        record(session, actor, AuditEvent.WORKSPACE_UPDATED, workspace=(workspace.id, name))
-    return workspace
+    workspace_id = _queued(session, actor, name, exclusive=True)
+    values = {
+        **actor.parameters,
+        **audit.parameters(actor, AuditEvent.WORKSPACE_UPDATED),
+        "workspace": name,
+        "found_id": workspace_id,
+        "new_description": description,
+        "actor_id": actor.id,
+        "now": clock.now(),
+    }
+    changed = session.scalars(_description_change(actor.access), values).one_or_none()
+    # It has that description already, or it is not there.
+    return changed or _locked_row(session, actor, name, workspace_id, exclusive=True)
+
+
+@cache
+def _description_change(access: Access) -> Select[Workspace]:
+    """Changes a description that is another one, with its audit record."""
+    description = bindparam("new_description", type_=Text)
+    changed = (
+        update(Workspace)
+        .where(*is_named(access), _HAS_ID, Workspace.description.is_distinct_from(description))
+        .values(description=description, updated_at=bindparam("now"), updated_by=bindparam("actor_id"))
+        .returning(Workspace)
+        .cte("changed")
+    )
+    change = select(aliased(Workspace, changed)).add_cte(
+        audit.recorded(changed, AuditEvent.WORKSPACE_UPDATED)
+    )
+    return change.execution_options(populate_existing=True)
 
 
 def move_workspace(

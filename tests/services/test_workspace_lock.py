@@ -16,6 +16,7 @@ from app.db import Base
 from app.errors import NotFound
 from app.lifecycle import WorkspaceState
 from app.models import Job, Workspace
+from app.services import entities
 from app.services.workspaces import (
     create_workspace,
     lock_active_workspace,
@@ -300,3 +301,77 @@ def test_a_delete_that_waited_for_another_answers_with_its_deletion_although_the
 
     assert asking.result() == workspace.id
     assert session.get_one(Workspace, successor).state is WorkspaceState.ACTIVE
+
+
+def add_thing(session: Session, name: str = "late") -> None:
+    entities.create_entity(
+        session, ANN, "ml-team", "widget", name=name, parent=None, project=None, data={"by": "ann"}
+    )
+
+
+def change_thing(session: Session) -> None:
+    entities.update_entity(
+        session,
+        ANN,
+        "ml-team",
+        "widget",
+        "thing",
+        parent=None,
+        new_name=None,
+        project=None,
+        data={"by": "ann"},
+        expected_db_version=None,
+    )
+
+
+ONE_STATEMENT = {"create": add_thing, "update": change_thing}
+"""Writes whose statement has the lock of the workspace in it."""
+
+
+@pytest.mark.parametrize("is_of_a_previous_release", [False, True])
+@pytest.mark.parametrize("name", ONE_STATEMENT)
+def test_a_write_in_one_statement_waits_for_a_delete_and_is_refused(
+    database: Engine,
+    session: Session,
+    workspace: Workspace,
+    context: Context,
+    name: str,
+    is_of_a_previous_release: bool,
+) -> None:
+    thing = make_entity(session, workspace)
+    session.commit()
+
+    def write() -> None:
+        with Session(database) as writer:
+            ONE_STATEMENT[name](writer)
+            writer.commit()
+
+    with Session(database) as deleter:
+        if is_of_a_previous_release:  # which takes the lock of the row alone
+            deleter.get_one(Workspace, workspace.id).state = WorkspaceState.DELETING
+            deleter.flush()
+        else:
+            request_deletion(deleter, context, ANN, "ml-team")
+        with meanwhile(write) as writing:
+            assert has_to_wait(database, writing)
+            deleter.commit()
+    with pytest.raises(NotFound):
+        writing.result()
+
+    session.refresh(thing)
+    assert (rows_of(session, workspace.id), thing.data) == ({"entities": 1}, {})
+
+
+@pytest.mark.parametrize("name", ONE_STATEMENT)
+def test_a_delete_waits_for_an_open_write_in_one_statement(
+    database: Engine, session: Session, workspace: Workspace, name: str
+) -> None:
+    make_entity(session, workspace)
+    session.commit()
+
+    with Session(database) as writer:
+        ONE_STATEMENT[name](writer)
+        with meanwhile(lambda: close(database, workspace.id)) as closing:
+            assert has_to_wait(database, closing), "the DELETE took effect under an open write"
+            writer.commit()
+        closing.result()

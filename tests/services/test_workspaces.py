@@ -68,6 +68,18 @@ def test_a_write_is_one_round_trip_for_each_step(client: FlaskClient, context: C
     assert len(sent) == 2, "the permission; the workspace with its audit records and the role of its creator"
 
     with counted(engine) as sent:
+        assert client.put(f"{workspaces}/made", json={"description": "new"}).status_code == 200
+    assert len(sent) == 2, "the lock of the workspace; its change and the record of it"
+
+    with counted(engine) as sent:
         entity = {"name": "thing", "data": {"a": 1}}
         assert client.post(f"{workspaces}/made/entities/widget", json=entity).status_code == 201
-    assert len(sent) == 3, "the lock of the workspace, its state, and the entity"
+    assert len(sent) == 2, "the lock of the workspace; its state and the entity"
+
+    with counted(engine) as sent:
+        assert client.put(f"{workspaces}/made/entities/widget/thing", json={"data": {}}).status_code == 200
+    assert len(sent) == 2, "the lock of the workspace; its state and the entity"
+
+    with counted(engine) as sent:
+        assert client.get(f"{workspaces}/made/entities/widget/thing").status_code == 200
+    assert len(sent) == 1
