@@ -1,13 +1,46 @@
 """What a caller may read of the rows of a table, as lists take it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import BindParameter, ColumnElement, Select, UnaryExpression, select, true
+from sqlalchemy.sql.operators import desc_op
 
 from app.access.authorize import Question, always
+from app.models import Workspace
+
+
+@dataclass(frozen=True, eq=False)
+class EveryWorkspace:
+    """Rows of a model in many workspaces, by the conditions on either."""
+
+    model: Any
+    of_workspaces: tuple[ColumnElement[bool], ...]
+    of_rows: tuple[ColumnElement[bool], ...] = ()
+
+    def keys(
+        self, order: Sequence[UnaryExpression[Any]], limit: BindParameter[int], offset: BindParameter[int]
+    ) -> Select[Any]:
+        """The keys of a page: of each workspace, its first rows by the index of that order, and of those the first."""
+        sorted_by = [one.element.label(f"sort_{number}") for number, one in enumerate(order)]
+        first = (
+            select(self.model.id, *sorted_by)
+            .where(self.model.workspace_id == Workspace.id, *self.of_rows)
+            .order_by(*order)
+            .limit(limit + offset)
+            .correlate(Workspace)
+            .lateral("first")
+        )
+        keys = select(first.c.id).select_from(Workspace).join(first, true()).where(*self.of_workspaces)
+        by = [like(one, first.c[column.name]) for one, column in zip(order, sorted_by, strict=True)]
+        return keys.order_by(*by).limit(limit).offset(offset)
+
+
+def like(order: UnaryExpression[Any], column: ColumnElement[Any]) -> UnaryExpression[Any]:
+    """A column of a subquery, sorted as an element of ORDER BY is."""
+    return column.desc() if order.modifier is desc_op else column.asc()
 
 
 @dataclass(frozen=True)
@@ -21,15 +54,20 @@ class Listed:
     """Asks whether the caller may still read them; of many workspaces, each row's own conditions decide."""
     total: Select[int] | None = None
     """How many rows there are, under the same conditions, where the database keeps their number."""
+    everywhere: EveryWorkspace | None = None
+    """The same rows, if they are those of many workspaces."""
 
     def where(self, *conditions: ColumnElement[bool], **parameters: Any) -> Self:
-        """Those that meet the conditions, which are made once, with these `parameters`."""
-        narrowed = _narrowed(self.rows, conditions)
-        return replace(self, rows=narrowed, parameters={**self.parameters, **parameters})
+        """Those that meet conditions on the model, which are made once, with these `parameters`."""
+        rows, everywhere = _narrowed(self.rows, self.everywhere, conditions)
+        return replace(self, rows=rows, everywhere=everywhere, parameters={**self.parameters, **parameters})
 
 
 @lru_cache(maxsize=256)
 def _narrowed(
-    rows: Select[*tuple[Any, ...]], conditions: tuple[ColumnElement[bool], ...]
-) -> Select[*tuple[Any, ...]]:
-    return rows.where(*conditions)
+    rows: Select[*tuple[Any, ...]],
+    everywhere: EveryWorkspace | None,
+    conditions: tuple[ColumnElement[bool], ...],
+) -> tuple[Select[*tuple[Any, ...]], EveryWorkspace | None]:
+    narrowed = everywhere and replace(everywhere, of_rows=(*everywhere.of_rows, *conditions))
+    return rows.where(*conditions), narrowed

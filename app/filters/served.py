@@ -11,9 +11,14 @@ def what_is_slow(root: Node | None, fields: Fields, *, sort: str, count_by: str 
     slow = unserved(root, fields) if root else []
     is_narrow = root is not None and not slow
     # A sort of few rows needs none.
-    if not is_narrow and Operator.LT not in fields.indexed.get(sort.removeprefix("-"), ()):
+    if not is_narrow and not is_ordered_by_index(fields, sort):
         slow.append(f"sort={sort}")
     return [*slow, f"count_by={count_by}"] if count_by else slow
+
+
+def is_ordered_by_index(fields: Fields, sort: str) -> bool:
+    """Whether an index has the rows in that order."""
+    return Operator.LT in fields.indexed.get(sort.removeprefix("-"), ())
 
 
 def unserved(node: Node, fields: Fields) -> list[str]:

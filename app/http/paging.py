@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, UnaryExpression, func, select
 from sqlalchemy.exc import OperationalError
 
-from app.access.listed import Listed
+from app.access.listed import EveryWorkspace, Listed
 from app.errors import Busy
 from app.filters.ast import MAX_COMPARISONS, MAX_LENGTH
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
-from app.filters.served import what_is_slow
+from app.filters.served import is_ordered_by_index, what_is_slow
 from app.filters.sort import parse_sort
 from app.http.route import Query, RequestContext
 from app.http.transfers.row_stream import BATCH_ROWS, Items, RowStream
@@ -116,7 +116,11 @@ def list_page(
         if asked:
             stream = RowStream(filtered(found.rows, fields, asked), order, items, batch_rows=batch_rows)
         else:
-            stream = _unfiltered(found.rows, order, items, found.total, batch_rows)
+            is_indexed = is_ordered_by_index(sortable, query.sort)
+            everywhere = found.everywhere if is_indexed else None
+            stream = _unfiltered(
+                found.rows, order, items, total=found.total, everywhere=everywhere, batch_rows=batch_rows
+            )
         return paginate(
             call,
             stream,
@@ -137,11 +141,14 @@ def _unfiltered(
     rows: Select[*tuple[Any, ...]],
     order: tuple[UnaryExpression[Any], ...],
     items: Items | RowText,
+    *,
     total: Select[int] | None,
+    everywhere: EveryWorkspace | None,
     batch_rows: int,
 ) -> RowStream:
     """Kept, because its statements take longer to be made than to be executed."""
-    return RowStream(rows, order, items, counting(rows) if total is None else total, batch_rows)
+    total = counting(rows) if total is None else total
+    return RowStream(rows, order, items, total, batch_rows, everywhere=everywhere)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Access, Actor, permitted
-from app.access.listed import Listed
+from app.access.listed import EveryWorkspace, Listed
 from app.models import Entity, EntityCount, Workspace
 from app.models.workspace import is_active
 from app.services.workspaces import is_readable, readable_workspace_id
@@ -48,7 +48,8 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: Any) -> Liste
     Raises as `readable_workspace` does.
     """
     if workspace == EVERYWHERE:
-        return Listed(_rows(model, actor.access, is_everywhere=True), actor.parameters)
+        rows = _rows(model, actor.access, is_everywhere=True)
+        return Listed(rows, actor.parameters, everywhere=_everywhere(model, actor.access))
     workspace_id = readable_workspace_id(session, actor, workspace)
     return Listed(
         _rows(model, actor.access, is_everywhere=False),
@@ -79,6 +80,11 @@ def _rows(model: Any, access: Access, *, is_everywhere: bool) -> Select[*tuple[A
     rows = select(model, Workspace.name).join(Workspace, Workspace.id == model.workspace_id)
     found = rows.where(is_active(), permitted(access, in_many=is_everywhere))
     return found if is_everywhere else found.where(Workspace.id == _WORKSPACE_ID)
+
+
+@cache
+def _everywhere(model: Any, access: Access) -> EveryWorkspace:
+    return EveryWorkspace(model, (is_active(), permitted(access, in_many=True)))
 
 
 @cache

@@ -30,9 +30,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.operators import desc_op
 
 from app.access.authorize import Question, always, still_holds
+from app.access.listed import EveryWorkspace, like
 from app.context import Context
 from app.db import Base, read_scope
 from app.http.transfers.row_text import RowText
@@ -103,6 +103,8 @@ class RowStream:
     total: Select[int] | None = None
     batch_rows: int = BATCH_ROWS
     key: ColumnElement[Any] | None = None
+    everywhere: EveryWorkspace | None = None
+    """Finds the keys, if the rows are those of many workspaces, each with an index of this order."""
 
     def first(
         self,
@@ -114,7 +116,8 @@ class RowStream:
     ) -> FirstRows:
         """Read the keys of all rows, and as many rows as one batch may have."""
         which = {**parameters, "row_limit": limit, "row_offset": offset}
-        statement = self._deep if offset and self.key is None else self._shallow
+        has_keys = self.everywhere is not None or (offset and self.key is None)
+        statement = self._by_keys if has_keys else self._first_rows
         rows = session.connection().execute(statement, which).all()
         if isinstance(self.items, RowText):
             included = [row[4:] for row in rows if row.is_included]
@@ -173,15 +176,19 @@ class RowStream:
     # --- the statements -----------------------------------------------------------------------------------
 
     @cached_property
-    def _shallow(self) -> Select[*tuple[Any, ...]]:
+    def _first_rows(self) -> Select[*tuple[Any, ...]]:
         """The first rows."""
         return self._page(lambda selected: selected.limit(_LIMIT).offset(_OFFSET))
 
     @cached_property
-    def _deep(self) -> Select[*tuple[Any, ...]]:
+    def _by_keys(self) -> Select[*tuple[Any, ...]]:
         """Those behind many others: an index alone has what these are sorted by, and their keys."""
-        keys = self.statement.with_only_columns(self._key, maintain_column_froms=True).order_by(*self.order)
-        page = func.array(keys.limit(_LIMIT).offset(_OFFSET).scalar_subquery(), type_=ARRAY(self._key.type))
+        if self.everywhere is not None:
+            keys = self.everywhere.keys(self.order, _LIMIT, _OFFSET)
+        else:
+            keys = self.statement.with_only_columns(self._key, maintain_column_froms=True)
+            keys = keys.order_by(*self.order).limit(_LIMIT).offset(_OFFSET)
+        page = func.array(keys.scalar_subquery(), type_=ARRAY(self._key.type))
         return self._page(lambda selected: selected.where(self._key == any_(page)))
 
     @cached_property
@@ -206,7 +213,7 @@ class RowStream:
         )
         page = narrowed(selected).order_by(*self.order).subquery("page")
         window: Any = {
-            "order_by": [_like(one, page.c[by.name]) for one, by in zip(self.order, sorted_by, strict=True)],
+            "order_by": [like(one, page.c[by.name]) for one, by in zip(self.order, sorted_by, strict=True)],
             "rows": (None, 0),
         }
         # The first row in any case, however large it is.
@@ -263,11 +270,6 @@ def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[
         made[-1].append(key)
         left -= size
     return made
-
-
-def _like(order: UnaryExpression[Any], column: ColumnElement[Any]) -> UnaryExpression[Any]:
-    """A column of a subquery that is sorted as its rows are."""
-    return column.desc() if order.modifier is desc_op else column.asc()
 
 
 @cache
