@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar, Unpack, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor, require_platform_wide
@@ -20,9 +20,21 @@ _PATH_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 class Body(BaseModel):
-    """A request body. An unknown key is refused, because it may be a typo."""
+    """A request body, or a part of one.
+
+    An unknown key with a value is refused: it may be a typo, and what it asks for would not be done. One that is null
+    asks for nothing: a newer client sends it for a field that this release does not know.
+    """
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_unknown_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        known = {key for name, field in cls.model_fields.items() for key in (name, field.alias)}
+        return {key: value for key, value in data.items() if value is not None or key in known}
 
 
 class Query(BaseModel):

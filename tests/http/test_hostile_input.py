@@ -1,14 +1,18 @@
 """Whatever a client sends, on any route: a clear refusal, never a 500, nothing of the server's inside."""
 
 import io
+import json
 import re
+from collections.abc import Iterator
 
 import pytest
 from flask.testing import FlaskClient
+from pydantic import ValidationError
 from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from app.api.application import all_routes
+from app.http.route import Body
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
 from tests import factories
@@ -57,6 +61,26 @@ BODIES = {
     "deep": b'{"data": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
     "an unknown key": b'{"certainly_unknown": 1}',
 }
+
+
+def all_bodies(kind: type[Body] = Body) -> Iterator[type[Body]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from all_bodies(one)
+
+
+@pytest.mark.parametrize("body", list(all_bodies()), ids=lambda body: body.__name__)
+def test_an_unknown_key_is_refused_with_a_value_and_ignored_without(body: type[Body]) -> None:
+    def is_refused(value: object) -> bool:
+        try:
+            body.model_validate_json(json.dumps({"certainly_unknown": value}))
+        except ValidationError as error:
+            return "extra_forbidden" in {each["type"] for each in error.errors()}
+        return False
+
+    assert is_refused(1)
+    assert is_refused({})
+    assert not is_refused(None)
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from app.config import Settings
 from app.config.processes import told_to_users
@@ -81,12 +81,18 @@ class Lifecycle(Body):
     staleness_timeout_seconds: Annotated[int, Field(ge=0)] = 0
 
 
+def _none_as_empty(value: Any) -> Any:
+    return [] if value in (None, {}) else value
+
+
 class StepSpec(Body):
     """One step of a job."""
 
     name: Name
     executor: Annotated[ContainerExecutor | SubprocessExecutor, Field(discriminator="provider")]
-    environment: list[EnvironmentVariable] = Field(default_factory=list)
+    environment: Annotated[list[EnvironmentVariable], BeforeValidator(_none_as_empty)] = Field(
+        default_factory=list, description="Null and `{}` mean none, too."
+    )
     config: dict[str, Any] = Field(default_factory=dict)
     lifecycle: Lifecycle = Lifecycle()
 
@@ -109,6 +115,17 @@ class PlatformSpec(Body):
     """The steps of a job, in the order in which they run."""
 
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=100)]
+    secrets: list[dict[str, Any]] | None = Field(
+        None, description="Null or empty: secrets are not kept here.", exclude=True
+    )
+
+    @field_validator("secrets")
+    @classmethod
+    def _has_no_secrets(cls, secrets: list[dict[str, Any]] | None) -> None:
+        if secrets:
+            raise ValueError(
+                "secrets are not kept here: give the variables of the steps their values instead"
+            )
 
     @model_validator(mode="after")
     def _has_distinct_steps(self) -> Self:

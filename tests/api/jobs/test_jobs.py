@@ -139,6 +139,9 @@ def test_a_job_without_a_name_gets_a_valid_one_made_from_its_source(client: Flas
         with_step(environment=[{"name": "A"}]),
         with_step(environment=[{"name": "A", "value": "1"}, {"name": "A", "value": "1"}]),
         with_step(environment=[{"name": "A", "value": "1", "from_secret": {"name": "s"}}]),
+        with_step(environment={"A": "1"}),
+        with_step(unknown=1),
+        a_job(platform_spec={"steps": [STEP], "secrets": [{"name": "s", "value": "hidden"}]}),
     ],
 )
 def test_a_malformed_job_is_refused_with_the_list_of_what_is_wrong(client: FlaskClient, body: Any) -> None:
@@ -146,6 +149,24 @@ def test_a_malformed_job_is_refused_with_the_list_of_what_is_wrong(client: Flask
 
     assert response.status_code == 422
     assert response.json["detail"][0]["loc"][0] == "body"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        a_job(certainly_unknown=None),
+        with_step(environment=None, certainly_unknown=None),
+        with_step(environment={}),
+        a_job(platform_spec={"steps": [STEP], "secrets": None}),
+        a_job(platform_spec={"steps": [STEP], "secrets": []}),
+    ],
+)
+def test_what_newer_clients_send_without_a_value_is_as_if_not_there(client: FlaskClient, body: Any) -> None:
+    response = client.post(JOBS, json=body)
+
+    assert response.status_code == 201, response.text
+    assert response.json["platform_spec"].keys() == {"steps"}
+    assert response.json["platform_spec"]["steps"][0]["environment"] == []
 
 
 @pytest.mark.parametrize(
