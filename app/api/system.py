@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from flask import Response, current_app, jsonify, render_template, request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +25,7 @@ from app.http.headers import STRICT_POLICY
 from app.http.route import RequestContext, Routes
 from app.http.views import Service
 from app.logs import get_logger
+from app.version import VERSION
 
 log = get_logger(__name__)
 routes = Routes("system")
@@ -69,6 +70,19 @@ class Status(BaseModel):
     status: Literal["healthy", "degraded", "unhealthy"]
     services: Services
     controllers: Controllers
+
+
+class ClusterInfo(BaseModel):
+    """The release that answers."""
+
+    platform_version: str
+    revision: str = Field(description="The same: releases are made of tags.")
+
+
+@routes.add("GET", "/cluster-info", permission=Permission.PUBLIC, returns=ClusterInfo, transaction=False)
+def cluster_info(call: RequestContext) -> ClusterInfo:  # noqa: ARG001 -- every handler takes the call
+    """Get the version of this server."""
+    return ClusterInfo(platform_version=VERSION, revision=VERSION)
 
 
 @routes.add("GET", "/health/live", permission=Permission.PUBLIC, returns=Live, transaction=False)

@@ -9,6 +9,7 @@ from app import create_app
 from app.cleanup import control
 from app.context import Context
 from app.maintenance import sweep
+from app.version import VERSION
 from tests.support.aging import age_everything
 from tests.support.application import answering_from
 from tests.support.health import all_alive
@@ -28,6 +29,10 @@ def test_a_server_without_its_database_lives_but_is_not_ready(without_database: 
     assert (ready.status_code, ready.json) == (503, {"detail": {"status": "not_ready"}})
     assert without_database.get("/status").json["status"] == "unhealthy"
     assert without_database.get("/apis/entities/v2/workspaces").status_code == 503
+
+
+def test_a_server_says_its_version(without_database: FlaskClient) -> None:
+    assert without_database.get("/cluster-info").json == {"platform_version": VERSION, "revision": VERSION}
 
 
 def test_a_server_with_its_database_is_ready(client: FlaskClient) -> None:

@@ -9,6 +9,7 @@ BASE = "/apis/entities/v2/workspaces"
 @pytest.mark.parametrize(
     "path",
     [
+        "/cluster-info",
         "/health/live",
         "/status",
         "/openapi.json",

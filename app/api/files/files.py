@@ -70,7 +70,9 @@ class FileQuery(Query):
     """The files to list."""
 
     path: str = Field("", description="A file, or a directory to list recursively.")
-    include_cache_status: bool = Field(default=False, description="Include whether each file is cached.")
+    include_cache_status: bool = Field(
+        default=False, description="No effect: the status is included, and the platform caches no file."
+    )
 
 
 @routes.add(
@@ -89,9 +91,9 @@ def list_files(call: RequestContext, workspace: str, name: str, query: FileQuery
     """
     path = query.path.rstrip("/")
     workspace_id, found = files.list_files(call.context, call.actor, workspace, name, path)
-    status = "not_cacheable" if query.include_cache_status else None
     documents = (
-        File.from_stored(file, workspace, name, status).model_dump_json(by_alias=True) for file in found
+        File.from_stored(file, workspace, name, "not_cacheable").model_dump_json(by_alias=True)
+        for file in found
     )
     text = _joined(documents)
     stream = RevocableStream(

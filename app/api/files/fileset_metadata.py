@@ -1,8 +1,8 @@
 """The `metadata` of a fileset, by purpose."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from app.http.route import Body
 
@@ -41,8 +41,31 @@ class ModelMetadata(Body):
     tool_calling: ToolCalling | None = None
 
 
+class EnvironmentMetadata(Body):
+    """Where an environment for reinforcement learning comes from."""
+
+    format: str
+    name: str
+    adapter_agent: str | None = None
+    hub_id: str | None = None
+    vf_env_id: str | None = None
+    config_paths: list[str] = Field(default_factory=list)
+
+
 class FilesetMetadata(Body):
     """Metadata by purpose."""
 
     dataset: DatasetMetadata | None = None
     model: ModelMetadata | None = None
+    environment: EnvironmentMetadata | None = None
+
+
+def of_one_purpose(metadata: FilesetMetadata | None) -> FilesetMetadata | None:
+    """The same. Raises ValueError if more than one purpose has metadata, which older filesets may have."""
+    if metadata and sum(value is not None for _, value in metadata) > 1:
+        raise ValueError("FilesetMetadata must have at most one typed key populated")
+    return metadata
+
+
+NewMetadata = Annotated[FilesetMetadata | None, AfterValidator(of_one_purpose)]
+"""Metadata as it may be written."""

@@ -9,9 +9,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app import models as rows
 from app.access.permissions import Permission
-from app.api.files.fileset_metadata import FilesetMetadata
+from app.api.files.fileset_metadata import FilesetMetadata, NewMetadata
 from app.clock import Timestamp
-from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound
+from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound, WrongState
 from app.filters.ast import RANGES
 from app.filters.fields import Fields
 from app.http.field_types import Name, Resource, ShortText
@@ -40,7 +40,7 @@ FIELDS = Fields(
     indexed={"name": RANGES, "created_at": RANGES},
 )
 
-Purpose = Literal["generic", "dataset", "model"]
+Purpose = Literal["generic", "dataset", "model", "environment"]
 
 
 class FilesetCreate(Body):
@@ -50,7 +50,7 @@ class FilesetCreate(Body):
     description: ShortText | None = None
     project: ShortText | None = None
     purpose: Purpose = "generic"
-    metadata: FilesetMetadata | None = None
+    metadata: NewMetadata = None
     custom_fields: dict[str, Any] = Field(default_factory=dict)
     storage: dict[str, Any] | None = Field(None, description="Must be null: the platform stores all bytes.")
     cache: bool = Field(default=False, description="No effect: there is no external storage to cache.")
@@ -62,7 +62,7 @@ class FilesetUpdate(Body):
     description: ShortText | None = None
     project: ShortText | None = None
     purpose: Purpose | None = None
-    metadata: FilesetMetadata | None = None
+    metadata: NewMetadata = None
     custom_fields: dict[str, Any] | None = None
 
 
@@ -211,6 +211,24 @@ def delete_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """
     fileset = filesets.empty_and_delete_fileset(call.context, call.actor, workspace=workspace, name=name)
     return Fileset.from_row(fileset, workspace)
+
+
+@routes.add(
+    "POST",
+    f"{BASE}/<name>/refresh",
+    permission=Permission.FILESETS_WRITE,
+    returns=Fileset,
+    raises=(NotFound, WrongState),
+)
+def refresh_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
+    """Fetch the newest revision of an external source
+
+    No fileset has one: the platform stores all bytes. The answer is 409.
+    """
+    fileset = filesets.find_fileset(
+        call.session, writable_workspace(call.session, call.actor, workspace), name
+    )
+    raise WrongState(f"Fileset '{workspace}/{fileset.name}' does not track a revision that can be refreshed")
 
 
 def _stored(metadata: FilesetMetadata | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app import models as rows
 from app.access.permissions import Permission
 from app.clock import Timestamp
-from app.errors import NotFound, Unprocessable
+from app.errors import BadRequest, NotFound, Unprocessable
 from app.http.route import Query, RequestContext, Routes
 from app.services.job_steps import step_id
 from app.services.jobs import readable_job
@@ -37,6 +37,12 @@ class LogQuery(Query):
         description="Lines per page. A page ends earlier at 1 MiB of text; `next_page` goes on behind it.",
     )
     page_cursor: str | None = Field(None, description="`next_page` or `prev_page` of another page.")
+    tail: int | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="Instead of a page, so many of the newest lines; fewer at 1 MiB of text. `prev_page` goes back.",
+    )
     attempt_id: str | None = Field(
         None, description="Id of an attempt of the job; the current one by default."
     )
@@ -68,17 +74,21 @@ class LogPage(BaseModel):
     "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/logs",
     permission=Permission.JOBS_READ,
     returns=LogPage,
-    raises=(NotFound, Unprocessable),
+    raises=(BadRequest, NotFound, Unprocessable),
 )
 def get_logs(call: RequestContext, workspace: str, name: str, query: LogQuery) -> LogPage:
     """Read the log of a job.
 
     The output of its processes is in it within a second. Request the last page again to follow the log.
     """
+    _require_one_window(query)
     job = readable_job(call.session, call.actor, workspace, name)
-    side, line_id = _read_cursor(query.page_cursor)
     matching = _lines(job, query)
-    lines = _page(call.session, matching, side, line_id, query.limit)
+    side, line_id = _read_cursor(query.page_cursor)
+    if query.tail is None:
+        lines = _page(call.session, matching, side, line_id, query.limit)
+    else:
+        lines = _first(call.session, matching.order_by(rows.JobLog.id.desc()), query.tail)[::-1]
     first, last = (lines[0].id, lines[-1].id) if lines else (line_id, line_id)
     return LogPage(
         data=[
@@ -88,9 +98,18 @@ def get_logs(call: RequestContext, workspace: str, name: str, query: LogQuery) -
             for line in lines
         ],
         total=_count(call.session, matching),
-        next_page=_cursor(call.session, matching, "after", last),
+        next_page=None if query.tail else _cursor(call.session, matching, "after", last),
         prev_page=_cursor(call.session, matching, "before", first),
     )
+
+
+def _require_one_window(query: LogQuery) -> None:
+    if query.tail is not None and "limit" in query.model_fields_set:
+        raise BadRequest("tail cannot be combined with limit; tail controls the returned log window size.")
+    if query.tail is not None and query.page_cursor is not None:
+        raise BadRequest(
+            "tail cannot be combined with page_cursor; pass the returned prev_page as page_cursor without tail."
+        )
 
 
 def _lines(job: rows.Job, query: LogQuery) -> Select[rows.JobLog]:

@@ -389,9 +389,9 @@ def test_a_long_list_takes_little_memory(client: FlaskClient, context: Context, 
 def test_no_file_waits_for_a_cache(client: FlaskClient) -> None:
     client.put(f"{FILESET}/-/a", data=b"x")
 
-    [file] = client.get(f"{FILESET}/files?include_cache_status=true").json["data"]
-
-    assert file["cache_status"] == "not_cacheable"
+    for asked in ("", "?include_cache_status=true", "?include_cache_status=false"):
+        [file] = client.get(f"{FILESET}/files{asked}").json["data"]
+        assert file["cache_status"] == "not_cacheable"
 
 
 def test_a_list_does_not_climb_out(client: FlaskClient) -> None:

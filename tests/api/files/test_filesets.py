@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.context import Context
@@ -45,7 +46,7 @@ def test_a_new_fileset_is_shown_with_every_key_of_the_contract(client: FlaskClie
             "read_chunk_size": 1048576,
             "write_buffer_size": 16777216,
         },
-        "metadata": {"dataset": None, "model": None},
+        "metadata": {"dataset": None, "model": None, "environment": None},
         "custom_fields": {"a": [1]},
         "project": "alpha",
     }
@@ -92,7 +93,57 @@ def test_metadata_is_kept_as_it_was_given(client: FlaskClient) -> None:
     }
 
 
-@pytest.mark.parametrize("metadata", [{"dataset": {"schema": "missing"}}, {"other": {}}, {"model": {"x": 1}}])
+def test_an_environment_has_metadata_of_its_own(client: FlaskClient) -> None:
+    metadata = {"environment": {"format": "gym", "name": "maze", "config_paths": ["a.yaml"]}}
+
+    shown = create(client, purpose="environment", metadata=metadata)
+
+    unknown = {"adapter_agent": None, "hub_id": None, "vf_env_id": None}
+    assert shown["purpose"] == "environment"
+    assert shown["metadata"]["environment"] == metadata["environment"] | unknown
+    assert client.get(f'{FILESETS}?filter=purpose:"environment"').json["data"] == [shown]
+
+
+def test_metadata_of_two_purposes_are_refused_and_shown_where_they_are(
+    client: FlaskClient, session: Session
+) -> None:
+    create(client)
+    both = {"dataset": {}, "model": {}}
+
+    for response in (
+        client.post(FILESETS, json={"name": "other", "metadata": both}),
+        client.patch(f"{FILESETS}/data", json={"metadata": both}),
+    ):
+        assert response.status_code == 422
+        assert "at most one typed key" in response.json["detail"][0]["msg"]
+    session.execute(update(Fileset).values(details=both))
+    session.commit()
+
+    assert client.get(f"{FILESETS}/data").json["metadata"]["model"] == {"tool_calling": None}
+    assert client.get(FILESETS).json["data"][0]["metadata"]["model"] == {"tool_calling": None}
+
+
+def test_a_fileset_has_no_revision_to_refresh(client: FlaskClient) -> None:
+    create(client)
+
+    known, unknown = [client.post(f"{FILESETS}/{name}/refresh") for name in ("data", "none")]
+
+    assert (known.status_code, known.json) == (
+        409,
+        {"detail": "Fileset 'ml-team/data' does not track a revision that can be refreshed"},
+    )
+    assert unknown.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"dataset": {"schema": "missing"}},
+        {"other": {}},
+        {"model": {"x": 1}},
+        {"environment": {"format": "gym"}},
+    ],
+)
 def test_metadata_that_clients_could_not_read_is_refused(
     client: FlaskClient, metadata: dict[str, Any]
 ) -> None:

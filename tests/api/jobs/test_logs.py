@@ -95,6 +95,52 @@ def test_a_line_is_shown_with_every_key_of_the_contract(
     assert line == {"job": "train", "job_step": "aa", "job_task": "main", "message": "hello"}
 
 
+def test_the_tail_of_a_log_is_its_newest_lines_and_leads_back(
+    client: FlaskClient, session: Session, job: Job
+) -> None:
+    write(session, job, *"abcde")
+
+    tail = read(client, tail=2)
+    before = read(client, page_cursor=tail["prev_page"])
+
+    assert (messages(tail), tail["total"], tail["next_page"]) == (["d", "e"], 5, None)
+    assert (messages(before), before["prev_page"]) == (["a", "b", "c"], None)
+    assert messages(read(client, tail=10_000)) == [*"abcde"]
+    assert read(client, tail=10_000)["prev_page"] is None
+    assert read(client, tail=1, step_id="bb") == {
+        "data": [],
+        "total": 0,
+        "next_page": None,
+        "prev_page": None,
+    }
+
+
+def test_a_tail_ends_at_so_many_bytes(client: FlaskClient, session: Session, job: Job) -> None:
+    half = MAX_PAGE_BYTES // 2
+    write(session, job, *(letter * half for letter in "abc"))
+
+    tail = read(client, tail=3)
+
+    assert [text[0] for text in messages(tail)] == ["b", "c"]
+    assert [text[0] for text in messages(read(client, page_cursor=tail["prev_page"]))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("tail=2&limit=2", 400, "tail cannot be combined with limit"),
+        ("tail=2&page_cursor=after.00", 400, "pass the returned prev_page"),
+        ("tail=0", 422, "greater than 0"),
+        ("tail=10001", 422, "less than or equal to 10000"),
+    ],
+)
+def test_a_tail_is_a_window_of_its_own(client: FlaskClient, query: str, status: int, words: str) -> None:
+    response = client.get(f"{LOGS}?{query}")
+
+    assert response.status_code == status
+    assert words in str(response.json["detail"])
+
+
 def test_the_pages_of_a_log_are_the_log_forwards_and_back(
     client: FlaskClient, session: Session, job: Job
 ) -> None:
