@@ -35,6 +35,7 @@ def configure(settings: Settings) -> Celery:
             "workers.maintenance_tasks",
             "workers.runtime_tasks",
             "workers.heartbeat",
+            "workers.ending",
         ),
         task_default_queue=CLEANUP_QUEUE,
         # A message is acknowledged after its work, and delivered again if its process dies.
