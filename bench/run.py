@@ -28,7 +28,7 @@ class Scale:
     some: int = 100_000
     """Entities in the workspace whose DELETE is compared with that of an empty one; failures of a deletion."""
     few: int = 1_000
-    workspaces: int = 120
+    workspaces: int = 240
     """Small ones that are deleted at once."""
     rounds: int = 7
     requests: int = 60
@@ -37,13 +37,12 @@ class Scale:
     """How long clients call for one throughput."""
     filesets: int = 240
     total_s: float = 14 * 60
-    stretched: int = 1
-    """By how much the time limits of the parts are multiplied."""
+    """The most that all parts together may take."""
 
 
 SCALES = {
     "usual": Scale(),
-    "full": Scale(entities=10_000_000, total_s=6 * 3600, stretched=25),
+    "full": Scale(entities=10_000_000, total_s=6 * 3600),
     "tiny": Scale(
         entities=3_000, some=500, few=300, workspaces=12, rounds=2, requests=3, seconds=0.2, filesets=4
     ),
@@ -58,8 +57,8 @@ class Part:
     rows: tuple[Row, ...]
     measure: Callable[["Run"], Iterator[Figure]]
     """Yields its rows as they are measured. Raises OutOfTime, or NotMeasured for all that are left."""
-    limit_s: float
-    """The most that it may take, if all parts are to end in a quarter of an hour."""
+    usual_s: float
+    """How long it takes about, on two cores with nothing else to do: its share of the time that is left."""
 
 
 class Run:
@@ -115,10 +114,19 @@ class Run:
         if time.monotonic() > self.deadline:
             raise OutOfTime
 
-    def measure(self, part: Part) -> Iterator[Figure]:
-        """The figures of a part, in the order of its rows; those that could not be had say why."""
-        limit_s = part.limit_s * self.scale.stretched
-        self.deadline = min(self._ends_at, time.monotonic() + limit_s)
+    def measure(self, *parts: Part) -> Iterator[Figure]:
+        """The figures of parts, each in the order of its rows; those that could not be had say why.
+
+        The time that a part leaves is for those behind it, and none can take theirs.
+        """
+        for number, part in enumerate(parts):
+            left_s = self._ends_at - time.monotonic()
+            share = part.usual_s / sum(one.usual_s for one in parts[number:])
+            yield from self._measure(part, within_s=max(0.0, left_s * share))
+
+    def _measure(self, part: Part, *, within_s: float) -> Iterator[Figure]:
+        began = time.monotonic()
+        self.deadline = began + within_s
         found: dict[str, Figure] = {}
         why = "it has no result"
         try:
@@ -128,12 +136,13 @@ class Run:
                     f"{part.name}: {figure.row.name}: {figure.value} (baseline {figure.baseline}) {figure.missing}"
                 )
         except OutOfTime:
-            why = f"not within the {limit_s:g} s of its part"
+            why = f"not within the {within_s:.0f} s of its part"
         except NotMeasured as error:
             why = " ".join(str(error).split())
         except Exception as error:  # noqa: BLE001 -- the other parts are measured all the same
             traceback.print_exc()
             why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        tell(f"{part.name}: {time.monotonic() - began:.0f} s of {within_s:.0f} s")
         if missing := [row.name for row in part.rows if row.name not in found]:
             tell(f"{part.name}: {len(missing)} rows not measured: {why}")
         for row in part.rows:

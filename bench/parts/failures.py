@@ -76,4 +76,4 @@ def _force(run: Run, deletion: UUID) -> tuple[float, float]:
     return answer.took_s * 1000, monotonic() - began
 
 
-PART = Part("failures", (_READ, _LIST, _FORCE, _DONE), _measure, limit_s=120)
+PART = Part("failures", (_READ, _LIST, _FORCE, _DONE), _measure, usual_s=75)

@@ -65,4 +65,4 @@ def _plain_rate(directories: list[Path], root: Path) -> float:
     return len(directories) / (monotonic() - began)
 
 
-PART = Part("filesets", tuple(_ROWS.values()), _measure, limit_s=90)
+PART = Part("filesets", tuple(_ROWS.values()), _measure, usual_s=75)

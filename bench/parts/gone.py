@@ -55,4 +55,4 @@ def _files_of(run: Run, workspace: UUID) -> str:
     return str(run.product.data_dir / "blobs" / "files" / str(workspace))
 
 
-PART = Part("gone", (_ROW,), _measure, limit_s=60)
+PART = Part("gone", (_ROW,), _measure, usual_s=35)

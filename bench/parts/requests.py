@@ -26,7 +26,7 @@ _TEAM = "team-0"
 _ENTITIES = f"{WORKSPACES}/{_TEAM}/entities/{TYPE}"
 _LISTED = 310
 """Entities of which a hundred are listed."""
-_ALL_S, _SQL_S = 75, 5
+_ALL_S, _SQL_S = 60, 4
 """How long the rounds of all requests may take, and those of the SQL of one."""
 
 
@@ -140,4 +140,4 @@ def _repeat(run: Run, recording: Recording) -> dict[str, float]:
     return {"cpu_ms": used / len(times) * 1000, "wall_ms": median(times) * 1000}
 
 
-PART = Part("requests", tuple(row for one in _REQUESTS for row in one.rows), _measure, limit_s=150)
+PART = Part("requests", tuple(row for one in _REQUESTS for row in one.rows), _measure, usual_s=100)

@@ -113,4 +113,4 @@ def _record(run: Run, deletion: UUID) -> Recording:
     return recording
 
 
-PART = Part("small", (_ROW,), _measure, limit_s=180)
+PART = Part("small", (_ROW,), _measure, usual_s=60)

@@ -28,7 +28,7 @@ _WEB = Row("start of web until it is ready", "s", "gunicorn with an empty applic
 _WORKER = Row("start of worker until it is ready", "s", "Celery without tasks")
 _EMPTY_WEB = f"exec gunicorn -b {HOST}:$PORT -k gthread -w 2 --threads 8 bench.nothing:application"
 _EMPTY_WORKER = "exec celery -A bench.nothing:celery worker -Q nothing -n nothing@%h --concurrency 2 -l INFO"
-_EACH_S = 12
+_EACH_S = 9
 
 
 def _measure(run: Run) -> Iterator[Figure]:
@@ -69,4 +69,4 @@ def _is_ready(name: str, program: Program, port: int) -> Callable[[], bool]:
     return lambda: is_healthy(port, "/health/ready")
 
 
-PART = Part("starting", (*_IMPORTS, _WEB, _WORKER), _measure, limit_s=120)
+PART = Part("starting", (*_IMPORTS, _WEB, _WORKER), _measure, usual_s=60)

@@ -44,4 +44,4 @@ def _per_second(run: Run, path: str, clients: int) -> dict[str, float]:
     return {"per_s": len(answers) / (monotonic() - began)}
 
 
-PART = Part("throughput", tuple(_ROWS.values()), _measure, limit_s=45)
+PART = Part("throughput", tuple(_ROWS.values()), _measure, usual_s=30)

@@ -2,8 +2,11 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +41,7 @@ def measured(run: Run, error: Exception | None = None) -> list[Figure]:
         if error:
             raise error
 
-    return list(run.measure(Part("a part", (FAST, SLOW, LATE), measure, limit_s=7)))
+    return list(run.measure(Part("a part", (FAST, SLOW, LATE), measure, usual_s=7)))
 
 
 def test_the_table_shows_value_baseline_ratio_and_whether_the_goals_are_met(run: Run) -> None:
@@ -55,7 +58,7 @@ def test_the_table_shows_value_baseline_ratio_and_whether_the_goals_are_met(run:
     ("error", "why"),
     [
         (None, "it has no result"),
-        (OutOfTime(), "not within the 7 s of its part"),
+        (OutOfTime(), "not within the 840 s of its part"),
         (NotMeasured("the answer\nis 503"), "the answer is 503"),
         (ValueError("broken"), "ValueError: broken"),
     ],
@@ -87,7 +90,28 @@ def test_rows_have_names_of_their_own() -> None:
 
 
 def test_the_parts_end_in_a_quarter_of_an_hour() -> None:
-    assert SCALES["usual"].total_s <= 15 * 60
+    assert sum(part.usual_s for part in PARTS.values()) <= SCALES["usual"].total_s <= 15 * 60
+
+
+def test_a_part_leaves_what_it_does_not_need_and_takes_none_of_the_time_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, given = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], strftime=time.strftime)
+    monkeypatch.setattr("bench.run.time", clock)
+
+    def part(usual_s: float, takes_s: float) -> Part:
+        def measure(run: Run) -> Iterator[Figure]:
+            given.append(run.deadline - now[0])
+            now[0] += takes_s
+            yield Figure(FAST, 2, 1)
+
+        return Part("a part", (FAST,), measure, usual_s=usual_s)
+
+    with Run(replace(SCALES["usual"], total_s=100), tmp_path) as run:
+        list(run.measure(part(20, 20), part(20, 50), part(30, 0), part(30, 0)))
+
+    assert given == [20, 20, 15, 30]
 
 
 def test_every_row_is_in_the_document_on_performance() -> None:
