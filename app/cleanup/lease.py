@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, exists, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, and_, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
 from app import lease
@@ -14,7 +14,8 @@ from app.cleanup.history import record
 from app.clock import database_now, seconds_from_now, seconds_since
 from app.lease import RELEASED, LeaseLost
 from app.lifecycle import DeletionState
-from app.models import CleanupControl, Deletion, DeletionFailure, DeletionHold
+from app.models import Deletion, DeletionFailure
+from app.models.deletion import is_due
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,6 @@ class Claim:
     """An administrator's force is still to be carried out."""
     has_failures: bool
     """Failures of it may be on record, skipped ones included."""
-
-
-def is_due() -> Any:
-    """The condition under which a deletion may be claimed."""
-    paused = exists().where(CleanupControl.paused)
-    return and_(
-        Deletion.state == DeletionState.DELETING,
-        Deletion.next_run_at <= database_now(),
-        Deletion.purge_after <= database_now(),
-        or_(Deletion.lease_until.is_(None), Deletion.lease_until < database_now()),
-        ~paused,
-        ~is_on_hold(),
-    )
-
-
-def is_on_hold() -> ColumnElement[bool]:
-    """Whether the breaker holds the `Deletion` of the surrounding query."""
-    return exists().where(
-        DeletionHold.requested_by == Deletion.requested_by, DeletionHold.released_at.is_(None)
-    )
 
 
 def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | None = None) -> Claim | None:

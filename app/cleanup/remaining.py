@@ -30,11 +30,10 @@ from sqlalchemy.orm import Session, load_only
 from app.cleanup import failures
 from app.cleanup.kinds import KINDS, ORDER
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind
-from app.cleanup.lease import is_on_hold
 from app.clock import seconds_since
 from app.lifecycle import DeletionState
 from app.models import CleanupControl, Deletion
-from app.models.deletion import Counts
+from app.models.deletion import Counts, is_on_hold
 
 COUNT_LIMIT = 100_000
 """The most rows of a kind that one statement counts. PostgreSQL reads so many in a tenth of a second."""

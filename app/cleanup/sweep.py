@@ -3,11 +3,12 @@
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from app.cleanup import lease, ledger, remaining
+from app.cleanup import ledger, remaining
 from app.clock import database_now, seconds_from_now, seconds_since
 from app.dispatch import Message, cleanup_message
 from app.lifecycle import DeletionState
 from app.models import Deletion
+from app.models.deletion import is_due
 
 _MESSAGES_PER_SWEEP = 200
 """Enough to fill every worker for a tick; the oldest come first, so the rest have their turn."""
@@ -34,7 +35,7 @@ def due_messages(session: Session, *, requeue_s: float) -> tuple[list[Message], 
     once. Does not commit.
     """
     # Materialized: the index of `requested_at` would be read from the first deletion that ever was.
-    due_since = select(Deletion.requested_at).where(lease.is_due()).cte("due").prefix_with("MATERIALIZED")
+    due_since = select(Deletion.requested_at).where(is_due()).cte("due").prefix_with("MATERIALIZED")
     oldest_s = session.scalar(select(seconds_since(func.min(due_since.c.requested_at))))
     # Enqueued a moment ago: its message waits in the queue, and another would only lengthen the queue.
     not_lately = or_(
@@ -42,7 +43,7 @@ def due_messages(session: Session, *, requeue_s: float) -> tuple[list[Message], 
     )
     due = session.scalars(
         select(Deletion)
-        .where(lease.is_due(), not_lately)
+        .where(is_due(), not_lately)
         .order_by(Deletion.next_run_at)
         .limit(_MESSAGES_PER_SWEEP)
         .with_for_update(skip_locked=True)

@@ -18,6 +18,7 @@ from app.health.schema import schema_revisions_known, why_too_old
 from app.lifecycle import DeletionState
 from app.logs import explain
 from app.models import CleanupControl, Deletion, DeletionHold, MaintenanceStep
+from app.models.deletion import is_due
 from app.models.maintenance import Step
 from app.storage.tree import StoreAbsent
 
@@ -28,6 +29,7 @@ _MISSED_SWEEPS = 3
 """Missed sweeps after which maintenance counts as down, or one step of it as failing."""
 
 _UNKNOWN = "is not known without the database"
+_TAKES_NOTHING = "takes nothing, though its heart beats: deletions are due, and nobody works on any"
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,22 @@ def _look_into_database(context: Context) -> _Seen:
         if schema_fault := why_too_old(session):
             return _Seen(schema_fault)
         silent = silent_processes(session, context.settings)
+        if Process.CLEANUP not in silent and _is_nobody_at_work(session, context.settings):
+            silent[Process.CLEANUP] = (_TAKES_NOTHING, "")
         return _Seen(None, silent, _controllers(session, context.settings))
+
+
+def _is_nobody_at_work(session: Session, settings: Settings) -> bool:
+    """Whether a deletion has been due for as long as a lease lasts, and no worker has taken any for as long."""
+    a_lease_ago = seconds_from_now(-settings.lease_seconds)
+    allowed = [
+        select(func.max(column)).scalar_subquery()
+        for column in (CleanupControl.resumed_at, DeletionHold.released_at)
+    ]
+    due_since = func.greatest(Deletion.next_run_at, Deletion.purge_after, Deletion.lease_until, *allowed)
+    is_left = exists().where(is_due(), due_since < a_lease_ago)
+    is_taken = exists().where(Deletion.claimed_at > a_lease_ago)
+    return bool(session.scalar(select(is_left & ~is_taken)))
 
 
 def _controllers(session: Session, settings: Settings) -> dict[str, bool]:

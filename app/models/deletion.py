@@ -7,10 +7,25 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, DateTime, ForeignKey, Identity, Index, Integer, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Text,
+    and_,
+    exists,
+    or_,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.clock import database_now
 from app.db import Base
 from app.lifecycle import DeletionState, FailureClass
 from app.models.columns import Id, Leased, Now, String, Time, state_column
@@ -165,3 +180,23 @@ class CleanupControl(Base):
     resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When destruction was last resumed."""
     last_sweep_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+def is_due() -> ColumnElement[bool]:
+    """The condition under which a deletion may be claimed."""
+    paused = exists().where(CleanupControl.paused)
+    return and_(
+        Deletion.state == DeletionState.DELETING,
+        Deletion.next_run_at <= database_now(),
+        Deletion.purge_after <= database_now(),
+        or_(Deletion.lease_until.is_(None), Deletion.lease_until < database_now()),
+        ~paused,
+        ~is_on_hold(),
+    )
+
+
+def is_on_hold() -> ColumnElement[bool]:
+    """Whether the breaker holds the `Deletion` of the surrounding query."""
+    return exists().where(
+        DeletionHold.requested_by == Deletion.requested_by, DeletionHold.released_at.is_(None)
+    )

@@ -10,16 +10,17 @@ import pytest
 from flask.testing import FlaskClient
 from kombu.exceptions import OperationalError as BrokerError
 from pydantic import SecretStr
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, select, text, update
 from sqlalchemy.orm import Session
 
 from app import create_app
+from app.clock import seconds_from_now
 from app.context import Context
 from app.health import dependencies
 from app.health.heartbeat import Process, note_alive
 from app.lifecycle import JobStatus
 from app.maintenance import sweep
-from app.models import Heartbeat, Job
+from app.models import CleanupControl, Deletion, DeletionHold, Heartbeat, Job
 from app.storage.marker import Marker
 from tests import factories
 from tests.support.aging import age
@@ -292,3 +293,66 @@ def test_refused_and_wrong_are_two_first_lines(context: Context, away_at: AwayAt
     assert (name, message.partition(":")[0]) == ("database", "is not the one of the settings")
     assert "no_such_database" not in message
     assert "no_such_database" in not_ready(wrong)[0][1]
+
+
+# --- a worker that takes nothing ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deletion(session: Session, healthy: None) -> Deletion:
+    """A deletion that has been due for two minutes."""
+    deletion = Deletion(workspace_id=UUID(int=7), workspace_name="ml-team", requested_by="ann")
+    session.add(deletion)
+    session.commit()
+    age(session, deletion, 120)
+    return deletion
+
+
+def test_deletions_that_nobody_takes_are_a_fault_of_the_cleanup_worker(
+    client: FlaskClient, deletion: Deletion
+) -> None:
+    [(name, message)] = not_ready(client)
+
+    assert name == "cleanup"
+    assert "nobody works on any" in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session: session.execute(update(Deletion).values(next_run_at=seconds_from_now(-30))),
+        lambda session: session.execute(update(Deletion).values(purge_after=seconds_from_now(30))),
+        lambda session: session.execute(update(Deletion).values(lease_until=seconds_from_now(-30))),
+        lambda session: session.execute(update(Deletion).values(claimed_at=seconds_from_now(-30))),
+        lambda session: session.execute(update(CleanupControl).values(paused=True)),
+        lambda session: session.execute(update(CleanupControl).values(resumed_at=seconds_from_now(-30))),
+        lambda session: session.add(
+            DeletionHold(requested_by="ann", held_at=seconds_from_now(-90), reason="a burst")
+        ),
+        lambda session: session.add(
+            DeletionHold(
+                requested_by="ann",
+                held_at=seconds_from_now(-90),
+                reason="a burst",
+                released_at=seconds_from_now(-30),
+            )
+        ),
+    ],
+    ids=[
+        "due lately",
+        "grace",
+        "lapsed lately",
+        "taken lately",
+        "paused",
+        "resumed lately",
+        "held",
+        "released lately",
+    ],
+)
+def test_deletions_that_nobody_could_have_taken_for_long_are_none(
+    client: FlaskClient, session: Session, deletion: Deletion, change: Callable[[Session], object]
+) -> None:
+    change(session)
+    session.commit()
+
+    assert not_ready(client) == []
