@@ -261,6 +261,41 @@ def test_entities_are_counted_while_others_write(url: str) -> None:
         assert connection.scalar(text("SELECT count(*) FROM entities")) == 10
 
 
+def test_failures_from_before_and_after_the_triggers_are_counted(url: str) -> None:
+    command.upgrade(configured(url), "0026")
+    engine = create_engine(url, poolclass=NullPool)
+    more = text(
+        "INSERT INTO deletion_failures (deletion_id, kind, resource_id, name, error_class, message, attempts, "
+        "first_seen_at, last_seen_at) SELECT id, 'filesets', gen_random_uuid(), 'f', 'permanent', 'denied', 1, "
+        "now(), now() FROM deletions, generate_series(1, 5)"
+    )
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO deletions (id, workspace_id, workspace_name, state, requested_by, requested_at, "
+                "purge_after, has_progressed, attempts, polls, round, next_run_at, created_counts, deleted_counts) "
+                "VALUES (gen_random_uuid(), gen_random_uuid(), 'ml-team', 'FAILED', '', now(), now(), false, 0, 0, "
+                "0, now(), '{}', '{}')"
+            )
+        )
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # before there were triggers
+        connection.execute(more)
+        gone = connection.scalar(text("SELECT resource_id FROM deletion_failures LIMIT 1"))
+    with engine.begin() as connection:  # after the triggers, before the count
+        connection.execute(
+            text("DELETE FROM deletion_failures WHERE resource_id = :gone").bindparams(gone=gone)
+        )
+        assert connection.scalar(text("SELECT sum(number) FROM deletion_failure_counts")) == -1
+    with engine.begin() as connection:
+        connection.execute(more)
+
+    command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT number FROM deletion_failure_counts")) == 9
+        assert connection.scalar(text("SELECT count(*) FROM deletion_failures")) == 9
+
+
 def test_a_release_that_was_rolled_back_leaves_a_newer_schema_as_it_is(url: str) -> None:
     """Otherwise its `release` would fail, and none of its processes would start."""
     command.upgrade(configured(url), "head")

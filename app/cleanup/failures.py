@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     ColumnElement,
+    Select,
     String,
     Uuid,
     and_,
@@ -28,7 +30,7 @@ from sqlalchemy.orm import Session
 
 from app.clock import database_now
 from app.lifecycle import FailureClass
-from app.models import DeletionFailure
+from app.models import DeletionFailure, DeletionFailureCount
 
 WHOLE_KIND = "*"
 """`resource_id` of a failure that is not about one resource."""
@@ -217,10 +219,19 @@ def retained_kinds(session: Session, deletion_id: UUID) -> set[str]:
 
 def count_retained(session: Session, deletion_id: UUID) -> dict[str, int]:
     """How many resources of each kind a deletion leaves behind."""
+    count = DeletionFailureCount
     rows = session.execute(
-        select(DeletionFailure.kind, func.count()).where(_skipped(deletion_id)).group_by(DeletionFailure.kind)
+        select(count.kind, func.sum(count.number))
+        .where(count.deletion_id == deletion_id, count.is_skipped)
+        .group_by(count.kind)
     )
-    return {kind: number for kind, number in rows}  # noqa: C416 -- a Row is no pair to mypy
+    return {kind: int(number) for kind, number in rows}
+
+
+def kept_total(deletion_id: UUID, **chosen: str) -> Select[int]:
+    """SQL: how many failures a deletion has, skipped ones included; `chosen` are a kind, an error class, or both."""
+    total = func.coalesce(func.sum(DeletionFailureCount.number), 0, type_=BigInteger)
+    return select(total).filter_by(deletion_id=deletion_id, **chosen)
 
 
 def is_retained(

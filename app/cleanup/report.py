@@ -15,7 +15,7 @@ from app.cleanup.kinds import KINDS, ORDER
 from app.cleanup.remaining import Contents
 from app.clock import Timestamp, seconds_since
 from app.lifecycle import DeletionState, FailureClass
-from app.models import Deletion, DeletionFailure, Deployment, Job
+from app.models import Deletion, DeletionFailure, DeletionFailureCount, Deployment, Job
 
 FAILURES_SHOWN = 100
 """Of one deletion. If the store is down, all failures are alike."""
@@ -24,8 +24,6 @@ FAILURES_LISTED = 3
 """Of each deletion in a list."""
 
 _CAUSES_SHOWN = 10
-_MOST_SORTED = 100_000
-"""The failures of one answer that are sorted by cause, shared by its deletions."""
 
 
 class FailureReport(BaseModel):
@@ -185,28 +183,26 @@ def _failures(session: Session, ids: Sequence[UUID], most: int) -> dict[UUID, li
 
 
 def _causes(session: Session, ids: Sequence[UUID]) -> dict[UUID, list[Cause]]:
-    """What the open failures of each deletion have in common, the most frequent first."""
-    asked = _asked(ids)
-    cause = func.coalesce(DeletionFailure.cause, DeletionFailure.message).label("cause")
+    """What the open failures of each deletion have in common, the most frequent first. Their numbers are kept."""
+    asked, count = _asked(ids), DeletionFailureCount
     some = (
-        select(DeletionFailure.kind, DeletionFailure.error_class, cause)
-        .where(DeletionFailure.deletion_id == asked.c.id, DeletionFailure.skipped_by.is_(None))
-        .limit(max(1, _MOST_SORTED // max(1, len(ids))))
+        select(count)
+        .where(count.deletion_id == asked.c.id, ~count.is_skipped)
+        .order_by(count.number.desc())
+        .limit(_CAUSES_SHOWN)
         .lateral()
     )
-    number = func.count().label("number")
-    place = func.row_number().over(partition_by=asked.c.id, order_by=(number.desc(), some.c.cause))
-    ranked = (
-        select(asked.c.id, some, number, place.label("place"))
-        .join(some, true())
-        .group_by(asked.c.id, *some.c)
-        .subquery()
+    most_frequent = aliased(count, some)
+    rows = session.scalars(
+        select(most_frequent)
+        .select_from(asked)
+        .join(most_frequent, true())
+        .order_by(most_frequent.number.desc(), most_frequent.cause)
     )
-    rows = session.execute(select(ranked).where(ranked.c.place <= _CAUSES_SHOWN).order_by(ranked.c.place))
     found: dict[UUID, list[Cause]] = defaultdict(list)
     for row in rows:
         one = Cause(kind=row.kind, error_class=row.error_class, message=row.cause, count=row.number)
-        found[row.id].append(one)
+        found[row.deletion_id].append(one)
     return found
 
 

@@ -1,7 +1,14 @@
 """The tables. Importing this package registers all of them."""
 
 from app.models.audit import AuditRecord
-from app.models.deletion import CleanupControl, Deletion, DeletionEvent, DeletionFailure, DeletionHold
+from app.models.deletion import (
+    CleanupControl,
+    Deletion,
+    DeletionEvent,
+    DeletionFailure,
+    DeletionFailureCount,
+    DeletionHold,
+)
 from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity, EntityCount
 from app.models.fileset import Fileset
@@ -20,6 +27,7 @@ __all__ = [
     "Deletion",
     "DeletionEvent",
     "DeletionFailure",
+    "DeletionFailureCount",
     "DeletionHold",
     "Deployment",
     "DeploymentConfig",

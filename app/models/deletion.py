@@ -122,6 +122,13 @@ class DeletionFailure(Base):
             "resource_id",
             postgresql_where=text("skipped_by IS NULL"),
         ),
+        Index(
+            "ix_deletion_failures_skipped",
+            "deletion_id",
+            "kind",
+            "resource_id",
+            postgresql_where=text("skipped_by IS NOT NULL"),
+        ),
     )
 
     deletion_id: Mapped[UUID] = mapped_column(ForeignKey("deletions.id"), primary_key=True)
@@ -138,6 +145,26 @@ class DeletionFailure(Base):
     last_seen_at: Mapped[Time]
     skipped_by: Mapped[str | None] = mapped_column(Text)
     skip_reason: Mapped[str | None] = mapped_column(Text)
+
+
+class DeletionFailureCount(Base):
+    """How many failures of a deletion have the same cause. Kept by triggers of `deletion_failures`.
+
+    Who writes failures has locked their deletion, so no two writers wait for each other here.
+    """
+
+    __tablename__ = "deletion_failure_counts"
+    __table_args__ = (Index("ix_deletion_failure_counts_number", "deletion_id", "number"),)
+
+    deletion_id: Mapped[UUID] = mapped_column(ForeignKey("deletions.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, primary_key=True)
+    error_class: Mapped[str] = mapped_column(Text, primary_key=True)
+    is_skipped: Mapped[bool] = mapped_column(Boolean, primary_key=True)
+    cause_key: Mapped[UUID] = mapped_column(primary_key=True)
+    """A hash of the cause: an index cannot hold a text of any length."""
+    cause: Mapped[String]
+    """What the failures have in common: their `cause`, or their message if they have none."""
+    number: Mapped[int] = mapped_column(BigInteger)
 
 
 class DeletionEvent(Base):

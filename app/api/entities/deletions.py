@@ -17,7 +17,7 @@ from app import models as rows
 from app.access.authorize import Actor, access_error, require_platform_wide
 from app.access.listed import Listed
 from app.access.permissions import Permission
-from app.cleanup import operations, requests
+from app.cleanup import failures, operations, requests
 from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
 from app.clock import Timestamp
 from app.db import read
@@ -183,18 +183,16 @@ def list_deletion_failures(call: RequestContext, deletion_id: str, query: Failur
     """List the failures of a deletion, skipped ones included, by kind and resource id."""
     deletion = _find(call.session, call.actor, deletion_id)
     failure, workspace = rows.DeletionFailure, deletion.workspace_name
-    chosen = {"kind": query.kind, "error_class": query.error_class}
-    failures = select(failure).filter_by(
-        deletion_id=deletion.id, **{name: value for name, value in chosen.items() if value}
-    )
-    found = _about(call.actor, deletion, failures)
+    asked = {"kind": query.kind, "error_class": query.error_class}
+    chosen = {name: value for name, value in asked.items() if value}
+    found = _about(call.actor, deletion, select(failure).filter_by(deletion_id=deletion.id, **chosen))
     return paginate(
         call,
         RowStream(
             found.rows,
             (failure.kind.asc(), failure.resource_id.asc()),
             each(lambda failure: FailureReport.of(failure, workspace)),
-            key=failure.kind + "/" + failure.resource_id,
+            failures.kept_total(deletion.id, **chosen),
         ),
         found,
         page=query.page,

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Column,
     ColumnElement,
     Integer,
     Select,
@@ -20,11 +21,13 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
+    column,
     func,
     inspect,
     literal_column,
     null,
     select,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
@@ -92,9 +95,8 @@ class RowStream:
     """An answer made of the rows of `statement`, in this order.
 
     The statement selects a model first, and has all conditions under which its reader may have a row, because each
-    batch asks them anew. `total` knows how many rows it has. A model whose primary key has several columns needs a
-    `key` that tells the rows of the statement apart. The parameters of all these are given when it is read, so that it
-    is made once for all readers.
+    batch asks them anew. `total` knows how many rows it has. The parameters of all these are given when it is read, so
+    that it is made once for all readers. Rows are found by the primary key; of `RowText` it has one column.
     """
 
     statement: Select[*tuple[Any, ...]]
@@ -102,7 +104,6 @@ class RowStream:
     items: Items | RowText
     total: Select[int] | None = None
     batch_rows: int = BATCH_ROWS
-    key: ColumnElement[Any] | None = None
     everywhere: EveryWorkspace | None = None
     """Finds the keys, if the rows are those of many workspaces, each with an index of this order."""
 
@@ -116,7 +117,7 @@ class RowStream:
     ) -> FirstRows:
         """Read the keys of all rows, and as many rows as one batch may have."""
         which = {**parameters, "row_limit": limit, "row_offset": offset}
-        has_keys = self.everywhere is not None or (offset and self.key is None)
+        has_keys = self.everywhere is not None or (offset and len(self._keys) == 1)
         statement = self._by_keys if has_keys else self._first_rows
         rows = session.connection().execute(statement, which).all()
         if isinstance(self.items, RowText):
@@ -124,7 +125,8 @@ class RowStream:
             rest = batches([row[:2] for row in rows[len(included) :]], rows=self.batch_rows)
             total = rows[-1].total if rows else None
             return FirstRows(len(rows), self.items.texts(included), rest, total)
-        first, *rest = batches([row[:2] for row in rows], rows=self.batch_rows) or [[]]
+        keys = [(row[0] if len(self._keys) == 1 else tuple(row[:-1]), row[-1]) for row in rows]
+        first, *rest = batches(keys, rows=self.batch_rows) or [[]]
         return FirstRows(len(rows), self._texts(session, parameters, first), rest, None)
 
     def answer(
@@ -167,7 +169,8 @@ class RowStream:
     def _texts(self, session: Session, parameters: Mapping[str, Any], keys: list[Any]) -> list[str]:
         if not keys:
             return []
-        which = {**parameters, "row_keys": keys}
+        by_column = [keys] if len(self._keys) == 1 else zip(*keys, strict=True)
+        which = {**parameters, **{f"row_keys_{number}": list(one) for number, one in enumerate(by_column)}}
         if isinstance(self.items, RowText):
             return self.items.texts(session.connection().execute(self._batch, which).all())
         rows = session.execute(self._batch, which).yield_per(1)
@@ -186,15 +189,23 @@ class RowStream:
         if self.everywhere is not None:
             keys = self.everywhere.keys(self.order, _LIMIT, _OFFSET)
         else:
-            keys = self.statement.with_only_columns(self._key, maintain_column_froms=True)
+            keys = self.statement.with_only_columns(self._only_key, maintain_column_froms=True)
             keys = keys.order_by(*self.order).limit(_LIMIT).offset(_OFFSET)
-        page = func.array(keys.scalar_subquery(), type_=ARRAY(self._key.type))
-        return self._page(lambda selected: selected.where(self._key == any_(page)))
+        page = func.array(keys.scalar_subquery(), type_=ARRAY(self._only_key.type))
+        return self._page(lambda selected: selected.where(self._only_key == any_(page)))
 
     @cached_property
     def _batch(self) -> Select[*tuple[Any, ...]]:
         """The rows with certain keys."""
-        among = self.statement.where(self._key == any_(bindparam("row_keys", type_=ARRAY(self._key.type))))
+        arrays = [
+            bindparam(f"row_keys_{number}", type_=ARRAY(one.type)) for number, one in enumerate(self._keys)
+        ]
+        if len(arrays) == 1:
+            is_asked = self._only_key == any_(arrays[0])
+        else:
+            listed = func.unnest(*arrays).table_valued(*(column(one.key, one.type) for one in self._keys))
+            is_asked = tuple_(*self._keys).in_(select(*listed.render_derived().c))
+        among = self.statement.where(is_asked)
         if isinstance(self.items, RowText):
             selected = self.items.read(self.items.columns)
             among = among.with_only_columns(*selected, maintain_column_froms=True)
@@ -202,10 +213,11 @@ class RowStream:
 
     def _page(self, narrowed: Callable[[Select[Any]], Select[Any]]) -> Select[*tuple[Any, ...]]:
         """The keys and sizes of some rows; of as many as one batch may have, all that makes an item."""
-        key, size = self._key.label("row_key"), _stored_bytes(self._model).label("row_size")
+        size = _stored_bytes(self._model).label("row_size")
         if not isinstance(self.items, RowText):
-            keys = self.statement.with_only_columns(key, size, maintain_column_froms=True)
+            keys = self.statement.with_only_columns(*self._keys, size, maintain_column_froms=True)
             return narrowed(keys).order_by(*self.order)
+        key = self._only_key.label("row_key")
         sorted_by = [one.element.label(f"sort_{number}") for number, one in enumerate(self.order)]
         columns = self.items.columns
         selected = self.statement.with_only_columns(
@@ -239,11 +251,13 @@ class RowStream:
         return self.statement.column_descriptions[0]["entity"]
 
     @cached_property
-    def _key(self) -> ColumnElement[Any]:
-        if self.key is not None:
-            return self.key
-        only: ColumnElement[Any]
-        (only,) = inspect(self._model).primary_key
+    def _keys(self) -> tuple[Column[Any], ...]:
+        keys: tuple[Column[Any], ...] = inspect(self._model).primary_key
+        return keys
+
+    @property
+    def _only_key(self) -> Column[Any]:
+        (only,) = self._keys
         return only
 
 
