@@ -89,7 +89,7 @@ def _field(key: str, field: FieldInfo, column: ColumnElement[Any]) -> _Field:
     encode = _encoding(kind, column.type)
     # One that may be null although the field may not be is validated, and then is an error.
     if encode is None or (getattr(column, "nullable", True) and not is_optional):
-        return _Field(f",{key}%s", column, _validating(field), is_text=False)
+        return _Field(f",{key}%s", column, *_validating(field, column))
     is_text = isinstance(column.type, _READ_AS_TEXT)
     if is_optional:
         encode = _or_null(encode)
@@ -137,9 +137,18 @@ def _encoding(kind: Any, type_: TypeEngine[Any]) -> Encode | None:
     return None
 
 
-def _validating(field: FieldInfo) -> Encode:
+def _validating(field: FieldInfo, column: ColumnElement[Any]) -> tuple[Encode, bool]:
+    """An encoding that validates, and whether it takes the column as text."""
     adapter = TypeAdapter[Any](field.rebuild_annotation())
-    return lambda value: adapter.dump_json(adapter.validate_python(value), by_alias=True).decode()
+    # A document as well: one row after another is parsed, not all that have been read.
+    is_text = isinstance(column.type, JSONB)
+
+    def encode(value: Any) -> str:
+        is_json = is_text and value is not None
+        valid = adapter.validate_json(value) if is_json else adapter.validate_python(value)
+        return adapter.dump_json(valid, by_alias=True).decode()
+
+    return encode, is_text
 
 
 def _or_null(encode: Encode) -> Encode:
