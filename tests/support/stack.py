@@ -16,22 +16,16 @@ from uuid import UUID
 
 import httpx
 
+from devstack.__main__ import CHECKOUT, READY_WORDS, is_healthy
 from devstack.processes import HOST, Command, free_port, kill_group
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 from tests.support.deadlines import DEADLINE_S
 from tests.support.preloaded import Preloaded, start_preloaded
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 ALL = ("web", "worker", "maintenance", "runtime", "beat")
 START_TIMEOUT_S = DEADLINE_S
 TAIL_LINES = 25
-
-# What each program writes when it is at work; the others have a port to ask.
-READY_WORDS = {
-    **dict.fromkeys(("worker", "maintenance", "runtime"), " ready."),
-    "beat": "beat: Starting",
-}
 
 
 @dataclass(eq=False)
@@ -99,6 +93,7 @@ class Stack:
         self.database_url, self.broker_url = self.postgres.url, self.valkey.url
         port, flower_port = free_port(), free_port()
         self.api_url, self.flower_url = f"http://{HOST}:{port}", f"http://{HOST}:{flower_port}"
+        self._addresses = {"web": (port, "/health/ready"), "flower": (flower_port, "/healthcheck")}
         settings = {"worker_soft_shutdown_seconds": 2, **settings}
         settings |= {
             "database_url": self.postgres.product_url,
@@ -184,8 +179,7 @@ class Stack:
             assert part.is_alive, f"{part.name} ended with {part.process.returncode}:\n{_tail(part.log)}"
             if words := READY_WORDS.get(part.name):
                 return words in part.log
-            url = f"{self.api_url}/health/ready" if part.name == "web" else f"{self.flower_url}/healthcheck"
-            return _answers(url)
+            return is_healthy(*self._addresses[part.name])
 
         self.wait_until(is_ready, f"{part.name} is ready", timeout_s=START_TIMEOUT_S)
 
@@ -235,13 +229,6 @@ class Stack:
 
 def _as_variable(value: object) -> str:
     return json.dumps(value) if isinstance(value, tuple | list) else str(value)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.TransportError:
-        return False
 
 
 def _tail(text: str) -> str:
