@@ -19,7 +19,7 @@ from app.cleanup.outcomes import Advanced, Failed, Finished, Idle, Outcome, Post
 from app.cleanup.resource_pass import DeadlineReached, DependencyIsDown, Exhausted, ResourcePass
 from app.cleanup.timeout import call_with_timeout
 from app.context import Context
-from app.db import session_scope
+from app.db import read, session_scope
 from app.dispatch import cleanup_message
 from app.lease import LeaseLost
 from app.lifecycle import FailureClass
@@ -135,12 +135,12 @@ class _Slice:
         claim = self._claim
         with session_scope(self._context.sessions) as session:
             kind = remaining.first_kind(session, claim.workspace_id, claim.id)
+            name = kind.name if kind else None
             if claim.is_first:
                 deadline = monotonic() + self._settings.slice_seconds / 2
                 held = remaining.count_until(session, claim.workspace_id, deadline=deadline)
-                ledger.begin(session, claim, counts=held.numbers, at_least=held.at_least)
-            name = kind.name if kind else None
-            if name != claim.phase or claim.phase_started_at is None:
+                claim = ledger.begin(session, claim, name, counts=held.numbers, at_least=held.at_least)
+            elif name != claim.phase or claim.phase_started_at is None:
                 emptied = claim.phase
                 claim = ledger.enter_phase(session, claim, name)
                 if emptied and claim.has_failures:
@@ -309,8 +309,9 @@ class _Slice:
 
     def _log_deletion(self) -> Exception | None:
         """Record outside the database that the deletion ends, before it does. Why that failed."""
-        with session_scope(self._context.sessions) as session:
-            finished = ledger.finished_deletion(session, self._claim)
+        finished = read(
+            self._context.sessions, lambda session: ledger.finished_deletion(session, self._claim)
+        )
         return call_with_timeout(
             lambda: self._context.deletion_log.append(finished),
             timeout_s=self._settings.item_timeout_seconds,

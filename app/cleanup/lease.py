@@ -1,13 +1,28 @@
 """The lease of a deletion: which worker may work on it. Its writes pass the fencing token of the claim."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, exists, func, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    exists,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app import lease
 from app.cleanup.history import record
@@ -49,8 +64,13 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
 
     Of that requester's it is the one with `deletion_id`, or else the one that has been due the longest.
     """
-    for which in _choices(session, deletion_id=deletion_id):
-        row = _lease_one(session, which, owner=owner, lease_s=lease_s)
+    requester = session.scalar(_whose_turn())
+    if requester is None:
+        return None
+    wanted = {"requester": requester, "wanted_id": deletion_id, "claimed_by": owner, "seconds": lease_s}
+    for choice in _Choice if deletion_id else (_Choice.THEIRS, _Choice.ANY):
+        # The deletion with its new lease, who had it before, and whether it has failures.
+        row = session.execute(_leasing(choice), wanted).one_or_none()
         if row is not None:
             break
     else:
@@ -77,19 +97,17 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
     return taken
 
 
-def _choices(session: Session, *, deletion_id: UUID | None) -> Iterator[ColumnElement[bool]]:
-    """Conditions that a deletion must meet besides being due, the most wanted first."""
-    requester = _whose_turn(session)
-    if requester is None:
-        return
-    is_theirs = Deletion.requested_by == requester
-    if deletion_id:
-        yield and_(is_theirs, Deletion.id == deletion_id)
-    yield is_theirs
-    yield true()  # other workers have just taken theirs
+class _Choice(Enum):
+    """What a deletion must be besides due, the most wanted first."""
+
+    WANTED = auto()
+    THEIRS = auto()
+    ANY = auto()
+    """Other workers have just taken those of the requester whose turn it is."""
 
 
-def _whose_turn(session: Session) -> str | None:
+@cache
+def _whose_turn() -> Select[str | None]:
     """The requester whose turn it is: in the order of their names, the next one with anything due.
 
     A message does not decide it: a thousand of one requester's stand in the queue before a neighbour's first.
@@ -103,39 +121,39 @@ def _whose_turn(session: Session) -> str | None:
     )
     due = select(Deletion.requested_by).where(is_due()).order_by(Deletion.requested_by).limit(1)
     following = due.where(Deletion.requested_by > func.coalesce(last, ""))
-    turn: str | None = session.scalar(
-        select(func.coalesce(following.scalar_subquery(), due.scalar_subquery()))
-    )
-    return turn
+    return select(func.coalesce(following.scalar_subquery(), due.scalar_subquery()))
 
 
-def _lease_one(
-    session: Session, which: ColumnElement[bool], *, owner: str, lease_s: float
-) -> Row[Deletion, str | None, bool] | None:
-    """The deletion with its new lease, who had it before, and whether it has failures."""
+@cache
+def _leasing(choice: _Choice) -> ReturningUpdate[Deletion, str | None, bool]:
+    """Takes the lease of one deletion. Made once: to make it anew took as long as to carry it out."""
+    is_theirs = Deletion.requested_by == bindparam("requester", type_=Text)
+    which = {
+        _Choice.WANTED: and_(is_theirs, Deletion.id == bindparam("wanted_id", type_=Uuid)),
+        _Choice.THEIRS: is_theirs,
+        _Choice.ANY: true(),
+    }
     due = (
-        select(
-            Deletion.id,
-            Deletion.lease_owner.label("owner_before"),
-        )
-        .where(is_due(), which)
+        select(Deletion.id, Deletion.lease_owner.label("owner_before"))
+        .where(is_due(), which[choice])
         .order_by(Deletion.next_run_at)
         .limit(1)
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    return session.execute(
+    has_failures = exists().where(DeletionFailure.deletion_id == Deletion.id)
+    return (
         update(Deletion)
         .where(Deletion.id == due.c.id)
         .values(
             fence=Deletion.fence + 1,
-            lease_owner=owner,
-            lease_until=seconds_from_now(lease_s),
+            lease_owner=bindparam("claimed_by", type_=Text),
+            lease_until=seconds_from_now(bindparam("seconds", type_=Float)),
             claimed_at=database_now(),
         )
-        .returning(Deletion, due.c.owner_before, exists().where(DeletionFailure.deletion_id == Deletion.id)),
-        execution_options={"populate_existing": True, "synchronize_session": False},
-    ).one_or_none()
+        .returning(Deletion, due.c.owner_before, has_failures)
+        .execution_options(populate_existing=True, synchronize_session=False)
+    )
 
 
 def is_held(claim: Claim) -> ColumnElement[bool]:

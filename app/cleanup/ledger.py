@@ -139,13 +139,6 @@ def _follow(session: Session, move: WorkspaceMove, workspace_id: UUID) -> None:
 # --- the worker's side --------------------------------------------------------------------------------------
 
 
-def begin(session: Session, claim: Claim, *, counts: Counts, at_least: list[str]) -> None:
-    """First slice: note what the workspace held, of some kinds `at_least`. From here on it cannot be restored."""
-    write(session, claim, started_at=database_now(), created_counts=counts, created_at_least=at_least)
-    bounds = {"at_least": at_least} if at_least else {}
-    record(session, claim.id, "started", actor=claim.owner, held=counts, **bounds)
-
-
 def correct_created(deletion: Deletion, retained: Counts) -> None:
     """At the end it is known what the first slice could not count: what was deleted and what is retained."""
     deletion.created_counts = deletion.created_counts | {
@@ -155,8 +148,23 @@ def correct_created(deletion: Deletion, retained: Counts) -> None:
     deletion.created_at_least = []
 
 
-def enter_phase(session: Session, claim: Claim, phase: str | None) -> Claim:
-    """Move on to another kind, None when only the workspace row is left. The claim as it is from now on."""
+def begin(session: Session, claim: Claim, phase: str | None, *, counts: Counts, at_least: list[str]) -> Claim:
+    """First slice: note what the workspace held, of some kinds `at_least`, and enter the first phase.
+
+    From here on it cannot be restored.
+    """
+    held = {"started_at": database_now(), "created_counts": counts, "created_at_least": at_least}
+    bounds = {"at_least": at_least} if at_least else {}
+    with session.no_autoflush:  # its events go together
+        record(session, claim.id, "started", actor=claim.owner, held=counts, **bounds)
+        return enter_phase(session, claim, phase, **held)
+
+
+def enter_phase(session: Session, claim: Claim, phase: str | None, **values: Any) -> Claim:
+    """Move on to another kind, None when only the workspace row is left. The claim as it is from now on.
+
+    Other `values` of the row are changed with it.
+    """
     deletion = write(
         session,
         claim,
@@ -165,6 +173,7 @@ def enter_phase(session: Session, claim: Claim, phase: str | None) -> Claim:
         attempts=0,
         polls=0,
         **_NEW_PASS,
+        **values,
     )
     if claim.phase:
         deleted = deletion.deleted_counts.get(claim.phase, 0)

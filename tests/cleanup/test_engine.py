@@ -150,7 +150,7 @@ def test_a_workspace_that_holds_nothing_costs_few_statements(session, context, d
     with counted(engine) as sent:
         assert isinstance(run_slice(context, deletion_id, owner="w"), Finished)
 
-    assert len(sent) <= 20, "\n".join(one.text for one in sent)
+    assert len(sent) <= 18, "\n".join(one.text for one in sent)
 
 
 def test_what_takes_time_gets_a_task_of_its_own_name(
