@@ -53,21 +53,26 @@ class Listed:
     may_read: Question = always
     """Asks whether the caller may still read them; of many workspaces, each row's own conditions decide."""
     total: Select[int] | None = None
-    """How many rows there are, under the same conditions, where the database keeps their number."""
+    """How many rows there are, where that is known in another way than by counting them under these conditions."""
     everywhere: EveryWorkspace | None = None
     """The same rows, if they are those of many workspaces."""
 
     def where(self, *conditions: ColumnElement[bool], **parameters: Any) -> Self:
         """Those that meet conditions on the model, which are made once, with these `parameters`."""
-        rows, everywhere = _narrowed(self.rows, self.everywhere, conditions)
-        return replace(self, rows=rows, everywhere=everywhere, parameters={**self.parameters, **parameters})
+        rows, total, everywhere = _narrowed(self.rows, self.total, self.everywhere, conditions)
+        parameters = {**self.parameters, **parameters}
+        return replace(self, rows=rows, total=total, everywhere=everywhere, parameters=parameters)
 
 
 @lru_cache(maxsize=256)
 def _narrowed(
     rows: Select[*tuple[Any, ...]],
+    total: Select[int] | None,
     everywhere: EveryWorkspace | None,
     conditions: tuple[ColumnElement[bool], ...],
-) -> tuple[Select[*tuple[Any, ...]], EveryWorkspace | None]:
-    narrowed = everywhere and replace(everywhere, of_rows=(*everywhere.of_rows, *conditions))
-    return rows.where(*conditions), narrowed
+) -> tuple[Select[*tuple[Any, ...]], Select[int] | None, EveryWorkspace | None]:
+    return (
+        rows.where(*conditions),
+        total.where(*conditions) if total is not None else None,
+        replace(everywhere, of_rows=(*everywhere.of_rows, *conditions)) if everywhere else None,
+    )

@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 from flask import Response, request
 from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, Field
-from sqlalchemy import Select, UnaryExpression, func, select
+from sqlalchemy import Select, UnaryExpression, func
 from sqlalchemy.exc import OperationalError
 
 from app.access.listed import EveryWorkspace, Listed
@@ -197,5 +197,5 @@ def paginate(
 
 
 def counting(statement: Select[*tuple[Any, ...]]) -> Select[int]:
-    """Counts the rows of a statement."""
-    return select(func.count()).select_from(statement.order_by(None).subquery())
+    """Counts the rows of a statement that does not group them."""
+    return statement.order_by(None).with_only_columns(func.count(), maintain_column_froms=True)

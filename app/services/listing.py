@@ -55,6 +55,7 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: Any) -> Liste
         _rows(model, actor.access, is_everywhere=False),
         {**actor.parameters, "workspace_id": workspace_id},
         partial(is_readable, actor, workspace_id),
+        _number_in_one(model),
     )
 
 
@@ -88,8 +89,14 @@ def _everywhere(model: Any, access: Access) -> EveryWorkspace:
 
 
 @cache
+def _number_in_one(model: Any) -> Select[int]:
+    """How many there are in the workspace that a statement with the conditions of access has found."""
+    return select(func.count()).select_from(model).where(model.workspace_id == _WORKSPACE_ID)
+
+
+@cache
 def _kept_in_one() -> Select[int]:
-    """The number in the workspace that a statement with the conditions of access has found."""
+    """The same of the entities of a type."""
     total = func.coalesce(func.sum(EntityCount.delta), 0)
     return select(total).where(EntityCount.workspace_id == _WORKSPACE_ID, EntityCount.entity_type == _TYPE)
 

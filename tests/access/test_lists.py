@@ -2,6 +2,7 @@
 
 import pytest
 from flask.testing import FlaskClient
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -12,6 +13,7 @@ from app.models import Workspace
 from tests import factories
 from tests.access.world import make_world
 from tests.support.people import OPERATOR, announced
+from tests.support.statements import counted
 
 W = "/apis/entities/v2/workspaces"
 OF_ALL = [
@@ -139,3 +141,14 @@ def test_a_token_that_is_not_for_deletions_shows_none(client: FlaskClient) -> No
     ):
         assert client.get(path, headers=ANN).status_code == 200
         assert client.get(path, headers={**ANN, "X-NMP-Scopes": "jobs:read"}).status_code == 403
+
+
+@pytest.mark.parametrize("path", [W, f"{W}/anns/entities/widget", f"{W}/anns/projects"])
+def test_the_statements_of_a_list_are_short_enough_to_be_translated_once(
+    client: FlaskClient, context: Context, path: str
+) -> None:
+    with counted(context.sessions.kw["bind"]) as sent:
+        assert client.get(path, headers=ANN).status_code == 200
+
+    longest = max(len(one.text) for one in sent)
+    assert longest <= MAX_CACHED_STATEMENT_LENGTH, "psycopg keeps no translation of it"

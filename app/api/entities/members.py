@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field
+from sqlalchemy import func, select
 
 from app.access.permissions import Permission
 from app.access.principal import MAX_EMAIL_CHARS, is_name
@@ -10,7 +11,7 @@ from app.access.roles import Role
 from app.clock import Timestamp
 from app.errors import LastAdmin, NotFound, Unprocessable
 from app.http.field_types import Deleted, Resource
-from app.http.paging import MAX_PAGE, Pagination, counting
+from app.http.paging import MAX_PAGE, Pagination
 from app.http.route import Body, Query, RequestContext, Routes
 from app.services import members
 
@@ -83,7 +84,7 @@ def list_members(call: RequestContext, workspace: str, query: MembersQuery) -> M
     Every principal with a role in the workspace, the latest grant first; a thousand to a page unless asked otherwise.
     """
     found = members.members_of(call.session, call.actor, workspace)
-    total = call.session.scalar(counting(found)) or 0
+    total = call.session.scalar(select(func.count()).select_from(found.order_by(None).subquery())) or 0
     page = call.session.execute(found.limit(query.page_size).offset((query.page - 1) * query.page_size))
     data = [Member.from_row(members.member_in(who, roles, at, by)) for who, roles, at, by in page]
     pagination = Pagination.of(query.page, query.page_size, number=len(data), total=total)

@@ -290,5 +290,9 @@ def batches(keys: Iterable[tuple[Any, int]], *, rows: int = BATCH_ROWS) -> list[
 def _stored_bytes(model: Any) -> ColumnElement[int]:
     """What a row has stored in its columns without a limit; that is known without reading them."""
     unlimited = [one for one in inspect(model).columns if isinstance(one.type, JSONB | Text)]
-    sizes = [f"coalesce(pg_column_size({one}), 0)" for one in unlimited]
-    return literal_column(" + ".join(sizes), Integer)  # one element: each takes its time in every statement
+    sizes = [
+        f"coalesce(pg_column_size({one}), 0)" if one.nullable else f"pg_column_size({one})"
+        for one in unlimited
+    ]
+    # One element, and short: psycopg translates a long statement anew each time.
+    return literal_column(" + ".join(sizes), Integer)
