@@ -102,8 +102,7 @@ def _become(
         told.send(None)
     sys.argv = argv
     if plug_ins := [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]:
-        sys.path[1:1] = plug_ins
-        fsspec.process_entries()  # as it does when it is imported
+        _plug_in(plug_ins)
     importlib.reload(sys.modules["billiard.common"])
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
@@ -115,6 +114,15 @@ def _become(
             runpy.run_path(str(Path(sys.executable).with_name(argv[0])), run_name="__main__")
     finally:
         atexit._run_exitfuncs()
+
+
+def _plug_in(directories: list[str]) -> None:
+    """Do what a new Python does with directories of PYTHONPATH: its `site`, and fsspec when it is imported."""
+    sys.path[1:1] = directories
+    fsspec.process_entries()
+    for directory in directories:
+        if (customization := Path(directory, "sitecustomize.py")).exists():
+            runpy.run_path(str(customization))
 
 
 def run_preloaded(*argv: str, env: Mapping[str, str], cwd: Path) -> "subprocess.CompletedProcess[str]":
