@@ -5,7 +5,6 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     Boolean,
-    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -41,15 +40,15 @@ class EntityCount(Base):
 
 
 class Entity(InWorkspace, Stamped, Base):
-    """A document of some type. A child and its parent are in the same workspace."""
+    """A document of some type. A child and its parent are in the same workspace.
+
+    Triggers see to that, as a foreign key of both columns would: no deletion reaches another workspace, and none leaves
+    a child behind.
+    """
 
     __tablename__ = "entities"
     __table_args__ = (
         UniqueConstraint("workspace_id", "id", name="uq_entities_workspace_id_id"),
-        # Both columns: a parent in another workspace is impossible, so no deletion can reach another workspace.
-        ForeignKeyConstraint(
-            ["workspace_id", "parent_id"], ["entities.workspace_id", "entities.id"], name="fk_entities_parent"
-        ),
         Index("ix_entities_parent", "workspace_id", "parent_id"),
         project_index("entities"),
         # What lists sort by, each with the key that breaks ties.

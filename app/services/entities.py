@@ -305,7 +305,7 @@ def _delete_chunk(session: Session, workspace: Workspace, levels: list[list[UUID
             deletion = deletion.where(~exists().where(*is_child))
         try:
             with session.begin_nested():
-                # One statement: the foreign key to the parent is checked after all rows are deleted.
+                # One statement: that no child is left is checked after all rows are deleted.
                 removed = deletion.returning(Entity.id)
                 deleted = session.scalars(removed, execution_options={"synchronize_session": False}).all()
         except IntegrityError as error:
@@ -373,7 +373,7 @@ def _has_name(*, is_root: bool) -> tuple[ColumnElement[bool], ...]:
 
 
 def _require_parent(session: Session, workspace: Workspace, parent: UUID) -> None:
-    # The lock of the foreign key, taken early: the parent found here remains until our child has been inserted.
+    # The lock that the insert takes, taken early: the parent found here remains until our child has been inserted.
     query = (
         select(Entity.id)
         .where(Entity.workspace_id == workspace.id, Entity.id == parent)

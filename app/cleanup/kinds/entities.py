@@ -19,8 +19,8 @@ def _delete_chunk(session: Session, workspace_id: UUID, limit: int, cursor: UUID
     """Remove the youngest entities, in one statement; it goes down the ids.
 
     Ids grow with time and a child is younger than its parent, so the youngest page holds whole branches: a chain of a
-    thousand descendants goes in one chunk. The foreign key is checked when the statement ends, and refuses the page
-    where clocks were wrong and one that stays is the child of one that goes.
+    thousand descendants goes in one chunk. That no child is left is checked when the statement ends: the page is
+    refused where clocks were wrong and one that stays is the child of one that goes.
     """
     try:
         with session.begin_nested():
