@@ -62,12 +62,13 @@ class StoreIdentity:
 
         Raises StoreAbsent if files are expected in it and it has none of them, unless that `is_empty_meant`.
         """
+        database = self.database()
         with session_scope(self._sessions) as session:
             _lock(session)
             before, found = store.marker(), _Contents.of(session, store.workspace_ids(verified=False))
             if not found.is_plausible and not is_empty_meant:
                 raise StoreAbsent(_NOTHING_OF_OURS)
-            marker = Marker(before.store if before else str(uuid4()), self.database())
+            marker = Marker(before.store if before else str(uuid4()), database)
             store.write_marker(marker)
             row = {"store": marker.store, "adopted_by": actor, "adopted_at": func.now()}
             session.execute(
@@ -77,22 +78,24 @@ class StoreIdentity:
 
     def _recorded(self, store: BlobStore, marker: Marker | None) -> str:
         """The id of our store. With no record of one, the store that is there is taken, if it can be ours."""
+        # Not below the lock: a second connection may be one of those that wait for it.
+        database = self.database()
         with session_scope(self._sessions) as session:
             if (recorded := session.scalar(select(StoreRecord.store))) is None:
                 _lock(session)  # one process takes it, the others find it taken
-                recorded = session.scalar(select(StoreRecord.store)) or self._take(session, store)
+                recorded = session.scalar(select(StoreRecord.store)) or self._take(session, store, database)
             elif marker is None:
                 raise StoreAbsent(_NO_MARKER)
         return recorded
 
-    def _take(self, session: Session, store: BlobStore) -> str:
+    def _take(self, session: Session, store: BlobStore, database: str) -> str:
         marker = store.marker()
-        if marker and marker.database != self.database():
+        if marker and marker.database != database:
             raise StoreAbsent(f"the store is that of another installation; {_REMEDY}")
         if not _Contents.of(session, store.workspace_ids(verified=False)).is_plausible:
             raise StoreAbsent(f"{_NOTHING_OF_OURS}; {_REMEDY}")
         if marker is None:
-            store.write_marker(marker := Marker(str(uuid4()), self.database()))
+            store.write_marker(marker := Marker(str(uuid4()), database))
         session.add(StoreRecord(store=marker.store))
         log.info("store.taken", store=marker.store)
         return marker.store

@@ -113,6 +113,9 @@ def delete_file(
     Raises NotFound, Forbidden, and as `store_errors` and `require` do.
     """
     path, store = checked_path(path), context.store
+    if require:
+        with store_errors(workspace, name, path):
+            store.verify()  # not below the lock: the first time it needs a connection of its own
     with session_scope(context.sessions) as session:
         fileset = writable_fileset(session, actor, workspace, name, alone=require is not None)
         if require:

@@ -159,6 +159,18 @@ class TestTaking:
         assert marker is not None
         assert session.scalar(select(StoreRecord.store)) == marker.store
 
+    @pytest.mark.parametrize("act", ["take", "adopt"])
+    def test_one_connection_is_enough(self, settings: Settings, context: Context, act: str) -> None:
+        """A second one may be among those that wait for the first, behind a pooler that has few."""
+        only = Context.open(settings.model_copy(update={"database_pool_size": 1}))
+        if act == "take":
+            only.store.verify()
+        else:
+            StoreIdentity(only.sessions).adopt(only.store, actor="ann")
+
+        assert only.store.marker() is not None
+        only.sessions.kw["bind"].dispose()
+
     def test_an_older_installation_takes_the_store_with_its_workspaces(
         self, settings: Settings, context: Context, session: Session, root: Path
     ) -> None:

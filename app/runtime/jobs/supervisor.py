@@ -125,6 +125,8 @@ def _claim_job(
     context: Context, job_id: UUID, draining: Event, crowded: Event | None = None
 ) -> _Claimed | _Waits | str:
     """Claim a job that has to be run or reaped; otherwise a summary of what was done without a claim. Commits."""
+    # Not below the lock: the first time it needs a connection of its own.
+    no_results = _why_no_results(context)
     with session_scope(context.sessions) as session:
         locked = lock_for_claim(session, Job, job_id)
         if locked is None:
@@ -133,7 +135,7 @@ def _claim_job(
         is_lost = job.host is not None
         runner = Runner.of_this_process(context.settings)
         if not is_lost:
-            if why := _confirm(context, session, job, draining, is_active=is_active):
+            if why := _confirm(context, session, job, draining, no_results, is_active=is_active):
                 return why
             if crowded and crowded.is_set():
                 return f"stays {job.status}, this worker supervises as much as it can"
@@ -149,7 +151,15 @@ def _claim_job(
         return _Claimed(job, session.get_one(Workspace, job.workspace_id).name, lease, is_lost)
 
 
-def _confirm(context: Context, session: Session, job: Job, draining: Event, *, is_active: bool) -> str | None:
+def _confirm(
+    context: Context,
+    session: Session,
+    job: Job,
+    draining: Event,
+    no_results: str | None,
+    *,
+    is_active: bool,
+) -> str | None:
     """Confirm what a job without a host can confirm; why it is not to be claimed, or None if it is."""
     before = job.status
     if before in CONFIRMED:
@@ -165,15 +175,16 @@ def _confirm(context: Context, session: Session, job: Job, draining: Event, *, i
         return f"{before} → {job.status}, this host may not start processes"
     if draining.is_set():
         return f"stays {before}, this worker is being stopped"
-    return _why_no_results(context, before)
+    if no_results:
+        log.error("job.store_absent", reason=no_results)
+        return f"stays {before}: {no_results}"
+    return None
 
 
-def _why_no_results(context: Context, before: JobStatus) -> str | None:
-    """Why a job is not taken up here: its results would be lost, or be stored where nobody finds them."""
+def _why_no_results(context: Context) -> str | None:
+    """Why no job is taken up here: its results would be lost, or be stored where nobody finds them."""
     with suppress(OSError):  # One that is away may be back before there are results.
-        if reason := why_absent(context.store):
-            log.error("job.store_absent", reason=reason)
-            return f"stays {before}: {reason}"
+        return why_absent(context.store)
     return None
 
 
