@@ -4,13 +4,18 @@ Run by the interpreter of the peer's environment: loading takes seconds, and the
 line of JSON asks for one; its exit status is the answer.
 """
 
+import gc
 import json
 import os
 import runpy
 import signal
 import sys
 
-import nemo_platform.cli.app  # noqa: F401 -- what takes so long
+# What takes so long.
+import httpcore  # noqa: F401
+import nemo_platform.cli.app
+import nemo_platform.ui.prompts  # noqa: F401
+import yaml  # noqa: F401
 
 
 def become(
@@ -28,6 +33,7 @@ def become(
 
 
 def main() -> None:
+    gc.freeze()  # the garbage collector of a child would copy what it shares with this process
     for line in iter(sys.stdin.readline, ""):
         if (child := os.fork()) == 0:
             become(**json.loads(line))

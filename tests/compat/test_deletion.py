@@ -19,26 +19,32 @@ WORKSPACES = "/apis/entities/v2/workspaces"
 DELETIONS = "/apis/entities/v2/deletions"
 DELETION_TIMEOUT_S = 120
 
-BIG = {
-    "members": 20,
+FULL = {
+    "members": 10,
     "projects": 5,
-    "filesets": 60,
-    "parents": 800,
-    "children": 200,
-    "jobs": 30,
+    "filesets": 20,
+    "parents": 160,
+    "children": 40,
+    "jobs": 10,
     "configs": 2,
-    "deployments": 10,
+    "deployments": 5,
 }
-SMALL = {kind: min(number, 3) for kind, number in BIG.items()}
-EXPECTED = {  # in the order in which the kinds go
-    "jobs": 30,
-    "deployments": 10,
-    "deployment_configs": 2,
-    "filesets": 60 + 30,  # each job brings one for its results
-    "entities": 800 + 200,
-    "projects": 5,
-    "role_bindings": 20,
-}
+LARGE = {**FULL, "filesets": 60, "parents": 800, "children": 201, "jobs": 30}
+SMALL = {kind: min(number, 3) for kind, number in FULL.items()}
+
+
+def expected_of(made: dict[str, int]) -> dict[str, int]:
+    """How much of each kind there is then, in the order in which the kinds go."""
+    return {
+        "jobs": made["jobs"],
+        "deployments": made["deployments"],
+        "deployment_configs": made["configs"],
+        "filesets": made["filesets"] + made["jobs"],  # each job brings one for its results
+        "entities": made["parents"] + made["children"],
+        "projects": made["projects"],
+        "role_bindings": made["members"],
+    }
+
 
 Fill = Callable[[str, dict[str, int]], str]
 Step = tuple[str, str | None, int | None]
@@ -67,21 +73,24 @@ def fill(nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack) -> Fill:
     return fill
 
 
+@pytest.mark.parametrize("made", [FULL, pytest.param(LARGE, marks=pytest.mark.long)], ids=["full", "large"])
 def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
-    nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack, fill: Fill
+    nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack, fill: Fill, made: dict[str, int]
 ) -> None:
-    old = fill("tenant", BIG)
+    expected, name = expected_of(made), f"tenant-{made['jobs']}"
+    old = fill(name, made)
     old_before = holdings(engine, stack, old)
-    neighbour = fill("neighbour", SMALL)
+    neighbour = fill(f"neighbour-{made['jobs']}", SMALL)
     neighbour_before = holdings(engine, stack, neighbour)
-    preview = http.get(f"{WORKSPACES}/tenant/deletion-preview").json()
-    assert preview["remaining"] == EXPECTED
-    assert {kind: len(old_before[kind]) for kind in EXPECTED} == EXPECTED
-    assert sum(content is not None for content in old_before["paths"].values()) == 2 * 60 + 30
+    preview = http.get(f"{WORKSPACES}/{name}/deletion-preview").json()
+    assert preview["remaining"] == expected
+    assert {kind: len(old_before[kind]) for kind in expected} == expected
+    files = sum(content is not None for content in old_before["paths"].values())
+    assert files == 2 * made["filesets"] + made["jobs"]
 
-    deleted = nemo.run(SCRIPTS / "delete.py", "tenant")
+    deleted = nemo.run(SCRIPTS / "delete.py", name)
     assert deleted.returncode == 0, deleted.stderr
-    successor = fill("tenant", SMALL)
+    successor = fill(name, SMALL)
     successor_before = holdings(engine, stack, successor)
 
     deletion = f"{DELETIONS}/{deleted.stdout.strip()}"
@@ -92,11 +101,11 @@ def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
     )
     report = http.get(deletion).json()
     assert (report["state"], report["workspace_id"], report["failures"]) == ("DONE", old, [])
-    assert report["deleted"] == EXPECTED
+    assert report["deleted"] == expected
     assert history(http, deletion) == [
         ("requested", None, None),
         ("started", None, None),
-        *phases(EXPECTED),
+        *phases(expected),
         ("finished", None, None),
     ]
 
