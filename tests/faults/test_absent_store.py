@@ -4,7 +4,7 @@ from tests.faults.world import World
 
 
 def test_a_deletion_waits_for_a_store_that_was_unmounted(world: World) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     root = world.stack.blob_root
     away = root.rename(root.with_name("unmounted"))
     file = f"/apis/files/v2/workspaces/{neighbour.name}/filesets/fileset-0/-/new"

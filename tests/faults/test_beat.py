@@ -43,7 +43,7 @@ def test_a_message_that_was_lost_is_made_good_by_the_sweep(world: World, within:
 
 
 def test_two_beats_are_harmless(world: World, tmp_path: Path, within: Within) -> None:
-    doomed, neighbour = [world.fill() for _ in range(3)], world.fill()
+    doomed, neighbour = [world.fill() for _ in range(3)], world.fill(each=1)
     # With a schedule of its own, as on another host; its rounds are in its log only at DEBUG.
     second = world.stack.start("beat", WORKSPACES_DATA_DIR=str(tmp_path), WORKSPACES_LOG_LEVEL="DEBUG")
     world.stack.wait_until(lambda: "Sending due task sweep" in second.log, "the second one ticks, too")

@@ -14,11 +14,11 @@ from tests.support.figures import Within
 
 @pytest.mark.parametrize("phase", [*(kind.name for kind in ORDER), FINALIZE])
 def test_what_a_killed_worker_began_another_one_ends(world: World, phase: str, within: Within) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     worker = world.one("worker")
     world.pause(paused=True)
     deletion = world.delete(doomed.name)
-    successor = world.fill(doomed.name)
+    successor = world.fill(doomed.name, each=1)
 
     with world.holding(doomed, phase) as is_waited_for:
         world.pause(paused=False)

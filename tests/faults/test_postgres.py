@@ -35,10 +35,10 @@ STATEMENT_S, CONNECT_S = 7.0, 3.0
 def test_a_restart_of_postgres_delays_a_deletion_and_nothing_else(
     world: World, phase: str, end: Callable[[object], None], within: Within
 ) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     world.pause(paused=True)
     deletion = world.delete(doomed.name)
-    successor = world.fill(doomed.name)
+    successor = world.fill(doomed.name, each=1)
 
     with world.holding(doomed, phase) as is_waited_for:
         world.pause(paused=False)

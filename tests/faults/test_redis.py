@@ -17,7 +17,7 @@ DELETES = 15
 
 
 def test_a_flushed_redis_loses_no_deletion(world: World, within: Within) -> None:
-    doomed, neighbour = [world.fill() for _ in range(3)], world.fill()
+    doomed, neighbour = [world.fill() for _ in range(3)], world.fill(each=1)
     world.pause(paused=True)
     first = world.delete(doomed[0].name)
 
@@ -37,7 +37,7 @@ def test_a_flushed_redis_loses_no_deletion(world: World, within: Within) -> None
 
 
 def test_an_outage_of_redis_delays_deletions_and_nothing_else(world: World, within: Within) -> None:
-    doomed, neighbour = [world.fill() for _ in range(2)], world.fill()
+    doomed, neighbour = [world.fill() for _ in range(2)], world.fill(each=1)
     world.pause(paused=True)
     begun = world.delete(doomed[0].name)
 
@@ -47,7 +47,7 @@ def test_an_outage_of_redis_delays_deletions_and_nothing_else(world: World, with
         world.stack.valkey.kill()
         down_at = time.monotonic()
     asked = world.delete(doomed[1].name)
-    successor = world.fill(doomed[1].name)
+    successor = world.fill(doomed[1].name, each=1)
     world.stack.wait_until(lambda: seconds_since(down_at) >= OUTAGE_S, "the outage is over")
     assert world.report(asked)["state"] == "DELETING"
     world.stack.valkey.start()

@@ -145,7 +145,7 @@ def post(stack: Stack, deletion: str, what: str, **body: Any) -> None:
 def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
     world: World, stack: Stack, s3: S3Server, proxy: Proxy, customer: Customer, within: Within
 ) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     neighbours = keys(s3, neighbour)
     proxy.fail(SLOW_DOWN)
     started = time.monotonic()
@@ -177,7 +177,7 @@ def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
 def test_a_deletion_whose_store_hangs_is_tried_again_with_that_reason(
     world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Within
 ) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     proxy.fail(HANGING, only=str(doomed.id))
     deletion = world.delete(doomed.name)
 
@@ -234,7 +234,7 @@ def test_a_download_that_the_store_breaks_off_is_not_taken_for_whole(
 def test_revoked_credentials_fail_at_once_and_a_retry_finishes_once_they_are_restored(
     world: World, stack: Stack, s3: S3Server, proxy: Proxy, within: Within
 ) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     proxy.fail(FORBIDDEN)
     started = time.monotonic()
     deletion = world.delete(doomed.name)

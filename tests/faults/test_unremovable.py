@@ -144,13 +144,13 @@ def test_flower_and_beat_leave_no_file_that_they_would_read(stack: Stack) -> Non
 def test_an_unremovable_fileset_fails_its_workspace_in_sight_and_goes_once_it_can(
     world: World, stack: Stack, within: Within
 ) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     fileset = unremovable_of(world, doomed)
     set_fault(stack, fileset, "503")
     started = time.monotonic()
 
     deletion = world.delete(doomed.name)
-    successor = world.fill(doomed.name)
+    successor = world.fill(doomed.name, each=1)
     stack.wait_until(
         lambda: any(
             task["state"] == "RETRY" and f"filesets/{NAME}: OSError: 503" in task["exception"]
@@ -255,7 +255,7 @@ def flower_told_the_successes(stack: Stack, tenant: Tenant, deletion: str) -> No
 def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
     world: World, stack: Stack, within: Within
 ) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     fileset = unremovable_of(world, doomed)
     set_fault(stack, fileset, "503")
     deletion = world.delete(doomed.name)
@@ -287,7 +287,7 @@ def test_a_skipped_fileset_is_retained_on_record_and_the_rest_goes(
 def test_what_is_forbidden_fails_at_once_and_waits_for_a_person(
     world: World, stack: Stack, within: Within
 ) -> None:
-    doomed, neighbour = world.fill(), world.fill()
+    doomed, neighbour = world.fill(), world.fill(each=1)
     set_fault(stack, unremovable_of(world, doomed), "forbidden")
     started = time.monotonic()
 

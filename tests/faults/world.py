@@ -21,7 +21,7 @@ from tests.support.deadlines import DEADLINE_S
 from tests.support.stack import ALL, Part, Stack
 
 FINALIZE = "finalize"
-EACH = 4  # of every kind in a tenant
+EACH = 4  # of every kind in a tenant that is deleted; what stays beside it can do with one
 CHUNK = 2  # so that a kind of rows takes several transactions, and there is a middle
 
 QUICK: dict[str, Any] = {
