@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy import Engine, and_, create_engine, func, or_, select
 
 from app.cleanup.kinds import ORDER
 from app.models import Deployment, Job, Workspace
@@ -29,7 +29,7 @@ FULL = {
     "configs": 2,
     "deployments": 5,
 }
-LARGE = {**FULL, "filesets": 60, "parents": 800, "children": 201, "jobs": 30}
+LARGE = {**FULL, "filesets": 60, "parents": 800, "children": 200, "jobs": 30}
 SMALL = {kind: min(number, 3) for kind, number in FULL.items()}
 
 
@@ -118,14 +118,16 @@ def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
 
 
 def untouched(engine: Engine, workspace_id: str) -> int:
-    """Jobs that do not run yet, and deployments that the runtime has not taken up."""
-    waiting = {Job: ["created", "pending"], Deployment: ["CREATED"]}
+    """Jobs that do not run yet, and deployments that the runtime has not taken up, or not given back in error."""
+    has_failed = and_(Deployment.status == "ERROR", Deployment.lease_owner.is_not(None))
+    waiting = {
+        Job: Job.status.in_(["created", "pending"]),
+        Deployment: or_(Deployment.status == "CREATED", has_failed),
+    }
     with engine.connect() as connection:
         return sum(
-            connection.scalar(
-                select(func.count()).where(model.workspace_id == workspace_id, model.status.in_(statuses))
-            )
-            for model, statuses in waiting.items()
+            connection.scalar(select(func.count()).where(model.workspace_id == workspace_id, waits))
+            for model, waits in waiting.items()
         )
 
 
