@@ -67,10 +67,10 @@ def claim(session: Session, *, owner: str, lease_s: float, deletion_id: UUID | N
     requester = session.scalar(_whose_turn())
     if requester is None:
         return None
-    wanted = {"requester": requester, "wanted_id": deletion_id, "claimed_by": owner, "seconds": lease_s}
+    values = {"requester": requester, "wanted_id": deletion_id, "claimed_by": owner, "seconds": lease_s}
     for choice in _Choice if deletion_id else (_Choice.THEIRS, _Choice.ANY):
         # The deletion with its new lease, who had it before, and whether it has failures.
-        row = session.execute(_leasing(choice), wanted).one_or_none()
+        row = session.execute(_leasing(choice), values).one_or_none()
         if row is not None:
             break
     else:

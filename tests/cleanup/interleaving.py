@@ -33,7 +33,11 @@ class SimulatedWorker:
         self._sessions = context.sessions
         # `replace` keeps the rest of the context real. A callable stands in for the session factory.
         self._context = replace(
-            context, sessions=self._open_session, store=_SuspendingStore(context.store, self._suspend)
+            context,
+            # Two purges at the same time would move two threads; tests/cleanup/test_parallel.py tries those.
+            settings=context.settings.model_copy(update={"filesets_at_once": 1}),
+            sessions=self._open_session,
+            store=_SuspendingStore(context.store, self._suspend),
         )
         self._go = Semaphore(0)
         self._stopped = Semaphore(0)

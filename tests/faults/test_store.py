@@ -158,8 +158,8 @@ def test_a_deletion_outlives_a_store_that_is_down_then_slow_then_breaks_off(
     assert any("SlowDown: Please reduce your request rate" in message for message in messages), messages
     assert {failure["error_class"] for failure in report["failures"]} == {"transient"}
     # Which only those ask who delete.
-    asked(proxy, stack, 5, SLOW, about="versioning")
-    asked(proxy, stack, 5, TRUNCATED, about="versioning")
+    asked(proxy, stack, 5, SLOW, about="?uploads&")
+    asked(proxy, stack, 5, TRUNCATED, about="?uploads&")
     proxy.fail(None)
     recovered = time.monotonic()
     world.wait_for_state(deletion, "DONE")

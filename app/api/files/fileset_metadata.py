@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from app.http.field_types import ShortText
 from app.http.route import Body
 
 
@@ -44,12 +45,12 @@ class ModelMetadata(Body):
 class EnvironmentMetadata(Body):
     """Where an environment for reinforcement learning comes from."""
 
-    format: str
-    name: str
-    adapter_agent: str | None = None
-    hub_id: str | None = None
-    vf_env_id: str | None = None
-    config_paths: list[str] = Field(default_factory=list)
+    format: ShortText
+    name: ShortText
+    adapter_agent: ShortText | None = None
+    hub_id: ShortText | None = None
+    vf_env_id: ShortText | None = None
+    config_paths: list[ShortText] = Field(default_factory=list)
 
 
 class FilesetMetadata(Body):
