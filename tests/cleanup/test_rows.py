@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.cleanup import remaining
 from app.cleanup.engine import run_slice
 from app.cleanup.kinds import KINDS
 from app.context import Context
@@ -58,6 +59,20 @@ def test_a_chunk_reads_what_it_removes(session: Session, analysed: str) -> None:
 
     assert read_so_far(session) - before < 5 * 10 * CHUNK
     session.rollback()
+
+
+def test_what_is_left_is_found_beside_a_workspace_that_has_the_whole_table(session: Session) -> None:
+    fill(session, "large", MANY)
+    empty = factories.make_workspace(session, "empty")
+    session.execute(text("ANALYZE entities"))
+    session.commit()
+    before = read_so_far(session)
+
+    for _ in range(25):  # as above
+        assert remaining.first_kind(session, empty.id, uuid4()) is None
+        assert not remaining.has_rows(session, KINDS["entities"], empty.id)
+
+    assert read_so_far(session) - before < 250
 
 
 def test_a_chunk_takes_few_statements_that_return_one_row_each(
