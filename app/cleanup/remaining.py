@@ -31,12 +31,11 @@ from sqlalchemy.orm import Session, load_only
 from app.cleanup import failures
 from app.cleanup.kinds import KINDS, ORDER
 from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind
+from app.cleanup.kinds.rows import HIGHEST, LOWEST
 from app.clock import seconds_since
 from app.lifecycle import DeletionState
 from app.models import CleanupControl, Deletion
 from app.models.deletion import Counts, is_on_hold
-
-_LOWEST, _HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 COUNT_LIMIT = 100_000
 """The most rows of a kind that one statement counts. PostgreSQL reads so many in a tenth of a second."""
@@ -218,7 +217,7 @@ def _has_rows(
     # reads, and reads all of others if we have none. Only the index of both columns leads to this order.
     model = kind.model
     key = tuple_(model.workspace_id, model.id)
-    lowest, highest = [tuple_(workspace_id, literal(end, Uuid)) for end in (_LOWEST, _HIGHEST)]
+    lowest, highest = [tuple_(workspace_id, literal(end, Uuid)) for end in (LOWEST, HIGHEST)]
     first = select(model.id).where(key >= lowest, key <= highest).order_by(model.workspace_id, model.id)
     if deletion_id is not None:
         first = first.where(~failures.is_retained(deletion_id, kind.name, model.id))

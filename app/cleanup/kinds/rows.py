@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from app.cleanup.kinds.base import Chunk, DeleteChunk
 from app.models.columns import InWorkspace
 
-_LOWEST, _HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
+"""The ends of all ids."""
 
 _WITHOUT_SORTING = text(
     "SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)"
@@ -21,8 +22,8 @@ def oldest_rows_of(model: type[InWorkspace]) -> DeleteChunk:
     deletion = _deletion(model, is_youngest_first=False)
 
     def delete_chunk(session: Session, workspace_id: UUID, limit: int, cursor: UUID | None) -> Chunk:
-        lowest = cursor or _LOWEST
-        return _carry_out(session, deletion, workspace_id, limit, lowest=lowest, highest=_HIGHEST)
+        lowest = cursor or LOWEST
+        return _carry_out(session, deletion, workspace_id, limit, lowest=lowest, highest=HIGHEST)
 
     return delete_chunk
 
@@ -32,8 +33,8 @@ def youngest_rows_of(model: type[InWorkspace]) -> DeleteChunk:
     deletion = _deletion(model, is_youngest_first=True)
 
     def delete_chunk(session: Session, workspace_id: UUID, limit: int, cursor: UUID | None) -> Chunk:
-        highest = cursor or _HIGHEST
-        return _carry_out(session, deletion, workspace_id, limit, lowest=_LOWEST, highest=highest)
+        highest = cursor or HIGHEST
+        return _carry_out(session, deletion, workspace_id, limit, lowest=LOWEST, highest=highest)
 
     return delete_chunk
 
