@@ -73,6 +73,32 @@ def build_index(operations: Operations, index: BuildIndex) -> None:
         operations.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
 
 
+@Operations.register_operation("count_resources")
+class CountResources(MigrateOperation):
+    """`op.count_resources(table)`: keep how many rows of the table there are in each workspace.
+
+    A table that has rows already needs a count of them in a later migration, as 0031 does.
+    """
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+
+    @classmethod
+    def count_resources(cls, operations: Operations, table: str) -> None:
+        """What a migration calls."""
+        operations.invoke(cls(table))
+
+
+@Operations.implementation_for(CountResources)
+def count_resources(operations: Operations, counting: CountResources) -> None:
+    """Add the triggers; they go with the table."""
+    for name, change, rows in (("count_added", "INSERT", "NEW"), ("count_removed", "DELETE", "OLD")):
+        operations.execute(
+            f"CREATE TRIGGER {name} AFTER {change} ON {counting.table} "
+            f"REFERENCING {rows} TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION count_resources()"
+        )
+
+
 def run() -> None:
     """Upgrade in one transaction, which yields to longer ones and is tried again; each `build_index` ends one.
 

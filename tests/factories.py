@@ -161,7 +161,7 @@ def rows_of(session: Session, workspace_id: UUID) -> dict[str, int]:
         if hasattr(model, "workspace_id") and model.__tablename__ not in (
             "deletions",
             "audit_records",
-            "entity_counts",
+            "resource_counts",
         ):
             number = session.query(model).filter(model.workspace_id == workspace_id).count()
             counts |= {model.__tablename__: number} if number else {}

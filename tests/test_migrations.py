@@ -261,6 +261,35 @@ def test_entities_are_counted_while_others_write(url: str) -> None:
         assert connection.scalar(text("SELECT count(*) FROM entities")) == 10
 
 
+def test_resources_from_before_and_after_the_triggers_are_counted(url: str) -> None:
+    command.upgrade(configured(url), "0030")
+    engine = create_engine(url, poolclass=NullPool)
+    more = text(
+        "INSERT INTO projects (id, workspace_id, name, created_at, created_by, updated_at, updated_by) "
+        "SELECT gen_random_uuid(), id, gen_random_uuid()::text, now(), '', now(), '' "
+        "FROM workspaces, generate_series(1, 5)"
+    )
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
+                "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now())"
+            )
+        )
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # before there were triggers
+        connection.execute(more)
+    with engine.begin() as connection:  # after the triggers, before the count
+        connection.execute(more)
+        connection.execute(text("DELETE FROM projects WHERE id = (SELECT min(id::text)::uuid FROM projects)"))
+
+    command.upgrade(configured(url), "0031")
+
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT kind, sum(delta) FROM resource_counts GROUP BY kind")).all()
+        assert [tuple(row) for row in kept] == [("projects", 9)]
+        assert connection.scalar(text("SELECT count(*) FROM projects")) == 9
+
+
 def test_failures_from_before_and_after_the_triggers_are_counted(url: str) -> None:
     command.upgrade(configured(url), "0026")
     engine = create_engine(url, poolclass=NullPool)

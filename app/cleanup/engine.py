@@ -137,9 +137,8 @@ class _Slice:
             kind = remaining.first_kind(session, claim.workspace_id, claim.id)
             name = kind.name if kind else None
             if claim.is_first:
-                deadline = monotonic() + self._settings.slice_seconds / 2
-                held = remaining.count_until(session, claim.workspace_id, deadline=deadline)
-                claim = ledger.begin(session, claim, name, counts=held.numbers, at_least=held.at_least)
+                held = remaining.count_by_kind(session, [claim.workspace_id])
+                claim = ledger.begin(session, claim, name, counts=held[claim.workspace_id])
             elif name != claim.phase or claim.phase_started_at is None:
                 emptied = claim.phase
                 claim = ledger.enter_phase(session, claim, name)
@@ -363,7 +362,4 @@ class _Slice:
                 ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
             if claim.has_failures:
                 failures.forget_all(session, claim.id)
-            deletion = ledger.finish(session, claim)
-            if deletion.created_at_least:
-                ledger.correct_created(deletion, failures.count_retained(session, claim.id))
-            return deletion.deleted_counts
+            return ledger.finish(session, claim).deleted_counts

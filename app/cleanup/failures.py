@@ -217,17 +217,6 @@ def retained_kinds(session: Session, deletion_id: UUID) -> set[str]:
     return set(session.scalars(select(DeletionFailure.kind).where(_skipped(deletion_id)).distinct()))
 
 
-def count_retained(session: Session, deletion_id: UUID) -> dict[str, int]:
-    """How many resources of each kind a deletion leaves behind."""
-    count = DeletionFailureCount
-    rows = session.execute(
-        select(count.kind, func.sum(count.number))
-        .where(count.deletion_id == deletion_id, count.is_skipped)
-        .group_by(count.kind)
-    )
-    return {kind: int(number) for kind, number in rows}
-
-
 def kept_total(deletion_id: UUID, **chosen: str) -> Select[int]:
     """SQL: how many failures a deletion has, skipped ones included; `chosen` are a kind, an error class, or both."""
     total = func.coalesce(func.sum(DeletionFailureCount.number), 0, type_=BigInteger)

@@ -139,25 +139,14 @@ def _follow(session: Session, move: WorkspaceMove, workspace_id: UUID) -> None:
 # --- the worker's side --------------------------------------------------------------------------------------
 
 
-def correct_created(deletion: Deletion, retained: Counts) -> None:
-    """At the end it is known what the first slice could not count: what was deleted and what is retained."""
-    deletion.created_counts = deletion.created_counts | {
-        kind: deletion.deleted_counts.get(kind, 0) + retained.get(kind, 0)
-        for kind in deletion.created_at_least
-    }
-    deletion.created_at_least = []
-
-
-def begin(session: Session, claim: Claim, phase: str | None, *, counts: Counts, at_least: list[str]) -> Claim:
-    """First slice: note what the workspace held, of some kinds `at_least`, and enter the first phase.
+def begin(session: Session, claim: Claim, phase: str | None, *, counts: Counts) -> Claim:
+    """First slice: note what the workspace held, and enter the first phase.
 
     From here on it cannot be restored.
     """
-    held = {"started_at": database_now(), "created_counts": counts, "created_at_least": at_least}
-    bounds = {"at_least": at_least} if at_least else {}
     with session.no_autoflush:  # its events go together
-        record(session, claim.id, "started", actor=claim.owner, held=counts, **bounds)
-        return enter_phase(session, claim, phase, **held)
+        record(session, claim.id, "started", actor=claim.owner, held=counts)
+        return enter_phase(session, claim, phase, started_at=database_now(), created_counts=counts)
 
 
 def enter_phase(session: Session, claim: Claim, phase: str | None, **values: Any) -> Claim:

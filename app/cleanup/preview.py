@@ -19,21 +19,17 @@ class Preview:
 
     workspace_id: UUID
     remaining: dict[str, int]
-    at_least: list[str]
-    """The kinds whose number in `remaining` is a lower bound."""
     running_jobs: int
     running_deployments: int
     protected: bool
 
 
 def preview(session: Session, actor: Actor, name: str) -> Preview:
-    """Count what a workspace holds, as far as it takes no time, without touching it."""
+    """What a workspace holds by the kept counts, without touching it."""
     workspace = readable_workspace(session, actor, name)
-    held = remaining.count_by_kind(session, [workspace.id])[workspace.id]
     return Preview(
         workspace_id=workspace.id,
-        remaining=held.numbers,
-        at_least=held.at_least,
+        remaining=remaining.count_by_kind(session, [workspace.id])[workspace.id],
         running_jobs=_count_in(session, Job, workspace.id, JobStatus.ACTIVE),
         running_deployments=_count_in(session, Deployment, workspace.id, DeploymentStatus.READY),
         protected=workspace.is_protected or name in BUILT_IN,

@@ -1,18 +1,15 @@
 """What a workspace still holds, read from its tables."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     BindParameter,
     ColumnElement,
-    CompoundSelect,
-    Integer,
     Select,
     Uuid,
     bindparam,
@@ -22,32 +19,18 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    true,
     tuple_,
-    union_all,
 )
 from sqlalchemy.orm import Session, load_only
 
 from app.cleanup import failures
 from app.cleanup.kinds import KINDS, ORDER
-from app.cleanup.kinds.base import Kind, ResourceKind, RowsKind
+from app.cleanup.kinds.base import Kind, ResourceKind
 from app.cleanup.kinds.rows import HIGHEST, LOWEST
 from app.clock import seconds_since
 from app.lifecycle import DeletionState
-from app.models import CleanupControl, Deletion
+from app.models import CleanupControl, Deletion, ResourceCount
 from app.models.deletion import Counts, is_on_hold
-
-COUNT_LIMIT = 100_000
-"""The most rows of a kind that one statement counts. PostgreSQL reads so many in a tenth of a second."""
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a workspace holds, per kind; kinds with nothing are left out."""
-
-    numbers: Counts
-    at_least: list[str]
-    """The kinds whose number is a lower bound."""
 
 
 def first_kind(session: Session, workspace_id: UUID, deletion_id: UUID | None = None) -> Kind | None:
@@ -72,7 +55,7 @@ def has_rows(session: Session, kind: Kind, workspace_id: UUID, deletion_id: UUID
 
 
 def reckon(deletion: Deletion, kind: Kind) -> int:
-    """How many of `kind` are left, from what there was and what went: a count takes the longer the more there are."""
+    """How many of `kind` are left, from what there was and what went: it says the same as the report beside it."""
     return max(0, deletion.created_counts.get(kind.name, 0) - deletion.deleted_counts.get(kind.name, 0))
 
 
@@ -129,57 +112,21 @@ def remove_retained_rows(
     return removed
 
 
-def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, Contents]:
-    """What each workspace holds, by kept counts, or counted no further than COUNT_LIMIT for all of them."""
-    held = {workspace_id: Contents({}, []) for workspace_id in workspace_ids}
-    if not held:
-        return {}
-    limit = max(1, COUNT_LIMIT // len(held))
-    for kind, workspace_id, number in session.execute(_counts(), {"asked": list(held), "limit": limit}):
-        held[workspace_id].numbers[kind] = number
-        if number == limit:
-            held[workspace_id].at_least.append(kind)
-    for kept in ORDER:
-        if isinstance(kept, RowsKind) and kept.kept_totals:
-            for workspace_id, number in kept.kept_totals(session, list(held)).items():
-                held[workspace_id].numbers[kept.name] = number
+def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, Counts]:
+    """What each workspace holds, from the kept counts; kinds with nothing are left out."""
+    held: dict[UUID, Counts] = {workspace_id: {} for workspace_id in workspace_ids}
+    if held:
+        for workspace_id, kind, number in session.execute(_counts(), {"asked": list(held)}):
+            held[workspace_id][kind] = number
     return held
 
 
 @cache
-def _counts() -> CompoundSelect[str, UUID, int]:
-    """Of all kinds that have to be counted."""
-    asked = select(func.unnest(bindparam("asked", type_=ARRAY(Uuid))).label("id")).subquery()
-    every = []
-    for kind in ORDER:
-        if isinstance(kind, RowsKind) and kind.kept_totals:
-            continue
-        model = kind.model
-        # In an order that only the right index has: a sequential scan would pass over the rows of all others.
-        some = select(model.id).where(model.workspace_id == asked.c.id).order_by(model.id)
-        rows = some.limit(bindparam("limit", type_=Integer)).lateral()
-        counts = select(literal(kind.name), asked.c.id, func.count()).join(rows, true())
-        every.append(counts.group_by(asked.c.id))
-    return union_all(*every)
-
-
-def count_until(session: Session, workspace_id: UUID, *, deadline: float) -> Contents:
-    """What a workspace holds, counted in bounded statements until `deadline`, a time of `monotonic()`."""
-    held = count_by_kind(session, [workspace_id])[workspace_id]
-    for name in list(held.at_least):
-        model, number, last = KINDS[name].model, 0, UUID(int=0)
-        rows = select(model.id).where(model.workspace_id == workspace_id).order_by(model.id)
-        while monotonic() < deadline:
-            following = rows.where(model.id > last)
-            at_end = session.scalar(following.offset(COUNT_LIMIT - 1).limit(1))
-            if at_end is None:
-                rest = following.limit(COUNT_LIMIT).subquery()
-                number += session.scalar(select(func.count()).select_from(rest)) or 0
-                held.at_least.remove(name)
-                break
-            number, last = number + COUNT_LIMIT, at_end
-        held.numbers[name] = max(held.numbers[name], number)
-    return held
+def _counts() -> Select[UUID, str, int]:
+    count, number = ResourceCount, func.sum(ResourceCount.delta).cast(BigInteger)
+    asked = count.workspace_id == func.any(bindparam("asked", type_=ARRAY(Uuid)))
+    whose = (count.workspace_id, count.kind)
+    return select(*whose, number).where(asked).group_by(*whose).having(number > 0)
 
 
 def why_idle(session: Session, deletion_id: UUID | None) -> str:

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session, aliased
 
 from app.cleanup import remaining
 from app.cleanup.kinds import KINDS, ORDER
-from app.cleanup.remaining import Contents
 from app.clock import Timestamp, seconds_since
 from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure, DeletionFailureCount, Deployment, Job
+from app.models.deletion import Counts
 
 FAILURES_SHOWN = 100
 """Of one deletion. If the store is down, all failures are alike."""
@@ -80,7 +80,7 @@ class DeletionReport(BaseModel):
     deleted: dict[str, int]
     remaining: dict[str, int] = Field(description="Reckoned from `deleted` once destruction has begun.")
     at_least: list[str] = Field(
-        description="The kinds of which more may remain: there are so many that not all were counted."
+        description="The kinds of which more may remain: all, if the database did not say what there is."
     )
     failures: list[FailureReport] = Field(
         description=f"What is still there and why, the longest known first: up to {FAILURES_SHOWN}, in a list "
@@ -134,17 +134,14 @@ def _is_unfinished(deletion: Deletion) -> bool:
     return deletion.state in {DeletionState.DELETING, DeletionState.FAILED}
 
 
-def _left(deletion: Deletion, held: Contents | None) -> Contents:
-    """What is left, from what there was and what went: once it has begun, nothing is counted for an answer."""
+def _left(deletion: Deletion, held: Counts | None) -> Counts | None:
+    """What is left, from what there was and what went: once it has begun, nothing is read for it. None: not known."""
     if not _is_unfinished(deletion):
-        return Contents({}, [])
+        return {}
     if deletion.started_at is None:
-        return held or Contents({}, list(KINDS))
+        return held
     left = {kind.name: remaining.reckon(deletion, kind) for kind in ORDER}
-    at_least = deletion.created_at_least
-    return Contents(
-        {kind: number for kind, number in left.items() if number or kind in at_least}, list(at_least)
-    )
+    return {kind: number for kind, number in left.items() if number}
 
 
 def _running(session: Session, model: type[Job | Deployment], workspaces: Sequence[UUID]) -> dict[UUID, int]:
@@ -212,7 +209,7 @@ def _asked(ids: Sequence[UUID]) -> Subquery:
 
 def _describe(
     deletion: Deletion,
-    held: Contents | None,
+    held: Counts | None,
     failing: list[DeletionFailure],
     causes: list[Cause],
     pace: tuple[float, float] | None,
@@ -238,8 +235,8 @@ def _describe(
         next_reattempt_at=deletion.next_reattempt_at,
         reason=deletion.reason,
         deleted=deletion.deleted_counts,
-        remaining=left.numbers,
-        at_least=left.at_least,
+        remaining=left or {},
+        at_least=list(KINDS) if left is None else [],
         failures=[FailureReport.of(one, deletion.workspace_name) for one in failing],
         causes=causes,
         eta_seconds=_eta(deletion, left, pace) if is_living else None,
@@ -247,13 +244,14 @@ def _describe(
     )
 
 
-def _eta(deletion: Deletion, left: Contents, pace: tuple[float, float] | None) -> int | None:
-    """Seconds until the end at the average speed so far, or None before anything was deleted or if more may be left.
+def _eta(deletion: Deletion, left: Counts | None, pace: tuple[float, float] | None) -> int | None:
+    """Seconds until the end at the average speed so far.
 
+    None before anything was deleted, and if it is not known what is left.
     Time without progress counts as spent, not as speed: otherwise a deletion that waits would seem ever further away.
     """
     deleted = sum(deletion.deleted_counts.values())
-    if pace is None or not deleted or left.at_least:
+    if pace is None or not deleted or left is None:
         return None
     worked_s, idle_s = pace
-    return max(round(worked_s / deleted * sum(left.numbers.values()) - idle_s), 0)
+    return max(round(worked_s / deleted * sum(left.values()) - idle_s), 0)

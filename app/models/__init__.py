@@ -10,12 +10,13 @@ from app.models.deletion import (
     DeletionHold,
 )
 from app.models.deployment import Deployment, DeploymentConfig
-from app.models.entity import Entity, EntityCount
+from app.models.entity import Entity
 from app.models.fileset import Fileset
 from app.models.heartbeat import Heartbeat
 from app.models.job import Job, JobLog
 from app.models.maintenance import MaintenanceStep, OrphanScan
 from app.models.project import Project
+from app.models.resource_count import ResourceCount
 from app.models.role_binding import RoleBinding
 from app.models.store import StoreRecord
 from app.models.workspace import BUILT_IN, Workspace
@@ -32,7 +33,6 @@ __all__ = [
     "Deployment",
     "DeploymentConfig",
     "Entity",
-    "EntityCount",
     "Fileset",
     "Heartbeat",
     "Job",
@@ -40,6 +40,7 @@ __all__ = [
     "MaintenanceStep",
     "OrphanScan",
     "Project",
+    "ResourceCount",
     "RoleBinding",
     "StoreRecord",
     "Workspace",

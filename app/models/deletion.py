@@ -100,10 +100,6 @@ class Deletion(Leased, Base):
 
     created_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
     """Number of resources per kind when the first slice began."""
-    created_at_least: Mapped[list[str]] = mapped_column(
-        JSONB, default=list, server_default=text("'[]'::jsonb")
-    )
-    """The kinds of which there were too many to count in the first slice. None once the deletion is DONE."""
     deleted_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
 
     force: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))

@@ -2,41 +2,11 @@
 
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Identity,
-    Index,
-    Integer,
-    Text,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import Index, Integer, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
 from app.models.columns import InWorkspace, Json, Stamped, String, project_index
-
-
-class EntityCount(Base):
-    """How the number of entities of one type in one workspace has changed: their sum is how many there are.
-
-    Appended by a trigger of `entities` in the transaction of each change, so that no two writers wait for each other.
-    Without a foreign key: the last rows of a workspace may stay until they are folded, after it has gone.
-    """
-
-    __tablename__ = "entity_counts"
-    __table_args__ = (
-        Index("ix_entity_counts_sum", "workspace_id", "entity_type", postgresql_include=["delta"]),
-        Index("ix_entity_counts_new", "id", postgresql_where=text("NOT is_folded")),
-    )
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    workspace_id: Mapped[UUID]
-    entity_type: Mapped[String]
-    delta: Mapped[int] = mapped_column(BigInteger)
-    is_folded: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-    """Whether it is the sum of earlier rows."""
 
 
 class Entity(InWorkspace, Stamped, Base):

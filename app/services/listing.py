@@ -3,20 +3,16 @@
 The database keeps the number of entities: counting a million takes longer than reading a page of them.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Select,
     Text,
     Uuid,
     bindparam,
-    cast,
     delete,
     func,
     insert,
@@ -28,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from app.access.authorize import Access, Actor, permitted
 from app.access.listed import EveryWorkspace, Listed
-from app.models import Entity, EntityCount, Workspace
+from app.models import Entity, ResourceCount, Workspace
 from app.models.workspace import is_active
 from app.services.workspaces import is_readable, readable_workspace_id
 
@@ -40,6 +36,7 @@ _FOLDED_AT_ONCE = 10_000
 _WORKSPACE_ID = bindparam("workspace_id", type_=Uuid)
 _TYPE = bindparam("entity_type", type_=Text)
 _IS_OF_TYPE = Entity.entity_type == _TYPE
+_OF_TYPE = (ResourceCount.kind == Entity.__tablename__, ResourceCount.entity_type == _TYPE)
 
 
 def rows_in(session: Session, actor: Actor, workspace: str, model: Any) -> Listed:
@@ -97,38 +94,29 @@ def _number_in_one(model: Any) -> Select[int]:
 @cache
 def _kept_in_one() -> Select[int]:
     """The same of the entities of a type."""
-    total = func.coalesce(func.sum(EntityCount.delta), 0)
-    return select(total).where(EntityCount.workspace_id == _WORKSPACE_ID, EntityCount.entity_type == _TYPE)
+    total = func.coalesce(func.sum(ResourceCount.delta), 0)
+    return select(total).where(ResourceCount.workspace_id == _WORKSPACE_ID, *_OF_TYPE)
 
 
 @cache
 def _kept_everywhere(access: Access) -> Select[int]:
     return (
-        select(func.coalesce(func.sum(EntityCount.delta), 0))
-        .join(Workspace, Workspace.id == EntityCount.workspace_id)
-        .where(is_active(), permitted(access, in_many=True), EntityCount.entity_type == _TYPE)
+        select(func.coalesce(func.sum(ResourceCount.delta), 0))
+        .join(Workspace, Workspace.id == ResourceCount.workspace_id)
+        .where(is_active(), permitted(access, in_many=True), *_OF_TYPE)
     )
-
-
-def kept_totals(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """The number of entities of all types in each of the workspaces that has any."""
-    number = func.sum(EntityCount.delta)
-    query = select(EntityCount.workspace_id, number).where(
-        EntityCount.workspace_id == func.any(cast(workspace_ids, ARRAY(Uuid)))
-    )
-    counted = session.execute(query.group_by(EntityCount.workspace_id).having(number > 0))
-    return {workspace_id: int(total) for workspace_id, total in counted}
 
 
 def fold_counts(session: Session) -> None:
-    """Replace the changes of each type in each workspace by their sum, or by nothing if that is zero.
+    """Replace the changes of each kind, of entities of each type, in each workspace by their sum, if it is not zero.
 
     Takes up to `_FOLDED_AT_ONCE` of those that came since the last time. Any number of processes may do so at once:
     each adds up what it has itself deleted.
     """
-    count = EntityCount
+    count = ResourceCount
+    counted = ("workspace_id", "kind", "entity_type")
     new = (
-        select(count.id, count.workspace_id, count.entity_type)
+        select(count.id, *(getattr(count, name) for name in counted))
         .where(~count.is_folded)
         .order_by(count.id)
         .limit(_FOLDED_AT_ONCE)
@@ -136,14 +124,14 @@ def fold_counts(session: Session) -> None:
         .cte("new")
     )
     earlier = select(count.id).where(
-        count.is_folded, count.workspace_id == new.c.workspace_id, count.entity_type == new.c.entity_type
+        count.is_folded, *(getattr(count, name) == new.c[name] for name in counted)
     )
     removed = (
         delete(count)
         .where(count.id.in_(union_all(select(new.c.id), earlier)))
-        .returning(count.workspace_id, count.entity_type, count.delta)
+        .returning(*(getattr(count, name) for name in counted), count.delta)
         .cte("removed")
     )
-    whose, number = (removed.c.workspace_id, removed.c.entity_type), func.sum(removed.c.delta)
+    whose, number = [removed.c[name] for name in counted], func.sum(removed.c.delta)
     sums = select(*whose, number.cast(BigInteger), true()).group_by(*whose).having(number != 0)
-    session.execute(insert(count).from_select(["workspace_id", "entity_type", "delta", "is_folded"], sums))
+    session.execute(insert(count).from_select([*counted, "delta", "is_folded"], sums))

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 
-from app.cleanup import engine, remaining, requests, resource_pass
+from app.cleanup import engine, requests, resource_pass
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Finished, Idle, Outcome, Postponed
 from app.context import Context
@@ -46,7 +46,7 @@ class TimeMachine:
 @pytest.fixture
 def clock(context: Context, monkeypatch: pytest.MonkeyPatch) -> TimeMachine:
     clock = TimeMachine(context.sessions)
-    for module in (engine, remaining, resource_pass):
+    for module in (engine, resource_pass):
         monkeypatch.setattr(module, "monotonic", clock.monotonic)
     return clock
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.context import Context
 from app.db import session_scope
-from app.models import Entity, EntityCount, Workspace
+from app.models import Entity, ResourceCount, Workspace
 from app.services.listing import fold_counts
 from tests import factories
 from tests.support.locks import has_to_wait, meanwhile
@@ -37,9 +37,9 @@ def add(session: Session, workspace: Workspace, entity_type: str, number: int) -
 def kept(session: Session) -> dict[tuple[UUID, str], int]:
     """The sums of what is kept, as a list reads them."""
     rows = session.execute(
-        select(EntityCount.workspace_id, EntityCount.entity_type, func.sum(EntityCount.delta)).group_by(
-            EntityCount.workspace_id, EntityCount.entity_type
-        )
+        select(ResourceCount.workspace_id, ResourceCount.entity_type, func.sum(ResourceCount.delta))
+        .where(ResourceCount.kind == "entities")
+        .group_by(ResourceCount.workspace_id, ResourceCount.entity_type)
     )
     return {(workspace, kind): int(number) for workspace, kind, number in rows if number}
 
@@ -102,7 +102,8 @@ def test_folding_leaves_one_row_for_each_type_and_none_for_what_is_gone(session:
 
     fold_counts(session)
 
-    rows = session.execute(select(EntityCount.workspace_id, EntityCount.entity_type, EntityCount.delta))
+    columns = (ResourceCount.workspace_id, ResourceCount.entity_type, ResourceCount.delta)
+    rows = session.execute(select(*columns).where(ResourceCount.kind == "entities"))
     assert sorted(rows.all()) == sorted([(ours.id, "thing", 6), (ours.id, "other", 3)])
 
 

@@ -60,9 +60,7 @@ class DeletionPreview(Resource):
     """The contents that a DELETE would destroy now."""
 
     remaining: dict[str, int]
-    at_least: list[str] = Field(
-        description="The kinds whose number in `remaining` is a lower bound, and `bytes` if it is one."
-    )
+    at_least: list[str] = Field(description="`bytes`, if there are so many files that it is a lower bound.")
     bytes: int
     running_jobs: int
     running_deployments: int
@@ -106,7 +104,7 @@ def delete_workspace(call: RequestContext, workspace: str, query: DeletionQuery)
     waits_for_store=True,
 )
 def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
-    """Count the resources and bytes that a deletion of the workspace would destroy."""
+    """Say how many resources and bytes a deletion of the workspace would destroy."""
     found = call.read(lambda session: preview.preview(session, call.actor, workspace))
     try:
         # Without a connection: listing a large workspace takes long.
@@ -114,8 +112,7 @@ def preview_deletion(call: RequestContext, workspace: str) -> DeletionPreview:
         size, is_complete = call.context.store.size_within(found.workspace_id, within_s)
     except OSError as error:
         raise told_to_clients(error) from error
-    at_least = found.at_least if is_complete else [*found.at_least, "bytes"]
-    return DeletionPreview.from_row(found, bytes=size, at_least=at_least)
+    return DeletionPreview.from_row(found, bytes=size, at_least=[] if is_complete else ["bytes"])
 
 
 @routes.add(

@@ -1,6 +1,6 @@
 """What a kind of resource must be able to do to be deleted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -80,8 +80,6 @@ class RowsKind:
     name: str
     model: type[Any]
     delete_chunk: DeleteChunk
-    kept_totals: Callable[[Session, Sequence[UUID]], dict[UUID, int]] | None = None
-    """How many there are in each of some workspaces, if the database keeps that; else they are counted."""
 
 
 Kind = ResourceKind | RowsKind

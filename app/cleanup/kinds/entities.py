@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session, aliased
 from app.cleanup.kinds.base import Chunk, RowsKind
 from app.cleanup.kinds.rows import youngest_rows_of
 from app.models import Entity
-from app.services.listing import kept_totals
 
 _delete_youngest = youngest_rows_of(Entity)
 
@@ -68,4 +67,4 @@ def _has_child(workspace_id: UUID, *, besides: Sequence[UUID] = ()) -> ColumnEle
     return children.offset(0).exists()
 
 
-KIND = RowsKind("entities", Entity, _delete_chunk, kept_totals)
+KIND = RowsKind("entities", Entity, _delete_chunk)
