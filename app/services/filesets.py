@@ -1,24 +1,33 @@
 """Filesets: creating them, locking them while files change, and deleting them with all their bytes."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, Uuid, bindparam, or_, select, union_all
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.access.authorize import Actor
+from app.access.authorize import Access, Actor, permitted
+from app.access.permissions import Permission
 from app.context import Context
 from app.db import insert_unique, session_scope
-from app.errors import Busy, Forbidden, NameTaken, NotFound
+from app.errors import Busy, Conflict, Forbidden, NameTaken, NotFound
 from app.logs import get_logger
-from app.models import Fileset, Workspace
+from app.models import Entity, Fileset, Workspace
+from app.models.workspace import is_active
 from app.services.workspaces import writable_workspace
 from app.storage.blob_store import BlobStore
 from app.storage.purge import BytesRemain
 
 log = get_logger(__name__)
+
+_MOST_REFERENCES = 1000
+"""The most entities that refer to a fileset of which an answer has the number."""
 
 _PURGE_S = 20
 """Time budget of one DELETE for removing files: most clients and proxies wait longer for an answer."""
@@ -91,12 +100,52 @@ def empty_fileset(context: Context, actor: Actor, *, workspace: str, name: str) 
     """Delete the files of a fileset before `delete_fileset` deletes the rest under locks; returns its id.
 
     The files are deleted outside a transaction: a slow store must not hold the locks that a DELETE of the workspace
-    waits for. Raises as `delete_fileset` does.
+    waits for. Raises as `delete_fileset` does, and Conflict if a model or an adapter refers to the fileset.
     """
     with session_scope(context.sessions) as session:
         fileset = writable_fileset(session, actor, workspace, name)
+        _require_unused(session, actor, fileset, f"{workspace}/{name}")
     _purge(context.store, fileset, f"{workspace}/{name}", within_s=_PURGE_S)
     return fileset.id
+
+
+def _require_unused(session: Session, actor: Actor, fileset: Fileset, label: str) -> None:
+    """Raise Conflict if a model or an adapter refers to the fileset, as far as the actor may read them.
+
+    What others write into their workspaces keeps nobody from deleting a fileset.
+    """
+    actor = replace(actor, permission=Permission.ENTITIES_READ)
+    names = {"local": fileset.name, "full": label}
+    values = {
+        f"{name}_{form}": {"fileset": prefix + given}
+        for name, given in names.items()
+        for form, prefix in (("plain", ""), ("url", "fileset://"))
+    }
+    found = session.scalars(
+        _references(actor.access), {**actor.parameters, **values, "workspace_id": fileset.workspace_id}
+    )
+    kinds = Counter(found)
+    if kinds:
+        raise Conflict(
+            f"Cannot delete fileset '{label}' because {kinds['model']} model entity reference(s) and "
+            f"{kinds['adapter']} adapter entity reference(s) still use it. "
+            "Relink or delete the dependent entities first."
+        )
+
+
+@cache
+def _references(access: Access) -> Select[str]:
+    """The types of up to `_MOST_REFERENCES` entities; each branch has conditions that an index of documents serves."""
+    of_type = Entity.entity_type.in_(["model", "adapter"])
+    local, full = (
+        or_(*(Entity.data.contains(bindparam(f"{name}_{form}", type_=JSONB)) for form in ("plain", "url")))
+        for name in ("local", "full")
+    )
+    found = select(Entity.entity_type).where(of_type)
+    here = found.where(Entity.workspace_id == bindparam("workspace_id", type_=Uuid), local)
+    anywhere = found.join(Workspace).where(is_active(), permitted(access, in_many=True), full)
+    both = union_all(here, anywhere).subquery()
+    return select(both.c.entity_type).limit(_MOST_REFERENCES)
 
 
 def delete_fileset(

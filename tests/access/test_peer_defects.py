@@ -105,6 +105,20 @@ def test_w17_the_peer_accepts_a_name_with_a_newline_as_another_name(
     assert refused.json["detail"][0]["loc"] == ["body", "name"]
 
 
+def test_the_peer_lets_strangers_keep_a_fileset_from_being_deleted(client: FlaskClient, st_1: str) -> None:
+    filesets = "/apis/files/v2/workspaces/st-1/filesets"
+    assert client.post(filesets, json={"name": "data"}, headers=ALICE).status_code == 200
+    assert client.post(W, json={"name": "theirs"}, headers=MALLORY).status_code == 201
+    body = {"name": "llama", "data": {"fileset": "st-1/data"}}
+    made = client.post(f"{W}/theirs/entities/model", json=body, headers=announced("service:models"))
+    assert made.status_code == 201
+
+    # Who may read both workspaces is told; who may not learns nothing of the other.
+    refused = client.delete(f"{filesets}/data", headers=ADMIN)
+    assert (refused.status_code, "1 model entity reference(s)" in refused.json["detail"]) == (409, True)
+    assert client.delete(f"{filesets}/data", headers=ALICE).status_code == 200
+
+
 class TestW21:
     """The peer finds role bindings in `default` alone, never grants a revoked one again, and keeps admins out."""
 

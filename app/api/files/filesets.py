@@ -11,7 +11,7 @@ from app import models as rows
 from app.access.permissions import Permission
 from app.api.files.fileset_metadata import FilesetMetadata, NewMetadata
 from app.clock import Timestamp
-from app.errors import BadRequest, Busy, Forbidden, NameTaken, NotFound, WrongState
+from app.errors import BadRequest, Busy, Conflict, Forbidden, NameTaken, NotFound, WrongState
 from app.filters.ast import RANGES
 from app.filters.fields import Fields
 from app.http.field_types import Name, Resource, ShortText
@@ -199,15 +199,16 @@ def update_fileset(call: RequestContext, workspace: str, name: str, body: Filese
     f"{BASE}/<name>",
     permission=Permission.FILESETS_WRITE,
     returns=Fileset,
-    raises=(Forbidden, NotFound, Busy),
+    raises=(Conflict, Forbidden, NotFound, Busy),
     transaction=False,
     waits_for_store=True,
 )
 def delete_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """Delete a fileset and all its files
 
-    The answer is the fileset as it was. If the storage fails, or the files are too many for one request, the answer
-    is 503 and the fileset stays; repeat the request to continue.
+    The answer is 409 while entities of the type `model` or `adapter` that you may read have it as `fileset` in their
+    data: its name, `workspace/name`, or either behind `fileset://`. Else it is the fileset as it was. If the storage
+    fails, or the files are too many for one request, it is 503 and the fileset stays; repeat the request to continue.
     """
     fileset = filesets.empty_and_delete_fileset(call.context, call.actor, workspace=workspace, name=name)
     return Fileset.from_row(fileset, workspace)

@@ -232,6 +232,51 @@ def test_a_deleted_fileset_is_shown_a_last_time_and_leaves_no_bytes(
     assert [row.name for row in session.query(Fileset)] == ["neighbour"]
 
 
+ENTITIES = "/apis/entities/v2/workspaces/{}/entities/{}"
+
+
+@pytest.mark.parametrize("reference", ["data", "fileset://data", "ml-team/data", "fileset://ml-team/data"])
+def test_a_fileset_that_a_model_uses_is_kept_with_its_files(client: FlaskClient, reference: str) -> None:
+    create(client)
+    client.put(f"{FILESETS}/data/-/weights", data=b"bytes")
+    for entity_type, name in (
+        ("model", "llama"),
+        ("adapter", "lora"),
+        ("adapter", "other"),
+        ("recipe", "soup"),
+    ):
+        body = {"name": name, "data": {"fileset": reference}}
+        assert client.post(ENTITIES.format("ml-team", entity_type), json=body).status_code == 201
+
+    refused = client.delete(f"{FILESETS}/data")
+
+    assert (refused.status_code, refused.json) == (
+        409,
+        {
+            "detail": "Cannot delete fileset 'ml-team/data' because 1 model entity reference(s) and 2 adapter entity "
+            "reference(s) still use it. Relink or delete the dependent entities first."
+        },
+    )
+    assert client.get(f"{FILESETS}/data/-/weights").data == b"bytes"
+    for entity_type, name in (("model", "llama"), ("adapter", "lora"), ("adapter", "other")):
+        client.delete(f"{ENTITIES.format('ml-team', entity_type)}/{name}")
+    assert client.delete(f"{FILESETS}/data").status_code == 200
+
+
+def test_a_model_of_another_workspace_uses_a_fileset_by_its_full_name_alone(
+    client: FlaskClient, session: Session
+) -> None:
+    make_workspace(session, "other")
+    session.commit()
+    create(client, "data")
+    create(client, "more")
+    for name, reference in (("one", "data"), ("two", "ml-team/more"), ("three", "other/data")):
+        client.post(ENTITIES.format("other", "model"), json={"name": name, "data": {"fileset": reference}})
+
+    assert client.delete(f"{FILESETS}/data").status_code == 200
+    assert client.delete(f"{FILESETS}/more").status_code == 409
+
+
 def test_a_fileset_of_a_deleted_name_starts_empty(client: FlaskClient) -> None:
     create(client)
     client.put(f"{FILESETS}/data/-/secret", data=b"old")
