@@ -359,6 +359,24 @@ def test_the_next_runner_knows_that_it_has_served(session: Session, serve: Serve
     serving.wait_for(PENDING, "starting again after 2 s")
 
 
+def test_the_output_of_one_that_ends_at_once_is_read(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DeploymentSpec(uuid7(), "ml-team", "chat", 1, command=("sh", "-c", "echo out of memory; exit 7"))
+    runtime = SubprocessRuntime(tuned(context, **QUICK).settings, spec)
+
+    class Late(Thread):
+        def run(self) -> None:
+            wait_until(lambda: runtime._process is None, "the process is closed")
+            super().run()
+
+    monkeypatch.setattr("app.runtime.deployments.backends.subprocess.threading.Thread", Late)
+
+    wait_until(lambda: "out of memory" in runtime.observe().message, "its output is shown", timeout_s=20)
+
+    wait_until(runtime.stop, "nothing is left")
+
+
 def test_one_that_has_died_for_days_is_still_started_again(context: Context) -> None:
     spec = DeploymentSpec(uuid7(), "ml-team", "chat", 1, command=("false",))
     runtime = SubprocessRuntime(tuned(context, **QUICK).settings, spec)

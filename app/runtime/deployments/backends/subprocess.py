@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import replace
+from typing import BinaryIO
 
 from app.config import Settings
 from app.lifecycle import DeploymentStatus
@@ -163,16 +164,19 @@ class SubprocessRuntime:
             why = os.strerror(number) if number else str(error)
             raise InvalidDeploymentSpec(_cannot_be_run(self._command[0], why)) from error
         self._started_at = time.monotonic()
-        self._output_reader = threading.Thread(target=self._copy_output, args=[self._process], daemon=True)
+        # Its own end of the pipe: a process that ends at once is closed before the thread begins.
+        try:
+            output = os.fdopen(os.dup(self._process.output.fileno()), "rb")
+        except OSError:
+            self.kill()  # nobody would read what it prints
+            raise
+        self._output_reader = threading.Thread(target=self._copy_output, args=[output], daemon=True)
         self._output_reader.start()
 
-    def _copy_output(self, process: Process) -> None:
+    def _copy_output(self, output: BinaryIO) -> None:
         # All output is read, or the server would block at a full pipe; only its end is kept.
         log = ServerLog(self._directory.path / "server.log")
-        with (
-            contextlib.suppress(OSError, ValueError),
-            os.fdopen(os.dup(process.output.fileno()), "rb") as output,
-        ):
+        with contextlib.suppress(OSError, ValueError), output:
             while line := output.readline(_LINE_CHARS * 4):
                 log.append(line)
                 self._last_lines.append(line.decode(errors="replace").strip().replace("\0", "")[:_LINE_CHARS])
