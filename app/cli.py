@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 from datetime import datetime
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from getpass import getuser
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -24,7 +24,7 @@ from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.config import load_settings
 from app.context import Context
-from app.db import WRONG_SERVER, Base, connect, session_scope, sessions_of
+from app.db import WRONG_SERVER, Base, connect, session_scope, sessions_of, transact
 from app.errors import DomainError
 from app.logs import configure_logs, printable, without_values
 from app.maintenance import orphan_scan, replay
@@ -33,6 +33,8 @@ from app.models import AuditRecord
 from app.postgres import UnfitServer, is_behind_pooler, provide_role, set_limits
 from app.runtime.hosts.purge import CannotPurge, purge_host
 from app.services import members
+from app.services.secrets.encryption import Keyring
+from app.services.secrets.rotation import rotate
 from app.services.workspaces import seed
 from app.store_identity import StoreIdentity
 from app.version import VERSION
@@ -312,6 +314,35 @@ def grant(context: Context, name: str, role: str, workspace: str) -> None:
     except DomainError as error:
         raise click.ClickException(error.message) from None
     _print(f"{member.principal} in '{workspace}': {', '.join(member.roles)}")
+
+
+@main.group()
+def secrets() -> None:
+    """Secrets of workspaces."""
+
+
+@secrets.command("rotate")
+@with_context
+def rotate_secrets(context: Context) -> None:
+    """Encrypt the values of all secrets anew, by the first key of WORKSPACES_SECRETS_KEY_FILE.
+
+    Then the other keys may be taken out of the file, unless it exits with 1: it says why.
+    """
+    try:
+        keys = Keyring.read(context.settings)
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    done = rotate(partial(transact, context.sessions), keys, _OPERATOR)
+    _print(f"encrypted anew by the key {keys.first}: {done.rotated}")
+    for key_id, number in done.left.items():
+        remedy = (
+            "which does not decrypt them: give these secrets values anew"
+            if key_id in keys.others
+            else "which is not in the file: put it back behind the first"
+        )
+        _print(f"left: {number} that were encrypted by the key {key_id}, {remedy}")
+    if done.left:
+        raise SystemExit(1)
 
 
 @main.group()

@@ -10,7 +10,9 @@ DomainError
 │   ├── NameTaken
 │   ├── Protected
 │   ├── LastAdmin
-│   └── WrongState
+│   ├── WrongState
+│   ├── SecretsDisabled
+│   └── SecretUnreadable
 ├── PreconditionFailed 412   a condition in the headers does not hold
 ├── TooLarge 413             the body exceeds the limit
 ├── RangeNotSatisfiable 416  the range lies outside the file
@@ -25,6 +27,8 @@ class DomainError(Exception):
     """An expected error, answered with `status`; the message names the thing and the remedy."""
 
     status = 500
+    code: str | None = None
+    """By which programs tell the error from others of its status; part of the answer."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -75,6 +79,18 @@ class LastAdmin(Conflict):
 
 class WrongState(Conflict):
     """The current state of the resource does not allow this."""
+
+
+class SecretsDisabled(Conflict):
+    """There are no keys by which a secret could be encrypted or decrypted."""
+
+    code = "secrets_disabled"
+
+
+class SecretUnreadable(Conflict):
+    """The value of a secret cannot be decrypted: its key is missing, or its row is not as it was written."""
+
+    code = "secret_unreadable"
 
 
 class TooSlow(DomainError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from devstack import DevstackError
-from devstack.passwords import kept_password, write_private
+from devstack.passwords import kept_key_file, kept_password, write_private
 from devstack.processes import HOST, Command, port_is_free
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_answers, database_answers
@@ -23,8 +23,9 @@ from devstack.supervisor import Part, StackStopped, Stage, Supervisor
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 OWNER, DATA_DIR = "WORKSPACES_MIGRATION_DATABASE_URL", "WORKSPACES_DATA_DIR"
-FLOWER_LOGIN = "FLOWER_BASIC_AUTH"
+FLOWER_LOGIN, SECRETS_KEYS = "FLOWER_BASIC_AUTH", "WORKSPACES_SECRETS_KEY_FILE"
 WORKERS = {"worker", "maintenance", "runtime"}
+USE_SECRETS = {"web", "runtime"}
 READY_WORDS = dict.fromkeys(WORKERS, " ready.") | {"beat": "beat: Starting"}
 """Text of the INFO line that each program prints when it is ready."""
 ANSWER_TIMEOUT_S = 30.0
@@ -78,6 +79,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     login = environment.get(FLOWER_LOGIN) or f"workspaces:{kept_password(data_dir / 'flower-password')}"
     shown = f"from {FLOWER_LOGIN}" if environment.get(FLOWER_LOGIN) else login
     environment[FLOWER_LOGIN] = login
+    environment[SECRETS_KEYS] = environment.get(SECRETS_KEYS) or kept_key_file(data_dir / "secrets-keys")
     places = {
         "API": f"http://{HOST}:{port}",
         "Flower": f"http://{HOST}:{flower_port}, login {shown}",
@@ -85,11 +87,14 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     places |= provide_servers(supervisor, data_dir, environment)
     # Only what migrates is the owner of the tables.
     owner = {OWNER: url} if (url := environment.pop(OWNER, "")) else {}
+    # And only what encrypts secrets, or decrypts them, has the keys.
+    keys = {SECRETS_KEYS: environment.pop(SECRETS_KEYS)}
 
     def part(name: str, line: str, **more: str) -> Part:
         stage = Stage.WORKERS if name in WORKERS else Stage.ENTRY
         ready_words = READY_WORDS.get(name, "") if prints_info(environment) else ""
-        return Part(name, Command(("/bin/sh", "-c", line), env=environment | more), stage, ready_words)
+        own = more | (keys if name in USE_SECRETS else {})
+        return Part(name, Command(("/bin/sh", "-c", line), env=environment | own), stage, ready_words)
 
     lines = read_procfile(CHECKOUT / "Procfile")
     supervisor.run_to_end(part("release", lines.pop("release"), **owner))
@@ -153,7 +158,8 @@ def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[st
         supervisor.wait_until(
             partial(answers, url), f"no server answers at {variable}", timeout_s=ANSWER_TIMEOUT_S
         )
-    known = {name: environment[name] for name in (DATABASE, OWNER, BROKER, DATA_DIR) if environment.get(name)}
+    names = (DATABASE, OWNER, BROKER, DATA_DIR, SECRETS_KEYS)
+    known = {name: environment[name] for name in names if environment.get(name)}
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in known.items())
     write_private(data_dir / "environment", exports)
     return places

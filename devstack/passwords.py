@@ -1,5 +1,6 @@
-"""Passwords that the stack makes for its own servers, in files that only their owner can read."""
+"""Passwords and keys that the stack makes for itself, in files that only their owner can read."""
 
+import base64
 import os
 import secrets
 from pathlib import Path
@@ -11,6 +12,13 @@ def kept_password(file: Path) -> str:
     if not file.exists():
         write_private(file, secrets.token_urlsafe(24))
     return file.read_text()
+
+
+def kept_key_file(file: Path) -> str:
+    """The path of `file`, with a key for WORKSPACES_SECRETS_KEY_FILE; made if it is missing."""
+    if not file.exists():
+        write_private(file, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+    return str(file)
 
 
 def write_private(file: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from app.context import Context
 from app.db import sessions_of
 from app.logs import configure_logs
 from tests.support.application import Engines, answering_from
+from tests.support.keys import KEY, write_keys
 from tests.support.publisher import RecordingPublisher
 from tests.support.store import store_of
 
@@ -61,8 +62,9 @@ def session(database: Engine) -> Iterator[Session]:
 
 
 @pytest.fixture(scope="session")
-def _settings(database_url: str) -> Settings:
-    return Settings(database_url=database_url, statement_timeout_seconds=10)
+def _settings(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    keys = write_keys(tmp_path_factory.mktemp("keys") / "secrets-keys", KEY)
+    return Settings(database_url=database_url, statement_timeout_seconds=10, secrets_key_file=keys)
 
 
 @pytest.fixture

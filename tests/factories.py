@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
 
 from app.db import Base
 from app.lifecycle import DeploymentStatus, JobStatus
@@ -16,9 +17,12 @@ from app.models import (
     JobLog,
     Project,
     RoleBinding,
+    Secret,
     Workspace,
 )
+from app.services.secrets.encryption import Keyring
 from app.storage.blob_store import BlobStore
+from tests.support.keys import KEY
 
 Row = TypeVar("Row", bound=Base)
 
@@ -119,6 +123,21 @@ def make_project(session: Session, workspace: Workspace, name: str = "alpha") ->
     return _added(session, Project(workspace_id=workspace.id, name=name))
 
 
+def make_secret(
+    session: Session, workspace: Workspace, name: str = "token", value: str = "open sesame"
+) -> Secret:
+    secret_id = uuid7()
+    sealed = Keyring([KEY]).seal(value, workspace_id=workspace.id, secret_id=secret_id)
+    secret = Secret(
+        id=secret_id,
+        workspace_id=workspace.id,
+        name=name,
+        key_id=sealed.key_id,
+        ciphertext=sealed.ciphertext,
+    )
+    return _added(session, secret)
+
+
 def make_binding(
     session: Session, workspace: Workspace, principal: str = "ann@example.com", role: str = "Viewer"
 ) -> RoleBinding:
@@ -138,6 +157,7 @@ def fill(session: Session, store: BlobStore, workspace: Workspace, *, number: in
         parent = make_entity(session, workspace, f"entity-{i}")
         make_entity(session, workspace, f"child-{i}", parent=parent)
         make_project(session, workspace, f"project-{i}")
+        make_secret(session, workspace, f"secret-{i}")
         make_binding(session, workspace, f"user-{i}@example.com")
     session.commit()
     return {
@@ -148,6 +168,7 @@ def fill(session: Session, store: BlobStore, workspace: Workspace, *, number: in
         "filesets": number,
         "entities": 2 * number,
         "projects": number,
+        "secrets": number,
         "role_bindings": number,
     }
 

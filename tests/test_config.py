@@ -1,5 +1,6 @@
 """Settings: a bad one refuses to start, and none is undocumented or unused."""
 
+import base64
 import json
 import os
 import re
@@ -11,11 +12,13 @@ from uuid import uuid4
 import pytest
 
 from app.config import Settings, load_settings
+from app.config.keys import read_keys
 from app.config.loading import _OF_JOBS
 from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from app.storage.blob_store import BlobStore
 
 ROOT = Path(__file__).parent.parent
+A_KEY = base64.b64encode(bytes(range(32))).decode()
 NAMES = {f"WORKSPACES_{name.upper()}" for name in Settings.model_fields}
 
 
@@ -87,6 +90,8 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_TRUSTED_ORIGINS", '["null"]', "give scheme and host"),
         ("WORKSPACES_SERVICES", "jobs", "WORKSPACES_SERVICES: must be JSON"),
         ("WORKSPACES_GATEWAY_SECRET", "short", "16 characters"),
+        ("WORKSPACES_SECRETS_KEY_FILE", "/nowhere", "'/nowhere' cannot be read: No such file"),
+        ("WORKSPACES_SECRETS_KEY_FILE", "/dev/null", "'/dev/null' is no file"),
         ("WORKSPACES_EXECUTION_PROFILES", "subprocess", "WORKSPACES_EXECUTION_PROFILES: must be JSON"),
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "gpu"}]', "'subprocess' or 'cpu'"),
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "cpu"}, {"provider": "cpu"}]', "'cpu/default'"),
@@ -156,6 +161,45 @@ def test_what_others_set_under_our_prefix_is_no_mistake() -> None:
 
     assert ended.returncode == 1
     assert "does not answer" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "complaint"),
+    [
+        (f"{A_KEY}\n", 0o644, "others may read or write '{file}' (mode 0644): chmod 600 it"),
+        (f"{A_KEY}\n", 0o606, "others may read or write '{file}' (mode 0606): chmod 600 it"),
+        ("\n# none yet\n", 0o600, "'{file}' has no key: write one into it"),
+        (f"{A_KEY}\nhunter2\n", 0o600, "line 2 of '{file}' is no key: it must be 32 bytes as base64"),
+        (f"{A_KEY[:-4]}\n", 0o600, "line 1 of '{file}' is no key: it must be 32 bytes as base64"),
+    ],
+    ids=["readable", "writable", "empty", "no base64", "short"],
+)
+def test_a_key_file_that_others_can_read_or_that_has_no_keys_refuses_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: str,
+    mode: int,
+    complaint: str,
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text(content)
+    file.chmod(mode)
+
+    line = refusal(monkeypatch, capsys, "WORKSPACES_SECRETS_KEY_FILE", str(file))
+
+    assert line.startswith("WORKSPACES_SECRETS_KEY_FILE: ")
+    assert complaint.format(file=file) in line
+    assert "hunter2" not in line
+    assert A_KEY[:-4] not in line
+
+
+def test_a_key_file_may_have_several_keys_and_comments(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.touch(mode=0o600)
+    file.write_text(f"# since May\n{A_KEY}\n\n  {A_KEY}  \n")
+
+    assert read_keys(Settings(secrets_key_file=str(file)).secrets_key_file) == (bytes(range(32)),) * 2
 
 
 def test_the_command_line_refuses_to_start_with_a_wrong_setting() -> None:

@@ -32,6 +32,10 @@ class Permission(StrEnum):
     PUBLIC = "public:read"
     ROLE_BINDINGS_READ = "role_bindings:read"
     ROLE_BINDINGS_WRITE = "role_bindings:write"
+    SECRETS_ACCESS = "secrets:access"
+    SECRETS_READ = "secrets:read"
+    SECRETS_ROTATE = "secrets:rotate"
+    SECRETS_WRITE = "secrets:write"
     WORKSPACES_CREATE = "workspaces:create"
     WORKSPACES_DELETE = "workspaces:delete"
     WORKSPACES_READ = "workspaces:read"
@@ -42,10 +46,10 @@ P = Permission
 
 _VIEWER = {
     *(P.WORKSPACES_READ, P.MEMBERS_READ, P.PROJECTS_READ, P.ENTITIES_READ),
-    *(P.FILESETS_READ, P.JOBS_READ, P.DEPLOYMENTS_READ),
+    *(P.FILESETS_READ, P.JOBS_READ, P.DEPLOYMENTS_READ, P.SECRETS_READ),
 }
 _EDITOR = _VIEWER | {
-    *(P.PROJECTS_WRITE, P.ENTITIES_WRITE, P.FILESETS_WRITE),
+    *(P.PROJECTS_WRITE, P.ENTITIES_WRITE, P.FILESETS_WRITE, P.SECRETS_WRITE),
     *(P.JOBS_WRITE, P.JOBS_REPORT, P.DEPLOYMENTS_WRITE),
 }
 _ADMIN = _EDITOR | {
@@ -59,9 +63,12 @@ TABLE: dict[Role, frozenset[Permission]] = {
     Role.EDITOR: frozenset(_EDITOR),
     Role.ADMIN: frozenset(_ADMIN),
     Role.WORKSPACE_CREATOR: frozenset({P.WORKSPACES_CREATE}),
-    Role.PLATFORM_ADMIN: frozenset(Permission),
+    Role.PLATFORM_ADMIN: frozenset(Permission) - {P.SECRETS_ACCESS},
 }
-"""The permissions of each role, in the workspace of its binding; PlatformAdmin's apply in every workspace."""
+"""The permissions of each role, in the workspace of its binding; PlatformAdmin's apply in every workspace.
+
+The values of secrets are for the platform's services alone, which have no roles: the service of secrets checks that.
+"""
 
 OPEN = frozenset({P.PUBLIC, P.METRICS_READ})
 """Permissions that need no authentication. The handler of /metrics checks its callers itself."""
@@ -70,7 +77,10 @@ AUTHENTICATED = frozenset({P.PROFILES_READ, P.DELETIONS_READ, P.DELETIONS_RESTOR
 """Permissions of every authenticated caller; those on deletions cover only the caller's own."""
 
 PLATFORM_WIDE = frozenset(
-    {P.WORKSPACES_CREATE, P.AUDIT_READ, P.CLEANUP_READ, P.CLEANUP_CONTROL, P.DELETIONS_OPERATE}
+    {
+        *(P.WORKSPACES_CREATE, P.AUDIT_READ, P.CLEANUP_READ, P.CLEANUP_CONTROL),
+        *(P.DELETIONS_OPERATE, P.SECRETS_ROTATE),
+    }
 )
 """Permissions that come from roles in `system`."""
 

@@ -39,6 +39,7 @@ RESOURCES = (
     "jobs.results",
     "models.deployments",
     "models.deployment_configs",
+    "secrets.secrets",
     "auth.audit_log",
 )
 """Modules of this package that declare `routes`, in the order of the documentation."""

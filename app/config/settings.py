@@ -11,7 +11,7 @@ from app.config.access import AccessSettings
 from app.config.cleanup import CleanupSettings
 from app.config.profiles import USUAL, ExecutionProfile
 from app.config.runtime import RuntimeSettings
-from app.config.values import BrokerUrl, Duration, Group, Rate
+from app.config.values import BrokerUrl, Duration, Group, KeyFile, Rate
 
 
 class Settings(AccessSettings, RuntimeSettings, CleanupSettings):
@@ -36,6 +36,9 @@ class Settings(AccessSettings, RuntimeSettings, CleanupSettings):
     means the directory `deletion-log` in the data directory."""
     storage_group: Group = ""
     """Group of this machine whose members may read what is stored on a disk; empty means the owner alone."""
+    secrets_key_file: KeyFile = ""
+    """File with the keys that encrypt the values of secrets, each 32 random bytes as base64 on a line of its own: the
+    first encrypts, all decrypt. Nobody but its owner may read it; empty means that no secret can be made or used."""
 
     log_format: Literal["console", "json"] = "console"
     """`console` for people, `json` for machines."""

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from app.config.keys import read_keys
+
 _LONGEST_S = 10 * 365 * 86400
 Duration = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
 DurationOrZero = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)]
@@ -47,6 +49,12 @@ def _group(name: str) -> str:
     with suppress(KeyError):
         return getgrnam(name).gr_name if name else ""
     raise ValueError(f"there is no group '{name}' on this machine")
+
+
+def _key_file(file: str) -> str:
+    if file:
+        read_keys(file)
+    return file
 
 
 def is_protected(url: str) -> bool:
@@ -105,6 +113,7 @@ Quantities = dict[
 
 BrokerUrl = Annotated[str, AfterValidator(_broker)]
 Group = Annotated[str, AfterValidator(_group)]
+KeyFile = Annotated[str, AfterValidator(_key_file)]
 HostName = Annotated[str, AfterValidator(_host)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Rate = Annotated[str, AfterValidator(_rate)]

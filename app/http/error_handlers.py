@@ -29,8 +29,8 @@ def register_failures(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
-def _answer(status: int, detail: Any) -> Response:
-    response = jsonify(detail=detail)
+def _answer(status: int, detail: Any, *, code: str | None = None) -> Response:
+    response = jsonify(detail=detail, code=code) if code else jsonify(detail=detail)
     response.status_code = status
     if status == HTTPStatus.CONFLICT:
         # Otherwise the SDK repeats the request, and the answer would be the same.
@@ -41,7 +41,7 @@ def _answer(status: int, detail: Any) -> Response:
 
 
 def _domain(error: DomainError) -> Response:
-    response = _answer(error.status, error.message)
+    response = _answer(error.status, error.message, code=error.code)
     match error:
         case Unauthorized():
             response.headers["WWW-Authenticate"] = "Bearer"

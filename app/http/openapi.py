@@ -19,7 +19,13 @@ _ERROR = {
     "Error": {
         "type": "object",
         "required": ["detail"],
-        "properties": {"detail": {"type": "string", "description": "The problem and its remedy."}},
+        "properties": {
+            "detail": {"type": "string", "description": "The problem and its remedy."},
+            "code": {
+                "type": "string",
+                "description": "Tells it from others of its status, where there are any.",
+            },
+        },
     },
     "ValidationError": {
         "type": "object",

@@ -102,7 +102,7 @@ def list_page(
     items: Items | RowText,
     sort_fields: Fields | None = None,
     batch_rows: int = BATCH_ROWS,
-    envelope: Callable[..., Page[Any]] = Page[Any],
+    envelope: Callable[..., BaseModel] = Page[Any],
 ) -> Response:
     """One page of the rows that were found, filtered and sorted as the request asks.
 
@@ -176,7 +176,7 @@ def paginate(
     *,
     page: int,
     page_size: int,
-    envelope: Callable[..., Page[Any]],
+    envelope: Callable[..., BaseModel],
 ) -> Response:
     """One page of `rows`, which are those that were found, or some; `envelope` makes all of the answer but the rows."""
     skipped = (page - 1) * page_size

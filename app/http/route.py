@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, TypeVar, Unpack, get_args, get_type_hints
+from typing import Any, ClassVar, TypedDict, TypeVar, Unpack, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from sqlalchemy.orm import Session
@@ -27,6 +27,9 @@ class Body(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
+
+    may_be_repeated: ClassVar[bool] = True
+    """Whether an error may repeat what was sent; not where that may be a secret."""
 
     @model_validator(mode="before")
     @classmethod

@@ -82,7 +82,7 @@ def json_body(
             raise _too_deep(max_depth) from None
         raise _body_error("json_invalid", f"JSON decode error: {error}") from None
     _refuse_unstorable(value, max_depth)
-    with _publishing_errors("body"):
+    with _publishing_errors("body", with_input=getattr(model, "may_be_repeated", True)):
         # Strict: `{"protected": "off"}` must not protect. Parsed again from the text, because only there strict
         # mode accepts a string for a UUID or an enum.
         return model.model_validate_json(raw, strict=True)
@@ -160,11 +160,11 @@ def _body_error(kind: str, message: str) -> InvalidRequest:
 
 
 @contextmanager
-def _publishing_errors(*where: str) -> Iterator[None]:
+def _publishing_errors(*where: str, with_input: bool = True) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        found = error.errors(include_url=False)[:_MAX_ERRORS]
+        found = error.errors(include_url=False, include_input=with_input)[:_MAX_ERRORS]
         raise InvalidRequest([_published(dict(one), where) for one in found]) from None
 
 

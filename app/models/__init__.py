@@ -18,6 +18,7 @@ from app.models.maintenance import MaintenanceStep, OrphanScan
 from app.models.project import Project
 from app.models.resource_count import ResourceCount
 from app.models.role_binding import RoleBinding
+from app.models.secret import Secret
 from app.models.store import StoreRecord
 from app.models.workspace import BUILT_IN, Workspace
 
@@ -42,6 +43,7 @@ __all__ = [
     "Project",
     "ResourceCount",
     "RoleBinding",
+    "Secret",
     "StoreRecord",
     "Workspace",
 ]

@@ -11,7 +11,7 @@ from app.models.columns import Id, Json, Now, String
 
 
 class AuditEvent(StrEnum):
-    """The recorded actions on workspaces, members, deletions and hosts."""
+    """The recorded actions on workspaces, members, secrets, deletions and hosts."""
 
     WORKSPACE_CREATED = "workspace.created"
     WORKSPACE_UPDATED = "workspace.updated"
@@ -20,6 +20,10 @@ class AuditEvent(StrEnum):
     WORKSPACE_RESTORED = "workspace.restored"
     MEMBER_GRANTED = "member.granted"
     MEMBER_REVOKED = "member.revoked"
+    SECRET_CREATED = "secret.created"  # noqa: S105 -- an event
+    SECRET_UPDATED = "secret.updated"  # noqa: S105 -- an event
+    SECRET_DELETED = "secret.deleted"  # noqa: S105 -- an event
+    SECRETS_ROTATED = "secrets.rotated"
     DELETION_REQUESTED = "deletion.requested"
     DELETION_RETRIED = "deletion.retried"
     DELETION_SKIPPED = "deletion.skipped"

@@ -71,6 +71,9 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     error_details: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     ownership: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     custom_fields: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    secret_access: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """In whose name this attempt uses the secrets that its steps name; None if they name none. See
+    `app.services.secrets.references`."""
     delete_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """Set by DELETE while the job still has to be stopped; the runtime removes the row after the job has ended."""
     steps: Mapped[list[dict[str, Any]]] = mapped_column(

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from app.models import Workspace
 from app.models.audit import AuditEvent
 from tests.access.world import World
 from tests.factories import make_job, make_workspace
+from tests.support.keys import KEY, OTHER_KEY, write_keys
 from tests.support.people import OPERATOR, announced
 
 W = "/apis/entities/v2/workspaces"
@@ -144,6 +146,29 @@ def test_what_operators_do_to_a_failed_deletion_is_on_record(
             "force": [("deletion.forced", str(world.failed.id), {"reason": "ticket 7"})],
         }[verb]
     )
+
+
+def test_the_life_of_a_secret_is_on_record_without_its_value(
+    send: Callable[..., Any], client: FlaskClient, context: Context, tmp_path: Path
+) -> None:
+    send("POST", W, {"name": "ml-team"})
+    secrets = "/apis/secrets/v2/workspaces/ml-team/secrets"
+
+    assert send("POST", secrets, {"name": "token", "value": "open sesame"})[0] == [
+        ("secret.created", "token", {})
+    ]
+    assert send("PATCH", f"{secrets}/token", {"description": "x"})[0] == [("secret.updated", "token", {})]
+    assert send("PATCH", f"{secrets}/token", {"description": "x"})[0] == []
+    assert send("PATCH", f"{secrets}/token", {"value": "y"})[0] == [
+        ("secret.updated", "token", {"value": True})
+    ]
+    keys = write_keys(tmp_path / "keys", OTHER_KEY, KEY)
+    settings = context.settings.model_copy(update={"secrets_key_file": keys})
+    object.__setattr__(context, "settings", settings)
+    rotate = "/apis/secrets/v2/rotate-encryption-keys"
+    assert send("POST", rotate, by=ADMIN)[0] == [("secrets.rotated", None, {"rotated": 1})]
+    assert send("POST", rotate, by=ADMIN)[0] == []
+    assert send("DELETE", f"{secrets}/token")[0] == [("secret.deleted", "token", {})]
 
 
 def test_pausing_is_on_record(send: Callable[..., Any]) -> None:

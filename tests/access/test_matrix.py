@@ -33,6 +33,7 @@ EDITORS = VIEWERS - {"Viewer"}
 REPORTERS = EDITORS | {"JobRunner"}
 ADMINS = EDITORS - {"Editor"}
 OPERATORS = {PLATFORM_ADMIN}
+SERVICES_ALONE: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ FILES = "/apis/files/v2/workspaces/<workspace>/filesets"
 JOBS = "/apis/jobs/v2/workspaces/<workspace>/jobs"
 DEPLOYMENTS = "/apis/models/v2/workspaces/<workspace>/deployments"
 CONFIGS = "/apis/models/v2/workspaces/<workspace>/deployment-configs"
+SECRETS = "/apis/secrets/v2/workspaces/<workspace>/secrets"
 BINDINGS = "/apis/auth/v2/iam/role-bindings"
 DELETIONS = "/apis/entities/v2/deletions"
 DELETION = f"{DELETIONS}/<deletion_id>"
 
 STEP = {"name": "main", "executor": {"provider": "subprocess", "command": ["true"]}}
 CONFIG = {"engine": "generic", "model_spec": {}, "executor_config": {"gpu": 0}}
-PROJECT, ENTITY = {"name": "alpha"}, {"name": "thing"}
+PROJECT, ENTITY, SECRET = {"name": "alpha"}, {"name": "thing"}, {"name": "token"}
 FILESET, JOB, ENDED = {"name": "data"}, {"name": "train"}, {"name": "ended"}
 DEPLOYMENT, USED, UNUSED = {"name": "chat"}, {"name": "small"}, {"name": "unused"}
 BINDING, PENDING = {"name": "{binding}"}, {"deletion_id": "{pending}"}
@@ -164,6 +166,13 @@ ROWS: dict[str, Row] = {
     f"GET {CONFIGS}/<name>/versions": Row(VIEWERS, path=USED),
     f"GET {CONFIGS}/<name>/versions/<version>": Row(VIEWERS, path=USED),
     f"DELETE {CONFIGS}/<name>/versions/<version>": Row(EDITORS, path=UNUSED),
+    f"POST {SECRETS}": Row(EDITORS, {"name": "more", "value": "x"}),
+    f"GET {SECRETS}": Row(VIEWERS),
+    f"GET {SECRETS}/<name>": Row(VIEWERS, path=SECRET),
+    f"PATCH {SECRETS}/<name>": Row(EDITORS, {"value": "x"}, SECRET),
+    f"DELETE {SECRETS}/<name>": Row(EDITORS, path=SECRET),
+    f"GET {SECRETS}/<name>/access": Row(SERVICES_ALONE, path=SECRET),
+    "POST /apis/secrets/v2/rotate-encryption-keys": Row(OPERATORS),
 }
 
 

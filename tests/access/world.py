@@ -50,6 +50,7 @@ def make_world(session: Session, name: str) -> World:
     fileset = factories.make_fileset(session, workspace, "data")
     entity = factories.make_entity(session, workspace, "thing")
     factories.make_project(session, workspace, "alpha")
+    factories.make_secret(session, workspace, "token")
     binding = factories.make_binding(session, workspace, f"member-of-{name}")
     factories.make_binding(session, workspace, f"admin-of-{name}", "Admin")
     failed = _deletion(session, f"{name}-failed", DeletionState.FAILED)

@@ -135,8 +135,8 @@ def test_a_small_workspace_goes_in_one_slice(session, context, delete, clock, pu
     outcome = run_slice(context, delete("ml-team"), owner="w")
 
     assert outcome == Finished(
-        "ml-team is gone: jobs 1, deployments 1, deployment_configs 1, job_logs 1, filesets 1, entities 2, "
-        "projects 1, role_bindings 1"
+        "ml-team is gone: jobs 1, deployments 1, secrets 1, deployment_configs 1, job_logs 1, filesets 1, "
+        "entities 2, projects 1, role_bindings 1"
     )
     assert tasks(publisher) == ["workspace.cleanup.jobs"]
 

@@ -89,6 +89,14 @@ def test_only_the_release_has_the_password_of_the_tables_owner() -> None:
     assert "://workspaces:" in SERVICES["release"]["environment"]["WORKSPACES_MIGRATION_DATABASE_URL"]
 
 
+def test_only_what_uses_secrets_has_the_file_with_their_keys() -> None:
+    given = {name: SERVICES[name]["environment"].get("WORKSPACES_SECRETS_KEY_FILE") for name in PROCFILE}
+
+    assert given.pop("flower") is None, "it gets no .env"
+    assert {name for name, file in given.items() if file} == {"web", "runtime"}
+    assert given["web"] == given["runtime"] == "${WORKSPACES_SECRETS_KEY_FILE:-}"
+
+
 def test_no_password_is_in_a_command_line() -> None:
     for name, service in SERVICES.items():
         assert "PASSWORD" not in str(service.get("command")), name

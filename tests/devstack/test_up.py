@@ -10,6 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 
+from app.config.keys import read_keys
 from devstack.processes import free_port
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 from tests.devstack.stacks import PROCFILE, Stack, alive, eventually, make_checkout, running
@@ -127,6 +128,24 @@ def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(checkout: P
     assert logins == [logins[0]] * 2
     first, second = ([make_url(url).password for url in one.values() if "://" in url] for one in environments)
     assert first == second
+
+
+def test_the_keys_of_secrets_are_made_once_and_for_what_uses_secrets_alone(tmp_path: Path) -> None:
+    shown = "echo keys: $WORKSPACES_SECRETS_KEY_FILE."
+    checkout = make_checkout(
+        tmp_path / "checkout", {name: f"{shown}; {line}" for name, line in PROCFILE.items()}
+    )
+    keys = checkout / ".data" / "secrets-keys"
+    made = []
+    for _ in range(2):
+        with running(checkout) as stack:
+            made.append(read_keys(str(keys)))
+            assert exported(checkout / ".data" / "environment")["WORKSPACES_SECRETS_KEY_FILE"] == str(keys)
+            assert f"web      | keys: {keys}." in stack.lines
+            assert all(f"{name:<8} | keys: ." in stack.lines for name in ("release", "worker", "flower"))
+
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert made[0] == made[1]
 
 
 def exported(file: Path) -> dict[str, str]:

@@ -33,6 +33,7 @@ ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
 TASK_NAMES = {
     "workspace.cleanup.jobs",
     "workspace.cleanup.deployments",
+    "workspace.cleanup.secrets",
     "workspace.cleanup.deployment_configs",
     "workspace.cleanup.job_logs",
     "workspace.cleanup.filesets",

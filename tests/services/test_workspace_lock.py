@@ -33,6 +33,7 @@ from tests.factories import (
     make_job,
     make_job_log,
     make_project,
+    make_secret,
     make_workspace,
     rows_of,
 )
@@ -55,6 +56,7 @@ CHILDREN: dict[str, Make] = {
     "deployment_configs": make_config,
     "deployments": make_deployment,
     "role_bindings": make_binding,
+    "secrets": make_secret,
 }
 every_child = pytest.mark.parametrize("table", CHILDREN)
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import httpx
 
 from devstack.__main__ import CHECKOUT, READY_WORDS, is_healthy
+from devstack.passwords import kept_key_file
 from devstack.processes import HOST, Command, free_port, kill_group
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
@@ -94,7 +95,8 @@ class Stack:
         port, flower_port = free_port(), free_port()
         self.api_url, self.flower_url = f"http://{HOST}:{port}", f"http://{HOST}:{flower_port}"
         self._addresses = {"web": (port, "/health/ready"), "flower": (flower_port, "/healthcheck")}
-        settings = {"worker_soft_shutdown_seconds": 2, **settings}
+        keys = kept_key_file(directory / "secrets-keys")
+        settings = {"worker_soft_shutdown_seconds": 2, "secrets_key_file": keys, **settings}
         settings |= {
             "database_url": self.postgres.product_url,
             "broker_url": self.broker_url,

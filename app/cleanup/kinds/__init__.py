@@ -9,12 +9,14 @@ from app.cleanup.kinds import (
     jobs,
     projects,
     role_bindings,
+    secrets,
 )
 from app.cleanup.kinds.base import Kind
 
 ORDER: tuple[Kind, ...] = (
     jobs.KIND,  # running code writes filesets and holds deployments
     deployments.KIND,  # still serving; the last running thing
+    secrets.KIND,  # nothing runs any more that could use them
     deployment_configs.KIND,  # deployments were made from them
     job_logs.KIND,  # nothing runs any more that could add to them
     filesets.KIND,  # nothing can write any more
