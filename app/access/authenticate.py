@@ -1,13 +1,13 @@
 """Authentication by a bearer token or by the gateway's headers; with authentication off, a header names the caller."""
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from hmac import compare_digest
-from typing import Any
 
-from app.access.principal import EVERYBODY, MAX_EMAIL_CHARS, SERVICE_PREFIX, Principal, is_name
-from app.access.tokens import Claims, Tokens
+from app.access.claims import principal_of, restricting, scopes_of
+from app.access.principal import MAX_EMAIL_CHARS, MAX_ID_CHARS, SERVICE_PREFIX, Principal, is_name
+from app.access.tokens import TokenKind, Tokens
 from app.config import Settings
 from app.errors import BadRequest, Forbidden, Unauthorized
 
@@ -22,7 +22,19 @@ ANY_SERVICE = "*"
 """Among the services of the settings: every id that the gateway vouches for as one."""
 
 _ID = re.compile(r"[a-zA-Z0-9@._\-:+/]{1,256}\Z")
-_MAX_ID, _MAX_GROUPS = 256, 100
+_MAX_GROUPS = 100
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """Whom a valid token belongs to, and what else it says."""
+
+    principal: Principal
+    kind: TokenKind
+    scopes: tuple[str, ...]
+    """All of them, also those that restrict nothing."""
+    token_id: str | None
+    """Its claim `jti`."""
 
 
 class Authenticator:
@@ -42,18 +54,31 @@ class Authenticator:
             return Principal(_identifier(header, f"{_PRINCIPAL}-Id"), is_platform_admin=True)
         if self._is_gateway(header):
             return self._from_gateway(header)
-        scheme, _, token = header("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            claims = self.tokens.claims(token.strip())
-            principal = self._from_claims(claims)
-            # A further issuer may name anybody, but for the administrator, whose email is that of the main one.
-            is_main = claims.get("iss") == self._settings.oidc_issuer or self._settings.allow_unsigned_jwt
-            return self._with_admin(principal) if is_main else principal
+        if (token := bearer_token(header)) is not None:
+            return self.bearer(token).principal
         if header(f"{_PRINCIPAL}-Id", ""):
             raise Unauthorized(
                 f"Unauthorized: {_PRINCIPAL}-Id is accepted only with the gateway's secret in {GATEWAY_SECRET}."
             )
         raise Unauthorized("Unauthorized")
+
+    def bearer(self, token: str) -> Bearer:
+        """Whom the token belongs to, also while authentication is off.
+
+        Raises Unauthorized for an invalid token, BadRequest for a scope of another form, Busy while it cannot be
+        verified.
+        """
+        verified = self.tokens.verified(token)
+        claims = verified.claims
+        principal, token_id = principal_of(claims, self._settings), claims.get("jti")
+        # A further issuer may name anybody, but for the administrator, whose email is that of the main one.
+        is_main = claims.get("iss") == self._settings.oidc_issuer or self._settings.allow_unsigned_jwt
+        return Bearer(
+            self._with_admin(principal) if is_main else principal,
+            verified.kind,
+            tuple(scopes_of(claims, self._settings)),
+            token_id if isinstance(token_id, str) else None,
+        )
 
     def _is_gateway(self, header: Header) -> bool:
         given, secret = header(GATEWAY_SECRET, ""), self._settings.gateway_secret.get_secret_value()
@@ -69,7 +94,7 @@ class Authenticator:
 
     def _from_gateway(self, header: Header) -> Principal:
         caller = _from_headers(header, f"{_PRINCIPAL}-Id", _PRINCIPAL)
-        scopes = _scopes(header("X-NMP-Scopes", "").split(), prefix="")
+        scopes = restricting(header("X-NMP-Scopes", "").split())
         if caller.is_service:
             self._require_known(caller.id)
         if not _delegates(header):
@@ -93,33 +118,23 @@ class Authenticator:
         if ANY_SERVICE not in known and service.removeprefix(SERVICE_PREFIX) not in known:
             raise Forbidden(f"Forbidden: '{service}' is not one of the services in WORKSPACES_SERVICES.")
 
-    def _from_claims(self, claims: Claims) -> Principal:
-        settings = self._settings
-        # Most issuers omit the claim. Any other value than true means that the issuer has not verified the address.
-        is_verified = claims.get("email_verified", True) in (True, "true")
-        subject = claims[settings.oidc_subject_claim]
-        is_user_id = isinstance(subject, str) and is_name(subject, _MAX_ID) and subject != EVERYBODY
-        if not is_user_id or subject.startswith(SERVICE_PREFIX):
-            raise Unauthorized("Invalid or expired token: its subject is not a valid user id")
-        if settings.oidc_subject_claim == settings.oidc_email_claim and not is_verified:
-            raise Unauthorized("Invalid or expired token: its subject is an unverified email")
-        email = claims.get(settings.oidc_email_claim)
-        is_email = isinstance(email, str) and is_name(email, MAX_EMAIL_CHARS) and "@" in email
-        groups = [*_as_list(claims.get(settings.oidc_groups_claim)), *_as_list(claims.get("cognito:groups"))]
-        scopes = [*_as_list(claims.get("scope"), " "), *_as_list(claims.get("scp"), " ")]
-        return Principal(
-            subject,
-            email=_unless_service(str(email)) if is_verified and is_email else "",
-            groups=frozenset(one for one in groups if is_name(one, _MAX_ID) and _unless_service(one)),
-            scopes=_scopes(scopes, prefix=settings.oidc_scope_prefix),
-        )
-
     def _with_admin(self, principal: Principal) -> Principal:
         """The same principal, with `is_platform_admin` set if its email is that of the settings."""
         admin, email = self._settings.admin_email, principal.email
         # Case is folded for ASCII only: in Unicode a Kelvin sign folds to k and a long s to s.
         is_admin = email == admin or (email.isascii() and email.lower() == admin.lower())
         return replace(principal, is_platform_admin=bool(admin) and is_admin)
+
+
+def bearer_token(header: Header) -> str | None:
+    """The bearer token of the request, or None if it has none. Raises Unauthorized if the header is malformed."""
+    scheme, _, token = header("Authorization", "").strip().partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    token = token.strip()
+    if not token or len(token.split()) > 1:
+        raise Unauthorized("Invalid bearer token")
+    return token
 
 
 def _delegates(header: Header) -> bool:
@@ -133,10 +148,10 @@ def _from_headers(header: Header, id_header: str, prefix: str) -> Principal:
     if len(email) > MAX_EMAIL_CHARS or not (email.isprintable() or not email):
         raise BadRequest(f"{prefix}-Email must be at most {MAX_EMAIL_CHARS} printable characters.")
     groups = [one.strip() for one in header(f"{prefix}-Groups", "").split(",") if one.strip()]
-    if len(groups) > _MAX_GROUPS or not all(is_name(one, _MAX_ID) for one in groups):
+    if len(groups) > _MAX_GROUPS or not all(is_name(one, MAX_ID_CHARS) for one in groups):
         raise BadRequest(
             f"{prefix}-Groups must list at most {_MAX_GROUPS} names, separated by commas, "
-            f"each of at most {_MAX_ID} printable characters."
+            f"each of at most {MAX_ID_CHARS} printable characters."
         )
     return Principal(_identifier(header, id_header), email=email, groups=frozenset(groups))
 
@@ -145,32 +160,7 @@ def _identifier(header: Header, name: str) -> str:
     value = header(name, "")
     if value and not _ID.match(value):
         raise BadRequest(
-            f"{name} contains invalid characters or is longer than {_MAX_ID}; "
+            f"{name} contains invalid characters or is longer than {MAX_ID_CHARS}; "
             "allowed: letters, digits and @ . _ - : + /"
         )
     return value
-
-
-def _scopes(given: Iterable[str], *, prefix: str) -> frozenset[str] | None:
-    """The scopes that restrict the caller; None if none does."""
-    # The CLI separates prefix and scope with a slash.
-    prefix = prefix and prefix.removesuffix("/") + "/"
-    scopes = [one.removeprefix(prefix) for one in given]
-    for scope in scopes:
-        # URLs are valid scopes of other services.
-        if "." in scope and "/" not in scope:
-            raise BadRequest(
-                f"Invalid scope '{scope[:100]}': this value uses permission syntax (dots). "
-                "Scopes are written with a colon, such as 'entities:read'."
-            )
-    return frozenset(one for one in scopes if ":" in one) or None
-
-
-def _as_list(claim: Any, separator: str = ",") -> list[str]:
-    if isinstance(claim, str):
-        return [one.strip() for one in claim.split(separator) if one.strip()]
-    return [one for one in claim if isinstance(one, str)] if isinstance(claim, list) else []
-
-
-def _unless_service(text: str) -> str:
-    return "" if text.startswith(SERVICE_PREFIX) else text

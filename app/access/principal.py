@@ -11,10 +11,18 @@ SERVICE_PREFIX = "service:"
 MAX_EMAIL_CHARS = 320
 """The longest possible identity; ids and groups are shorter."""
 
+MAX_ID_CHARS = 256
+"""The longest id of a principal, or name of a group."""
+
 
 def is_name(text: str, longest: int) -> bool:
     """Whether the text is a valid id, email or group: printable, without white space at either end."""
     return 0 < len(text) <= longest and text.isprintable() and text == text.strip()
+
+
+def is_reserved(name: str) -> bool:
+    """Whether the name is of a sort that no token of an issuer can claim."""
+    return name.startswith(SERVICE_PREFIX)
 
 
 def folded(name: str) -> str:

@@ -1,5 +1,7 @@
 """Bearer tokens (JWTs). PyJWT does parsing and cryptography; this module chooses issuer, key and required claims."""
 
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import jwt
@@ -23,6 +25,20 @@ _REASONS: dict[type[jwt.PyJWTError], str] = {
 }
 
 
+class TokenKind(StrEnum):
+    """What sort of token a bearer has shown."""
+
+    OIDC = "oidc_access_token"  #: Of a trusted issuer, or an unsigned one where these are accepted.
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a valid token says."""
+
+    claims: Claims
+    kind: TokenKind
+
+
 class Tokens:
     """Verifies tokens. One per process, because it caches the keys of the issuers."""
 
@@ -35,8 +51,8 @@ class Tokens:
             # The main issuer last: if it is also among the others, the one with `jwks_uri` replaces that one.
             self.issuers = {issuer.url: issuer for issuer in (*others, main)}
 
-    def claims(self, token: str) -> Claims:
-        """The claims of a valid token.
+    def verified(self, token: str) -> Token:
+        """What a valid token says.
 
         Raises Unauthorized with the reason, never quoting the token; Busy while the issuer's keys cannot be fetched.
         """
@@ -47,8 +63,8 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") == "none":
-                return self._unsigned(token)
-            return self._signed(token, header)
+                return Token(self._unsigned(token), TokenKind.OIDC)
+            return Token(self._signed(token, header), TokenKind.OIDC)
         except jwt.MissingRequiredClaimError as error:
             raise _invalid(f"it has no claim '{error.claim}'") from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:

@@ -27,6 +27,7 @@ RESOURCES = (
     "entities.entities",
     "system",
     "auth.discovery",
+    "auth.authenticate",
     "entities.workspace_deletion",
     "entities.deletions",
     "entities.cleanup_control",

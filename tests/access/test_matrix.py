@@ -98,6 +98,8 @@ ROWS: dict[str, Row] = {
     "GET /health/ready": Row(ANYBODY),
     "GET /status": Row(ANYBODY),
     "GET /apis/auth/discovery": Row(ANYBODY),
+    "GET /apis/auth/authenticate": Row(ANYBODY, status=401),
+    "POST /apis/auth/authenticate": Row(ANYBODY, status=401),
     "GET /metrics": Row(OPERATORS),
     "GET /openapi.json": Row(ANYBODY),
     "GET /docs": Row(ANYBODY),
