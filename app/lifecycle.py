@@ -182,9 +182,10 @@ class StepMove(Enum):
 JOB_MOVES = following(JobStatus, [move.value for move in (*JobMove, *StepMove) if move is not JobMove.RERUN])
 """The published moves, those of one attempt: what reports of steps are held to."""
 JOB_TERMINAL = frozenset(status for status, moves in JOB_MOVES.items() if not moves)
+JOB_UNENDED = frozenset(_J) - JOB_TERMINAL
 JOB_AWAITS_HOST = frozenset({_J.CREATED, _J.PENDING, _J.RESUMING})
 """Statuses in which a job that no host has waits for one."""
-JOB_TAKES_SLOT = frozenset(_J) - JOB_TERMINAL - {_J.CREATED, _J.PAUSED}
+JOB_TAKES_SLOT = JOB_UNENDED - {_J.CREATED, _J.PAUSED}
 """Statuses in which a job that a host has takes one of the host's job slots."""
 
 

@@ -38,18 +38,9 @@ def make_job(
     status: JobStatus = JobStatus.CREATED,
     **values: Any,
 ) -> Job:
-    values = {"platform_spec": {"steps": []}, **values}
-    return _added(
-        session,
-        Job(
-            workspace_id=workspace.id,
-            name=name,
-            source="tests",
-            fileset=f"job-fileset-{name}",
-            status=status,
-            **values,
-        ),
-    )
+    fileset = values.get("output_location") or f"job-fileset-{name}"
+    values = {"platform_spec": {"steps": []}, "fileset": fileset, **values}
+    return _added(session, Job(workspace_id=workspace.id, name=name, source="tests", status=status, **values))
 
 
 def make_job_log(session: Session, job: Job, message: str = "hello", **values: Any) -> JobLog:

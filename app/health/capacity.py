@@ -3,18 +3,18 @@
 A job that runs takes a slot of its host. A paused job takes none, nor does a deployment.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.health.heartbeat import Process, is_fresh
 from app.lifecycle import JOB_AWAITS_HOST, JOB_TAKES_SLOT, JobStatus
 from app.models import Heartbeat, Job
+from app.models.job import has_status_in
 
 WAITING = "waiting_for"
 """Key in the status details of a job."""
@@ -99,15 +99,9 @@ def _why_waiting(session: Session, settings: Settings, job: Job) -> str | None:
 
 def waits() -> ColumnElement[bool]:
     """Whether a job waits for a host, as a condition of a query."""
-    return and_(Job.host.is_(None), _status_in(JOB_AWAITS_HOST))
+    return and_(Job.host.is_(None), has_status_in(JOB_AWAITS_HOST))
 
 
 def takes_slot() -> ColumnElement[bool]:
     """Whether a job takes a slot of its host, as a condition of a query."""
-    return and_(Job.host.is_not(None), _status_in(JOB_TAKES_SLOT))
-
-
-def _status_in(statuses: Iterable[JobStatus]) -> ColumnElement[bool]:
-    # In the words of the partial indexes: the database cannot know of a parameter whether they apply.
-    named: list[Any] = [literal_column(f"'{status.value}'") for status in sorted(statuses)]
-    return Job.status.in_(named)
+    return and_(Job.host.is_not(None), has_status_in(JOB_TAKES_SLOT))

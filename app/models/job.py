@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Index, Text, TextClause, text
+from sqlalchemy import ColumnElement, DateTime, Index, Text, TextClause, literal_column, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
 from app.db import Base
-from app.lifecycle import JOB_AWAITS_HOST, JOB_TAKES_SLOT, JobStatus
+from app.lifecycle import JOB_AWAITS_HOST, JOB_TAKES_SLOT, JOB_UNENDED, JobStatus
 from app.models.columns import (
     InWorkspace,
     Json,
@@ -36,6 +36,13 @@ class Job(InWorkspace, Stamped, Supervised, Base):
         Index("ix_jobs_workspace_id_id", "workspace_id", "id"),
         Index("uq_jobs_name", "workspace_id", "name", unique=True),
         Index("ix_jobs_created_at", "workspace_id", "created_at", "id"),
+        # Of those that may still write there.
+        Index(
+            "ix_jobs_output_location",
+            "workspace_id",
+            "output_location",
+            postgresql_where=_status_in("output_location IS NOT NULL", JOB_UNENDED),
+        ),
         project_index("jobs"),
         Index("ix_jobs_status_updated_at", "status", "updated_at"),
         # Of what runs or was lost: few rows, however many have ended.
@@ -66,6 +73,8 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     platform_spec: Mapped[Json]
     fileset: Mapped[String]
     """Name of the fileset for the job's results, in the same workspace."""
+    output_location: Mapped[str | None] = mapped_column(Text)
+    """The same name, if the fileset was there before the job, and stays when that goes; None if it is the job's own."""
     status: Mapped[JobStatus] = mapped_column(state_column(JobStatus), default=JobStatus.CREATED)
     status_details: Mapped[Json]
     error_details: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
@@ -86,6 +95,19 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     )
     """The results, one per name: `{name, artifact_url, artifact_storage_type, created_at, updated_at}`.
     The URL of an artifact in the job's own workspace is `/fileset#path`: a workspace's name can change."""
+
+    @property
+    def artifact_base_path(self) -> str | None:
+        """The folder of its fileset for everything that the job leaves; None for all of a fileset of its own."""
+        # A name begins with a letter and has no slash, so that it is one folder, and none outside.
+        return f"jobs/{self.name}" if self.output_location else None
+
+
+def has_status_in(statuses: frozenset[JobStatus]) -> ColumnElement[bool]:
+    """Whether a job has one of these statuses, as a condition of a query in the words of the partial indexes."""
+    # The database cannot know of a parameter whether they apply.
+    named: list[Any] = [literal_column(f"'{status.value}'") for status in sorted(statuses)]
+    return Job.status.in_(named)
 
 
 class JobLog(InWorkspace, Base):

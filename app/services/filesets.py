@@ -16,9 +16,12 @@ from app.access.authorize import Access, Actor, permitted
 from app.access.permissions import Permission
 from app.context import Context
 from app.db import insert_unique, session_scope
-from app.errors import Busy, Conflict, Forbidden, NameTaken, NotFound
+from app.errors import Busy, Conflict, Forbidden, NameTaken, NotFound, Unprocessable, WrongState
+from app.lifecycle import JOB_UNENDED
 from app.logs import get_logger
-from app.models import Entity, Fileset, Workspace
+from app.models import Entity, Fileset, Job, Workspace
+from app.models.columns import without_documents
+from app.models.job import has_status_in
 from app.models.workspace import is_active
 from app.services.workspaces import writable_workspace
 from app.storage.blob_store import BlobStore
@@ -33,6 +36,9 @@ _PURGE_S = 20
 """Time budget of one DELETE for removing files: most clients and proxies wait longer for an answer."""
 _PURGE_LOCKED_S = 5
 """Time budget while locks are held: usually only the files published since `empty_fileset` remain."""
+
+OF_JOB = "job-fileset-"
+"""How the name begins of a fileset that is created and deleted with a job, whose name follows."""
 
 SERVICE_SOURCE = "service_source"
 """Custom field that marks a fileset as owned by a service; only services can change its files."""
@@ -96,6 +102,37 @@ def writable_fileset(
     return fileset
 
 
+def require_output(session: Session, actor: Actor, workspace: Workspace, name: str) -> None:
+    """Lock the fileset that a job names for its results against deletion until the transaction ends.
+
+    Raises Unprocessable if it is missing, goes with another job, or may not be written by the actor.
+    """
+    is_in_scope = actor.principal.has_scope_for("files", "write")
+    writer = replace(actor, permission=Permission.FILESETS_WRITE, is_in_scope=is_in_scope)
+    try:
+        fileset = writable_fileset(session, writer, workspace.name, name)
+    except (Forbidden, NotFound):
+        raise Unprocessable(
+            f"fileset '{name}' not found or not accessible in workspace '{workspace.name}'"
+        ) from None
+    if owner := owner_of(session, fileset):
+        raise Unprocessable(
+            f"fileset '{name}' goes with job '{owner.name}' when that is deleted; create one for the results of others"
+        )
+
+
+def owner_of(session: Session, fileset: Fileset) -> Job | None:
+    """The job with which a fileset was created and goes, if there is one."""
+    if not fileset.name.startswith(OF_JOB):
+        return None
+    owner = select(Job).where(
+        Job.workspace_id == fileset.workspace_id,
+        Job.name == fileset.name.removeprefix(OF_JOB),
+        Job.output_location.is_(None),
+    )
+    return session.scalars(owner.options(*without_documents(Job))).one_or_none()
+
+
 def empty_fileset(context: Context, actor: Actor, *, workspace: str, name: str) -> UUID:
     """Delete the files of a fileset before `delete_fileset` deletes the rest under locks; returns its id.
 
@@ -105,6 +142,7 @@ def empty_fileset(context: Context, actor: Actor, *, workspace: str, name: str) 
     with session_scope(context.sessions) as session:
         fileset = writable_fileset(session, actor, workspace, name)
         _require_unused(session, actor, fileset, f"{workspace}/{name}")
+        _require_no_writer(session, fileset, f"{workspace}/{name}")
     _purge(context.store, fileset, f"{workspace}/{name}", within_s=_PURGE_S)
     return fileset.id
 
@@ -159,14 +197,16 @@ def delete_fileset(
 ) -> Fileset:
     """Delete a fileset and its files in the caller's transaction.
 
-    Raises NotFound if the name now belongs to another fileset than the one `emptied` before. Raises Busy if the
-    store fails or is slow: the row stays, and repeating the request continues.
+    Raises NotFound if the name now belongs to another fileset than the one `emptied` before, and WrongState while a
+    job that has not ended writes to it. Raises Busy if the store fails or is slow: the row stays, and repeating the
+    request continues.
     """
     # FOR UPDATE: an upload that waits for the row must find it deleted, and not store a file without a fileset.
     fileset = find_fileset(session, writable_workspace(session, actor, workspace), name, lock="update")
     if emptied not in (None, fileset.id):
         raise NotFound(f"Fileset '{name}' not found in workspace '{workspace}': it was deleted meanwhile")
     _require_mutable(actor, fileset)
+    _require_no_writer(session, fileset, f"{workspace}/{name}")
     _purge(store, fileset, f"{workspace}/{name}", within_s=_PURGE_LOCKED_S)
     session.delete(fileset)
     return fileset
@@ -201,6 +241,23 @@ def permitted_fields(
 def _require_mutable(actor: Actor, fileset: Fileset) -> None:
     if SERVICE_SOURCE in fileset.custom_fields and not actor.principal.is_service:
         raise Forbidden("Access denied: This fileset's files are immutable")
+
+
+def _require_no_writer(session: Session, fileset: Fileset, label: str) -> None:
+    writer = session.scalar(
+        select(Job.name)
+        .where(
+            Job.workspace_id == fileset.workspace_id,
+            Job.output_location == fileset.name,
+            has_status_in(JOB_UNENDED),
+        )
+        .limit(1)
+    )
+    if writer is not None:
+        raise WrongState(
+            f"Cannot delete fileset '{label}' because job '{writer}' has not ended and writes its results to it. "
+            "Cancel the job, or wait for its end."
+        )
 
 
 def update_fileset(

@@ -1,4 +1,4 @@
-"""Removal of an ended job with its files, its log and its fileset."""
+"""Removal of an ended job with its log and its fileset, unless that was there before the job."""
 
 from uuid import UUID
 
@@ -27,7 +27,7 @@ _PURGE_LOCKED_S = 5
 
 
 def remove_ended(context: Context, job_id: UUID) -> bool:
-    """Remove an ended job whose deletion was requested, with its files, log and fileset; whether it was removed.
+    """Remove an ended job whose deletion was requested, with its log and its own fileset; whether it was removed.
 
     False if more files remain than the time budget allows: the next message continues. False in a workspace that is
     being deleted: there the cascade removes jobs. Idempotent; opens its own transactions. Raises OSError or
@@ -72,6 +72,9 @@ def _removable(session: Session, job_id: UUID) -> Job | None:
 
 
 def _fileset_of(session: Session, job: Job) -> Fileset | None:
+    """The fileset that goes with the job; None if it was deleted, or is not the job's own."""
+    if job.output_location is not None:
+        return None
     # FOR UPDATE: an upload that waits for the row must find it deleted, and not store a file without a fileset.
     query = select(Fileset).where(Fileset.workspace_id == job.workspace_id, Fileset.name == job.fileset)
     return session.scalars(query.with_for_update()).one_or_none()

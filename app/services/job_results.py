@@ -25,10 +25,14 @@ from app.storage.paths import checked_path
 from app.storage.reading import Reading
 from app.storage.tree import told_to_clients
 
-FOLDER = "results"
-"""The folder in a job's fileset for the files that its steps have produced."""
+_FOLDER = "results"
 
 MOST_RESULTS = 1000  # They are part of the job's row.
+
+
+def folder_of(job: Job) -> str:
+    """The folder in its fileset for the files that the steps of a job have produced."""
+    return f"{job.artifact_base_path}/{_FOLDER}" if job.artifact_base_path else _FOLDER
 
 
 def note(job: Job, artifacts: Mapping[str, str]) -> None:
@@ -107,7 +111,7 @@ def open_download(context: Context, actor: Actor, workspace: str, job_name: str,
         url = find_result(job, name, workspace)["artifact_url"]
         # The files that its steps have left belong to the job. For any other artifact the caller needs the right
         # to read filesets.
-        is_own = url.startswith(f"{workspace_row.name}/{job.fileset}#{FOLDER}/")
+        is_own = url.startswith(f"{workspace_row.name}/{job.fileset}#{folder_of(job)}/")
         return *_find_artifact(session, actor, workspace_row, url, is_read=not is_own), url
 
     fileset, path, url = read(context.sessions, find)

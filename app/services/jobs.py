@@ -16,7 +16,7 @@ from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
 from app.models import Job, Workspace
 from app.models.columns import without_documents
 from app.services import job_steps
-from app.services.filesets import create_fileset
+from app.services.filesets import OF_JOB, create_fileset, find_fileset, require_output
 from app.services.names import generated_name
 from app.services.projects import require_project
 from app.services.workspaces import readable_workspace, writable_workspace
@@ -30,22 +30,27 @@ def create_job(
     name: str | None,
     source: str,
     project: str | None,
+    output_location: str | None = None,
     **content: Any,
 ) -> Job:
-    """Create a job and the fileset for its results; `content` are the other columns.
+    """Create a job and the fileset for its results, unless `output_location` names one; `content` are other columns.
 
-    Without a `name`, one is generated from `source`. Raises NameTaken, and Unprocessable for a missing project.
+    Without a `name`, one is generated from `source`. Raises NameTaken, and Unprocessable for a missing project, and for
+    an `output_location` that is missing, goes with another job, or may not be written by the actor.
     """
     workspace_row = writable_workspace(session, actor, workspace)
     if project is not None:
         require_project(session, workspace_row, project)
+    if output_location is not None:
+        require_output(session, actor, workspace_row, output_location)
     name = name or generated_name(source[:20], fallback="job", random_characters=8)
     job = Job(
         workspace_id=workspace_row.id,
         name=name,
         source=source,
         project=project,
-        fileset=f"job-fileset-{name}",
+        fileset=output_location or f"{OF_JOB}{name}",
+        output_location=output_location,
         created_by=actor.id,
         updated_by=actor.id,
         **content,
@@ -55,7 +60,8 @@ def create_job(
         "Choose a different job name or delete the existing job before creating a new one."
     )
     job = insert_unique(session, job, taken=taken)
-    create_fileset(session, actor, workspace_row, name=job.fileset)
+    if output_location is None:
+        create_fileset(session, actor, workspace_row, name=job.fileset)
     return job
 
 
@@ -93,9 +99,11 @@ def request_stop(session: Session, job_id: UUID) -> tuple[Job | None, bool]:
 def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
     """Begin a new attempt of an ended job; the log and the results of earlier attempts stay.
 
-    Raises NotFound, and WrongState before the job has ended or after its deletion was requested.
+    Raises NotFound, and WrongState before the job has ended, after its deletion was requested, or without the fileset
+    for its results if that was not its own.
     """
-    job = find_job(session, writable_workspace(session, actor, workspace), name, lock=True)
+    workspace_row = writable_workspace(session, actor, workspace)
+    job = find_job(session, workspace_row, name, lock=True)
     wrong_state = WrongState(
         f"Cannot rerun job '{name}' from '{job.status}': the job must have ended, with none of its processes "
         "left, and without a request to delete it. Refresh the job status and try again."
@@ -113,7 +121,20 @@ def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
         error_details=None,
         updated_by=actor.id,
     )
+    if job.output_location is not None:
+        _lock_output(session, workspace_row, job)
     return job
+
+
+def _lock_output(session: Session, workspace: Workspace, job: Job) -> None:
+    """Lock the fileset of a job that is about to write to it again. Raises WrongState if it was deleted."""
+    try:
+        find_fileset(session, workspace, job.fileset, lock="share")
+    except NotFound:
+        raise WrongState(
+            f"Cannot rerun job '{job.name}': its output_location, the fileset '{job.fileset}', was deleted. "
+            "Create it again."
+        ) from None
 
 
 def has_ended(job: Job) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -53,6 +53,35 @@ def test_files_and_directories_left_as_results_are_stored_and_recorded_by_name(
         ("model", "/job-fileset-train#results/model"),
         ("score", "/job-fileset-train#results/score"),
     ]
+
+
+def test_results_go_to_the_folder_of_the_job_in_a_fileset_that_others_use_too(
+    session: Session, context: Context
+) -> None:
+    first = step(
+        "cd $WORKSPACES_RESULTS_DIR; echo 1 > score; mkdir out; echo 1 > out/a; ln -s ../../.. up", "a"
+    )
+    second = step("echo $NEMO_JOB_FILESET; echo 2 > $WORKSPACES_RESULTS_DIR/out", "b")
+    job_id = submit(session, first, second, output_location="shared")
+    workspace_id, fileset_id = session.execute(select(Fileset.workspace_id, Fileset.id)).one()
+    for path in ("results/score", "jobs/other/results/score"):
+        context.store.publish(context.store.stage(workspace_id, fileset_id, path, [b"theirs"]))
+
+    with supervised(context, job_id) as run:
+        job = run.end()
+
+    assert (job.status, run.log) == (JobStatus.COMPLETED, ["shared"])
+    assert stored(run) == {
+        "jobs/other/results/score": b"theirs",
+        "jobs/train/results/out": b"2\n",
+        "jobs/train/results/score": b"1\n",
+        "results/score": b"theirs",
+    }
+    assert sorted((one["name"], one["artifact_url"]) for one in job.results) == [
+        ("out", "/shared#jobs/train/results/out"),
+        ("score", "/shared#jobs/train/results/score"),
+    ]
+    assert job.status_details["results_not_stored"] == {"up": "a link that leads out of the job's directory"}
 
 
 def test_results_of_a_step_that_fails_are_kept(session: Session, context: Context) -> None:

@@ -199,7 +199,7 @@ def update_fileset(call: RequestContext, workspace: str, name: str, body: Filese
     f"{BASE}/<name>",
     permission=Permission.FILESETS_WRITE,
     returns=Fileset,
-    raises=(Conflict, Forbidden, NotFound, Busy),
+    raises=(Conflict, Forbidden, NotFound, WrongState, Busy),
     transaction=False,
     waits_for_store=True,
 )
@@ -207,8 +207,9 @@ def delete_fileset(call: RequestContext, workspace: str, name: str) -> Fileset:
     """Delete a fileset and all its files
 
     The answer is 409 while entities of the type `model` or `adapter` that you may read have it as `fileset` in their
-    data: its name, `workspace/name`, or either behind `fileset://`. Else it is the fileset as it was. If the storage
-    fails, or the files are too many for one request, it is 503 and the fileset stays; repeat the request to continue.
+    data (its name, `workspace/name`, or either behind `fileset://`), or a job that has not ended has it as its
+    `output_location`. Else it is the fileset as it was. If the storage fails, or the files are too many for one
+    request, it is 503 and the fileset stays; repeat the request to continue.
     """
     fileset = filesets.empty_and_delete_fileset(call.context, call.actor, workspace=workspace, name=name)
     return Fileset.from_row(fileset, workspace)

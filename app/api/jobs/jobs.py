@@ -8,10 +8,10 @@ from pydantic import Field, RootModel
 
 from app import models as rows
 from app.access.permissions import Permission
-from app.api.jobs.spec import PlatformSpec, Profile, profiles
+from app.api.jobs.spec import OutputLocation, PlatformSpec, Profile, profiles
 from app.clock import Timestamp
 from app.dispatch import job_message, notify_after_commit
-from app.errors import BadRequest, Busy, NameTaken, NotFound, TooLarge, WrongState
+from app.errors import BadRequest, Busy, NameTaken, NotFound, TooLarge, Unprocessable, WrongState
 from app.filters.ast import EQUALITY, RANGES
 from app.filters.fields import Fields
 from app.health.capacity import with_reason
@@ -53,6 +53,10 @@ class JobCreate(Body):
     platform_spec: PlatformSpec
     ownership: dict[str, Any] | None = None
     custom_fields: dict[str, Any] | None = None
+    output_location: OutputLocation | None = Field(
+        None,
+        description="Name of a fileset of the workspace for the results, which go to its folder `jobs/<job>`.",
+    )
 
 
 class StatusDetailsUpdate(RootModel[dict[str, Any]]):
@@ -89,6 +93,7 @@ class Job(Resource):
     updated_at: Timestamp
     ownership: dict[str, Any] | None
     custom_fields: dict[str, Any] | None
+    output_location: str | None
 
 
 _OMITTED_IF_NULL = Field(exclude_if=lambda value: value is None)
@@ -102,6 +107,7 @@ class JobListItem(Job):
     error_details: Annotated[dict[str, Any] | None, _OMITTED_IF_NULL]
     ownership: Annotated[dict[str, Any] | None, _OMITTED_IF_NULL]
     custom_fields: Annotated[dict[str, Any] | None, _OMITTED_IF_NULL]
+    output_location: Annotated[str | None, _OMITTED_IF_NULL]
 
 
 ITEMS = resources(JobListItem, rows.Job, workspace=rows.Workspace.name)
@@ -113,13 +119,13 @@ ITEMS = resources(JobListItem, rows.Job, workspace=rows.Workspace.name)
     permission=Permission.JOBS_WRITE,
     status=201,
     returns=Job,
-    raises=(NotFound, NameTaken),
+    raises=(NotFound, NameTaken, Unprocessable),
 )
 def create_job(call: RequestContext, workspace: str, body: JobCreate) -> Job:
     """Create a job.
 
-    Its steps run one after another on a host of the runtime. The fileset `job-fileset-<job>` receives its results;
-    it is created and deleted with the job.
+    Its steps run one after another on a host of the runtime. The fileset `job-fileset-<job>` receives its results; it
+    is created and deleted with the job. With an `output_location` the results go there, and stay when the job goes.
     """
     body.platform_spec.check_references(call.context.settings)
     job = jobs.create_job(
@@ -134,6 +140,7 @@ def create_job(call: RequestContext, workspace: str, body: JobCreate) -> Job:
         platform_spec=body.platform_spec.model_dump(mode="json", exclude_none=True),
         ownership=body.ownership,
         custom_fields=body.custom_fields,
+        output_location=body.output_location,
     )
     _notify(call, job)
     return Job.from_row(job, workspace)
@@ -212,7 +219,7 @@ def rerun_job(call: RequestContext, workspace: str, name: str) -> Job:
     waits_for_store=True,
 )
 def delete_job(call: RequestContext, workspace: str, name: str) -> None:
-    """Delete a job with its fileset.
+    """Delete a job with its fileset, or from the `output_location` in which its results stay.
 
     A job that has not ended is cancelled first and deleted when the runtime has seen it end; until then it is
     `cancelling` and keeps its name. A job with very many files is deleted after the last of them.

@@ -1,4 +1,4 @@
-"""The specification of a job: its steps and their executors."""
+"""The specification of a job: its steps and their executors, and where its results go."""
 
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
@@ -11,6 +11,27 @@ from app.errors import Unprocessable
 from app.http.field_types import Name, VariableName
 from app.http.route import Body
 from app.services.job_steps import command_of, profile_of
+
+
+def _bare_name(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value  # the type of the field refuses it
+    name = value.strip()
+    if not name:
+        raise ValueError("output_location must not be empty; leave it out for a fileset of the job's own")
+    if "#" in name:
+        raise ValueError("subpath in output_location is not yet supported; name the fileset alone")
+    if "/" in name:
+        raise ValueError(
+            "output_location must be a bare fileset name; the workspace is implied by the request"
+        )
+    if len(name) > 255:
+        raise ValueError("output_location must have at most 255 characters")
+    return name
+
+
+OutputLocation = Annotated[Name, BeforeValidator(_bare_name)]
+"""The name of a fileset; white space around it does not count."""
 
 
 class SecretReference(Body):

@@ -95,6 +95,9 @@ class Step(Resource):
     status_details: dict[str, Any]
     error_details: dict[str, Any] | None
     auth_context: dict[str, Any] | None
+    artifact_base_path: str | None = Field(
+        description="The folder of the fileset for everything that the job leaves; null if that is all its own."
+    )
     created_at: Timestamp
     updated_at: Timestamp
 

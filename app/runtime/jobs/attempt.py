@@ -167,9 +167,8 @@ class Attempt:
         emptying = self._empty_results()
 
         def record(_: Session, job: Job) -> None:
-            job_results.note(
-                job, {each: f"/{job.fileset}#{job_results.FOLDER}/{each}" for each in kept.names}
-            )
+            folder = job_results.folder_of(job)
+            job_results.note(job, {each: f"/{job.fileset}#{folder}/{each}" for each in kept.names})
             job.status_details = describe_kept(job.status_details, kept)
             if code == 0 and not ending:
                 job_steps.settle_step(job, name, JobStatus.COMPLETED)

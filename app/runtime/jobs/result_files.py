@@ -7,10 +7,10 @@ from pathlib import Path
 
 from app.errors import BadRequest
 from app.runtime.processes.workdir import OnProgress
-from app.services.job_results import FOLDER
 from app.storage.disk import Disk, OpenFile
 from app.storage.paths import checked_path
 
+_RESULTS = "results"  # The directory in the work directory, as `WorkDirectory.results`.
 _MOST_LINKS = 40  # As many as the kernel follows on the way to one file.
 _MOST_ENTRIES = 100_000  # Links can make a few directories look like any number of them.
 _MOST_HOLES = 64 * 1024 * 1024
@@ -34,12 +34,14 @@ class ResultFiles:
     """What a step left in the results directory of the work directory `top`.
 
     `on_progress` is called for each file and directory; what it raises ends the search. `not_stored` gets what cannot
-    be stored, with the reason: links that lead out of `top`, pipes, names that the API could not serve.
+    be stored, with the reason: links that lead out of `top`, pipes, names that the API could not serve in `folder`.
     """
 
     top: Path
     on_progress: OnProgress
     not_stored: dict[str, str] = field(default_factory=dict)
+    folder: str = _RESULTS
+    """Where they are to be stored in a fileset."""
 
     def __post_init__(self) -> None:
         # From above `top`: a job can put a link in the place of its own directory.
@@ -50,12 +52,12 @@ class ResultFiles:
     def each(self) -> Iterator[tuple[str, Iterator[ResultFile]]]:
         """Each name at the top of the results directory, in order, with the files at and below it."""
         try:
-            results = self._resolve(f"{self._top}/{FOLDER}")
+            results = self._resolve(f"{self._top}/{_RESULTS}")
             names = sorted(entry["name"].rpartition("/")[2] for entry in self._disk.scan(results))
         except (FileNotFoundError, NotADirectoryError):
             return  # the step removed it
         except (NotStored, OSError) as error:
-            self.skip(FOLDER, error)
+            self.skip(_RESULTS, error)
             return
         for name in names:
             yield name, self._files(name, f"{results}/{name}", results)
@@ -110,7 +112,7 @@ class ResultFiles:
             )
             waiting += [(f"{path}/{name}", f"{place}/{name}", (*above, place)) for name in found]
         elif kind == "file":
-            checked_path(f"{FOLDER}/{path}")  # the API serves no other paths
+            checked_path(f"{self.folder}/{path}")  # the API serves no other paths
             yield ResultFile(path, place)
         else:
             raise NotStored("it is neither a file nor a directory")

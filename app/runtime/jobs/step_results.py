@@ -21,7 +21,7 @@ from app.runtime.jobs.results import ResultUploader, Unstorable
 from app.runtime.lease import DATABASE_AWAY
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.workdir import WorkDirectory
-from app.services.job_results import FOLDER, MOST_RESULTS
+from app.services.job_results import MOST_RESULTS, folder_of
 from app.storage.tree import told_to_clients
 
 log = get_logger(__name__)
@@ -84,7 +84,7 @@ class StepResults:
         stopping: Event,
     ) -> None:
         self._settings, self._row, self._directory = context.settings, row, directory
-        self._uploader = ResultUploader(context, job, row)
+        self._uploader, self._folder = ResultUploader(context, job, row), folder_of(job)
         self._checkpoint, self._stopping = checkpoint, stopping
         self._end_by = self._store_by = self._next_check = self._next_progress = 0.0
         self._is_stop_noted = False
@@ -97,7 +97,7 @@ class StepResults:
         self._end_by, self._store_by, self._is_stop_noted = float("inf"), 0.0, False
         if ending:
             self._end_by = time.monotonic() + self._settings.job_results_seconds
-        files = ResultFiles(self._directory.path, self._progress, kept.not_stored)
+        files = ResultFiles(self._directory.path, self._progress, kept.not_stored, folder=self._folder)
         names = self._row.write(lambda _, job: {result["name"] for result in job.results})
         try:
             for name, found in files.each():
@@ -116,7 +116,7 @@ class StepResults:
         for file in found:
             try:
                 if not is_cleared:
-                    self._try(lambda: self._uploader.clear(f"{FOLDER}/{name}", self._progress))
+                    self._try(lambda: self._uploader.clear(f"{self._folder}/{name}", self._progress))
                     is_cleared = True
                 self._try(lambda: self._put(file, files))  # noqa: B023 -- called at once
                 if name not in self._kept.names[-1:]:
@@ -133,7 +133,7 @@ class StepResults:
         except OSError as error:
             raise NotStored(error.strerror or str(error)) from None
         with opened:
-            self._uploader.put(f"{FOLDER}/{file.path}", self._chunks(opened), size=opened.size)
+            self._uploader.put(f"{self._folder}/{file.path}", self._chunks(opened), size=opened.size)
 
     def _chunks(self, file: BinaryIO) -> Iterator[bytes]:
         while True:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from app.models import Fileset, Workspace
-from app.services.job_results import FOLDER, note
+from app.services.job_results import folder_of, note
 from tests.factories import make_fileset, make_job, make_workspace
 from tests.support.both_stores import s3, settings
 from tests.support.deadlines import DEADLINE_S
@@ -255,9 +255,9 @@ def test_a_result_can_be_fetched_in_parts_and_only_if_it_has_changed(
 ) -> None:
     job = make_job(session, session.get_one(Workspace, fileset.workspace_id))
     job.fileset = "data"
-    note(job, {"model": f"/data#{FOLDER}/model"})
+    note(job, {"model": f"/data#{folder_of(job)}/model"})
     session.commit()
-    client.put(f"{FILESET}/-/{FOLDER}/model", data=DIGITS)
+    client.put(f"{FILESET}/-/{folder_of(job)}/model", data=DIGITS)
     path = f"/apis/jobs/v2/workspaces/ml-team/jobs/{job.name}/results/model/download"
 
     def get(**headers: str) -> TestResponse:

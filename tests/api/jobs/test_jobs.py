@@ -101,6 +101,7 @@ def test_a_new_job_is_shown_with_every_key_of_the_contract(client: FlaskClient) 
         "error_details": None,
         "ownership": None,
         "custom_fields": None,
+        "output_location": None,
     }
     assert shown["created_at"].endswith("Z")
 
@@ -155,6 +156,7 @@ def test_a_malformed_job_is_refused_with_the_list_of_what_is_wrong(client: Flask
     "body",
     [
         a_job(certainly_unknown=None),
+        a_job(output_location=None),
         with_step(environment=None, certainly_unknown=None),
         with_step(environment={}),
         a_job(platform_spec={"steps": [STEP], "secrets": None}),
