@@ -125,6 +125,9 @@ class TaskPublisher(Protocol):
     def is_empty(self, queue: str) -> bool:
         """Whether no message waits in a queue of the broker. False if the broker does not answer."""
 
+    def lengths(self) -> dict[str, int]:
+        """How many messages wait in each queue that belongs to no single host. Raises as `ping` does."""
+
 
 def notify_after_commit(session: Session, publisher: TaskPublisher, message: Message) -> None:
     """Publish `message` after the surrounding `session_scope` has committed; never if it rolls back."""
@@ -158,11 +161,19 @@ class BackgroundPublisher:
         if not self._buffer.empty():
             return False
         try:
-            with self._celery.connection_for_write() as connection:
-                # Not `passive`, which looks for the queue without the prefix of our keys. Redis keeps nothing of it.
-                return bool(connection.default_channel.queue_declare(queue).message_count == 0)
+            return self._lengths(queue)[queue] == 0
         except Exception:  # noqa: BLE001 -- whatever the client raises at whichever step: nothing is known then
             return False
+
+    def lengths(self) -> dict[str, int]:
+        """How many messages wait in each queue that belongs to no single host. Raises as `ping` does."""
+        return self._lengths(CLEANUP_QUEUE, RUNTIME_QUEUE, MAINTENANCE_QUEUE)
+
+    def _lengths(self, *queues: str) -> dict[str, int]:
+        with self._celery.connection_for_write() as connection:
+            channel = connection.default_channel
+            # Not `passive`, which looks for the queue without the prefix of our keys. Redis keeps nothing of it.
+            return {queue: int(channel.queue_declare(queue).message_count) for queue in queues}
 
     def _start_thread(self) -> None:
         # Threads do not survive a fork, so each process starts its own at its first message.

@@ -173,9 +173,14 @@ def test_the_queue_of_jobs_is_known_to_be_empty_or_not_whatever_the_priority(bro
         assert time.monotonic() < deadline
 
     assert not ours.is_empty("runtime")
+    assert ours.lengths() == {"cleanup": 0, "runtime": 1, "maintenance": 0}
     assert broker.lpop(keys[0])
     assert ours.is_empty("runtime")
 
 
 def test_of_a_broker_that_is_away_nothing_is_known_to_be_empty() -> None:
-    assert not publisher_at(free_port()).is_empty("runtime")
+    publisher = publisher_at(free_port())
+
+    assert not publisher.is_empty("runtime")
+    with pytest.raises(OperationalError):
+        publisher.lengths()

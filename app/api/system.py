@@ -19,8 +19,8 @@ from app.access.permissions import Permission
 from app.config import Settings
 from app.db import read
 from app.errors import Busy, DomainError, Forbidden
-from app.health import metrics
 from app.health.dependencies import check_health, why_not_ready
+from app.health.metrics.exposition import exposition
 from app.http.headers import STRICT_POLICY
 from app.http.route import RequestContext, Routes
 from app.http.views import Service
@@ -167,7 +167,7 @@ def read_metrics(call: RequestContext) -> Response:
             "Forbidden: metrics are for the bearer of WORKSPACES_METRICS_TOKEN, for platform administrators and, while "
             "authentication is off, for this host."
         )
-    return Response(metrics.exposition(call.context), content_type=CONTENT_TYPE_LATEST)
+    return Response(exposition(call.context), content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read_metrics(settings: Settings) -> bool:

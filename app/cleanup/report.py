@@ -1,4 +1,4 @@
-"""What is going on with deletions: the read side for the API, the command line and the metrics."""
+"""What is going on with deletions: the read side for the API and the command line."""
 
 import re
 from collections import defaultdict

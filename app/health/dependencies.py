@@ -18,7 +18,7 @@ from app.health.schema import schema_revisions_known, why_too_old
 from app.lifecycle import DeletionState
 from app.logs import explain
 from app.models import CleanupControl, Deletion, DeletionHold, MaintenanceStep
-from app.models.deletion import is_due
+from app.models.deletion import is_due, is_in
 from app.models.maintenance import Step
 from app.storage.tree import StoreAbsent
 
@@ -164,7 +164,7 @@ def _controllers(session: Session, settings: Settings) -> dict[str, bool]:
     switch, swept = session.execute(
         select(CleanupControl.paused, CleanupControl.last_sweep_at > limit)
     ).one_or_none() or (False, False)
-    failed = session.scalar(select(func.count()).where(Deletion.state == DeletionState.FAILED))
+    is_any_failed = session.scalar(select(exists().where(is_in(DeletionState.FAILED))))
     is_any_held = session.scalar(select(exists().where(DeletionHold.released_at.is_(None))))
     steps = select(MaintenanceStep.name).where(MaintenanceStep.last_success_at > limit)
     succeeded = set(session.scalars(steps))
@@ -172,6 +172,6 @@ def _controllers(session: Session, settings: Settings) -> dict[str, bool]:
         "workspace_cleanup_sweep": bool(swept),
         "workspace_cleanup_not_paused": not switch,
         "workspace_cleanup_none_held": not is_any_held,
-        "workspace_cleanup_none_failed": failed == 0,
+        "workspace_cleanup_none_failed": not is_any_failed,
         **{f"workspace_maintenance_{step}": step in succeeded for step in Step},
     }

@@ -66,7 +66,12 @@ def scan_for_orphans(context: Context) -> str:
     """
     scan = Scan()
     _search_store(context, scan, within_s=inf)
-    return _conclude(context, scan)
+    conclusion = _conclude(context, scan)
+    with session_scope(context.sessions) as session:
+        result = {"finished_at": database_now(), "found": conclusion.found}
+        noted = insert(OrphanScan).values(id=1, progress=None, **result)
+        session.execute(noted.on_conflict_do_update(index_elements=["id"], set_=result))
+    return _report(scan, conclusion)
 
 
 def run_slice(context: Context) -> str:
@@ -86,8 +91,9 @@ def run_slice(context: Context) -> str:
     if not is_complete:
         _release(context, progress=asdict(scan))
         return f"{scan} so far"
-    _release(context, progress=None, finished_at=database_now())
-    return _conclude(context, scan)
+    conclusion = _conclude(context, scan)
+    _release(context, progress=None, finished_at=database_now(), found=conclusion.found)
+    return _report(scan, conclusion)
 
 
 def is_due(context: Context) -> bool:
@@ -177,21 +183,36 @@ def _look_for_bytes(context: Context, scan: Scan, workspace_id: UUID) -> None:
             scan.orphans.append(f"{workspace_id}: {explain(error)}")
 
 
-def _conclude(context: Context, scan: Scan) -> str:
-    troubles = list(scan.troubles)
+@dataclass(frozen=True)
+class _Conclusion:
+    """What a person must look at, and how many orphans there are of each sort that could be looked for."""
+
+    troubles: list[str]
+    found: dict[str, int]
+
+
+def _conclude(context: Context, scan: Scan) -> _Conclusion:
+    """What the scan has come to; looks into the cluster last. Raises nothing."""
+    troubles, found = list(scan.troubles), {"bytes": scan.orphaned}
     if scan.orphaned:
         others = scan.orphaned - len(scan.orphans)
         named = "; ".join([*scan.orphans, *([f"and {others} others"] if others else [])])
         troubles.append(f"{scan.orphaned} workspaces are gone but left bytes behind: {named}")
     try:
-        if servers := _orphaned_servers(context):
+        servers = _orphaned_servers(context)
+        found["servers"] = len(servers)
+        if servers:
             named = ", ".join(servers)
             troubles.append(f"{len(servers)} servers in the cluster belong to no deployment: {named}")
     except Exception as error:  # noqa: BLE001 -- a cluster that is away must not hide what else there is
         troubles.append(f"the cluster could not be looked at: {explain(error)}")
-    if troubles:
-        log.error("orphan_scan.orphans_found", orphans=troubles)
-        raise OrphansFound("; ".join(troubles))
+    return _Conclusion(troubles, found)
+
+
+def _report(scan: Scan, conclusion: _Conclusion) -> str:
+    if conclusion.troubles:
+        log.error("orphan_scan.orphans_found", orphans=conclusion.troubles)
+        raise OrphansFound("; ".join(conclusion.troubles))
     return f"no orphans in {scan}"
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     and_,
     exists,
+    literal_column,
     or_,
     text,
 )
@@ -203,6 +204,13 @@ class CleanupControl(Base):
     resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When destruction was last resumed."""
     last_sweep_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+def is_in(*states: DeletionState) -> ColumnElement[bool]:
+    """Whether a deletion is in one of `states`, as a condition of a query, in the words of the partial indexes."""
+    # The database cannot know of a parameter whether an index applies.
+    named: list[Any] = [literal_column(f"'{state.value}'") for state in states]
+    return Deletion.state.in_(named)
 
 
 def is_due() -> ColumnElement[bool]:

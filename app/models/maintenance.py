@@ -27,6 +27,10 @@ class Step(StrEnum):
     CONTINUE_ORPHAN_SCAN = "continue_orphan_scan"
 
 
+ORPHANS = ("bytes", "servers")
+"""What an orphan scan looks for, as it is called in `OrphanScan.found` and in `/metrics`."""
+
+
 class MaintenanceStep(Base):
     """When a step of the sweep last succeeded: written in the transaction of the step. No row before the first time."""
 
@@ -52,3 +56,5 @@ class OrphanScan(Base):
     """How far the scan is that is under way, as `app.maintenance.orphan_scan.Scan`."""
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When a scan was last completed."""
+    found: Mapped[dict[str, int] | None] = mapped_column(JSONB(none_as_null=True))
+    """How many of each of `ORPHANS` that one has found; what it could not look for is missing."""

@@ -102,6 +102,10 @@ class _Nobody:
         """Whether nothing waits."""
         return True
 
+    def lengths(self) -> dict[str, int]:
+        """How many wait."""
+        return {}
+
 
 def _record(run: Run, deletion: UUID) -> Recording:
     context = replace(run.product.context, publisher=_Nobody())

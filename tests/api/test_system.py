@@ -58,7 +58,7 @@ def test_a_pause_is_no_secret(client: FlaskClient, context: Context, session) ->
     session.commit()
 
     assert client.get("/status").json["status"] == "degraded"
-    assert "workspaces_destruction_paused 1.0" in client.get("/metrics").text
+    assert 'workspaces_destruction_paused{by="root"} 1.0' in client.get("/metrics").text
 
 
 def test_with_authentication_metrics_want_the_token_from_this_host_too(context: Context, settings) -> None:

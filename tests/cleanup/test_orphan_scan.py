@@ -1,6 +1,7 @@
 """The orphan scan in slices: a store of any size is searched, whatever becomes of the processes that do it."""
 
 import os
+import shutil
 from datetime import timedelta
 from uuid import UUID
 
@@ -72,6 +73,32 @@ def test_a_scan_of_many_slices_names_all_orphans_at_its_end(session, context, or
     assert str(found.value).startswith(f"{ORPHANS} workspaces are gone")
     assert state(session).progress is None
     assert state(session).finished_at is not None
+    assert state(session).found == {"bytes": ORPHANS, "servers": 0}
+
+
+def test_a_scan_by_hand_is_on_record_as_one_by_the_clock_is(session, context, orphans):
+    with pytest.raises(orphan_scan.OrphansFound):
+        orphan_scan.scan_for_orphans(context)
+    assert state(session).found == {"bytes": ORPHANS, "servers": 0}
+    assert not orphan_scan.is_due(context)
+
+    for workspace_id in orphans:
+        shutil.rmtree(context.settings.data_dir / "blobs" / "files" / str(workspace_id))
+    orphan_scan.scan_for_orphans(context)
+
+    assert state(session).found == {"bytes": 0, "servers": 0}
+
+
+def test_a_cluster_that_was_not_asked_is_not_free_of_orphans(session, context, monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(orphan_scan, "find_orphans", refuse)
+
+    with pytest.raises(orphan_scan.OrphansFound):
+        run_to_the_end(context)
+
+    assert state(session).found == {"bytes": 0}
 
 
 def test_the_next_scan_begins_anew(session, context):

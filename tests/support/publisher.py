@@ -4,6 +4,7 @@ A worker may receive a message at once. Sent before the commit, it would find th
 """
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -50,3 +51,6 @@ class RecordingPublisher:
 
     def is_empty(self, queue: str) -> bool:
         return queue in self.empty_queues
+
+    def lengths(self) -> dict[str, int]:
+        return dict(Counter(message.queue for message in self.published))

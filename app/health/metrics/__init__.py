@@ -1,0 +1,1 @@
+"""What `/metrics` shows: what is read at each scrape."""
