@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.cleanup.engine import run_slice
-from app.cli import runtime
+from app.cli.runtime import runtime
 from app.config import Settings
 from app.context import Context
 from app.models import Workspace

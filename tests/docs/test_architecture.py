@@ -63,7 +63,7 @@ def test_what_is_planned_is_not_there_yet() -> None:
     planned = set(re.findall(r"`(app/\w+/?(?:\w+\.py)?)`", section("Where new things go")))
     there = {path for path in planned if (ROOT / path).exists()}
 
-    assert there <= {"app/cleanup/", "app/cleanup/lease.py", "app/api/", "app/cli.py"}, (
+    assert there <= {"app/cleanup/", "app/cleanup/lease.py", "app/api/", "app/cli/"}, (
         "Move the line to the map of docs/architecture.md."
     )
 

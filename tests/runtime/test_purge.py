@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy.orm import Session
 
 from app import clock
-from app.cli import runtime
+from app.cli.runtime import runtime
 from app.context import Context
 from app.lifecycle import JOB_TERMINAL, DeploymentStatus, JobStatus
 from app.models import Deployment, Job

@@ -44,7 +44,7 @@ LONGEST = (
     "server-waiting",
     "tests/devstack/test_servers.py", "tests/storage/test_storage_s3.py", "tests/access/test_tokens.py",
     "tests/access/test_history.py", "tests/api/files/test_store_failures.py", "tests/runtime/test_process.py",
-    "tests/test_secrets.py", "tests/test_cli.py", "tests/distribution/test_wheel.py",
+    "tests/test_secrets.py", "tests/cli/test_outcome.py", "tests/distribution/test_wheel.py",
     "tests/devstack/test_recorded_data.py", "tests/server/test_exposure.py", "tests/test_needs.py",
     "tests/postgres/test_pooler.py", "tests/postgres/test_failover.py", "tests/cleanup/test_replay.py",
     "tests/cleanup/test_many.py", "tests/services/test_writers_against_delete.py", "tests/postgres/test_version.py",

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 
 from tests.support.preloaded import run_preloaded
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

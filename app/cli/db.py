@@ -1,0 +1,34 @@
+"""`workspaces db`: the schema."""
+
+import click
+
+from app import distribution
+from app.cli.outcome import echo
+from app.config import load_settings
+from app.db import Base, connect, session_scope, sessions_of
+from app.models import AuditRecord
+from app.postgres import is_behind_pooler, provide_role, set_limits
+from app.services.workspaces import seed
+from app.version import VERSION
+
+
+@click.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the schema to this release, and make the built-in workspaces if they are missing.
+
+    Where WORKSPACES_MIGRATION_DATABASE_URL has a role of its own, that of WORKSPACES_DATABASE_URL gets what it needs.
+    """
+    settings = load_settings()
+    distribution.upgrade_database()
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    provide_role(settings, tables, append_only=[AuditRecord.__tablename__])
+    if is_behind_pooler(settings):
+        set_limits(settings)
+    with session_scope(sessions_of(connect(settings))) as session:
+        made = seed(session)
+    echo(f"the schema is that of {VERSION}; made: {', '.join(made) or 'nothing, none was missing'}")

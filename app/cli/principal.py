@@ -1,0 +1,45 @@
+"""`workspaces principal`: who may do what."""
+
+import click
+
+from app.access.authorize import Actor
+from app.access.permissions import Permission
+from app.access.principal import MAX_EMAIL_CHARS, Principal, is_name
+from app.access.roles import PLATFORM, Role
+from app.cli.direct import OPERATOR, with_context
+from app.cli.outcome import echo
+from app.context import Context
+from app.db import session_scope
+from app.errors import DomainError
+from app.services import members
+
+
+@click.group()
+def principal() -> None:
+    """People, groups and services, and what they may do."""
+
+
+@principal.command()
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.PLATFORM_ADMIN.value,
+    show_default=True,
+)
+@click.option("--workspace", default=PLATFORM, show_default=True, help="Where the role is held.")
+@with_context
+def grant(context: Context, name: str, role: str, workspace: str) -> None:
+    """Grant a role to NAME: an id or a group as the gateway or the token says it, or an email.
+
+    So the first administrator of an installation is made.
+    """
+    operator = Actor(Principal(OPERATOR, is_platform_admin=True), Permission.MEMBERS_WRITE)
+    if not is_name(name, MAX_EMAIL_CHARS):
+        raise click.BadParameter("must be printable, without white space at either end", param_hint="NAME")
+    try:
+        with session_scope(context.sessions) as session:
+            member = members.add_member(session, operator, workspace, name, [Role(role)])
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    echo(f"{member.principal} in '{workspace}': {', '.join(member.roles)}")
