@@ -7,19 +7,50 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.compat.nemo import Nemo, Programs, installed_programs
+from tests.compat.nemo import Nemo, Programs
+from tests.compat.releases import BETWEEN, NEWEST, OLDEST, Release, as_parameter
 from tests.support.stack import Stack
 
-# Tests for the interpreter of the other environment; test_sdk.py runs them there.
-collect_ignore = ["sdk"]
+# Tests for the interpreters of the other environments; test_sdk.py and test_helix.py run them there.
+collect_ignore = ["sdk", "helix"]
 
 _numbers = count(1)
 
 
+ALL = "all_releases"
+"""The mark of tests for each release of the SDK; others are run with the oldest, and by `make long` with the newest."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", f"{ALL}: run with each release of the peer's SDK")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test the releases that it is run with, unless it names its own."""
+    if "release" not in metafunc.fixturenames or "release" in _named(metafunc):
+        return
+    is_for_all = metafunc.definition.get_closest_marker(ALL) is not None
+    newest = as_parameter(NEWEST) if is_for_all else as_parameter(NEWEST, pytest.mark.long)
+    between = [as_parameter(one, pytest.mark.long) for one in BETWEEN] if is_for_all else []
+    metafunc.parametrize("release", [as_parameter(OLDEST), newest, *between], indirect=True, scope="session")
+
+
+def _named(metafunc: pytest.Metafunc) -> set[str]:
+    marks = metafunc.definition.iter_markers("parametrize")
+    return {name.strip() for mark in marks for name in str(mark.args[0]).split(",")}
+
+
 @pytest.fixture(scope="session")
-def programs() -> Iterator[Programs]:
+def release(request: pytest.FixtureRequest) -> Release:
+    """The release of the peer that a test is run with."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def programs(release: Release) -> Iterator[Programs]:
     """The peer's `python` and `nemo`."""
-    programs = installed_programs()
+    programs = Programs(release)
     yield programs
     programs.close()
 

@@ -5,16 +5,15 @@ line of JSON asks for one; its exit status is the answer.
 """
 
 import gc
+import importlib
 import json
 import os
 import runpy
 import signal
 import sys
 
-# What takes so long.
+# What takes so long, beside the modules that the arguments name.
 import httpcore  # noqa: F401
-import nemo_platform.cli.app
-import nemo_platform.ui.prompts  # noqa: F401
 import yaml  # noqa: F401
 
 
@@ -33,6 +32,8 @@ def become(
 
 
 def main() -> None:
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     gc.freeze()  # the garbage collector of a child would copy what it shares with this process
     for line in iter(sys.stdin.readline, ""):
         if (child := os.fork()) == 0:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.nemo import Nemo, Programs
+from tests.compat.releases import Release
 from tests.support.stack import Stack
 
 pytestmark = pytest.mark.long
@@ -15,8 +16,9 @@ ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def guarded(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The product with authentication on, believing the tokens that `nemo auth login --unsigned-token` makes."""
+    assert release  # each has a product of its own
     settings = {"auth_enabled": True, "allow_unsigned_jwt": True, "admin_email": OPERATOR}
     with Stack(
         tmp_path_factory.mktemp("guarded"), parts=["web", "worker", "maintenance", "beat"], **settings
@@ -44,13 +46,6 @@ def log_in(programs: Programs, guarded: Stack, tmp_path: Path) -> LogIn:
     return do
 
 
-def refusal(nemo: Nemo, *arguments: str) -> str:
-    """What a command that must fail printed."""
-    done = nemo.cli(*arguments)
-    assert done.returncode == 1, done.stdout + done.stderr
-    return " ".join((done.stdout + done.stderr).split())
-
-
 def names(nemo: Nemo) -> set[str]:
     return {one["name"] for one in nemo.answer("workspaces", "list")["data"]}
 
@@ -64,8 +59,8 @@ def test_three_users_share_a_workspace_as_far_as_their_roles_go(log_in: LogIn) -
     assert made["created_by"] == ANN
     assert names(ann) == {"anns-team", "default", "system"}
     assert names(bob) == names(eve) == {"default", "system"}
-    assert "Forbidden" in refusal(bob, "workspaces", "get", "anns-team")
-    assert "Forbidden" in refusal(bob, "workspaces", "delete", "anns-team")
+    assert "Forbidden" in bob.refused("workspaces", "get", "anns-team")
+    assert "Forbidden" in bob.refused("workspaces", "delete", "anns-team")
 
     ann.answer(*members, "create", "--workspace", "anns-team", "--principal", BOB, "--roles", "Viewer")
     ann.answer(*members, "create", "--workspace", "anns-team", "--principal", "crew", "--roles", "Editor")
@@ -76,21 +71,21 @@ def test_three_users_share_a_workspace_as_far_as_their_roles_go(log_in: LogIn) -
         (ANN, "Admin"), (BOB, "Viewer"), ("crew", "Editor")
     }  # fmt: skip
     new_project = ("projects", "create", "alpha", "--workspace", "anns-team", "--description", "d")
-    assert "needs Editor or Admin; you are Viewer" in refusal(bob, *new_project)
+    assert "needs Editor or Admin; you are Viewer" in bob.refused(*new_project)
     assert eve.answer(*new_project)["name"] == "alpha"
-    assert "needs Admin; you are Editor" in refusal(
-        eve, "workspaces", "update", "anns-team", "--description", "x"
+    assert "needs Admin; you are Editor" in eve.refused(
+        "workspaces", "update", "anns-team", "--description", "x"
     )
 
     ann.answer(*members, "update", BOB, "--workspace", "anns-team", "--roles", "Editor")
     bob.answer("projects", "create", "beta", "--workspace", "anns-team", "--description", "d")
-    assert "last Admin" in refusal(ann, *members, "delete", ANN, "--workspace", "anns-team")
+    assert "last Admin" in ann.refused(*members, "delete", ANN, "--workspace", "anns-team")
     assert ann.cli(*members, "delete", BOB, "--workspace", "anns-team").returncode == 0
-    assert "Forbidden" in refusal(bob, "workspaces", "get", "anns-team")
+    assert "Forbidden" in bob.refused("workspaces", "get", "anns-team")
 
     assert ann.cli("workspaces", "delete", "anns-team").returncode == 0
     assert bob.answer("workspaces", "create", "anns-team")["id"] != made["id"]
-    assert "Forbidden" in refusal(ann, "workspaces", "get", "anns-team")
+    assert "Forbidden" in ann.refused("workspaces", "get", "anns-team")
 
 
 def test_nobody_gets_in_without_a_login_or_with_an_old_one(
@@ -98,7 +93,7 @@ def test_nobody_gets_in_without_a_login_or_with_an_old_one(
 ) -> None:
     stranger = Nemo(programs, home=tmp_path, base_url=guarded.api_url)
 
-    assert "Unauthorized" in refusal(stranger, "workspaces", "list")
+    assert "Unauthorized" in stranger.refused("workspaces", "list")
     late = log_in("late@example.com", "--expires-in", "-60")
     assert late.cli("workspaces", "list").returncode != 0
 

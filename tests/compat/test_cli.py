@@ -37,25 +37,18 @@ def test_workspaces_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client) -> N
     assert (deleted.returncode, deleted.stdout.strip()) == (0, DELETED)
     assert http.get(path).status_code == 404
 
-    gone = nemo.cli("workspaces", "get", "cli-team")
-    assert gone.returncode == 1
-    assert "Workspace 'cli-team' not found" in said(gone)
+    assert "Workspace 'cli-team' not found" in nemo.refused("workspaces", "get", "cli-team")
 
 
 @pytest.mark.long
 def test_the_cli_reports_a_name_that_is_taken_and_accepts_exist_ok(nemo: Nemo, workspace: str) -> None:
-    refused = nemo.cli("workspaces", "create", workspace)
-    assert refused.returncode == 1
-    assert f"Workspace '{workspace}' already exists" in said(refused)
+    assert f"Workspace '{workspace}' already exists" in nemo.refused("workspaces", "create", workspace)
 
     assert nemo.answer("workspaces", "create", workspace, "--exist-ok")["name"] == workspace
 
 
 def test_the_cli_says_what_is_wrong_with_a_name(nemo: Nemo) -> None:
-    refused = nemo.cli("workspaces", "create", "No--Good")
-
-    assert refused.returncode == 1
-    assert "lowercase" in said(refused)
+    assert "lowercase" in nemo.refused("workspaces", "create", "No--Good")
 
 
 @pytest.mark.long
@@ -122,9 +115,8 @@ def test_members_come_and_go_by_the_cli(nemo: Nemo, http: httpx.Client, workspac
     assert (removed.returncode, removed.stdout.strip()) == (0, DELETED)
     assert members() == before
 
-    again = nemo.cli("workspaces", "members", "delete", "ann@example.com", *within)
-    assert again.returncode == 1
-    assert f"Member 'ann@example.com' not found in workspace '{workspace}'" in said(again)
+    again = nemo.refused("workspaces", "members", "delete", "ann@example.com", *within)
+    assert f"Member 'ann@example.com' not found in workspace '{workspace}'" in again
 
 
 @pytest.mark.long
@@ -161,8 +153,7 @@ def test_files_travel_both_ways_by_the_cli(
     assert nemo.cli("files", "filesets", "delete", "corpus", *within).returncode == 0
     assert http.get(f"{path}/corpus").status_code == 404
 
-    nowhere = nemo.cli("files", "upload", source / "a.txt", "corpus", *within)
-    assert nowhere.returncode == 1
+    assert nemo.cli("files", "upload", source / "a.txt", "corpus", *within).returncode in (1, 3)
 
 
 def test_cluster_info_finds_the_server_healthy(nemo: Nemo, http: httpx.Client, stack: Stack) -> None:

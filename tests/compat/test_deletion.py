@@ -77,10 +77,11 @@ def fill(nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack) -> Fill:
 def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
     nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack, fill: Fill, made: dict[str, int]
 ) -> None:
-    expected, name = expected_of(made), f"tenant-{made['jobs']}"
+    number = f"{made['jobs']}-{nemo.programs.release.name}"
+    expected, name = expected_of(made), f"tenant-{number}"
     old = fill(name, made)
     old_before = holdings(engine, stack, old)
-    neighbour = fill(f"neighbour-{made['jobs']}", SMALL)
+    neighbour = fill(f"neighbour-{number}", SMALL)
     neighbour_before = holdings(engine, stack, neighbour)
     preview = http.get(f"{WORKSPACES}/{name}/deletion-preview").json()
     assert preview["remaining"] == expected

@@ -11,6 +11,7 @@ TOPICS = sorted(path.stem.removeprefix("test_") for path in SUITE.glob("test_*.p
 SHORT = ("workspaces",)
 
 
+@pytest.mark.all_releases
 @pytest.mark.parametrize(
     "topic", [topic if topic in SHORT else pytest.param(topic, marks=pytest.mark.long) for topic in TOPICS]
 )

@@ -24,6 +24,7 @@ def run(nemo: Nemo) -> Callable[[str], str]:
     return run
 
 
+@pytest.mark.all_releases
 def test_the_documented_snippets_do_what_the_page_says(run: Callable[[str], str], http: httpx.Client) -> None:
     assert http.get(f"{WORKSPACES}/ml-team").status_code == 404
 

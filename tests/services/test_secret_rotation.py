@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, undefer
 
-from app.cli import secrets as commands
+from app.cli.secrets import secrets as commands
 from app.context import Context
 from app.db import transact
 from app.lifecycle import WorkspaceState

@@ -23,7 +23,7 @@ STACKS = {
     "soak": ("soak/test_soak.py",),
     "compat": ("compat/test_cli.py", "compat/test_cli_running.py", "compat/test_deletion.py",
                "compat/test_sdk.py", "compat/test_snippets.py", "compat/test_parallel.py",
-               "compat/test_queries.py"),
+               "compat/test_queries.py", "compat/test_helix.py", "compat/test_newer_cli.py"),
     "compat-access": ("compat/test_access.py",),
     "compat-files": ("compat/test_large_files.py",),
     "runtime": ("runtime/test_worker.py", "runtime/test_cluster_worker.py"),
