@@ -5,6 +5,7 @@ DomainError
 ├── Unauthorized 401         missing or invalid credentials
 ├── Forbidden 403            the caller lacks the permission
 ├── NotFound 404             the resource does not exist
+│   └── AccessKeysDisabled
 ├── TooSlow 408              the client stopped sending
 ├── Conflict 409             the current state forbids it
 │   ├── NameTaken
@@ -57,6 +58,12 @@ class NotFound(DomainError):
     """The resource does not exist."""
 
     status = 404
+
+
+class AccessKeysDisabled(NotFound):
+    """This server offers no access keys."""
+
+    code = "access_keys_disabled"
 
 
 class Conflict(DomainError):

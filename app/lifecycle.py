@@ -250,3 +250,19 @@ class FailureClass(StrEnum):
     WAITING = "waiting"  #: Not an error: it was asked to stop and has not yet. Costs no attempt.
     TRANSIENT = "transient"  #: May go away by itself: time-out, connection, 5xx, anything unknown.
     PERMANENT = "permanent"  #: Will not: permission, credentials, an invalid reference. Waits for a person.
+
+
+class AccessKeyStatus(StrEnum):
+    """Status of an access key, which follows from its times; the names are the published contract."""
+
+    ACTIVE = "ACTIVE"  #: Its token is accepted.
+    SUSPENDED = "SUSPENDED"  #: Its token is refused until it is unsuspended.
+    EXPIRED = "EXPIRED"  #: Its end has come. Final.
+    REVOKED = "REVOKED"  #: Its holder or an administrator has ended it. Final.
+
+
+class AccessKeyHolder(StrEnum):
+    """Whom a caller with an access key is; the names are the published contract."""
+
+    USER = "USER"  #: The user who has made it.
+    SERVICE_ACCOUNT = "SERVICE_ACCOUNT"  #: A service account, for which an administrator has made it.

@@ -33,7 +33,9 @@ search_settings.load_profile("on any machine")
 # Each client reads all certificates of the system, and most requests of tests have a client of their own.
 http_transport.create_ssl_context = cache(http_transport.create_ssl_context)
 
-pytest_plugins = [f"tests.support.{name}" for name in ("database", "figures", "groups", "needs", "processes")]
+pytest_plugins = [
+    f"tests.support.{name}" for name in ("access_keys", "database", "figures", "groups", "needs", "processes")
+]
 
 
 def pytest_collection_finish() -> None:

@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app.db import Base
-from app.lifecycle import DeploymentStatus, JobStatus
+from app.lifecycle import AccessKeyHolder, DeploymentStatus, JobStatus
 from app.models import (
+    AccessKey,
     Deployment,
     DeploymentConfig,
     Entity,
@@ -46,6 +47,11 @@ def make_job(
 def make_job_log(session: Session, job: Job, message: str = "hello", **values: Any) -> JobLog:
     values = {"workspace_id": job.workspace_id, "attempt_id": job.attempt_id, "step": "main", **values}
     return _added(session, JobLog(job_id=job.id, task="main", message=message, **values))
+
+
+def make_access_key(session: Session, jti: str, principal: str, **values: Any) -> AccessKey:
+    values = {"holder": AccessKeyHolder.USER, "created_by": principal, **values}
+    return _added(session, AccessKey(jti=jti, principal=principal, **values))
 
 
 def make_config(session: Session, workspace: Workspace, name: str = "small") -> DeploymentConfig:

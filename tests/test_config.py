@@ -92,6 +92,8 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_GATEWAY_SECRET", "short", "16 characters"),
         ("WORKSPACES_SECRETS_KEY_FILE", "/nowhere", "'/nowhere' cannot be read: No such file"),
         ("WORKSPACES_SECRETS_KEY_FILE", "/dev/null", "'/dev/null' is no file"),
+        ("WORKSPACES_ACCESS_KEYS_ENABLED", "true", "WORKSPACES_ACCESS_KEY_SIGNING_FILE"),
+        ("WORKSPACES_ACCESS_KEY_MAX_SECONDS", "-1", "greater than or equal to 0"),
         ("WORKSPACES_EXECUTION_PROFILES", "subprocess", "WORKSPACES_EXECUTION_PROFILES: must be JSON"),
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "gpu"}]', "'subprocess' or 'cpu'"),
         ("WORKSPACES_EXECUTION_PROFILES", '[{"provider": "cpu"}, {"provider": "cpu"}]', "'cpu/default'"),
@@ -111,6 +113,14 @@ def test_a_bad_value_refuses_to_start_with_one_clear_line(
     assert complaint in line
     assert name in line
     assert "WORKSPACES_*" not in line
+
+
+@pytest.mark.parametrize(
+    "login", [{}, {"auth_enabled": True, "allow_unsigned_jwt": True}], ids=["auth-off", "unsigned"]
+)
+def test_where_anybody_may_be_anybody_there_are_no_access_keys(login: dict[str, bool]) -> None:
+    with pytest.raises(ValueError, match="in the name of anybody"):
+        Settings(access_keys_enabled=True, access_key_signing_file="keys.pem", **login)
 
 
 @pytest.mark.parametrize(

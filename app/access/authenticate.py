@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hmac import compare_digest
 
-from app.access.claims import principal_of, restricting, scopes_of
+from app.access.claims import holder_of, principal_of, restricting, scopes_of
 from app.access.principal import MAX_EMAIL_CHARS, MAX_ID_CHARS, SERVICE_PREFIX, Principal, is_name
 from app.access.tokens import TokenKind, Tokens
 from app.config import Settings
@@ -70,6 +70,8 @@ class Authenticator:
         """
         verified = self.tokens.verified(token)
         claims = verified.claims
+        if verified.kind is TokenKind.ACCESS_KEY:
+            return Bearer(holder_of(claims), verified.kind, (), claims["jti"])
         principal, token_id = principal_of(claims, self._settings), claims.get("jti")
         # A further issuer may name anybody, but for the administrator, whose email is that of the main one.
         is_main = claims.get("iss") == self._settings.oidc_issuer or self._settings.allow_unsigned_jwt

@@ -1,7 +1,8 @@
 """Authorization: a condition of the query that reads the data, so that no role can change in between.
 
 A role counts while it is not revoked, in the workspace with the id that it was granted for. No decision is cached
-from one query to the next, and a workspace that takes over a name takes over no roles.
+from one query to the next, and a workspace that takes over a name takes over no roles. Of an actor with an access key
+the same conditions ask whether the key is in force.
 
 The conditions are made once, because that takes longer than asking them. Who is asked about is in parameters of the
 statement, `Actor.parameters`: one that is executed without them fails.
@@ -35,13 +36,17 @@ from app.access.permissions import AUTHENTICATED, Permission, roles_permitting
 from app.access.principal import Principal, folded
 from app.access.roles import PLATFORM, Role
 from app.db import Sessions, read
-from app.errors import DomainError, Forbidden, NotFound
-from app.models import RoleBinding, Workspace
+from app.errors import DomainError, Forbidden, NotFound, Unauthorized
+from app.models import AccessKey, RoleBinding, Workspace
+from app.models.access_key import is_in_force
 from app.models.role_binding import folded_principal
 from app.models.workspace import is_active
 
 _IDENTITIES = bindparam("actor_identities", type_=ARRAY(Text))
 _EMAIL = bindparam("actor_email", type_=Text)
+_KEY = bindparam("actor_key", type_=Text)
+_KEY_PRINCIPAL = bindparam("actor_key_principal", type_=Text)
+_KEY_EMAIL = bindparam("actor_key_email", type_=Text)
 
 
 Question = Callable[[], Select[bool]]
@@ -55,6 +60,8 @@ class Access:
     permission: Permission
     is_in_scope: bool
     is_platform_admin: bool
+    has_key: bool = False
+    """Whether an access key has authenticated the actor."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +85,38 @@ class Actor:
     @cached_property
     def access(self) -> Access:
         """What the conditions below are made from."""
-        return Access(self.permission, self.is_in_scope, self.principal.is_platform_admin)
+        principal = self.principal
+        return Access(
+            self.permission, self.is_in_scope, principal.is_platform_admin, bool(principal.access_key)
+        )
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """The parameters of every statement with one of the conditions below."""
-        email = folded(self.principal.email)
-        return {
-            "actor_identities": sorted(self.principal.identities),
+        principal = self.principal
+        email = folded(principal.email)
+        known = {
+            "actor_identities": sorted(principal.identities),
             "actor_email": email if "@" in email else None,
         }
+        if not principal.access_key:
+            return known
+        return known | {
+            "actor_key": principal.access_key,
+            "actor_key_principal": principal.id,
+            "actor_key_email": principal.email,
+        }
+
+
+@cache
+def is_authentic(access: Access) -> ColumnElement[bool]:
+    """A condition: the access key that has authenticated the actor, if one has, is in force. Each other has it, too."""
+    if not access.has_key:
+        return true()
+    key = aliased(AccessKey)
+    # Its token says whom it belongs to; a forged one would have to name a key of the same principal.
+    is_its = and_(key.principal == _KEY_PRINCIPAL, key.email == _KEY_EMAIL)
+    return exists().where(key.jti == _KEY, is_its, is_in_force(key))
 
 
 @cache
@@ -97,15 +126,13 @@ def permitted(access: Access, *, in_many: bool = False) -> ColumnElement[bool]:
     With `in_many` that query looks for many workspaces, and the actor's bindings are read once for all of them.
     """
     has_role = _has_role(access, in_many=in_many) if access.is_in_scope else false()
-    return or_(is_platform_admin(access), has_role)
+    return and_(is_authentic(access), or_(_is_admin(access), has_role))
 
 
 @cache
 def is_platform_admin(access: Access) -> ColumnElement[bool]:
     """A condition: the actor has every permission in every workspace."""
-    if access.is_platform_admin:
-        return true()
-    return exists(_platform_bindings([Role.PLATFORM_ADMIN]))
+    return and_(is_authentic(access), _is_admin(access))
 
 
 @cache
@@ -116,13 +143,31 @@ def permitted_platform_wide(access: Access) -> ColumnElement[bool]:
         is_permitted = true()
     elif access.is_in_scope:
         is_permitted = exists(_platform_bindings(roles_permitting(access.permission)))
-    return or_(is_platform_admin(access), is_permitted)
+    return and_(is_authentic(access), or_(_is_admin(access), is_permitted))
 
 
 def require_platform_wide(session: Session, actor: Actor) -> None:
-    """Raise Forbidden unless the actor has its permission; for permissions that concern no workspace."""
+    """Raise Forbidden unless the actor has its permission; for permissions that concern no workspace.
+
+    Raises Unauthorized as `require_authentic` does.
+    """
     if not session.scalar(_platform_wide(actor.access), actor.parameters):
+        require_authentic(session, actor)
         raise Forbidden("Forbidden")
+
+
+def require_authentic(session: Session, actor: Actor) -> None:
+    """Raise Unauthorized if an access key that is not in force has authenticated the actor.
+
+    Asked when a statement has found nothing: one that finds something has asked about the key itself.
+    """
+    if actor.access.has_key and not session.scalar(still_authentic(actor)):
+        raise Unauthorized("Invalid or expired token: its access key is revoked, suspended or expired")
+
+
+def still_authentic(actor: Actor) -> Select[bool]:
+    """Asks whether the access key that has authenticated the actor, if one has, is in force."""
+    return select(is_authentic(actor.access)).params(actor.parameters)
 
 
 @cache
@@ -152,8 +197,9 @@ def access_error(
     """The error for a query with `permitted` that found nothing: NotFound for PlatformAdmins, Forbidden for all others.
 
     A caller without access must not learn whether the thing exists. The error for a member of `workspace` names
-    the roles that the request needs.
+    the roles that the request needs. Raises Unauthorized as `require_authentic` does.
     """
+    require_authentic(session, actor)
     if session.scalar(select(is_platform_admin(actor.access)), actor.parameters):
         return NotFound(missing)
     roles = _roles_in(session, actor, workspace) if workspace else []
@@ -166,6 +212,10 @@ def access_error(
         f"Forbidden: {actor.permission} in workspace '{workspace}' needs {' or '.join(needed) or 'PlatformAdmin'}; "
         f"you are {', '.join(roles)}."
     )
+
+
+def _is_admin(access: Access) -> ColumnElement[bool]:
+    return true() if access.is_platform_admin else exists(_platform_bindings([Role.PLATFORM_ADMIN]))
 
 
 def _has_role(access: Access, *, in_many: bool) -> ColumnElement[bool]:

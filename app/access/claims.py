@@ -37,6 +37,14 @@ def principal_of(claims: Claims, settings: Settings) -> Principal:
     )
 
 
+def holder_of(claims: Claims) -> Principal:
+    """Whom the token of an access key names, which this product has signed.
+
+    It has no groups: nobody says whether its holder is still in them. Nor is it ever an administrator by the settings.
+    """
+    return Principal(claims["sub"], email=claims.get("email", ""), access_key=claims["jti"])
+
+
 def scopes_of(claims: Claims, settings: Settings) -> list[str]:
     """The scopes of a token, without the prefix of its issuer, in their order."""
     # The CLI separates prefix and scope with a slash.

@@ -8,6 +8,8 @@ from app.access.roles import Role
 class Permission(StrEnum):
     """`resource:action`, alphabetical."""
 
+    ACCESS_KEYS_READ = "access_keys:read"
+    ACCESS_KEYS_WRITE = "access_keys:write"
     AUDIT_READ = "audit:read"
     CLEANUP_CONTROL = "cleanup:control"
     CLEANUP_READ = "cleanup:read"
@@ -73,8 +75,10 @@ The values of secrets are for the platform's services alone, which have no roles
 OPEN = frozenset({P.PUBLIC, P.METRICS_READ})
 """Permissions that need no authentication. The handler of /metrics checks its callers itself."""
 
-AUTHENTICATED = frozenset({P.PROFILES_READ, P.DELETIONS_READ, P.DELETIONS_RESTORE})
-"""Permissions of every authenticated caller; those on deletions cover only the caller's own."""
+AUTHENTICATED = frozenset(
+    {P.PROFILES_READ, P.DELETIONS_READ, P.DELETIONS_RESTORE, P.ACCESS_KEYS_READ, P.ACCESS_KEYS_WRITE}
+)
+"""Permissions of every authenticated caller; those on deletions and access keys cover only the caller's own."""
 
 PLATFORM_WIDE = frozenset(
     {

@@ -8,6 +8,9 @@ EVERYBODY = "*"
 SERVICE_PREFIX = "service:"
 """Prefix of the ids of the platform's own services. Only the gateway can authenticate one; a token cannot."""
 
+SERVICE_ACCOUNT_PREFIX = "service-account:"
+"""Prefix of the ids of service accounts, which have roles as users have. Their access keys authenticate them."""
+
 MAX_EMAIL_CHARS = 320
 """The longest possible identity; ids and groups are shorter."""
 
@@ -22,7 +25,7 @@ def is_name(text: str, longest: int) -> bool:
 
 def is_reserved(name: str) -> bool:
     """Whether the name is of a sort that no token of an issuer can claim."""
-    return name.startswith(SERVICE_PREFIX)
+    return name.startswith((SERVICE_PREFIX, SERVICE_ACCOUNT_PREFIX))
 
 
 def folded(name: str) -> str:
@@ -39,7 +42,8 @@ class Principal:
 
     Roles are looked up by all of `identities`. `scopes` restrict the use of a token; None means no restriction.
     `is_platform_admin` needs no role binding: it comes from the settings, from the gateway, or from authentication
-    being off. `service` is the service that acts on behalf of this principal; empty without one.
+    being off. `service` is the service that acts on behalf of this principal; empty without one. `access_key` is the id
+    of the access key that has authenticated it, whose state the database knows; empty without one.
     """
 
     id: str = ""
@@ -48,6 +52,7 @@ class Principal:
     scopes: frozenset[str] | None = None
     is_platform_admin: bool = False
     service: str = ""
+    access_key: str = ""
 
     @property
     def identities(self) -> frozenset[str]:
@@ -63,3 +68,8 @@ class Principal:
     def is_service(self) -> bool:
         """Whether the caller is one of the platform's own services."""
         return self.id.startswith(SERVICE_PREFIX)
+
+    @property
+    def is_service_account(self) -> bool:
+        """Whether the caller is a service account."""
+        return self.id.startswith(SERVICE_ACCOUNT_PREFIX)

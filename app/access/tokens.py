@@ -7,6 +7,7 @@ from typing import Any
 import jwt
 
 from app.access.issuers import ALGORITHMS, Issuer
+from app.access.keys.signing import ISSUER, SigningKeys
 from app.config import Settings
 from app.errors import Unauthorized
 
@@ -28,6 +29,7 @@ _REASONS: dict[type[jwt.PyJWTError], str] = {
 class TokenKind(StrEnum):
     """What sort of token a bearer has shown."""
 
+    ACCESS_KEY = "access_key"  #: Of an access key. The database knows whether that is in force.
     OIDC = "oidc_access_token"  #: Of a trusted issuer, or an unsigned one where these are accepted.
 
 
@@ -43,7 +45,9 @@ class Tokens:
     """Verifies tokens. One per process, because it caches the keys of the issuers."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises UnusableSigningFile."""
         self._settings = settings
+        self.signing_keys = SigningKeys.of(settings)
         self.issuers: dict[str, Issuer] = {}
         if settings.oidc_issuer:
             main = Issuer(settings.oidc_issuer, settings, jwks_uri=settings.oidc_jwks_uri)
@@ -56,7 +60,7 @@ class Tokens:
 
         Raises Unauthorized with the reason, never quoting the token; Busy while the issuer's keys cannot be fetched.
         """
-        if not self.issuers and not self._settings.allow_unsigned_jwt:
+        if not (self.issuers or self._own_keys or self._settings.allow_unsigned_jwt):
             raise Unauthorized("Bearer token authentication not configured")
         if len(token) > MAX_CHARS:
             raise _invalid(f"it is longer than {MAX_CHARS} characters")
@@ -64,11 +68,15 @@ class Tokens:
             header = jwt.get_unverified_header(token)
             if header.get("alg") == "none":
                 return Token(self._unsigned(token), TokenKind.OIDC)
-            return Token(self._signed(token, header), TokenKind.OIDC)
+            return self._signed(token, header)
         except jwt.MissingRequiredClaimError as error:
             raise _invalid(f"it has no claim '{error.claim}'") from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise _invalid(_REASONS.get(type(error), "it is malformed")) from None  # type: ignore[arg-type]  # any class
+
+    @property
+    def _own_keys(self) -> SigningKeys | None:
+        return self.signing_keys if self._settings.access_keys_enabled else None
 
     def _unsigned(self, token: str) -> Claims:
         if not self._settings.allow_unsigned_jwt:
@@ -80,10 +88,12 @@ class Tokens:
         checks = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf"), True)
         return self._decoded(token, "", {"verify_signature": False, **checks})
 
-    def _signed(self, token: str, header: dict[str, Any]) -> Claims:
+    def _signed(self, token: str, header: dict[str, Any]) -> Token:
         if header.get("alg") not in ALGORITHMS:
             raise _invalid(f"its algorithm is none of {', '.join(ALGORITHMS)}")
         claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
+        if claimed == ISSUER and self._own_keys:
+            return Token(self._of_access_key(token, header, self._own_keys), TokenKind.ACCESS_KEY)
         issuer = self.issuers.get(claimed) if isinstance(claimed, str) else None
         if issuer is None:
             raise _invalid("its issuer is not trusted")
@@ -92,7 +102,14 @@ class Tokens:
         key = issuer.key(kid) if isinstance(kid, str) else None
         if key is None:
             raise _invalid("its signing key is unknown")
-        return self._decoded(token, key, {}, audience=self._settings.audience, issuer=issuer.url)
+        claims = self._decoded(token, key, {}, audience=self._settings.audience, issuer=issuer.url)
+        return Token(claims, TokenKind.OIDC)
+
+    def _of_access_key(self, token: str, header: dict[str, Any], keys: SigningKeys) -> Claims:
+        claims = keys.claims(token, header.get("kid"), leeway_s=self._settings.token_leeway_seconds)
+        if claims is None:
+            raise _invalid("its signing key is unknown")
+        return claims
 
     def _decoded(self, token: str, key: Any, options: dict[str, Any], **expected: str) -> Claims:
         required = ["exp", "iat", self._settings.oidc_subject_claim]

@@ -28,6 +28,7 @@ RESOURCES = (
     "system",
     "auth.discovery",
     "auth.authenticate",
+    "auth.access_keys",
     "entities.workspace_deletion",
     "entities.deletions",
     "entities.cleanup_control",

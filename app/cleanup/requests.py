@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, false, or_, select, text, true, upda
 from sqlalchemy.orm import Session
 
 from app.access import audit
-from app.access.authorize import Actor, is_platform_admin
+from app.access.authorize import Actor, is_authentic, is_platform_admin
 from app.cleanup import control, ledger, remaining
 from app.cleanup.history import record
 from app.clock import database_now, seconds_since
@@ -206,7 +206,8 @@ def may_follow(actor: Actor) -> ColumnElement[bool]:
     """
     if not actor.is_in_scope:
         return is_platform_admin(actor.access)
-    return or_(is_platform_admin(actor.access), Deletion.requested_by == actor.id)
+    is_its = and_(is_authentic(actor.access), Deletion.requested_by == actor.id)
+    return or_(is_platform_admin(actor.access), is_its)
 
 
 def workspace_of(deletion: Deletion) -> tuple[UUID, str]:

@@ -7,6 +7,8 @@ from pydantic import Field, SecretStr
 from app.config.section import Section
 from app.config.values import ClaimName, Duration, HostName, IssuerUrl, Origin, Secret
 
+_LONGEST_LIFE_S = 100 * 365 * 86400
+
 
 class AccessSettings(Section):
     """Authentication, administrators, browsers and proxies."""
@@ -58,6 +60,18 @@ class AccessSettings(Section):
     jwks_cooldown_seconds: Duration = 10
     """Minimum time between two requests for an issuer's keys, whether or not it answered; a new key may be refused
     for that long."""
+
+    access_keys_enabled: bool = False
+    """Offer access keys at `/apis/auth/v2/access-keys` and accept their tokens. Needs a signing file, and callers who
+    prove who they are."""
+    access_key_signing_file: str = ""
+    """File with the private RSA keys (PEM) of access keys: the first one signs, all verify. The same for all web
+    processes; others than its owner, and its group, may not read it."""
+    access_key_max_seconds: Annotated[float, Field(ge=0, le=_LONGEST_LIFE_S, allow_inf_nan=False)] = 0
+    """Longest life of an access key. 0 for no limit: only then may a key have no end. By default a key lives for 30
+    days."""
+    access_key_retention_days: Annotated[float, Field(gt=0, le=36500)] = 30
+    """Age in days, since its end, at which an access key that is revoked or expired is forgotten."""
 
     trusted_hosts: tuple[HostName, ...] = ()
     """JSON list of the host names by which clients reach the API, besides `localhost` and IP addresses. Requests by any

@@ -142,6 +142,22 @@ class Settings(AccessSettings, RuntimeSettings, CleanupSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _know_whose_access_keys_are(self) -> Self:
+        if not self.access_keys_enabled:
+            return self
+        if not self.access_key_signing_file:
+            raise ValueError(
+                "access_keys_enabled needs an access_key_signing_file: "
+                "make one with `openssl genrsa -out FILE 2048` and chmod 600 it"
+            )
+        if not self.has_login:
+            raise ValueError(
+                "access_keys_enabled needs auth_enabled, without allow_unsigned_jwt: "
+                "otherwise anybody could make keys in the name of anybody"
+            )
+        return self
+
     @property
     def direct_database_url(self) -> str:
         """The URL of the database past any pooler."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Select, UnaryExpression, func
 from sqlalchemy.exc import OperationalError
 
+from app.access.authorize import require_authentic
 from app.access.listed import EveryWorkspace, Listed
 from app.errors import Busy
 from app.filters.ast import MAX_COMPARISONS, MAX_LENGTH
@@ -181,6 +182,9 @@ def paginate(
     """One page of `rows`, which are those that were found, or some; `envelope` makes all of the answer but the rows."""
     skipped = (page - 1) * page_size
     first = rows.first(call.session, found.parameters, limit=page_size, offset=skipped)
+    if not first.number:
+        # An access key that is not in force finds nothing, which must not look like a list of none.
+        require_authentic(call.session, call.actor)
     total = first.total
     if first.number < page_size and (first.number or not skipped):
         total = skipped + first.number

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.access.keys.registry import prune_keys
 from app.cleanup import sweep as deletions
 from app.clock import database_now, seconds_from_now
 from app.config import Settings
@@ -65,8 +66,8 @@ def sweep(context: Context) -> Swept:
     """Enqueue everything that is due and that no worker has, whatever became of its message.
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
-    silent, enqueues those that have none, removes deployments that have been shown as DELETED long enough, and goes on
-    with projects that too much referred to for one request, and with the orphan scan.
+    silent, enqueues those that have none, removes deployments that have been shown as DELETED long enough, goes on
+    with projects that too much referred to for one request, and with the orphan scan, and forgets old access keys.
     Each step is a transaction of its own, and notes its success in it. One that fails is logged and named in the
     result; the others go on. Any number of sweeps may run at once.
     """
@@ -182,6 +183,11 @@ def _fold_counts(session: Session, _: Context) -> Swept:
     return Swept()
 
 
+def _prune_access_keys(session: Session, context: Context) -> Swept:
+    prune_keys(session, older_than_s=context.settings.access_key_retention_days * 86400)
+    return Swept()
+
+
 def _continue_orphan_scan(session: Session, context: Context) -> Swept:
     return _enqueue(session, context, [orphan_scan_message()] if orphan_scan.is_to_go_on(session) else [])
 
@@ -202,5 +208,6 @@ _STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
     Step.REMOVE_DEPLOYMENTS: _remove_deployments,
     Step.REMOVE_PROJECTS: _remove_projects,
     Step.FOLD_COUNTS: _fold_counts,
+    Step.PRUNE_ACCESS_KEYS: _prune_access_keys,
     Step.CONTINUE_ORPHAN_SCAN: _continue_orphan_scan,
 }

@@ -1,5 +1,6 @@
 """The tables. Importing this package registers all of them."""
 
+from app.models.access_key import AccessKey
 from app.models.audit import AuditRecord
 from app.models.deletion import (
     CleanupControl,
@@ -24,6 +25,7 @@ from app.models.workspace import BUILT_IN, Workspace
 
 __all__ = [
     "BUILT_IN",
+    "AccessKey",
     "AuditRecord",
     "CleanupControl",
     "Deletion",

@@ -11,7 +11,7 @@ from app.models.columns import Id, Json, Now, String
 
 
 class AuditEvent(StrEnum):
-    """The recorded actions on workspaces, members, secrets, deletions and hosts."""
+    """The recorded actions on workspaces, members, secrets, deletions, hosts and access keys."""
 
     WORKSPACE_CREATED = "workspace.created"
     WORKSPACE_UPDATED = "workspace.updated"
@@ -33,6 +33,10 @@ class AuditEvent(StrEnum):
     DESTRUCTION_PAUSED = "destruction.paused"
     DESTRUCTION_RESUMED = "destruction.resumed"
     HOST_PURGED = "host.purged"
+    ACCESS_KEY_CREATED = "access_key.created"
+    ACCESS_KEY_SUSPENDED = "access_key.suspended"
+    ACCESS_KEY_UNSUSPENDED = "access_key.unsuspended"
+    ACCESS_KEY_REVOKED = "access_key.revoked"
 
 
 class AuditRecord(Base):

@@ -24,6 +24,7 @@ class Step(StrEnum):
     REMOVE_DEPLOYMENTS = "remove_deployments"
     REMOVE_PROJECTS = "remove_projects"
     FOLD_COUNTS = "fold_counts"
+    PRUNE_ACCESS_KEYS = "prune_access_keys"
     CONTINUE_ORPHAN_SCAN = "continue_orphan_scan"
 
 

@@ -8,6 +8,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
+from app.access.keys.signing import signing_file_error
 from app.config import load_settings
 from app.db import unfitness
 from app.server.exposure import Address, exposure_error
@@ -28,8 +29,9 @@ _DRAINED_BYTES = 64 * 1024
 
 
 def on_starting(server: Arbiter) -> None:
-    """Refuse to start, before any socket is open, an address that the settings forbid, or an unfit database server."""
+    """Refuse to start, before any socket is open, what the settings forbid, or an unfit database server."""
     _stop_if_exposed(address for address in server.cfg.address if not isinstance(address, int))
+    _stop_if(signing_file_error(load_settings()))
     _stop_if(unfitness(load_settings()))
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app.access.authorize import Access, Actor, permitted
+from app.access.authorize import Access, Actor, permitted, still_authentic
 from app.access.listed import EveryWorkspace, Listed
 from app.models import Entity, ResourceCount, Workspace
 from app.models.workspace import is_active
@@ -46,7 +46,12 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: Any) -> Liste
     """
     if workspace == EVERYWHERE:
         rows = _rows(model, actor.access, is_everywhere=True)
-        return Listed(rows, actor.parameters, everywhere=_everywhere(model, actor.access))
+        return Listed(
+            rows,
+            actor.parameters,
+            partial(still_authentic, actor),
+            everywhere=_everywhere(model, actor.access),
+        )
     workspace_id = readable_workspace_id(session, actor, workspace)
     return Listed(
         _rows(model, actor.access, is_everywhere=False),
@@ -58,7 +63,7 @@ def rows_in(session: Session, actor: Actor, workspace: str, model: Any) -> Liste
 
 def workspaces_of(actor: Actor) -> Listed:
     """The ACTIVE workspaces where the actor has its permission."""
-    return Listed(_workspaces(actor.access), actor.parameters)
+    return Listed(_workspaces(actor.access), actor.parameters, partial(still_authentic, actor))
 
 
 def entities_in(session: Session, actor: Actor, workspace: str, entity_type: str) -> Listed:

@@ -13,12 +13,14 @@ from tests.support.people import GATEWAY_SECRET, OPERATOR
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def settings(settings: Settings, signing_file: str) -> Settings:
     return settings.model_copy(
         update={
             "auth_enabled": True,
             "gateway_secret": SecretStr(GATEWAY_SECRET),
             "admin_email": OPERATOR,
+            "access_keys_enabled": True,
+            "access_key_signing_file": signing_file,
             "subprocess_provider": "on",  # for jobs and deployments to be accepted at all
         }
     )

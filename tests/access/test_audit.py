@@ -70,6 +70,26 @@ def seen(client: FlaskClient) -> Iterator[set[str]]:
 SEEN: set[str] = set()
 
 
+def test_the_life_of_an_access_key_is_on_record_without_its_token(send: Callable[..., Any]) -> None:
+    keys = "/apis/auth/v2/access-keys"
+    [(event, jti, detail)], key = send("POST", keys, {"name": "ci", "expires_in_seconds": None})
+    assert (event, jti, detail) == ("access_key.created", key["jti"], {"principal": "ann"})
+
+    one = f"{keys}/{jti}"
+    for method, path, expected in (
+        ("POST", f"{one}/suspend", "access_key.suspended"),
+        ("POST", f"{one}/unsuspend", "access_key.unsuspended"),
+        ("DELETE", one, "access_key.revoked"),
+    ):
+        assert send(method, path)[0] == [(expected, jti, {"principal": "ann"})]
+    assert send("DELETE", one)[0] == []
+
+    [(_, _, detail)], key = send("POST", keys, {"service_account_id": "ci"}, ADMIN)
+    assert detail["principal"] == "service-account:ci"
+    assert detail["expires_at"][:19] == key["expires_at"][:19]
+    assert key["token"] not in str(detail)
+
+
 def test_the_life_of_a_workspace_is_on_record(send: Callable[..., Any]) -> None:
     assert send("POST", W, {"name": "ml-team"})[0] == [
         ("workspace.created", None, {}),

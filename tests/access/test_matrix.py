@@ -56,6 +56,7 @@ DEPLOYMENTS = "/apis/models/v2/workspaces/<workspace>/deployments"
 CONFIGS = "/apis/models/v2/workspaces/<workspace>/deployment-configs"
 SECRETS = "/apis/secrets/v2/workspaces/<workspace>/secrets"
 BINDINGS = "/apis/auth/v2/iam/role-bindings"
+KEYS = "/apis/auth/v2/access-keys"
 DELETIONS = "/apis/entities/v2/deletions"
 DELETION = f"{DELETIONS}/<deletion_id>"
 
@@ -100,6 +101,12 @@ ROWS: dict[str, Row] = {
     "GET /apis/auth/discovery": Row(ANYBODY),
     "GET /apis/auth/authenticate": Row(ANYBODY, status=401),
     "POST /apis/auth/authenticate": Row(ANYBODY, status=401),
+    "GET /apis/auth/jwks": Row(ANYBODY),
+    f"POST {KEYS}": Row(AUTHENTICATED, {"name": "mine"}),
+    f"GET {KEYS}": Row(AUTHENTICATED),
+    f"DELETE {KEYS}/<jti>": Row(AUTHENTICATED),
+    f"POST {KEYS}/<jti>/suspend": Row(AUTHENTICATED),
+    f"POST {KEYS}/<jti>/unsuspend": Row(AUTHENTICATED),
     "GET /metrics": Row(OPERATORS),
     "GET /openapi.json": Row(ANYBODY),
     "GET /docs": Row(ANYBODY),
@@ -202,7 +209,10 @@ def test_a_route_lets_in_whom_its_row_names_and_nobody_else(
     route, row = ROUTES[name], ROWS[name]
     if persona in MEMBERS:
         factories.make_binding(session, world.workspace, f"the-{persona.lower()}", persona)
-        session.commit()
+    if "<jti>" in route.rule:
+        owner = "the-operator" if persona == PLATFORM_ADMIN else f"the-{persona.lower()}"
+        factories.make_access_key(session, world.parameters["jti"], owner)
+    session.commit()
     before = everything(session)
 
     answer = ask(client, route, row, world, persona)
@@ -220,8 +230,16 @@ def test_a_route_lets_in_whom_its_row_names_and_nobody_else(
 
 
 def ask(
-    client: FlaskClient, route: Route, row: Row, world: World, persona: str, **instead: str
+    client: FlaskClient,
+    route: Route,
+    row: Row,
+    world: World,
+    persona: str,
+    *,
+    headers: dict[str, str] | None = None,
+    **instead: str,
 ) -> TestResponse:
+    """Send the request of the row, as that persona, or with these headers."""
     known = world.parameters | {
         "pending": str(world.pending.id),
         "stuck": world.stuck,
@@ -231,7 +249,7 @@ def ask(
     address = re.sub(r"<(?:\w+:)?(\w+)>", lambda match: path[match[1]], route.rule)
     body = {k: v.format(**known) if isinstance(v, str) else v for k, v in (row.body or {}).items()}
     content = {"data": row.data} if row.data else {"json": body} if route.body else {}
-    return client.open(address, method=route.method, headers=credentials(persona), **content)
+    return client.open(address, method=route.method, headers=headers or credentials(persona), **content)
 
 
 def credentials(persona: str) -> dict[str, str]:

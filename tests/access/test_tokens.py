@@ -150,8 +150,11 @@ class TestGoodTokens:
             answer = client.get(control, headers={"Authorization": f"Bearer {token}"})
             assert answer.status_code == expected, claims
 
-    def test_have_no_identity_in_common_with_a_service(self, settings: Settings, issuer: LocalIssuer) -> None:
-        token = issuer.token(email="service:jobs@x", groups=["service:jobs", "crew"])
+    @pytest.mark.parametrize("reserved", ["service:jobs", "service-account:ci"])
+    def test_have_no_identity_in_common_with_a_service(
+        self, settings: Settings, issuer: LocalIssuer, reserved: str
+    ) -> None:
+        token = issuer.token(email=f"{reserved}@x", groups=[reserved, "crew"])
 
         ann = Authenticator(settings).principal({"Authorization": f"Bearer {token}"}.get)
 
@@ -180,6 +183,7 @@ BAD_CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
     "of nobody": ({"sub": None}, "it has no claim 'sub'"),
     "of an empty name": ({"sub": ""}, "its subject is not a valid user id"),
     "of a service": ({"sub": "service:entities"}, "its subject is not a valid user id"),
+    "of a service account": ({"sub": "service-account:ci"}, "its subject is not a valid user id"),
     "of a name with a newline": ({"sub": "ann\n"}, "its subject is not a valid user id"),
     "of everybody": ({"sub": "*"}, "its subject is not a valid user id"),
     "of a name written backwards": ({"sub": "a\u202eb"}, "its subject is not a valid user id"),
@@ -524,7 +528,8 @@ class TestUnsigned:
 
 
 def test_without_an_issuer_no_token_gets_in(context: Context, issuer: LocalIssuer) -> None:
-    nobody = context.settings.model_copy(update={"oidc_issuer": "", "oidc_additional_issuers": ()})
+    none = {"oidc_issuer": "", "oidc_additional_issuers": (), "access_keys_enabled": False}
+    nobody = context.settings.model_copy(update=none)
     client = create_app(replace(context, settings=nobody)).test_client()
 
     assert asked(client, issuer.token()) == (401, "Bearer token authentication not configured")

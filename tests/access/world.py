@@ -76,6 +76,7 @@ def make_world(session: Session, name: str) -> World:
             "step": "main",
             "task": "main",
             "result": "model",
+            "jti": f"ak_{'0' * 32}",
         },
     )
 

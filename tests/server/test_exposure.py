@@ -196,6 +196,19 @@ def test_the_real_server_refuses_to_be_exposed(tmp_path: Path, variables: dict[s
         assert "Listening at" not in server.log
 
 
+def test_the_real_server_refuses_a_signing_file_that_others_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys.pem"
+    file.write_text("a key")
+    file.chmod(0o644)
+
+    with web(tmp_path, HOST="127.0.0.1", WORKSPACES_ACCESS_KEY_SIGNING_FILE=str(file)) as server:
+        assert not server.answers()
+
+        assert server.process.wait(DEADLINE_S) == 2
+        [line] = [line for line in server.log.splitlines() if "WORKSPACES_" in line]
+        assert line.startswith(f"WORKSPACES_ACCESS_KEY_SIGNING_FILE: {file} has the mode 0644")
+
+
 def test_the_real_server_refuses_an_exposed_socket_that_it_inherits() -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         number = listener.fileno()

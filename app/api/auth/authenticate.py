@@ -1,11 +1,15 @@
-"""Whom a bearer token belongs to, for gateways and clients that have only the token."""
+"""Whom a bearer token belongs to, for gateways and clients that have only the token; and our keys to verify some."""
+
+from typing import Any
 
 from flask import current_app, request
 from pydantic import BaseModel, Field
 
 from app.access.authenticate import bearer_token
+from app.access.authorize import Actor, require_authentic
 from app.access.permissions import Permission
 from app.access.tokens import TokenKind
+from app.db import read
 from app.errors import BadRequest, Busy, Unauthorized
 from app.http.route import RequestContext, Routes
 from app.http.views import Service
@@ -44,10 +48,10 @@ class BearerIdentity(BaseModel):
     raises=(Unauthorized, Busy),
     transaction=False,
 )
-def authenticate(call: RequestContext) -> BearerIdentity:  # noqa: ARG001 -- every handler takes the call
+def authenticate(call: RequestContext) -> BearerIdentity:
     """Get whom a bearer token belongs to.
 
-    The one in the header `Authorization`; also while authentication is off.
+    The one in the header `Authorization`; also while authentication is off. An access key has to be in force.
     """
     token = bearer_token(request.headers.get)
     if token is None:
@@ -55,6 +59,9 @@ def authenticate(call: RequestContext) -> BearerIdentity:  # noqa: ARG001 -- eve
     service: Service = current_app.extensions["service"]
     try:
         bearer = service.authenticator.bearer(token)
+        if bearer.principal.access_key:
+            actor = Actor(bearer.principal, Permission.PUBLIC)
+            read(call.context.sessions, lambda session: require_authentic(session, actor))
     except (Unauthorized, BadRequest):
         raise Unauthorized("Invalid bearer token") from None
     return BearerIdentity(
@@ -65,3 +72,20 @@ def authenticate(call: RequestContext) -> BearerIdentity:  # noqa: ARG001 -- eve
         jti=bearer.token_id,
         token_kind=bearer.kind,
     )
+
+
+class JsonWebKeySet(BaseModel):
+    """Public keys, as RFC 7517 has them."""
+
+    keys: list[dict[str, Any]]
+
+
+@routes.add("GET", "/apis/auth/jwks", permission=Permission.PUBLIC, returns=JsonWebKeySet, transaction=False)
+def list_signing_keys(call: RequestContext) -> JsonWebKeySet:  # noqa: ARG001 -- every handler takes the call
+    """Get the public keys that verify the tokens of access keys.
+
+    None without a signing file. They do not know whether a key is revoked: ask `authenticate` for that.
+    """
+    service: Service = current_app.extensions["service"]
+    keys = service.authenticator.tokens.signing_keys
+    return JsonWebKeySet(keys=keys.published() if keys else [])

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import aliased
 
 from app import models as rows
+from app.access.authorize import require_authentic
 from app.errors import BadRequest, NotFound
 from app.http.route import RequestContext
 from app.http.transfers.row_stream import RowStream
@@ -33,6 +34,8 @@ class Versions(Generic[M]):
         named = found.rows.where(self.model.name == name)
         rows = RowStream(named, (self.model.entity_version.asc(),), items)
         first = rows.first(call.session, found.parameters)
+        if not first.number:
+            require_authentic(call.session, call.actor)
         return rows.answer(
             call.context, first, found.parameters, found.may_read, begin="[", end=lambda _: "]"
         )
