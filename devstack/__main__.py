@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from devstack import DevstackError
-from devstack.passwords import kept_key_file, kept_password, write_private
+from devstack.passwords import kept_key_file, kept_password, kept_signing_key, write_private
 from devstack.processes import HOST, Command, port_is_free
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey, broker_answers, database_answers
@@ -24,6 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 OWNER, DATA_DIR = "WORKSPACES_MIGRATION_DATABASE_URL", "WORKSPACES_DATA_DIR"
 FLOWER_LOGIN, SECRETS_KEYS = "FLOWER_BASIC_AUTH", "WORKSPACES_SECRETS_KEY_FILE"
+SIGNING_FILE = "WORKSPACES_ACCESS_KEY_SIGNING_FILE"
 WORKERS = {"worker", "maintenance", "runtime"}
 USE_SECRETS = {"web", "runtime"}
 READY_WORDS = dict.fromkeys(WORKERS, " ready.") | {"beat": "beat: Starting"}
@@ -80,6 +81,8 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     shown = f"from {FLOWER_LOGIN}" if environment.get(FLOWER_LOGIN) else login
     environment[FLOWER_LOGIN] = login
     environment[SECRETS_KEYS] = environment.get(SECRETS_KEYS) or kept_key_file(data_dir / "secrets-keys")
+    if not environment.get(SIGNING_FILE):
+        environment[SIGNING_FILE] = str(kept_signing_key(data_dir / "access-key-signing.pem"))
     places = {
         "API": f"http://{HOST}:{port}",
         "Flower": f"http://{HOST}:{flower_port}, login {shown}",

@@ -5,6 +5,9 @@ import os
 import secrets
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 
 def kept_password(file: Path) -> str:
     """The password in `file`, the same after each restart; made with its directory if it is missing."""
@@ -19,6 +22,15 @@ def kept_key_file(file: Path) -> str:
     if not file.exists():
         write_private(file, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
     return str(file)
+
+
+def kept_signing_key(file: Path) -> Path:
+    """The file, with the private key in it that was there before; made if it is missing."""
+    if not file.exists():
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_private(file, pem.decode())
+    return file
 
 
 def write_private(file: Path, text: str) -> None:

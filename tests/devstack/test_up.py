@@ -109,7 +109,7 @@ def test_a_second_run_finds_the_data_of_the_first(tmp_path: Path) -> None:
 
 def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(checkout: Path) -> None:
     """Flower's login is printed, the passwords of the servers are not; all are the same after a restart."""
-    data_dir, logins, environments = checkout / ".data", [], []
+    data_dir, logins, environments, signing_files = checkout / ".data", [], [], []
     data_dir.mkdir(mode=0o755)  # as an earlier release made it
     for _ in range(2):
         with running(checkout) as stack:
@@ -123,9 +123,13 @@ def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(checkout: P
             assert not any(url.password in str(one.cmdline()) for url in urls for one in stack.descendants())
             assert data_dir.stat().st_mode & 0o777 == 0o700
             assert (data_dir / "environment").stat().st_mode & 0o777 == 0o600
+            signing = data_dir / "access-key-signing.pem"
+            assert signing.stat().st_mode & 0o777 == 0o600
+            signing_files.append(signing.read_text())
 
     assert logins[0].startswith("workspaces:")
     assert logins == [logins[0]] * 2
+    assert signing_files == [signing_files[0]] * 2
     first, second = ([make_url(url).password for url in one.values() if "://" in url] for one in environments)
     assert first == second
 
