@@ -32,4 +32,4 @@ def test_a_route_is_declared_in_the_folder_named_by_the_first_segment_of_its_url
 
 
 def _folder(area: str, *, is_api: bool) -> list[str]:
-    return ["app", "api", area] if is_api else ["app", "api"]
+    return ["app", "api", area.replace("-", "_")] if is_api else ["app", "api"]

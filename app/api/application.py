@@ -41,6 +41,7 @@ RESOURCES = (
     "jobs.results",
     "models.deployments",
     "models.deployment_configs",
+    "inference_gateway.providers",
     "secrets.secrets",
     "auth.audit_log",
 )

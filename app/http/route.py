@@ -141,8 +141,13 @@ class Route:
 
     @property
     def area(self) -> str:
-        """The area of the API, as scopes name it."""
+        """The area of the API."""
         return self.rule.removeprefix("/apis/").partition("/")[0]
+
+    @property
+    def scope(self) -> str:
+        """Its area, as scopes name it."""
+        return self.area.removesuffix("-gateway")
 
     @property
     def is_transfer(self) -> bool:

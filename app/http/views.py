@@ -125,7 +125,7 @@ def _actor(authenticator: Authenticator, route: Route) -> Actor:
     return Actor(
         principal,
         route.permission,
-        is_in_scope=route.permission in OPEN or principal.has_scope_for(route.area, route.action),
+        is_in_scope=route.permission in OPEN or principal.has_scope_for(route.scope, route.action),
         address=request.remote_addr or "",
         request_id=g.get("request_id", ""),
     )

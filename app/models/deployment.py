@@ -62,6 +62,8 @@ class Deployment(InWorkspace, Stamped, Supervised, Base):
     """`workspace/name` of the model provider, as reported by its controller."""
     became_ready_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When it first served. From then on it is never given up for being unavailable."""
+    healthy_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When its last health check passed, as its supervisor notes every few seconds."""
     address: Mapped[str | None] = mapped_column(Text)
     """URL of the server while the deployment is READY."""
     namespace: Mapped[str | None] = mapped_column(Text)

@@ -29,7 +29,7 @@ class LeasedRow(Generic[R, S]):
 
     No other host can claim it, so a database that is away is waited for, however long: the lease is still ours
     afterwards, unless somebody took it meanwhile. Once `stopping` is set, only for as long as the lease lasts.
-    `on_renewal` runs in the transaction of each renewal that `refresh` makes.
+    `on_renewal` runs in the transaction of each renewal that `refresh` makes, every `renew_within_s` seconds at least.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class LeasedRow(Generic[R, S]):
         *,
         stopping: Event,
         on_renewal: Callable[[Session, R], None] = lambda _session, _row: None,
+        renew_within_s: float = float("inf"),
     ) -> None:
         self._context, self.row_id, self._fence = context, row.id, held.fence
         self._model: type[R] = type(row)
@@ -50,6 +51,7 @@ class LeasedRow(Generic[R, S]):
         self._written_at = time.monotonic()
         self._on_renewal: Callable[[Session, R], None] = on_renewal
         self._lease_s = context.settings.runtime_lease_seconds
+        self._renewal_s = min(self._lease_s / 3, renew_within_s)
         self._held_until = held.until
         self._stopping = stopping
         self.status: S = status
@@ -58,9 +60,9 @@ class LeasedRow(Generic[R, S]):
     def refresh(self) -> S:
         """Read the status, which is also the request: with those of all other rows, at most half a poll ago.
 
-        Renews the lease after a third of its time. Raises LeaseLost.
+        Renews the lease after a third of its time, or sooner as `renew_within_s` says. Raises LeaseLost.
         """
-        if time.monotonic() > self._held_until - self._lease_s * 2 / 3:
+        if time.monotonic() > self._held_until - self._lease_s + self._renewal_s:
             self.write(self._on_renewal)
             return self.status
         try:

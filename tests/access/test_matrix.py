@@ -167,6 +167,9 @@ ROWS: dict[str, Row] = {
     f"DELETE {DEPLOYMENTS}/<name>/versions/<version>": Row(EDITORS, path=DEPLOYMENT),
     f"POST {DEPLOYMENTS}/<name>/status": Row(EDITORS, {"status": "LOST"}, DEPLOYMENT),
     f"GET {DEPLOYMENTS}/<name>/models": Row(VIEWERS, path=DEPLOYMENT),
+    "GET /apis/inference-gateway/v2/workspaces/<workspace>/provider/<name>/ready": Row(
+        VIEWERS, path=DEPLOYMENT
+    ),
     f"POST {CONFIGS}": Row(EDITORS, {"name": "more", **CONFIG}),
     f"GET {CONFIGS}": Row(VIEWERS),
     f"GET {CONFIGS}/<name>": Row(VIEWERS, path=USED),

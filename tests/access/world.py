@@ -46,7 +46,14 @@ def make_world(session: Session, name: str) -> World:
     )
     factories.make_config(session, workspace, "small")
     factories.make_config(session, workspace, "unused")
-    factories.make_deployment(session, workspace, "chat", DeploymentStatus.READY)
+    factories.make_deployment(
+        session,
+        workspace,
+        "chat",
+        DeploymentStatus.READY,
+        address="http://127.0.0.1:1",
+        healthy_at=clock.now() + timedelta(hours=1),
+    )
     fileset = factories.make_fileset(session, workspace, "data")
     entity = factories.make_entity(session, workspace, "thing")
     factories.make_project(session, workspace, "alpha")

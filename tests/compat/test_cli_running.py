@@ -153,7 +153,8 @@ def test_a_deployment_serves_until_it_is_deleted_and_then_nothing_of_it_runs(
 
     created = cli.answer(*deployment, "create", "serving", "--config", "server")
     assert (created["status"], created["config"]) == ("CREATED", "server")
-    cli.say("wait", "inference", "deployment", "serving", "--no-check-gateway", "--timeout", "60")
+    waited = cli.say("wait", "inference", "deployment", "serving", "--status", "READY", "--timeout", "60")
+    assert "Gateway is ready!" in waited
     told = cli.answer(*deployment, "get", "serving")["status_message"]
     [address] = re.findall(r"http://\S+", told)
     assert httpx.get(address).status_code == 200

@@ -37,6 +37,7 @@ from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
 from tests.factories import make_workspace
 from tests.runtime.runs import QUICK, tuned, wait_until
+from tests.support.aging import time_of
 from tests.support.publisher import RecordingPublisher
 
 READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
@@ -262,6 +263,36 @@ def test_it_is_not_ready_before_its_health_check_succeeds(session: Session, serv
     serving.wait_for(PENDING)
     flag.touch()
     serving.wait_for(READY)
+
+
+def test_when_its_health_check_passed_last_is_noted_with_each_renewal(
+    session: Session, serve: Serve, tmp_path: Path
+) -> None:
+    flag = tmp_path / "healthy"
+    flag.touch()
+    answer = f"self.send_response(200 if pathlib.Path({str(flag)!r}).exists() else 503); self.end_headers()"
+    serving = serve(deploy(session, server(answer=answer), health_check_path="healthz"))
+
+    first = serving.wait_for(READY).healthy_at
+    assert first
+    wait_until(lambda: (serving.row.healthy_at or first) > first, "a later check is noted")
+    flag.unlink()
+    serving.wait_for(PENDING)
+    ill_since = time_of(session)
+    for _ in range(2):
+        renewed = serving.row.lease_until
+        wait_until(lambda: serving.row.lease_until != renewed, "the lease is renewed")  # noqa: B023 -- called at once
+
+    assert (serving.row.healthy_at or ill_since) < ill_since
+
+
+def test_a_passed_health_check_is_noted_every_few_seconds_however_long_the_lease(
+    session: Session, serve: Serve
+) -> None:
+    serving = serve(deploy(session), runtime_lease_seconds=3600)
+    first = serving.wait_for(READY).healthy_at
+
+    wait_until(lambda: serving.row.healthy_at != first, "a later check is noted")
 
 
 def test_a_server_that_dies_is_started_again(session: Session, serve: Serve) -> None:

@@ -23,6 +23,7 @@ from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntim
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 from tests.runtime.runs import QUICK, tuned, wait_until
 from tests.runtime.test_deployments import Serving, deploy
+from tests.support.aging import time_of
 from tests.support.kube_api import ApiError, KubeApi
 
 READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
@@ -202,8 +203,10 @@ def test_it_is_ready_with_its_address_as_soon_as_a_replica_is_available(api: Kub
 
     address = f"http://{NAME}.models.svc:8000"
     assert running.observe() == ObservedState(READY, f"Serving at {address}", address)
+    assert running.observe().is_healthy
     api.report(available=0)
     wait_until(lambda: running.observe().status is PENDING, "it sees that none is available")
+    assert not running.observe().is_healthy
 
 
 UNAVAILABLE = {
@@ -708,6 +711,11 @@ def test_an_api_that_is_away_neither_unmakes_what_is_ready_nor_ends_the_wait_for
 
         api.failure = ApiError(503, "ServiceUnavailable", "no leader")
         assert supervised.wait_for(READY, "503: no leader").address == address
+        away_since = time_of(session)
+        for _ in range(2):
+            renewed = supervised.row.lease_until
+            wait_until(lambda: supervised.row.lease_until != renewed, "the lease is renewed")  # noqa: B023
+        assert (supervised.row.healthy_at or away_since) < away_since, "nobody has seen its health since"
         api.failure = ApiError(403, "Forbidden", "not yours")
         supervised.ask(status=DELETING)
         supervised.wait_for(DELETING, "cannot be stopped yet: PermissionError: Kubernetes refuses: not yours")

@@ -90,6 +90,8 @@ class ObservedState:
     address: str | None = None
     required_address: str | None = None
     """The address that its configuration requires, while another server has it."""
+    is_healthy: bool = field(default=False, compare=False)
+    """Whether the health check of a server that is READY passes. One that fails may pass again: it stays READY."""
     details: str = field(default="", compare=False)
     """What else a person needs to know if it is given up in this state."""
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import or_
 from sqlalchemy.orm import Session
 
-from app.clock import database_now
+from app.clock import database_now, seconds_from_now
 from app.context import Context
 from app.dispatch import deployment_message, notify_after_commit
 from app.lease import LeaseLost
@@ -26,6 +26,9 @@ from app.services.deployment_configs import requires_port
 from app.services.deployments import move, replace_older
 
 log = get_logger(__name__)
+
+_HEALTH_NOTED_S = 5.0
+"""How often the last passed health check is noted, with the lease: the gateway asks for one of the last 15 s."""
 
 
 def supervise(
@@ -87,9 +90,11 @@ class _Supervisor:
             claimed.deployment.status,
             claimed.lease,
             stopping=stopping,
-            on_renewal=self._replace_again,
+            on_renewal=self._renewed,
+            renew_within_s=_HEALTH_NOTED_S,
         )
         self._reported: ObservedState | None = None
+        self._healthy_at: float | None = None
         self._has_served = claimed.deployment.became_ready_at is not None
         self._start_deadline = time.monotonic() + self._settings.deployment_start_seconds
 
@@ -141,6 +146,8 @@ class _Supervisor:
             if self._invalid_spec:
                 raise self._invalid_spec
             observed = runtime.observe()
+            if observed.is_healthy:
+                self._healthy_at = time.monotonic()
         except InvalidDeploymentSpec as error:
             return self._fail(runtime, str(error))
         except OSError as error:
@@ -158,9 +165,17 @@ class _Supervisor:
         return None
 
     def _report(self, observed: ObservedState) -> None:
+        def record(session: Session, row: Deployment) -> None:
+            _record(session, self._context, row, observed)
+            self._note_health(row)
+
         if observed != self._reported:
-            self._row.write(lambda session, row: _record(session, self._context, row, observed))
+            self._row.write(record)
             self._reported = observed
+
+    def _note_health(self, row: Deployment) -> None:
+        if self._healthy_at is not None:
+            row.healthy_at = seconds_from_now(self._healthy_at - time.monotonic())
 
     def _is_stopped(self, runtime: Runtime) -> bool:
         """Stop it; whether nothing of it is left. An error goes to the status message, and the caller tries again."""
@@ -211,7 +226,8 @@ class _Supervisor:
         self._row.write(settle)
         return f"version {self._version.entity_version} {self._row.status}: {message}"
 
-    def _replace_again(self, session: Session, row: Deployment) -> None:
+    def _renewed(self, session: Session, row: Deployment) -> None:
+        self._note_health(row)
         # Older versions that were locked when this one became READY have been skipped.
         if self._reported and row.status is not DeploymentStatus.DELETING:
             _replace(session, self._context, row, self._reported)

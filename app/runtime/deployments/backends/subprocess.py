@@ -68,7 +68,8 @@ class SubprocessRuntime:
             self._was_ready, self._ready_at = True, now
         if now - self._ready_at > _LONGEST_BACKOFF_S:
             self._crashes = 0  # not sooner: a server may serve for a moment after each start
-        return ObservedState(DeploymentStatus.READY, f"Serving at {self._address}", self._address)
+        message = f"Serving at {self._address}"
+        return ObservedState(DeploymentStatus.READY, message, self._address, is_healthy=True)
 
     def stop(self) -> bool:
         """As `Runtime.stop`; removes its directory too."""

@@ -97,7 +97,8 @@ class KubernetesRuntime:
             return _pending(next(self._reasons(deployment)))
         self._is_ready = True
         address = self._objects.address
-        return ObservedState(DeploymentStatus.READY, f"Serving at {address}", address)
+        # The cluster checks its health, and counts it as available only while the check passes.
+        return ObservedState(DeploymentStatus.READY, f"Serving at {address}", address, is_healthy=True)
 
     def _stop(self) -> bool:
         deployment, service = self._find()
