@@ -12,6 +12,7 @@ DomainError
 │   ├── Protected
 │   ├── LastAdmin
 │   ├── WrongState
+│   ├── SecretsMissing
 │   ├── SecretsDisabled
 │   └── SecretUnreadable
 ├── PreconditionFailed 412   a condition in the headers does not hold
@@ -86,6 +87,10 @@ class LastAdmin(Conflict):
 
 class WrongState(Conflict):
     """The current state of the resource does not allow this."""
+
+
+class SecretsMissing(Conflict):
+    """A secret that a step of a job names is not there, or is not the caller's to use."""
 
 
 class SecretsDisabled(Conflict):

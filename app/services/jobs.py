@@ -19,6 +19,7 @@ from app.services import job_steps
 from app.services.filesets import OF_JOB, create_fileset, find_fileset, require_output
 from app.services.names import generated_name
 from app.services.projects import require_project
+from app.services.secrets.references import secret_access
 from app.services.workspaces import readable_workspace, writable_workspace
 
 
@@ -30,13 +31,15 @@ def create_job(
     name: str | None,
     source: str,
     project: str | None,
+    platform_spec: dict[str, Any],
     output_location: str | None = None,
     **content: Any,
 ) -> Job:
     """Create a job and the fileset for its results, unless `output_location` names one; `content` are other columns.
 
-    Without a `name`, one is generated from `source`. Raises NameTaken, and Unprocessable for a missing project, and for
-    an `output_location` that is missing, goes with another job, or may not be written by the actor.
+    Without a `name`, one is generated from `source`. Raises NameTaken, Unprocessable for a missing project and for an
+    `output_location` that is missing, goes with another job, or may not be written by the actor, and as
+    `secret_access` does.
     """
     workspace_row = writable_workspace(session, actor, workspace)
     if project is not None:
@@ -51,6 +54,8 @@ def create_job(
         project=project,
         fileset=output_location or f"{OF_JOB}{name}",
         output_location=output_location,
+        platform_spec=platform_spec,
+        secret_access=secret_access(session, actor, workspace_row, platform_spec["steps"], asked="create"),
         created_by=actor.id,
         updated_by=actor.id,
         **content,
@@ -99,8 +104,9 @@ def request_stop(session: Session, job_id: UUID) -> tuple[Job | None, bool]:
 def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
     """Begin a new attempt of an ended job; the log and the results of earlier attempts stay.
 
-    Raises NotFound, and WrongState before the job has ended, after its deletion was requested, or without the fileset
-    for its results if that was not its own.
+    Raises NotFound, WrongState before the job has ended, after its deletion was requested, or without the fileset for
+    its results if that was not its own, and as `secret_access` does: from now on the job uses secrets in the name of
+    `actor`.
     """
     workspace_row = writable_workspace(session, actor, workspace)
     job = find_job(session, workspace_row, name, lock=True)
@@ -119,6 +125,7 @@ def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
         steps=[],
         status_details={},
         error_details=None,
+        secret_access=secret_access(session, actor, workspace_row, job.platform_spec["steps"], asked="rerun"),
         updated_by=actor.id,
     )
     if job.output_location is not None:

@@ -1,6 +1,6 @@
 """Jobs of a workspace over HTTP."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from flask import Response
@@ -11,7 +11,16 @@ from app.access.permissions import Permission
 from app.api.jobs.spec import OutputLocation, PlatformSpec, Profile, profiles
 from app.clock import Timestamp
 from app.dispatch import job_message, notify_after_commit
-from app.errors import BadRequest, Busy, NameTaken, NotFound, TooLarge, Unprocessable, WrongState
+from app.errors import (
+    BadRequest,
+    Busy,
+    NameTaken,
+    NotFound,
+    SecretsMissing,
+    TooLarge,
+    Unprocessable,
+    WrongState,
+)
 from app.filters.ast import EQUALITY, RANGES
 from app.filters.fields import Fields
 from app.health.capacity import with_reason
@@ -44,6 +53,8 @@ FIELDS = Fields(
 
 class JobCreate(Body):
     """A job to create."""
+
+    may_be_repeated: ClassVar[bool] = False  # variables have values, and `secrets` are sent by mistake
 
     name: Name | None = Field(None, description="Made from `source` by default.")
     description: Description | None = None
@@ -119,13 +130,15 @@ ITEMS = resources(JobListItem, rows.Job, workspace=rows.Workspace.name)
     permission=Permission.JOBS_WRITE,
     status=201,
     returns=Job,
-    raises=(NotFound, NameTaken, Unprocessable),
+    raises=(NotFound, NameTaken, SecretsMissing, Unprocessable),
 )
 def create_job(call: RequestContext, workspace: str, body: JobCreate) -> Job:
     """Create a job.
 
     Its steps run one after another on a host of the runtime. The fileset `job-fileset-<job>` receives its results; it
     is created and deleted with the job. With an `output_location` the results go there, and stay when the job goes.
+    A variable with `from_secret` gets the value that the secret has when its step starts; who creates or reruns the
+    job must be an Editor in the workspace of the secret.
     """
     body.platform_spec.check_references(call.context.settings)
     job = jobs.create_job(
@@ -196,7 +209,7 @@ def resume_job(call: RequestContext, workspace: str, name: str) -> Job:
     f"{ONE}/rerun",
     permission=Permission.JOBS_WRITE,
     returns=Job,
-    raises=(NotFound, WrongState),
+    raises=(NotFound, WrongState, SecretsMissing),
 )
 def rerun_job(call: RequestContext, workspace: str, name: str) -> Job:
     """Run a job again.

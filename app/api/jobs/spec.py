@@ -12,6 +12,9 @@ from app.http.field_types import Name, VariableName
 from app.http.route import Body
 from app.services.job_steps import command_of, profile_of
 
+_MOST_SECRETS = 100
+"""Variables of a step that get their values from secrets: what starts it has all of them in memory."""
+
 
 def _bare_name(value: Any) -> Any:
     if not isinstance(value, str):
@@ -35,13 +38,13 @@ OutputLocation = Annotated[Name, BeforeValidator(_bare_name)]
 
 
 class SecretReference(Body):
-    """The name of a secret."""
+    """The name of a secret of the job's workspace, or `workspace/name` of another."""
 
     name: str
 
 
 class EnvironmentVariable(Body):
-    """An environment variable: a value, or a reference to a secret."""
+    """An environment variable: a value, or a secret whose value it gets when the step starts."""
 
     name: VariableName
     value: str | None = None
@@ -122,6 +125,8 @@ class StepSpec(Body):
         for name, count in Counter(variable.name for variable in self.environment).items():
             if count > 1:
                 raise ValueError(f"step '{self.name}' sets the variable '{name}' twice; give it one value")
+        if sum(variable.from_secret is not None for variable in self.environment) > _MOST_SECRETS:
+            raise ValueError(f"step '{self.name}' has more than {_MOST_SECRETS} variables from secrets")
         return self
 
 
@@ -137,15 +142,16 @@ class PlatformSpec(Body):
 
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=100)]
     secrets: list[dict[str, Any]] | None = Field(
-        None, description="Null or empty: secrets are not kept here.", exclude=True
+        None, description="Null or empty: values are kept by the service of secrets.", exclude=True
     )
 
     @field_validator("secrets")
     @classmethod
-    def _has_no_secrets(cls, secrets: list[dict[str, Any]] | None) -> None:
+    def _has_no_values(cls, secrets: list[dict[str, Any]] | None) -> None:
         if secrets:
             raise ValueError(
-                "secrets are not kept here: give the variables of the steps their values instead"
+                "no values are kept in a job, which its readers would see: create each secret by POST "
+                "/apis/secrets/v2/workspaces/{workspace}/secrets, and name it in from_secret of a variable"
             )
 
     @model_validator(mode="after")
@@ -157,7 +163,7 @@ class PlatformSpec(Body):
         return self
 
     def check_references(self, settings: Settings) -> None:
-        """Raise Unprocessable for an unknown execution profile, any secret, or a step without a command."""
+        """Raise Unprocessable for an unknown execution profile, or a step without a command."""
         for step in self.steps:
             profile = profile_of(step.executor.model_dump())
             if profile not in settings.profiles:
@@ -174,12 +180,6 @@ class PlatformSpec(Body):
                 raise Unprocessable(
                     f"Step '{step.name}' starts nothing: the first part of its command is empty."
                 )
-            for variable in step.environment:
-                if variable.from_secret:
-                    raise Unprocessable(
-                        f"The secret '{variable.from_secret.name}' specified in step '{step.name}' does not "
-                        "exist: secrets are not kept here. Give the variable its value instead."
-                    )
 
 
 class Profile(BaseModel):

@@ -8,13 +8,14 @@ from sqlalchemy.orm import Session
 
 from app.config.profiles import ExecutionProfile
 from app.context import Context
+from app.errors import DomainError
 from app.health.capacity import WAITING
 from app.lease import LeaseLost
 from app.lifecycle import JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job
 from app.runtime.jobs.endings import Cancelled, Ending, Failed, stopped_message
-from app.runtime.jobs.environment import step_environment
+from app.runtime.jobs.environment import read_secrets, step_environment
 from app.runtime.jobs.log import LogReader
 from app.runtime.jobs.log_writer import LogWriter
 from app.runtime.jobs.requests import DRAINING, Requests
@@ -102,24 +103,11 @@ class Attempt:
         profile = self._settings.profiles.get(profile_name)
         if profile is None:
             return Failed(f"the execution profile '{profile_name}' of step '{name}' does not exist any more")
-        grace_s = profile.stop_grace_seconds
         self._run_time.start_step()
         try:
-            process = Process.start(
-                job_steps.command_of(step["executor"]),
-                run=self._job.id,
-                environment=step_environment(
-                    self._directory,
-                    self._job,
-                    self._workspace,
-                    step,
-                    profile.environment,
-                    api_url=self._settings.api_url,
-                ),
-                directory=self._directory.path,
-                grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,
-                limits=profile.limits,
-            )
+            process = self._start(step, profile)
+        except DomainError as error:
+            return Failed(f"step '{name}' could not be started: {error.message}")
         except (OSError, ValueError) as error:
             return Failed(f"step '{name}' could not be started: {self._directory.message_of(error)}")
         reader = LogReader(self._log, name, process.output)
@@ -130,6 +118,28 @@ class Attempt:
             process.kill_and_wait(within_s=_KILL_S)
             raise
         return self._end_step(name, code, ending)
+
+    def _start(self, step: dict[str, Any], profile: ExecutionProfile) -> Process:
+        """Start the command of a step. Raises as `Process.start` and `read_secrets` do."""
+        grace_s = profile.stop_grace_seconds
+        secrets = read_secrets(self._row, self._settings, step)
+        environment = step_environment(
+            self._directory,
+            self._job,
+            self._workspace,
+            step,
+            profile.environment,
+            secrets=secrets,
+            api_url=self._settings.api_url,
+        )
+        return Process.start(
+            job_steps.command_of(step["executor"]),
+            run=self._job.id,
+            environment=environment,
+            directory=self._directory.path,
+            grace_s=self._settings.stop_grace_seconds if grace_s is None else grace_s,
+            limits=profile.limits,
+        )
 
     def _watch(
         self, process: Process, reader: LogReader, step: dict[str, Any], profile: ExecutionProfile

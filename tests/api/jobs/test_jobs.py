@@ -198,11 +198,6 @@ def test_what_newer_clients_send_without_a_value_is_as_if_not_there(client: Flas
             a_job(project="nope"),
             "Project 'nope' does not exist in workspace 'ml-team'. Please create the project first.",
         ),
-        (
-            with_step(environment=[{"name": "A", "from_secret": {"name": "s"}}]),
-            "The secret 's' specified in step 'only' does not exist: secrets are not kept here. "
-            "Give the variable its value instead.",
-        ),
     ],
 )
 def test_a_job_that_refers_to_what_does_not_exist_leaves_nothing_behind(
@@ -212,6 +207,16 @@ def test_a_job_that_refers_to_what_does_not_exist_leaves_nothing_behind(
 
     assert (response.status_code, response.json) == (422, {"detail": detail})
     assert (count(session, Job), count(session, Fileset), publisher.published) == (0, 0, [])
+
+
+def test_a_job_with_values_of_secrets_is_refused_without_repeating_them(client: FlaskClient) -> None:
+    spec = {"steps": [STEP], "secrets": [{"name": "s", "value": "hunter2"}]}
+
+    refused = client.post(JOBS, json=a_job(platform_spec=spec))
+
+    assert refused.status_code == 422
+    assert "hunter2" not in refused.text
+    assert "create each secret by POST /apis/secrets/v2/workspaces" in refused.json["detail"][0]["msg"]
 
 
 def test_a_job_whose_fileset_name_is_taken_leaves_nothing_behind(
