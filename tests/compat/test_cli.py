@@ -90,6 +90,28 @@ def test_projects_live_and_die_by_the_cli(nemo: Nemo, http: httpx.Client, worksp
 
 
 @pytest.mark.long
+def test_secrets_live_and_die_by_the_cli(
+    nemo: Nemo, http: httpx.Client, workspace: str, tmp_path: Path
+) -> None:
+    within = ("--workspace", workspace)
+    path = f"/apis/secrets/v2/workspaces/{workspace}/secrets/hf-token"
+    (tmp_path / "value").write_text("open sesame")
+
+    created = nemo.answer("secrets", "create", "hf-token", *within, "--value", "x", "--description", "d")
+    assert http.get(path).json() == created
+    assert nemo.answer("secrets", "get", "hf-token", *within) == created
+    assert names(nemo.answer("secrets", "list", *within)) == ["hf-token"]
+
+    nemo.answer("secrets", "update", "hf-token", *within, "--from-file", tmp_path / "value")
+    assert nemo.answer("secrets", "access", "hf-token", *within)["value"] == "open sesame"
+    assert nemo.answer("secrets", "admin", "rotate-encryption-keys")["success"] is True
+
+    deleted = nemo.cli("secrets", "delete", "hf-token", *within)
+    assert (deleted.returncode, deleted.stdout.strip()) == (0, DELETED)
+    assert http.get(path).status_code == 404
+
+
+@pytest.mark.long
 def test_members_come_and_go_by_the_cli(nemo: Nemo, http: httpx.Client, workspace: str) -> None:
     within = ("--workspace", workspace)
     path = f"/apis/entities/v2/workspaces/{workspace}/members"
