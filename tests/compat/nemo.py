@@ -21,6 +21,7 @@ class Nemo:
     programs: "Programs"
     home: Path
     base_url: str
+    access_token: str = ""
 
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run Python with the SDK. Its exit status and what it printed are the caller's to judge."""
@@ -49,6 +50,7 @@ class Nemo:
             "PATH": f"{self.programs.directory}:{os.environ['PATH']}",
             "COLUMNS": "200",
             self.programs.release.base_url: self.base_url,
+            **({"NMP_ACCESS_TOKEN": self.access_token} if self.access_token else {}),
             **COMMON,
         }
         return self.programs.run([str(each) for each in arguments], environment, self.home)
