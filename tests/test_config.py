@@ -92,6 +92,7 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_GATEWAY_SECRET", "short", "16 characters"),
         ("WORKSPACES_SECRETS_KEY_FILE", "/nowhere", "'/nowhere' cannot be read: No such file"),
         ("WORKSPACES_SECRETS_KEY_FILE", "/dev/null", "'/dev/null' is no file"),
+        ("WORKSPACES_GATEWAY_HEADERS", "x-nhx", "'nmp' or 'nhx'"),
         ("WORKSPACES_ACCESS_KEYS_ENABLED", "true", "WORKSPACES_ACCESS_KEY_SIGNING_FILE"),
         ("WORKSPACES_ACCESS_KEY_MAX_SECONDS", "-1", "greater than or equal to 0"),
         ("WORKSPACES_EXECUTION_PROFILES", "subprocess", "WORKSPACES_EXECUTION_PROFILES: must be JSON"),

@@ -1,28 +1,19 @@
 """Authentication by a bearer token or by the gateway's headers; with authentication off, a header names the caller."""
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hmac import compare_digest
 
 from app.access.claims import holder_of, principal_of, restricting, scopes_of
-from app.access.principal import MAX_EMAIL_CHARS, MAX_ID_CHARS, SERVICE_PREFIX, Principal, is_name
+from app.access.gateway import FAMILIES, Header, identifier
+from app.access.principal import SERVICE_PREFIX, Principal
 from app.access.tokens import TokenKind, Tokens
 from app.config import Settings
 from app.errors import BadRequest, Forbidden, Unauthorized
 
-Header = Callable[[str, str], str]
-"""Reads one request header: `(name, default)`."""
-
 GATEWAY_SECRET = "X-Workspaces-Gateway-Secret"  # noqa: S105 -- the name of the header, not its value
-_PRINCIPAL = "X-NMP-Principal"
-_DELEGATED = f"{_PRINCIPAL}-On-Behalf-Of"
 
 ANY_SERVICE = "*"
 """Among the services of the settings: every id that the gateway vouches for as one."""
-
-_ID = re.compile(r"[a-zA-Z0-9@._\-:+/]{1,256}\Z")
-_MAX_GROUPS = 100
 
 
 @dataclass(frozen=True)
@@ -42,6 +33,7 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._headers = FAMILIES[settings.gateway_headers]
         self.tokens = Tokens(settings)
 
     def principal(self, header: Header) -> Principal:
@@ -51,14 +43,14 @@ class Authenticator:
         delegation by a caller that is not a service, Busy while a token cannot be verified.
         """
         if not self._settings.auth_enabled:
-            return Principal(_identifier(header, f"{_PRINCIPAL}-Id"), is_platform_admin=True)
+            return Principal(identifier(header, self._headers.caller), is_platform_admin=True)
         if self._is_gateway(header):
             return self._from_gateway(header)
         if (token := bearer_token(header)) is not None:
             return self.bearer(token).principal
-        if header(f"{_PRINCIPAL}-Id", ""):
+        if header(name := self._headers.caller, ""):
             raise Unauthorized(
-                f"Unauthorized: {_PRINCIPAL}-Id is accepted only with the gateway's secret in {GATEWAY_SECRET}."
+                f"Unauthorized: {name} is accepted only with the gateway's secret in {GATEWAY_SECRET}."
             )
         raise Unauthorized("Unauthorized")
 
@@ -88,31 +80,39 @@ class Authenticator:
             return False
         if not secret or not compare_digest(given.encode(), secret.encode()):
             raise Unauthorized(f"Unauthorized: {GATEWAY_SECRET} is not the gateway's secret.")
-        if _delegates(header) and not header(f"{_PRINCIPAL}-Id", ""):
+        ours = self._headers
+        # A gateway that does not know of them passes on what a client has sent, or speaks as this server does not hear.
+        if foreign := [name for one in FAMILIES.values() if one != ours for name in one.sent(header)]:
             raise BadRequest(
-                f"{_DELEGATED} needs {_PRINCIPAL}-Id, the id of the service that acts for the user."
+                f"{foreign[0]} is no header of this server's gateway, whose headers begin with {ours.family}- "
+                "(WORKSPACES_GATEWAY_HEADERS): the gateway must remove it."
             )
-        return bool(header(f"{_PRINCIPAL}-Id", ""))
+        if ours.delegates(header) and not header(ours.caller, ""):
+            raise BadRequest(
+                f"{ours.user} needs {ours.caller}, the id of the service that acts for the user."
+            )
+        return bool(header(ours.caller, ""))
 
     def _from_gateway(self, header: Header) -> Principal:
-        caller = _from_headers(header, f"{_PRINCIPAL}-Id", _PRINCIPAL)
-        scopes = restricting(header("X-NMP-Scopes", "").split())
+        ours = self._headers
+        caller = ours.named_caller(header)
+        scopes = restricting(header(ours.scopes, "").split())
         if caller.is_service:
             self._require_known(caller.id)
-        if not _delegates(header):
+        if not ours.delegates(header):
             caller = replace(caller, scopes=scopes)
             return replace(caller, is_platform_admin=True) if caller.is_service else self._with_admin(caller)
-        if not header(_DELEGATED, "").strip():
+        if not header(ours.user, "").strip():
             # A service that forwards a user whom it does not know must not act with its own rights instead.
             raise BadRequest(
-                f"{_DELEGATED} is empty: name the user, or send none of its headers to act as yourself."
+                f"{ours.user} is empty: name the user, or send none of its headers to act as yourself."
             )
         if not caller.is_service:
-            raise Forbidden(f"Forbidden: only a service may send {_DELEGATED}.")
+            raise Forbidden(f"Forbidden: only a service may send {ours.user}.")
         # From here on the permissions of the user count, not those of the service.
-        user = _from_headers(header, _DELEGATED, _DELEGATED)
+        user = ours.named_user(header)
         if user.is_service:
-            raise Forbidden(f"Forbidden: {_DELEGATED} must name a user, not a service.")
+            raise Forbidden(f"Forbidden: {ours.user} must name a user, not a service.")
         return self._with_admin(replace(user, scopes=scopes, service=caller.id))
 
     def _require_known(self, service: str) -> None:
@@ -137,32 +137,3 @@ def bearer_token(header: Header) -> str | None:
     if not token or len(token.split()) > 1:
         raise Unauthorized("Invalid bearer token")
     return token
-
-
-def _delegates(header: Header) -> bool:
-    """Whether there is any header of delegation, an empty one included."""
-    absent = "\0"  # no header can hold it
-    return any(header(f"{_DELEGATED}{suffix}", absent) != absent for suffix in ("", "-Email", "-Groups"))
-
-
-def _from_headers(header: Header, id_header: str, prefix: str) -> Principal:
-    email = header(f"{prefix}-Email", "")
-    if len(email) > MAX_EMAIL_CHARS or not (email.isprintable() or not email):
-        raise BadRequest(f"{prefix}-Email must be at most {MAX_EMAIL_CHARS} printable characters.")
-    groups = [one.strip() for one in header(f"{prefix}-Groups", "").split(",") if one.strip()]
-    if len(groups) > _MAX_GROUPS or not all(is_name(one, MAX_ID_CHARS) for one in groups):
-        raise BadRequest(
-            f"{prefix}-Groups must list at most {_MAX_GROUPS} names, separated by commas, "
-            f"each of at most {MAX_ID_CHARS} printable characters."
-        )
-    return Principal(_identifier(header, id_header), email=email, groups=frozenset(groups))
-
-
-def _identifier(header: Header, name: str) -> str:
-    value = header(name, "")
-    if value and not _ID.match(value):
-        raise BadRequest(
-            f"{name} contains invalid characters or is longer than {MAX_ID_CHARS}; "
-            "allowed: letters, digits and @ . _ - : + /"
-        )
-    return value

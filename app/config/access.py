@@ -1,6 +1,6 @@
 """The settings of who may call, and how callers prove who they are."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
@@ -24,8 +24,11 @@ class AccessSettings(Section):
     """A caller with this verified email is a PlatformAdmin, if the gateway or `WORKSPACES_OIDC_ISSUER` vouches
     for it."""
     gateway_secret: Secret = SecretStr("")
-    """Shared secret with which the gateway authenticates its `X-NMP-` identity headers; at least 16 characters.
-    Without it these headers are not trusted."""
+    """Shared secret with which the gateway authenticates its identity headers; at least 16 characters. Without it
+    these headers are not trusted."""
+    gateway_headers: Literal["nmp", "nhx"] = "nmp"
+    """Which identity headers the gateway sends: `nmp` for `X-NMP-…`, or `nhx` for `X-NHX-…`, as NeMo Helix has them.
+    The gateway must remove both from requests of clients; one of the other sort that it lets through is refused."""
     services: tuple[Annotated[str, Field(min_length=1)], ...] = ("*",)
     """JSON list of the platform's own services, which may do everything: the id `service:jobs` from the gateway is one
     if the list has `jobs`. The default `*` takes every `service:` id for one, as before there was a list; name them

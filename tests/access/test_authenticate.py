@@ -169,3 +169,56 @@ def test_with_authentication_off_the_header_only_gives_a_name(settings: Settings
     assert principal(off, {"Authorization": "Bearer rubbish"}) == Principal("", is_platform_admin=True)
     with pytest.raises(BadRequest):
         principal(off, {"X-NMP-Principal-Id": "ann smith"})
+
+
+def as_helix(headers: dict[str, str]) -> dict[str, str]:
+    """The same headers in the other family."""
+    return {name.replace("X-NMP-", "X-NHX-"): value for name, value in headers.items()}
+
+
+class TestFamilies:
+    """The setting says which headers the gateway sends; those of the other family are only a client's."""
+
+    @pytest.fixture
+    def helix(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"gateway_headers": "nhx"})
+
+    def test_the_setting_chooses_one(self, settings: Settings, helix: Settings) -> None:
+        ann = announced("service:jobs", scopes="jobs:read", principal_on_behalf_of="ann")
+
+        assert principal(settings, ann) == principal(helix, as_helix(ann))
+        assert principal(helix, as_helix(announced("x", email=OPERATOR, groups=["crew"]))).is_platform_admin
+
+    @pytest.mark.parametrize("suffix", ["Id", "Email", "Groups", "On-Behalf-Of", "On-Behalf-Of-Email"])
+    @pytest.mark.parametrize("value", ["ann", ""])
+    def test_one_of_the_other_is_refused_in_a_vouched_request(
+        self, settings: Settings, helix: Settings, suffix: str, value: str
+    ) -> None:
+        """A gateway that lets it through lets clients say who they are."""
+        for one, vouched, foreign in (
+            (settings, announced("ben"), f"X-NHX-Principal-{suffix}"),
+            (helix, as_helix(announced("ben")), f"X-NMP-Principal-{suffix}"),
+        ):
+            with pytest.raises(BadRequest, match=foreign):
+                principal(one, vouched | {foreign: value})
+
+    def test_so_are_foreign_scopes_and_a_gateway_that_speaks_the_other_alone(
+        self, settings: Settings, helix: Settings
+    ) -> None:
+        for headers in (announced("ben") | {"X-NHX-Scopes": "jobs:read"}, as_helix(announced("ben"))):
+            with pytest.raises(BadRequest, match="WORKSPACES_GATEWAY_HEADERS"):
+                principal(settings, headers)
+        with pytest.raises(BadRequest, match="WORKSPACES_GATEWAY_HEADERS"):
+            principal(helix, announced("ben"))
+
+    def test_without_the_secret_neither_proves_anything(self, settings: Settings, helix: Settings) -> None:
+        for one in (settings, helix):
+            for name in ("X-NMP-Principal-Id", "X-NHX-Principal-Id"):
+                with pytest.raises(Unauthorized):
+                    principal(one, {name: "ann"})
+
+    def test_with_authentication_off_one_of_them_gives_a_name(self, helix: Settings) -> None:
+        off = helix.model_copy(update={"auth_enabled": False})
+
+        headers = {"X-NHX-Principal-Id": "ann", "X-NMP-Principal-Id": "ben"}
+        assert principal(off, headers) == Principal("ann", is_platform_admin=True)
