@@ -13,6 +13,15 @@ class Role(StrEnum):
     WORKSPACE_CREATOR = "WorkspaceCreator"  #: Creates workspaces. Only in `system`.
     PLATFORM_ADMIN = "PlatformAdmin"  #: Has every permission in every workspace. Only in `system`.
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Role | None":
+        """The role that has another name in other releases of the clients: `Role("HelixAdmin")` is PlatformAdmin."""
+        return cls(OTHER_NAMES[value]) if isinstance(value, str) and value in OTHER_NAMES else None
+
+
+OTHER_NAMES = {"HelixAdmin": "PlatformAdmin"}
+"""Names under which NeMo Helix knows roles. They are understood wherever a role is named, and never shown."""
+
 
 PLATFORM = "system"
 """The built-in workspace whose role bindings concern the whole platform; only PlatformAdmins write to it."""

@@ -5,7 +5,7 @@ import click
 from app.access.authorize import Actor
 from app.access.permissions import Permission
 from app.access.principal import MAX_EMAIL_CHARS, Principal, is_name
-from app.access.roles import PLATFORM, Role
+from app.access.roles import OTHER_NAMES, PLATFORM, Role
 from app.cli.direct import OPERATOR, with_context
 from app.cli.outcome import echo
 from app.context import Context
@@ -23,7 +23,7 @@ def principal() -> None:
 @click.argument("name")
 @click.option(
     "--role",
-    type=click.Choice([role.value for role in Role]),
+    type=click.Choice([*(role.value for role in Role), *OTHER_NAMES]),
     default=Role.PLATFORM_ADMIN.value,
     show_default=True,
 )

@@ -58,6 +58,8 @@ class Fields:
     data: SQLColumnExpression[Any] | None = None
     indexed: Mapping[str, Set[Operator]] = field(default_factory=dict)
     """The operators of a field, or of `data`, whose comparisons an index serves; if ranges, then sorts by it, too."""
+    other_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The values of a field that are other names of values."""
 
     def __post_init__(self) -> None:
         for name, column in self.columns.items():
@@ -69,7 +71,7 @@ class Fields:
     def find(self, name: str) -> "ColumnField | DataField | None":
         """The field of that public name, or None."""
         if name in self.columns:
-            return ColumnField(name, _expression(self.columns[name]))
+            return ColumnField(name, _expression(self.columns[name]), self.other_names.get(name, {}))
         base, *path = name.split(".")
         # A function call in PostgreSQL has at most 100 arguments, and each step of the path is one.
         if self.data is not None and base == "data" and 0 < len(path) <= MAX_DEPTH and all(path):
@@ -105,6 +107,7 @@ class ColumnField:
 
     name: str
     expression: ColumnElement[Any]
+    other_names: Mapping[str, str] = field(default_factory=dict)
 
     def sortable(self) -> ColumnElement[Any]:
         return self.expression
@@ -125,6 +128,8 @@ class ColumnField:
 
     def _typed(self, value: Scalar) -> ColumnElement[Any]:
         """The value in the column's type, so that PostgreSQL never guesses or fails."""
+        if isinstance(value, str):
+            value = self.other_names.get(value, value)
         match self.expression.type, value:
             case Enum(enums=known) as kind, str() if value in known:
                 return literal(kind.enum_class(value) if kind.enum_class else value, kind)

@@ -43,6 +43,12 @@ def test_one_is_made_by_whatever_name_the_gateway_passes_on(
     assert actor.startswith("service:cli@")
 
 
+def test_one_has_another_name_in_helix(client: FlaskClient, context: Context) -> None:
+    assert grant(context, "ann", "--role", "HelixAdmin").output == "ann in 'system': PlatformAdmin\n"
+
+    assert client.get(CONTROL, headers=ANN).status_code == 200
+
+
 def test_any_role_can_be_granted_where_it_exists(client: FlaskClient, context: Context) -> None:
     client.post(W, json={"name": "anns"}, headers=ANN)
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from app import models as rows
 from app.access.permissions import Permission
-from app.access.roles import Role
+from app.access.roles import OTHER_NAMES, Role
 from app.api.entities.members import PrincipalId
 from app.clock import Timestamp
 from app.errors import BadRequest, Conflict, LastAdmin, NotFound, Unprocessable
@@ -38,6 +38,7 @@ FIELDS = Fields(
         # The published default sort: a binding is created by its grant.
         "created_at": rows.RoleBinding.granted_at,
     },
+    other_names={"role": OTHER_NAMES},
 )
 
 

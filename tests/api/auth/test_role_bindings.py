@@ -134,6 +134,20 @@ def test_bindings_are_filtered_by_activity_workspace_and_the_rest(client: FlaskC
     assert client.get(f"{BASE}?filter[password]=x").status_code == 400
 
 
+def test_the_administrator_has_another_name_in_helix(client: FlaskClient):
+    members = "/apis/entities/v2/workspaces/system/members"
+
+    assert bind(client, "HelixAdmin", workspace="system").json["role"] == "PlatformAdmin"
+    assert bind(client, "PlatformAdmin", workspace="system").status_code == 409
+    assert client.put(f"{members}/bob", json={"roles": ["HelixAdmin"]}).json["roles"] == ["PlatformAdmin"]
+
+    bind(client, "Viewer")
+    for role in ("HelixAdmin", "PlatformAdmin"):
+        assert roles(client, **{"filter[role]": role}) == ["PlatformAdmin"] * 2
+        assert roles(client, filter=f'{{"role": {{"$nin": ["{role}"]}}}}') == ["Viewer"]
+    assert client.post(members, json={"principal": "eve", "roles": ["SolarAdmin"]}).status_code == 422
+
+
 def test_bindings_of_a_workspace_that_is_being_deleted_are_gone(client: FlaskClient):
     old = bind(client).json
 
