@@ -120,7 +120,8 @@ class JobStatus(StrEnum):
 
 
 _J = JobStatus
-_STEP_REPORTER = "a client that reports a step, of that step"
+_J_REPORTER = "a client that reports its step, while no host has it"
+_STEP_REPORTER = "a client that reports a step, of that step, and of its job while no host has that"
 
 
 class JobMove(Enum):
@@ -129,27 +130,28 @@ class JobMove(Enum):
     TAKE_UP = Move(
         (_J.CREATED, _J.RESUMING),
         _J.PENDING,
-        by="a runtime worker",
-        only_if="no host has it, its workspace is ACTIVE, and its host has a job slot for it",
+        by=f"a runtime worker; {_J_REPORTER}",
+        only_if="for a worker: no host has it, no client reports it, its workspace is ACTIVE, and its host has a job "
+        "slot for it",
     )
-    START = Move((_J.PENDING,), _J.ACTIVE, by="its runner")
+    START = Move((_J.PENDING,), _J.ACTIVE, by=f"its runner; {_J_REPORTER}")
     COMPLETE = Move(
         (_J.PENDING, _J.ACTIVE),
         _J.COMPLETED,
-        by="its runner",
+        by=f"its runner; {_J_REPORTER}",
         only_if="no process of it is left, and none failed",
     )
     FAIL = Move(
         (_J.CREATED, _J.PENDING, _J.ACTIVE, _J.CANCELLING, _J.PAUSING, _J.RESUMING),
         _J.ERROR,
-        by="its runner; for one whose runner is lost, the sweep or an operator who purges its host",
+        by=f"its runner; for one whose runner is lost, the sweep or an operator who purges its host; {_J_REPORTER}",
         only_if="a paused one is moved to resuming before",
     )
     # The published table has no way from pausing to cancelling; without one such a job could never be stopped.
     CANCEL = Move(
         (_J.CREATED, _J.PENDING, _J.ACTIVE, _J.PAUSING, _J.PAUSED, _J.RESUMING),
         _J.CANCELLING,
-        by="a user who may cancel or delete it; the cascade",
+        by=f"a user who may cancel or delete it; the cascade; {_J_REPORTER}",
     )
     CONFIRM_CANCEL = Move(
         (_J.CANCELLING,),
@@ -157,11 +159,20 @@ class JobMove(Enum):
         by="its runner; at once, if no host has it",
         only_if="no process of it is left",
     )
-    PAUSE = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSING, by="a user who may pause it")
-    CONFIRM_PAUSE = Move((_J.PAUSING,), _J.PAUSED, by="its runner; a runtime worker, if no host has it")
-    RESUME = Move((_J.PAUSED,), _J.RESUMING, by="a user who may resume it")
+    PAUSE = Move(
+        (_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSING, by=f"a user who may pause it; {_J_REPORTER}"
+    )
+    CONFIRM_PAUSE = Move(
+        (_J.PAUSING,),
+        _J.PAUSED,
+        by=f"its runner; a runtime worker, if neither a host has it nor a client reports it; {_J_REPORTER}",
+    )
+    RESUME = Move((_J.PAUSED,), _J.RESUMING, by=f"a user who may resume it; {_J_REPORTER}")
     CONFIRM_RESUME = Move(
-        (_J.RESUMING,), _J.ACTIVE, by="its runner", only_if="its host has a job slot for it"
+        (_J.RESUMING,),
+        _J.ACTIVE,
+        by=f"its runner; {_J_REPORTER}",
+        only_if="for a runner: its host has a job slot for it",
     )
     RERUN = Move(
         (_J.CANCELLED, _J.COMPLETED, _J.ERROR),
@@ -172,11 +183,20 @@ class JobMove(Enum):
 
 
 class StepMove(Enum):
-    """Published moves that the product makes of no job: a client that reports a step may skip stages."""
+    """Published moves that the runtime makes of no job: a client that reports a step may skip stages."""
 
     REPORT_ACTIVE = Move((_J.CREATED, _J.PAUSED), _J.ACTIVE, by=_STEP_REPORTER)
     REPORT_PAUSED = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.PAUSED, by=_STEP_REPORTER)
     REPORT_CANCELLED = Move((_J.CREATED, _J.PENDING, _J.ACTIVE), _J.CANCELLED, by=_STEP_REPORTER)
+
+
+def published_move(before: JobStatus, after: JobStatus) -> JobMove | StepMove | None:
+    """The move from one status to another within an attempt, if there is one."""
+    moves: tuple[JobMove | StepMove, ...] = (*JobMove, *StepMove)
+    for move in moves:
+        if move is not JobMove.RERUN and before in move.value.before and move.value.after is after:
+            return move
+    return None
 
 
 JOB_MOVES = following(JobStatus, [move.value for move in (*JobMove, *StepMove) if move is not JobMove.RERUN])

@@ -77,6 +77,8 @@ def _why_waiting(session: Session, settings: Settings, job: Job) -> str | None:
     """What a job waits for, in the words of its owner; None if for nothing, or if it is about to be taken up."""
     if job.status not in JOB_AWAITS_HOST or (job.host and job.status is not JobStatus.RESUMING):
         return None
+    if job.is_reported:
+        return None
     hosts = slots_by_host(session, settings)
     if job.host:
         slots = hosts.get(job.host)
@@ -99,7 +101,7 @@ def _why_waiting(session: Session, settings: Settings, job: Job) -> str | None:
 
 def waits() -> ColumnElement[bool]:
     """Whether a job waits for a host, as a condition of a query."""
-    return and_(Job.host.is_(None), has_status_in(JOB_AWAITS_HOST))
+    return and_(Job.host.is_(None), has_status_in(JOB_AWAITS_HOST), ~Job.is_reported)
 
 
 def takes_slot() -> ColumnElement[bool]:

@@ -4,7 +4,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Index, Text, TextClause, literal_column, text
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    DateTime,
+    Index,
+    Text,
+    TextClause,
+    false,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
@@ -83,13 +93,15 @@ class Job(InWorkspace, Stamped, Supervised, Base):
     secret_access: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """In whose name this attempt uses the secrets that its steps name; None if they name none. See
     `app.services.secrets.references`."""
+    is_reported: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether a client has reported a step of this attempt while no host had the job: then it runs there, not here."""
     delete_requested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """Set by DELETE while the job still has to be stopped; the runtime removes the row after the job has ended."""
     steps: Mapped[list[dict[str, Any]]] = mapped_column(
         JSONB, default=list, server_default=text("'[]'::jsonb")
     )
     """The steps of this attempt that have begun, in order: `{id, name, status, status_details, error_details,
-    created_at, updated_at, tasks}`."""
+    created_at, created_by, updated_at, updated_by, db_version, tasks}`."""
     results: Mapped[list[dict[str, Any]]] = mapped_column(
         JSONB, default=list, server_default=text("'[]'::jsonb")
     )

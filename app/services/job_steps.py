@@ -88,11 +88,17 @@ def settle_last_step(job: Job, status: JobStatus, *, error_details: dict[str, An
         settle_step(job, job.steps[-1]["name"], status, error_details=error_details)
 
 
-def report_step(job: Job, name: str, status: JobStatus, **details: dict[str, Any] | None) -> Entry:
-    """Set the reported status of a step; details that are None stay unchanged.
+def begin_reported_step(job: Job, name: str) -> None:
+    """Add a step that a client is about to run, as `created`; its tasks are those that are reported."""
+    job.steps = [*first_steps(job), {**_entry(job, name), "status": JobStatus.CREATED, "error_details": None}]
 
-    The job's own status follows its processes, not reports. Raises NotFound, and WrongState for a move that is not
-    in `JOB_MOVES`.
+
+def report_step(
+    job: Job, name: str, status: JobStatus, *, by: str, **details: dict[str, Any] | None
+) -> Entry:
+    """Set the status of a step as `by` reports it; details that are None stay unchanged.
+
+    Raises NotFound, and WrongState for a move that is not in `JOB_MOVES`.
     """
     entry = find_step(job, name)
     before = JobStatus(entry["status"])
@@ -102,15 +108,22 @@ def report_step(job: Job, name: str, status: JobStatus, **details: dict[str, Any
             "Refresh the job status and try again."
         )
     given = {key: value for key, value in details.items() if value is not None}
-    changed = _changed(entry, status=status, **given)
+    changed = _changed(entry, status=status, updated_by=by, **given)
     job.steps = [changed if step["name"] == name else step for step in first_steps(job)]
     return changed
 
 
 def report_task(
-    job: Job, step: str, name: str, *, status: JobStatus, status_details: dict[str, Any] | None, **more: Any
+    job: Job,
+    step: str,
+    name: str,
+    *,
+    by: str,
+    status: JobStatus,
+    status_details: dict[str, Any] | None,
+    **more: Any,
 ) -> Entry:
-    """Set the reported status of a task, which is added if it is new. Its status details are merged into the job's.
+    """Set the status of a task as `by` reports it; a new one is added. Its status details are merged into the job's.
 
     Raises NotFound for a step that has not begun, and WrongState for too many tasks.
     """
@@ -118,8 +131,9 @@ def report_task(
     tasks: list[Entry] = entry.get("tasks", [])
     if len(tasks) >= _MAX_TASKS and name not in [task["name"] for task in tasks]:
         raise WrongState(f"Step '{step}' of job '{job.name}' already has {_MAX_TASKS} tasks, the maximum.")
-    before = next((task for task in tasks if task["name"] == name), None) or _task(job, entry, name)
-    details = {key: value for key, value in more.items() if value is not None}
+    known = next((task for task in tasks if task["name"] == name), None)
+    before = known or {**_task(job, entry, name), "created_by": by, "db_version": 0}
+    details = {key: value for key, value in more.items() if value is not None} | {"updated_by": by}
     task = _changed(
         before, status=status, status_details=status_details or before["status_details"], **details
     )
@@ -136,28 +150,32 @@ def step_id(attempt_id: UUID, name: str) -> UUID:
 
 
 def _entry(job: Job, name: str) -> Entry:
-    return _new(step_id(job.attempt_id, name), name, job.status, job.error_details) | {"tasks": []}
+    return _new(job, step_id(job.attempt_id, name), name, job.error_details) | {"tasks": []}
 
 
 def _task(job: Job, step: Entry, name: str) -> Entry:
-    return _new(uuid5(UUID(step["id"]), name), name, job.status, None) | {"error_stack": None}
+    return _new(job, uuid5(UUID(step["id"]), name), name, None) | {"error_stack": None}
 
 
-def _new(entry_id: UUID, name: str, status: JobStatus, error_details: dict[str, Any] | None) -> Entry:
+def _new(job: Job, entry_id: UUID, name: str, error_details: dict[str, Any] | None) -> Entry:
     now = _now()
     return {
         "id": str(entry_id),
         "name": name,
-        "status": status,
+        "status": job.status,
         "status_details": {},
         "error_details": error_details,
         "created_at": now,
+        "created_by": job.created_by,
         "updated_at": now,
+        "updated_by": job.created_by,
+        "db_version": 1,
     }
 
 
 def _changed(entry: Entry, **values: Any) -> Entry:
-    return {**entry, **values, "updated_at": _now()}
+    # Entries of earlier releases have no number.
+    return {**entry, **values, "updated_at": _now(), "db_version": entry.get("db_version", 1) + 1}
 
 
 def _now() -> str:

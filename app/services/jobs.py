@@ -12,7 +12,7 @@ from app.access.authorize import Actor
 from app.clock import database_now
 from app.db import insert_unique
 from app.errors import NameTaken, NotFound, TooLarge, WrongState
-from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus
+from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus, StepMove
 from app.models import Job, Workspace
 from app.models.columns import without_documents
 from app.services import job_steps
@@ -123,6 +123,7 @@ def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
         wrong_state=wrong_state,
         attempt_id=uuid7(),
         steps=[],
+        is_reported=False,
         status_details={},
         error_details=None,
         secret_access=secret_access(session, actor, workspace_row, job.platform_spec["steps"], asked="rerun"),
@@ -180,7 +181,7 @@ def find_job(session: Session, workspace: Workspace, name: str, *, lock: bool = 
     return job
 
 
-def move(session: Session, job: Job, chosen: JobMove) -> None:
+def move(session: Session, job: Job, chosen: JobMove | StepMove) -> None:
     """Change the status.
 
     Raises WrongState if the status has no such move, and if it has changed since the row was read.
@@ -195,7 +196,7 @@ def move(session: Session, job: Job, chosen: JobMove) -> None:
 def _change(
     session: Session,
     job: Job,
-    chosen: JobMove,
+    chosen: JobMove | StepMove,
     *guards: ColumnElement[bool],
     wrong_state: WrongState,
     **values: Any,

@@ -21,6 +21,7 @@ from app.lifecycle import JobStatus
 from app.services import job_steps
 from app.services.jobs import note_report, readable_job, writable_job
 from app.services.listing import EVERYWHERE, rows_in
+from app.services.reports.steps import report_and_follow
 
 routes = Routes("jobs")
 ONE = "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>"
@@ -99,7 +100,10 @@ class Step(Resource):
         description="The folder of the fileset for everything that the job leaves; null if that is all its own."
     )
     created_at: Timestamp
+    created_by: str
     updated_at: Timestamp
+    updated_by: str
+    db_version: int = Field(1, description="Grows by one with each change.")
 
     @classmethod
     def from_entry(cls, job: rows.Job, workspace: str, entry: job_steps.Entry) -> Self:
@@ -181,14 +185,22 @@ def get_step(call: RequestContext, workspace: str, name: str, step: str) -> Step
 def report_step(call: RequestContext, workspace: str, name: str, step: str, body: StepStatusUpdate) -> Step:
     """Report the status of a step.
 
-    The status of the job follows its processes, not the report.
+    The status of a job that a host of the runtime has follows its processes. That of any other follows the report of
+    its current step: the client runs the job then, and no host takes it up. A completed step begins the next one, and
+    the last one completes the job.
     """
     job = writable_job(call.session, call.actor, workspace, name)
-    reported = job_steps.report_step(
-        job, step, body.status, status_details=body.status_details, error_details=body.error_details
+    report_and_follow(
+        call.session,
+        call.actor,
+        job,
+        step,
+        body.status,
+        status_details=body.status_details,
+        error_details=body.error_details,
     )
     note_report(call.session, call.actor, job, max_bytes=call.context.settings.max_body_bytes)
-    return Step.from_entry(job, workspace, reported)
+    return Step.from_entry(job, workspace, job_steps.find_step(job, step))
 
 
 def _status(step: job_steps.Entry) -> StepStatus:

@@ -45,7 +45,10 @@ class Task(Resource):
     error_details: dict[str, Any] | None
     error_stack: str | None
     created_at: Timestamp
+    created_by: str
     updated_at: Timestamp
+    updated_by: str
+    db_version: int = Field(1, description="Grows by one with each change.")
 
     @classmethod
     def from_entry(cls, job: rows.Job, workspace: str, step: job_steps.Entry, task: job_steps.Entry) -> Self:
@@ -99,6 +102,7 @@ def report_task(
         job,
         step,
         task,
+        by=call.actor.id,
         status=body.status,
         status_details=body.status_details,
         error_details=body.error_details,

@@ -162,6 +162,8 @@ def _confirm(
 ) -> str | None:
     """Confirm what a job without a host can confirm; why it is not to be claimed, or None if it is."""
     before = job.status
+    if job.is_reported and before is not JobStatus.CANCELLING:
+        return f"stays {before}, a client runs it and reports its steps"
     if before in CONFIRMED:
         move(session, job, CONFIRMED[before])
         job_steps.settle_last_step(job, job.status)

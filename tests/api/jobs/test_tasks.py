@@ -48,15 +48,40 @@ def test_a_step_is_shown_with_its_specification_and_appears_when_its_turn_has_co
     )
     assert (step["attempt_id"], step["parent"]) == (str(job.attempt_id), str(job.attempt_id))
     assert (step["config"], step["step_spec"]["name"]) == ({"k": "first"}, "first")
+    assert (step["db_version"], step["created_by"], step["updated_by"]) == (1, "", "")
     assert client.get(f"{JOB}/steps/second").status_code == 404
     assert client.get(f"{JOB}/steps").json["data"] == [step]
 
 
+def test_steps_and_tasks_say_who_has_reported_them_last_and_how_often_they_have_changed(
+    client: FlaskClient, session: Session, job: Job
+) -> None:
+    job.created_by = "ann"
+    # As an earlier release has stored it.
+    old = {"db_version", "created_by", "updated_by"}
+    job.steps = [{key: value for key, value in job.steps[0].items() if key not in old}]
+    session.commit()
+    as_bob = {"X-NMP-Principal-Id": "bob"}
+
+    def told(entry: Any) -> tuple[str, str, int]:
+        return entry["created_by"], entry["updated_by"], entry["db_version"]
+
+    assert client.get(f"{JOB}/steps/first").json["db_version"] == 1
+    for version in (2, 3):
+        step = client.patch(f"{JOB}/steps/first/status", json={"status": "active"}, headers=as_bob).json
+        assert told(step) == ("ann", "bob", version)
+    for version in (1, 2):
+        task = client.put(f"{TASKS}/worker-1", json={}, headers=as_bob).json
+        assert told(task) == ("bob", "bob", version)
+    assert told(client.get(f"{TASKS}/main").json)[2] == 1
+
+
 @pytest.mark.parametrize("after", JobStatus)
 @pytest.mark.parametrize("before", JobStatus)
-def test_a_step_is_reported_along_the_published_moves_and_the_job_stays_as_it_is(
+def test_a_step_is_reported_along_the_published_moves_and_a_job_that_a_host_has_stays_as_it_is(
     client: FlaskClient, session: Session, job: Job, before: JobStatus, after: JobStatus
 ) -> None:
+    job.host = "somewhere"
     job.steps = [{**job.steps[0], "status": before}]
     session.commit()
     is_allowed = after is before or after in JOB_MOVES[before]
@@ -68,7 +93,7 @@ def test_a_step_is_reported_along_the_published_moves_and_the_job_stays_as_it_is
     assert response.status_code == (200 if is_allowed else 409)
     assert job.steps[0]["status"] == (after if is_allowed else before)
     assert job.steps[0]["status_details"] == ({"epoch": 1} if is_allowed else {})
-    assert job.status is JobStatus.ACTIVE
+    assert (job.status, job.is_reported) == (JobStatus.ACTIVE, False)
 
 
 def test_a_task_is_made_and_changed_by_reports_and_its_details_are_those_of_the_job_too(
