@@ -16,6 +16,7 @@ from app.config import Settings
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import RUNTIME_QUEUE, Message, notify_after_commit, orphan_scan_message
+from app.health.metrics.counters import fold_counters
 from app.logs import explain, get_logger
 from app.maintenance import orphan_scan
 from app.models import CleanupControl, MaintenanceStep
@@ -180,6 +181,7 @@ def _remove_projects(_: Session, context: Context) -> Swept:
 
 def _fold_counts(session: Session, _: Context) -> Swept:
     fold_counts(session)
+    fold_counters(session)
     return Swept()
 
 

@@ -17,7 +17,7 @@ from app.models.heartbeat import Heartbeat
 from app.models.job import Job, JobLog
 from app.models.maintenance import MaintenanceStep, OrphanScan
 from app.models.project import Project
-from app.models.resource_count import ResourceCount
+from app.models.resource_count import DeletionCounter, ResourceCount
 from app.models.role_binding import RoleBinding
 from app.models.secret import Secret
 from app.models.store import StoreRecord
@@ -29,6 +29,7 @@ __all__ = [
     "AuditRecord",
     "CleanupControl",
     "Deletion",
+    "DeletionCounter",
     "DeletionEvent",
     "DeletionFailure",
     "DeletionFailureCount",

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.config import Settings
+from app.health.metrics.counters import BUCKETS
 from tests.support import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +41,12 @@ def test_every_condition_of_a_deletion_is_explained() -> None:
 @pytest.mark.parametrize("workspace_id", ["workspace", "workspace_id", "workspace_name", "deletion_id"])
 def test_no_label_grows_with_the_tenants(session: Session, settings: Settings, workspace_id: str) -> None:
     assert [one.name for one in metrics.exported(session, settings) if workspace_id in one.labels] == []
+
+
+def test_the_limits_of_the_buckets_are_in_the_page() -> None:
+    said = re.search(r"The limits of the buckets are (.+?)\. ", PAGE)
+    assert said
+    unit = {"s": 1, "min": 60, "h": 3600}
+    limits = [int(number) * unit[name] for number, name in re.findall(r"(\d+) (s|min|h)\b", said[1])]
+
+    assert [str(limit) for limit in limits] == list(BUCKETS[:-1])

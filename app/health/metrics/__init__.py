@@ -1,1 +1,1 @@
-"""What `/metrics` shows: what is read at each scrape."""
+"""What `/metrics` shows: what is read at each scrape, and what the database counts."""

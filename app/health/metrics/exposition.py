@@ -13,6 +13,7 @@ from app.context import Context
 from app.db import read_scope
 from app.health.asking import ask
 from app.health.dependencies import WITHIN_S, Health, check_health
+from app.health.metrics.counters import counter_metrics
 from app.health.metrics.deletions import deletion_metrics
 from app.health.metrics.families import gauge, text_of
 from app.health.metrics.maintenance import maintenance_metrics
@@ -46,6 +47,7 @@ def exposition(context: Context) -> bytes:
 def database_metrics(session: Session, settings: Settings) -> Iterator[Metric]:
     """Those that are read from the database, with a number of statements that does not grow."""
     yield from deletion_metrics(session)
+    yield from counter_metrics(session)
     yield from maintenance_metrics(session)
     yield from runtime_metrics(session, settings)
 
