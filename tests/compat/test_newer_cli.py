@@ -92,23 +92,6 @@ def test_a_deployment_is_waited_for_until_the_gateway_would_lead_to_it(nemo: Nem
     )
 
 
-def test_secrets_live_and_die_by_the_cli(nemo: Nemo, workspace: str) -> None:
-    within = ("--workspace", workspace)
-
-    made = nemo.answer("secrets", "create", "token", *within, "--value", "s3cr3t", "--description", "first")
-    assert (made["name"], made["description"]) == ("token", "first")
-    assert "s3cr3t" not in json.dumps([made, nemo.answer("secrets", "list", *within)])
-    assert (
-        nemo.answer("secrets", "update", "token", *within, "--description", "second")["description"]
-        == "second"
-    )
-    assert nemo.answer("secrets", "get", "token", *within)["description"] == "second"
-
-    succeeded(nemo, "secrets", "delete", "token", *within)
-
-    assert "not found" in nemo.refused("secrets", "get", "token", *within)
-
-
 def test_results_go_to_the_fileset_that_a_job_names(nemo: Nemo, workspace: str, http: httpx.Client) -> None:
     nemo.answer("files", "filesets", "create", "shared", "--workspace", workspace)
 
