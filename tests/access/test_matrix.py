@@ -46,6 +46,8 @@ class Row:
     data: bytes | None = None
     status: int | None = None
     """The answer, where it is another than that of a success."""
+    refusal: tuple[int, str] = (403, "Forbidden")
+    """The answer to all others who are known, and how it begins."""
 
 
 W = "/apis/entities/v2/workspaces"
@@ -121,6 +123,9 @@ ROWS: dict[str, Row] = {
     ),
     f"POST {DELETION}/force": Row(OPERATORS, {"reason": "ticket 7"}),
     f"POST {DELETION}/restore": Row(OPERATORS, {}, PENDING),
+    "GET /apis/entities/v2/workspace-deletions/<name>": Row(
+        OPERATORS, path={"name": "ml-team-failed"}, refusal=(404, "Workspace 'ml-team-failed' not found")
+    ),
     "GET /apis/entities/v2/cleanup-control": Row(OPERATORS),
     "PUT /apis/entities/v2/cleanup-control": Row(OPERATORS, {"paused": True}),
     f"POST {FILES}": Row(EDITORS, {"name": "more"}),
@@ -224,7 +229,7 @@ def test_a_route_lets_in_whom_its_row_names_and_nobody_else(
         assert answer.status_code == (row.status or route.status), answer.text
         return
     assert (answer.status_code, answer.json["detail"].partition(":")[0]) == (
-        (401, "Unauthorized") if persona == NOBODY and route.permission not in OPEN else (403, "Forbidden")
+        (401, "Unauthorized") if persona == NOBODY and route.permission not in OPEN else row.refusal
     )
     assert everything(session) == before
     if "<workspace>" in route.rule and persona not in MEMBERS:

@@ -1,21 +1,30 @@
-"""The deletion of a workspace over HTTP: its request, its preview and the protection against it."""
+"""The deletion of a workspace over HTTP: its request, its preview, its stage and the protection against it."""
 
 from datetime import timedelta
+from typing import Literal, Self
 from uuid import UUID
 
 from flask import Response, jsonify, request
 from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, and_, false, func, or_, select
+from sqlalchemy.orm import Session
 
+from app import models as rows
+from app.access.authorize import Actor, is_authentic, is_platform_admin
 from app.access.permissions import Permission
+from app.access.principal import folded
 from app.cleanup import operations, preview, requests
+from app.clock import Timestamp
 from app.errors import Busy, Conflict, NotFound
 from app.http.field_types import Reason, Resource
 from app.http.route import Body, Query, RequestContext, Routes
+from app.lifecycle import DeletionState, FailureClass
 from app.storage.tree import told_to_clients
 
 routes = Routes("workspaces")
 _WORKSPACE = "/apis/entities/v2/workspaces/<workspace>"
 _LONGEST_GRACE_S = 10 * 365 * 86400
+_ERRORS_SHOWN, _MAX_ERROR_CHARS = 10, 300
 
 
 class DeletionQuery(Query):
@@ -65,6 +74,31 @@ class DeletionPreview(Resource):
     running_jobs: int
     running_deployments: int
     protected: bool
+
+
+class WorkspaceDeletion(BaseModel):
+    """How far the deletion of a workspace is: `pending` before its first slice."""
+
+    name: str
+    deletion_stage: Literal["pending", "deleting", "failed"]
+    deletion_error: str | None = Field(
+        description=f"What is still there, and why: `name: error; …`, of {_ERRORS_SHOWN} resources at most."
+    )
+    updated_at: Timestamp
+
+    @classmethod
+    def of(cls, session: Session, deletion: rows.Deletion) -> Self:
+        """The stage of an unfinished deletion."""
+        is_failed = deletion.state is DeletionState.FAILED
+        stage = "failed" if is_failed else "deleting" if deletion.started_at else "pending"
+        last_event = select(rows.DeletionEvent.at).where(rows.DeletionEvent.deletion_id == deletion.id)
+        return cls(
+            name=deletion.workspace_name,
+            deletion_stage=stage,
+            deletion_error=_errors(session, deletion) or deletion.reason,
+            updated_at=session.scalars(last_event.order_by(rows.DeletionEvent.id.desc()).limit(1)).first()
+            or deletion.requested_at,
+        )
 
 
 @routes.add(
@@ -128,3 +162,52 @@ def protect_workspace(
     """Protect the workspace against deletion, or remove the protection."""
     row = operations.set_protection(call.session, call.actor, workspace, is_protected=body.protected)
     return DeletionProtection(id=workspace, protected=row.is_protected)
+
+
+@routes.add(
+    "GET",
+    "/apis/entities/v2/workspace-deletions/<name>",
+    permission=Permission.DELETIONS_READ,
+    returns=WorkspaceDeletion,
+    raises=(NotFound,),
+)
+def get_workspace_deletion(call: RequestContext, name: str) -> WorkspaceDeletion:
+    """Get how far the deletion of a workspace is.
+
+    For who has created the workspace, platform administrators and services. 404 for everybody else, and for all when it
+    is done. If the name has been taken again, it is still the older workspace that is spoken of. The whole deletion is
+    at `/apis/entities/v2/deletions`.
+    """
+    unfinished = rows.Deletion.state.in_((DeletionState.DELETING, DeletionState.FAILED))
+    query = (
+        select(rows.Deletion)
+        .join(rows.Workspace, rows.Workspace.id == rows.Deletion.workspace_id)
+        .where(rows.Deletion.workspace_name == name, unfinished, _may_know(call.actor))
+        .order_by(rows.Deletion.requested_at.desc())
+        .limit(1)
+    )
+    deletion = call.session.scalars(query, call.actor.parameters).one_or_none()
+    if deletion is None:
+        raise NotFound(f"Workspace '{name}' not found")
+    return WorkspaceDeletion.of(call.session, deletion)
+
+
+def _may_know(actor: Actor) -> ColumnElement[bool]:
+    """Whether the actor has created the `Workspace` of the surrounding query, or may see all deletions."""
+    creator, email = rows.Workspace.created_by, folded(actor.principal.email)
+    has_email = func.lower(creator.collate("C")) == email if "@" in email else false()
+    is_creator = or_(creator == actor.id, has_email)
+    return or_(is_platform_admin(actor.access), and_(is_authentic(actor.access), is_creator))
+
+
+def _errors(session: Session, deletion: rows.Deletion) -> str:
+    """What fails now, the longest known first; what is only waited for is no error."""
+    failure = rows.DeletionFailure
+    is_error = failure.error_class != FailureClass.WAITING
+    found = session.execute(
+        select(failure.name, func.left(failure.message, _MAX_ERROR_CHARS))
+        .where(failure.deletion_id == deletion.id, failure.skipped_by.is_(None), is_error)
+        .order_by(failure.first_seen_at, failure.resource_id)
+        .limit(_ERRORS_SHOWN)
+    )
+    return "; ".join(f"{name}: {message}" for name, message in found)
