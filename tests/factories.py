@@ -44,7 +44,7 @@ def make_job(
     return _added(session, Job(workspace_id=workspace.id, name=name, source="tests", status=status, **values))
 
 
-def make_job_log(session: Session, job: Job, message: str = "hello", **values: Any) -> JobLog:
+def make_job_log(session: Session, job: Job, /, message: str = "hello", **values: Any) -> JobLog:
     values = {"workspace_id": job.workspace_id, "attempt_id": job.attempt_id, "step": "main", **values}
     return _added(session, JobLog(job_id=job.id, task="main", message=message, **values))
 

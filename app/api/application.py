@@ -34,6 +34,7 @@ RESOURCES = (
     "entities.cleanup_control",
     "files.filesets",
     "files.files",
+    "files.otlp_logs",
     "jobs.jobs",
     "jobs.steps",
     "jobs.tasks",

@@ -53,6 +53,8 @@ _ERROR = {
         },
     },
 }
+_BINARY = {"type": "string", "format": "binary"}
+_RECEIVED = {"application/json": {"type": "object"}}
 _SECURITY = {
     "token": {
         "type": "http",
@@ -118,10 +120,15 @@ def _operation(route: Route, references: dict[tuple[Any, JsonSchemaMode], Any]) 
             "required": not route.body_is_optional,
             "content": {"application/json": {"schema": schema}},
         }
+    elif route.receives:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {type_: {"schema": _RECEIVED.get(type_, _BINARY)} for type_ in route.receives},
+        }
     elif route.upload:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {"application/octet-stream": {"schema": _BINARY}},
         }
     return operation
 
@@ -190,7 +197,7 @@ def _common_errors(route: Route) -> list[int]:
     statuses = [400, 421, 422, 503]
     if route.permission not in OPEN:
         statuses += [401, 403]
-    if route.body or route.upload:
+    if route.body or route.upload or route.receives:
         statuses.append(413)
     if route.action == "write":
         statuses.append(429)

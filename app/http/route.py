@@ -99,6 +99,8 @@ class RouteOptions(TypedDict, total=False):
     streams: bool
     waits_for_store: bool
     searches: bool
+    reads: bool
+    receives: tuple[str, ...]
     ignored: tuple[str, ...]
 
 
@@ -136,6 +138,10 @@ class Route:
     """Whether it calls the store, which may answer late, without transferring a file."""
     searches: bool = False
     """Whether its filters can search in documents."""
+    reads: bool = False
+    """Whether it only reads, although it is no GET."""
+    receives: tuple[str, ...] = ()
+    """The types of a body that its handler reads by itself, up to `max_body_bytes`."""
     ignored: tuple[str, ...] = ()
     """Query parameters that clients send and that change nothing."""
 
@@ -158,7 +164,7 @@ class Route:
     @property
     def action(self) -> str:
         """`read` or `write`, as scopes name it."""
-        return "read" if self.method == "GET" else "write"
+        return "read" if self.method == "GET" or self.reads else "write"
 
 
 @dataclass

@@ -68,7 +68,7 @@ def json_body(
     model: type[BaseModel], *, is_optional: bool, max_bytes: int, max_depth: int
 ) -> BaseModel | None:
     """The body as `model`; None if it is optional and empty. Raises InvalidRequest or TooLarge."""
-    raw = _raw_body(max_bytes)
+    raw = raw_body(max_bytes)
     if is_optional and not raw:
         return None
     if request.mimetype != "application/json":
@@ -100,7 +100,8 @@ def _refuse_invalid_text() -> None:
         raise BadRequest("The address contains a NUL character; remove it.")
 
 
-def _raw_body(max_bytes: int) -> bytes:
+def raw_body(max_bytes: int) -> bytes:
+    """The body as it arrived. Raises TooLarge, TooSlow, BadRequest if it broke off, and Busy in a restart."""
     request.max_content_length = max_bytes
     connection = request.environ.get("gunicorn.socket")
     try:

@@ -81,7 +81,7 @@ def _view(route: Route) -> Callable[..., Response]:
         actor = _actor(service.authenticator, route)
         # An id that nobody proves could be another one with each request.
         caller = (context.settings.has_login and actor.id) or actor.address
-        service.limit.check(caller, request.method)
+        service.limit.check(caller, "GET" if route.action == "read" else request.method)
         given = path_parameters(path, route.path)
         # What anybody may ask is also asked by programs that add something of their own.
         if route.permission not in OPEN:

@@ -123,18 +123,33 @@ def has_status_in(statuses: frozenset[JobStatus]) -> ColumnElement[bool]:
 
 
 class JobLog(InWorkspace, Base):
-    """One line of a job's log. Ids ascend in the order of the lines, so that an id is the cursor of a page.
+    """One line of a log. Ids ascend in the order of the lines, so that an id is the cursor of a page.
 
-    There is no foreign key to the job, because a log can be long and is removed in chunks, before or after the job.
+    It is of the own log of a job, and goes with that, or of a folder of a fileset, and goes with the fileset. There is
+    no foreign key to either, because a log can be long and is removed in chunks.
     """
 
     __tablename__ = "job_logs"
     __table_args__ = (
         Index("ix_job_logs_workspace_id_id", "workspace_id", "id"),
         Index("ix_job_logs_job_id_attempt_id_id", "job_id", "attempt_id", "id"),
+        Index(
+            "ix_job_logs_fileset_id",
+            "fileset_id",
+            "base_path",
+            "id",
+            postgresql_where=text("fileset_id IS NOT NULL"),
+        ),
     )
 
-    job_id: Mapped[UUID]
+    job_id: Mapped[UUID | None]
+    """The job in whose log it is shown; None for a line that a client has sent of something else."""
+    fileset_id: Mapped[UUID | None]
+    """The fileset that it belongs to; None in the own log of a job."""
+    base_path: Mapped[str | None] = mapped_column(Text)
+    """The folder of the fileset, empty for its root."""
+    job: Mapped[str | None] = mapped_column(Text)
+    """The name of the job, as it was or as the client calls it; None in the own log of a job."""
     attempt_id: Mapped[UUID]
     step: Mapped[String]
     task: Mapped[String]

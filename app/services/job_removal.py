@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor
@@ -13,6 +13,7 @@ from app.dispatch import job_message
 from app.logs import get_logger
 from app.models import Fileset, Job, JobLog
 from app.models.columns import without_documents
+from app.services.filesets import remove_last_lines, remove_lines, remove_log
 from app.services.jobs import has_ended, request_deletion
 from app.services.workspaces import lock_active_workspace
 from app.storage.purge import BytesRemain
@@ -45,6 +46,8 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
         return False
     while remove_chunk(context, job_id):
         pass
+    if fileset:
+        remove_log(context, fileset)
     with session_scope(context.sessions) as session:
         job = _removable(session, job_id)
         if job is None:
@@ -55,6 +58,9 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
             purge = context.store.purge_fileset
             if purge(fileset.workspace_id, fileset.id, within_s=_PURGE_LOCKED_S):
                 return False
+            for which in ([JobLog.fileset_id == fileset.id], _own_lines(job_id)):
+                if not remove_last_lines(session, *which):
+                    return False
             session.delete(fileset)
         session.delete(job)
     return True
@@ -81,14 +87,16 @@ def _fileset_of(session: Session, job: Job) -> Fileset | None:
 
 
 def remove_chunk(context: Context, job_id: UUID) -> int:
-    """Remove one chunk of the log of a job, of all its attempts; returns the number of lines. Commits."""
-    page = select(JobLog.id).where(JobLog.job_id == job_id).limit(context.settings.chunk_size)
+    """Remove one chunk of the own log of a job, of all its attempts; returns the number of lines. Commits.
+
+    Lines in a fileset that others use stay there.
+    """
     with session_scope(context.sessions) as session:
-        removed = session.execute(
-            delete(JobLog).where(JobLog.id.in_(page)).returning(JobLog.id),
-            execution_options={"synchronize_session": False},
-        )
-        return len(removed.all())
+        return remove_lines(session, *_own_lines(job_id), at_most=context.settings.chunk_size)
+
+
+def _own_lines(job_id: UUID) -> list[ColumnElement[bool]]:
+    return [JobLog.job_id == job_id, JobLog.fileset_id.is_(None)]
 
 
 def delete_job(context: Context, actor: Actor, workspace: str, name: str) -> None:

@@ -138,6 +138,8 @@ ROWS: dict[str, Row] = {
     f"PUT {FILES}/<name>/-/<path:path>": Row(EDITORS, path=FILESET, data=b"new"),
     f"GET {FILES}/<name>/-/<path:path>": Row(VIEWERS, path=FILESET),
     f"DELETE {FILES}/<name>/-/<path:path>": Row(EDITORS, path=FILESET),
+    f"POST {FILES}/<name>/otlp/v1/logs": Row(EDITORS, path=FILESET, data=b'{"resourceLogs": []}'),
+    f"POST {FILES}/<name>/otlp/v1/logs/query": Row(VIEWERS, {}, FILESET),
     f"POST {JOBS}": Row(EDITORS, {"source": "tests", "spec": {}, "platform_spec": {"steps": [STEP]}}),
     f"GET {JOBS}": Row(VIEWERS),
     f"GET {JOBS}/<name>": Row(VIEWERS, path=JOB),

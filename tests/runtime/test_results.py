@@ -19,7 +19,7 @@ from app.clock import database_now
 from app.context import Context
 from app.db import Sessions
 from app.lifecycle import JobStatus, WorkspaceState
-from app.models import Fileset, Job, Workspace
+from app.models import Fileset, Job, JobLog, Workspace
 from app.runtime import leased_row
 from app.runtime.processes.leaked_processes import processes_of
 from app.runtime.processes.workdir import WorkDirectory
@@ -71,6 +71,9 @@ def test_results_go_to_the_folder_of_the_job_in_a_fileset_that_others_use_too(
         job = run.end()
 
     assert (job.status, run.log) == (JobStatus.COMPLETED, ["shared"])
+    assert session.execute(select(JobLog.job_id, JobLog.fileset_id, JobLog.base_path, JobLog.job)).all() == [
+        (job_id, fileset_id, "jobs/train", "train")
+    ]
     assert stored(run) == {
         "jobs/other/results/score": b"theirs",
         "jobs/train/results/out": b"2\n",

@@ -1,30 +1,20 @@
 """The log of a job over HTTP; its pages are stable while it grows."""
 
-from itertools import accumulate
-from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
-from sqlalchemy import Select, func, or_, select
-from sqlalchemy.orm import Session
+from pydantic import Field
+from sqlalchemy import Select, or_, select
 
 from app import models as rows
 from app.access.permissions import Permission
-from app.clock import Timestamp
+from app.api.log_pages import LogPage, require_one_window
 from app.errors import BadRequest, NotFound, Unprocessable
 from app.http.route import Query, RequestContext, Routes
 from app.services.job_steps import step_id
 from app.services.jobs import readable_job
+from app.services.logs.pages import InvalidCursor, page_of
 
 routes = Routes("jobs")
-
-Side = Literal["after", "before"]
-
-MAX_PAGE_BYTES = 1024 * 1024
-"""Bytes of text in one page; in JSON a control character becomes six."""
-
-MOST_COUNTED = 100_000
-"""Lines that are counted for an answer: whoever follows a log asks every second."""
 
 
 class LogQuery(Query):
@@ -50,25 +40,6 @@ class LogQuery(Query):
     task_id: str | None = Field(None, description="Only the lines of the task of that name.")
 
 
-class LogLine(BaseModel):
-    """A line of a log."""
-
-    timestamp: Timestamp
-    job: str
-    job_step: str
-    job_task: str
-    message: str
-
-
-class LogPage(BaseModel):
-    """Lines of a log, oldest first. `next_page` is null at the current end of the log."""
-
-    data: list[LogLine]
-    total: int = Field(description=f"The number of lines, counted up to {MOST_COUNTED:,}.")
-    next_page: str | None
-    prev_page: str | None
-
-
 @routes.add(
     "GET",
     "/apis/jobs/v2/workspaces/<workspace>/jobs/<name>/logs",
@@ -81,35 +52,16 @@ def get_logs(call: RequestContext, workspace: str, name: str, query: LogQuery) -
 
     The output of its processes is in it within a second. Request the last page again to follow the log.
     """
-    _require_one_window(query)
+    is_limited = "limit" in query.model_fields_set
+    require_one_window(tail=query.tail, is_limited=is_limited, cursor=query.page_cursor)
     job = readable_job(call.session, call.actor, workspace, name)
-    matching = _lines(job, query)
-    side, line_id = _read_cursor(query.page_cursor)
-    if query.tail is None:
-        lines = _page(call.session, matching, side, line_id, query.limit)
-    else:
-        lines = _first(call.session, matching.order_by(rows.JobLog.id.desc()), query.tail)[::-1]
-    first, last = (lines[0].id, lines[-1].id) if lines else (line_id, line_id)
-    return LogPage(
-        data=[
-            LogLine(
-                timestamp=line.at, job=job.name, job_step=line.step, job_task=line.task, message=line.message
-            )
-            for line in lines
-        ],
-        total=_count(call.session, matching),
-        next_page=None if query.tail else _cursor(call.session, matching, "after", last),
-        prev_page=_cursor(call.session, matching, "before", first),
-    )
-
-
-def _require_one_window(query: LogQuery) -> None:
-    if query.tail is not None and "limit" in query.model_fields_set:
-        raise BadRequest("tail cannot be combined with limit; tail controls the returned log window size.")
-    if query.tail is not None and query.page_cursor is not None:
-        raise BadRequest(
-            "tail cannot be combined with page_cursor; pass the returned prev_page as page_cursor without tail."
+    try:
+        page = page_of(
+            call.session, _lines(job, query), limit=query.limit, cursor=query.page_cursor, tail=query.tail
         )
+    except InvalidCursor:
+        raise Unprocessable("Invalid page cursor") from None
+    return LogPage.of(page, job=job.name)
 
 
 def _lines(job: rows.Job, query: LogQuery) -> Select[rows.JobLog]:
@@ -131,46 +83,3 @@ def _attempt(given: str | None, current: UUID) -> UUID:
         return UUID(given)
     except ValueError:
         raise Unprocessable(f"No attempt has the id '{given}'.") from None
-
-
-def _page(
-    session: Session, matching: Select[rows.JobLog], side: Side, line_id: UUID | None, limit: int
-) -> list[rows.JobLog]:
-    if side == "before":
-        earlier = matching.where(rows.JobLog.id < line_id).order_by(rows.JobLog.id.desc())
-        return _first(session, earlier, limit)[::-1]
-    later = matching if line_id is None else matching.where(rows.JobLog.id > line_id)
-    return _first(session, later.order_by(rows.JobLog.id), limit)
-
-
-def _first(session: Session, lines: Select[rows.JobLog], limit: int) -> list[rows.JobLog]:
-    """The first lines that fit into a page, at least one if there is any."""
-    # Known without reading them; a log only grows behind its last line, so the second query finds the same lines.
-    sizes = session.scalars(lines.with_only_columns(func.octet_length(rows.JobLog.message)).limit(limit))
-    fitting = sum(total <= MAX_PAGE_BYTES for total in accumulate(sizes))
-    return list(session.scalars(lines.limit(max(fitting, 1))))
-
-
-def _count(session: Session, matching: Select[rows.JobLog]) -> int:
-    counted = matching.with_only_columns(rows.JobLog.id).limit(MOST_COUNTED).subquery()
-    return session.scalar(select(func.count()).select_from(counted)) or 0
-
-
-def _cursor(session: Session, matching: Select[rows.JobLog], side: Side, line_id: UUID | None) -> str | None:
-    """The cursor of the lines on that side of a line; None if there are none."""
-    if line_id is None:
-        return None
-    beyond = matching.where(rows.JobLog.id > line_id if side == "after" else rows.JobLog.id < line_id)
-    exists = session.scalar(select(beyond.exists()))
-    return f"{side}.{line_id.hex}" if exists else None
-
-
-def _read_cursor(cursor: str | None) -> tuple[Side, UUID | None]:
-    if cursor is None:
-        return "after", None
-    side, _, line_id = cursor.partition(".")
-    try:
-        known: dict[str, Side] = {"after": "after", "before": "before"}
-        return known[side], UUID(line_id)
-    except (KeyError, ValueError):
-        raise Unprocessable("Invalid page cursor") from None

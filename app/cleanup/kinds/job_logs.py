@@ -1,4 +1,4 @@
-"""The logs of jobs: once the jobs are gone nothing is written to them any more."""
+"""The logs of jobs and filesets: once the jobs are gone nothing is written to them any more."""
 
 from app.cleanup.kinds.base import RowsKind
 from app.cleanup.kinds.rows import oldest_rows_of

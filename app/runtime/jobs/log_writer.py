@@ -3,10 +3,10 @@
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.dialects.postgresql import insert
 from uuid_utils.compat import uuid7
 
@@ -14,7 +14,7 @@ from app import clock
 from app.context import Context
 from app.db import session_scope
 from app.lease import LeaseLost, is_held
-from app.models import Job, JobLog
+from app.models import Fileset, Job, JobLog
 from app.services.job_steps import TASK
 
 _ROW_BYTES = 300
@@ -49,7 +49,7 @@ class LogWriter:
 
     def __init__(self, context: Context, job: Job, fence: int) -> None:
         self._context = context
-        self._job_id, self._attempt_id, self._workspace_id = job.id, job.attempt_id, job.workspace_id
+        self._job = job
         self._fence = fence
         self._limit = self._left = context.settings.job_log_limit_bytes
         self._is_full = False
@@ -100,14 +100,24 @@ class LogWriter:
 
     def insert(self, step: str, lines: Sequence[Line]) -> None:
         """Write lines whatever the limit, such as those of `take_tail`. Raises as `append`."""
-        ours = {"workspace_id": self._workspace_id, "job_id": self._job_id, "attempt_id": self._attempt_id}
-        rows = [
-            {**ours, "id": line.id, "step": step, "task": TASK, "at": line.at, "message": line.text}
-            for line in lines
-        ]
+        job = self._job
+        is_output = and_(Fileset.workspace_id == Job.workspace_id, Fileset.name == Job.output_location)
         with session_scope(self._context.sessions) as session:
             # FOR SHARE: nobody takes the lease, and nobody removes the job, between this query and the commit.
-            leased = select(Job.id).where(is_held(Job, self._job_id, self._fence))
-            if session.scalar(leased.with_for_update(read=True)) is None:
-                raise LeaseLost(Job, self._job_id, self._fence)
+            leased = select(Job.id, Fileset.id).outerjoin(Fileset, is_output)
+            held = leased.where(is_held(Job, job.id, self._fence)).with_for_update(read=True, of=Job)
+            found = session.execute(held).one_or_none()
+            if found is None:
+                raise LeaseLost(Job, job.id, self._fence)
+            ours: dict[str, Any] = {
+                "workspace_id": job.workspace_id,
+                "job_id": job.id,
+                "attempt_id": job.attempt_id,
+            }
+            if fileset_id := found[1]:
+                ours |= {"fileset_id": fileset_id, "base_path": job.artifact_base_path, "job": job.name}
+            rows = [
+                {**ours, "id": line.id, "step": step, "task": TASK, "at": line.at, "message": line.text}
+                for line in lines
+            ]
             session.execute(insert(JobLog).on_conflict_do_nothing(index_elements=["id"]), rows)

@@ -8,10 +8,10 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from app.api.jobs.logs import MAX_PAGE_BYTES
 from app.lifecycle import JobStatus
 from app.models import Job, JobLog
 from app.services.job_steps import step_id
+from app.services.logs.pages import MAX_PAGE_BYTES
 from tests.factories import make_job, make_workspace
 
 LOGS = "/apis/jobs/v2/workspaces/ml-team/jobs/train/logs"
@@ -161,7 +161,7 @@ def test_the_pages_of_a_log_are_the_log_forwards_and_back(
 def test_an_answer_counts_no_more_lines_than_its_limit(
     client: FlaskClient, session: Session, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.api.jobs.logs.MOST_COUNTED", 3)
+    monkeypatch.setattr("app.services.logs.pages.MOST_COUNTED", 3)
     write(session, job, *"abcde")
 
     page = read(client)
