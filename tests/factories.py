@@ -6,10 +6,21 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from app.clock import database_now
 from app.db import Base
-from app.lifecycle import AccessKeyHolder, DeploymentStatus, JobStatus
+from app.lifecycle import (
+    AccessKeyHolder,
+    DeletionState,
+    DeploymentStatus,
+    FailureClass,
+    JobStatus,
+    WorkspaceState,
+)
 from app.models import (
     AccessKey,
+    Deletion,
+    DeletionEvent,
+    DeletionFailure,
     Deployment,
     DeploymentConfig,
     Entity,
@@ -114,6 +125,42 @@ def make_entity(
             parent_id=parent.id if parent else None,
         ),
     )
+
+
+def make_failed_deletion(
+    session: Session, name: str, *, error_class: FailureClass = FailureClass.PERMANENT
+) -> Deletion:
+    """A deletion of a workspace of that name that is FAILED since now, over a fileset that could not be deleted."""
+    workspace = make_workspace(session, name, state=WorkspaceState.FAILED)
+    stuck = make_fileset(session, workspace, "stuck")
+    deletion = _added(
+        session,
+        Deletion(
+            workspace_id=workspace.id,
+            workspace_name=name,
+            requested_by="somebody",
+            state=DeletionState.FAILED,
+            phase="filesets",
+            started_at=database_now(),
+            reason=f"filesets/stuck: denied ({error_class})",
+            created_counts={"filesets": 1},
+        ),
+    )
+    session.add(
+        DeletionFailure(
+            deletion_id=deletion.id,
+            kind="filesets",
+            resource_id=str(stuck.id),
+            name="stuck",
+            error_class=error_class,
+            message="denied",
+            cause="denied",
+            first_seen_at=database_now(),
+            last_seen_at=database_now(),
+        )
+    )
+    _added(session, DeletionEvent(deletion_id=deletion.id, actor="w", event="failed", at=database_now()))
+    return deletion
 
 
 def make_project(session: Session, workspace: Workspace, name: str = "alpha") -> Project:

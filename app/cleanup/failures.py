@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 
 from app.clock import database_now
 from app.lifecycle import FailureClass
-from app.models import DeletionFailure, DeletionFailureCount
+from app.models import Deletion, DeletionFailure, DeletionFailureCount
 
 WHOLE_KIND = "*"
 """`resource_id` of a failure that is not about one resource."""
@@ -221,6 +221,17 @@ def kept_total(deletion_id: UUID, **chosen: str) -> Select[int]:
     """SQL: how many failures a deletion has, skipped ones included; `chosen` are a kind, an error class, or both."""
     total = func.coalesce(func.sum(DeletionFailureCount.number), 0, type_=BigInteger)
     return select(total).filter_by(deletion_id=deletion_id, **chosen)
+
+
+def has_open(error_class: FailureClass) -> ColumnElement[bool]:
+    """SQL: whether the `Deletion` of the surrounding query has a failure of that class that is not skipped."""
+    count = DeletionFailureCount
+    return exists().where(
+        count.deletion_id == Deletion.id,
+        count.error_class == error_class,
+        ~count.is_skipped,
+        count.number > 0,
+    )
 
 
 def is_retained(

@@ -25,7 +25,7 @@ from app.deletion_log import FinishedDeletion
 from app.errors import WrongState
 from app.lease import RELEASED
 from app.lifecycle import DeletionMove, DeletionState, WorkspaceMove
-from app.models import Deletion, Workspace
+from app.models import Deletion, DeletionEvent, Workspace
 from app.models.deletion import Counts
 from app.services.workspaces import move_workspace
 
@@ -86,16 +86,40 @@ def lock(session: Session, deletion_id: UUID) -> None:
     session.execute(row.with_for_update(key_share=True))
 
 
-def reopen(session: Session, deletion_id: UUID, *, event: str, actor: str, **values: Any) -> None:
+def had_failed(as_of: datetime) -> ColumnElement[bool]:
+    """SQL: whether the FAILED `Deletion` of the surrounding query has been FAILED since `as_of`, without a break."""
+    failed_at = (
+        select(DeletionEvent.at)
+        .where(DeletionEvent.deletion_id == Deletion.id, DeletionEvent.event == "failed")
+        .order_by(DeletionEvent.id.desc())
+        .limit(1)
+    )
+    return failed_at.scalar_subquery() <= as_of
+
+
+def reopen(
+    session: Session,
+    deletion_id: UUID,
+    *,
+    event: str,
+    actor: str,
+    as_of: datetime | None = None,
+    **values: Any,
+) -> None:
     """Set the workers on it again: due now, with a fresh budget of attempts, and other `values` changed with it.
 
-    A scheduled re-attempt uses up a round; a person's retry starts the rounds anew. Raises WrongState unless FAILED.
+    A scheduled re-attempt uses up a round; a person's retry starts the rounds anew. Raises WrongState unless FAILED,
+    and FAILED since `as_of`, if that is given: then the caller has locked the deletion, so that it does not fail anew.
     """
+    since = f", or was not yet at {as_of.isoformat()}" if as_of else ""
     deletion = _move(
         session,
         DeletionMove.REOPEN,
         Deletion.id == deletion_id,
-        error=WrongState("The deletion is not FAILED: only a failed one can be retried, skipped or forced."),
+        *([had_failed(as_of)] if as_of else []),
+        error=WrongState(
+            f"The deletion is not FAILED{since}: only a failed one can be retried, skipped or forced."
+        ),
         round=Deletion.round + 1 if actor == SWEEP else 0,
         attempts=0,
         polls=0,

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import update
@@ -62,9 +63,12 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
     return workspace
 
 
-def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) -> None:
+def retry(
+    session: Session, context: Context, actor: Actor, deletion: Deletion, *, as_of: datetime | None = None
+) -> None:
     """Reopen a FAILED deletion on behalf of a person. Raises as `reopen`."""
-    reopen(session, context, actor, deletion, event="retried")
+    ledger.lock(session, deletion.id)
+    reopen(session, context, actor, deletion, event="retried", as_of=as_of)
     audit.record(
         session,
         actor,
@@ -75,14 +79,21 @@ def retry(session: Session, context: Context, actor: Actor, deletion: Deletion) 
 
 
 def reopen(
-    session: Session, context: Context, actor: Actor, deletion: Deletion, *, event: str, **values: Any
+    session: Session,
+    context: Context,
+    actor: Actor,
+    deletion: Deletion,
+    *,
+    event: str,
+    as_of: datetime | None = None,
+    **values: Any,
 ) -> None:
     """Make a FAILED deletion due again, change other `values` with it, and notify the workers.
 
-    Raises WrongState unless it is FAILED.
+    Raises WrongState unless it is FAILED, and with `as_of`, at which the actor looked, has been since then.
     """
     phase = deletion.phase  # where it failed: to look for what is left may take long
-    ledger.reopen(session, deletion.id, event=event, actor=actor.id, **values)
+    ledger.reopen(session, deletion.id, event=event, actor=actor.id, as_of=as_of, **values)
     notify_workers(session, context, deletion, phase)
 
 
@@ -95,12 +106,13 @@ def skip(
     kind: str,
     resource_id: str,
     reason: str,
+    as_of: datetime | None = None,
 ) -> None:
     """Give up on one failing resource, and go on with the rest.
 
     A failure of a kind as a whole (`*`) stands for no resource that could be left behind: it is forgotten, and the next
     pass tries the kind anew. That of the store is given up like a resource.
-    Raises WrongState unless the deletion is FAILED, NotFound if it has no such failure to skip.
+    Raises WrongState as `reopen`, NotFound if it has no such failure to skip.
     """
     ledger.lock(session, deletion.id)
     name = failures.skip(session, deletion.id, kind, resource_id, actor=actor.id, reason=reason)
@@ -118,12 +130,20 @@ def skip(
             deletion_id=str(deletion.id),
             **about,
         )
-    reopen(session, context, actor, deletion, event="reopened")
+    reopen(session, context, actor, deletion, event="reopened", as_of=as_of)
     if name is None and not forgotten:
         raise _nothing_to_skip(deletion, f"'{kind}/{resource_id}'")
 
 
-def force(session: Session, context: Context, actor: Actor, deletion: Deletion, *, reason: str) -> None:
+def force(
+    session: Session,
+    context: Context,
+    actor: Actor,
+    deletion: Deletion,
+    *,
+    reason: str,
+    as_of: datetime | None = None,
+) -> None:
     """Give up on all that fails now, and go on with the rest.
 
     Only the decision is written down, however much it is about: the next slice carries it out.
@@ -142,7 +162,7 @@ def force(session: Session, context: Context, actor: Actor, deletion: Deletion, 
         reason=reason,
     )
     forced = {"force": {"by": actor.id, "reason": reason, "skipped": {}}} if is_any else {}
-    reopen(session, context, actor, deletion, event="reopened", **forced)
+    reopen(session, context, actor, deletion, event="reopened", as_of=as_of, **forced)
     if not is_any and not forgotten:
         raise _nothing_to_skip(deletion, "a resource")
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from flask import Response
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 from sqlalchemy import Select, exists, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,11 +17,11 @@ from app import models as rows
 from app.access.authorize import Actor, access_error, require_platform_wide
 from app.access.listed import Listed
 from app.access.permissions import Permission
-from app.cleanup import failures, operations, requests
+from app.cleanup import failures, ledger, operations, requests
 from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
 from app.clock import Timestamp
 from app.db import read
-from app.errors import Conflict, Forbidden, NotFound, WrongState
+from app.errors import BadRequest, Conflict, Forbidden, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
 from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
@@ -72,6 +72,18 @@ class RestoreRequest(Body):
     name: Name | None = None
 
 
+AsOf = Annotated[
+    AwareDatetime | None,
+    Field(description="Only what was FAILED at this time already, and has not been anything else since."),
+]
+
+
+class OperateQuery(Query):
+    """When the operator looked at the deletion."""
+
+    as_of: AsOf = None
+
+
 class DeletionsQuery(ListQuery):
     """Filters and paging of the list of deletions."""
 
@@ -82,6 +94,10 @@ class DeletionsQuery(ListQuery):
         description="`own`: those that you requested. `all`: those of everybody, which is refused to all but "
         "platform administrators. By default as many as you may see.",
     )
+    error_class: FailureClass | None = Field(
+        None, description="Only deletions with a failure of this class that is not skipped."
+    )
+    as_of: AsOf = None
 
 
 class EventsQuery(Query):
@@ -113,13 +129,20 @@ SORT_FIELDS = Fields(key=rows.Deletion.id, columns={"requested_at": rows.Deletio
 
 
 @routes.add(
-    "GET", _DELETIONS, permission=Permission.DELETIONS_READ, returns=Page[DeletionReport], raises=(Forbidden,)
+    "GET",
+    _DELETIONS,
+    permission=Permission.DELETIONS_READ,
+    returns=Page[DeletionReport],
+    raises=(BadRequest, Forbidden),
 )
 def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
     """List the deletions that you requested, newest first; platform administrators see all deletions.
 
     Who asks for all of them with `scope=all` gets all or a 403, never a list that is empty for want of a right.
+    `as_of` goes with `state=FAILED` alone.
     """
+    if query.as_of and query.state is not DeletionState.FAILED:
+        raise BadRequest("as_of goes with state=FAILED: it is about the time at which they failed.")
     statement = select(rows.Deletion).where(requests.may_follow(call.actor))
     if query.scope == "all":
         require_platform_wide(call.session, replace(call.actor, permission=Permission.DELETIONS_OPERATE))
@@ -127,6 +150,10 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
         statement = statement.where(rows.Deletion.requested_by == call.actor.id)
     if query.state:
         statement = statement.where(rows.Deletion.state == query.state)
+    if query.error_class:
+        statement = statement.where(failures.has_open(query.error_class))
+    if query.as_of:
+        statement = statement.where(ledger.had_failed(query.as_of))
     return list_page(
         call,
         query,
@@ -209,12 +236,14 @@ def list_deletion_failures(call: RequestContext, deletion_id: str, query: Failur
     raises=(NotFound, WrongState),
     transaction=False,
 )
-def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
+def retry_deletion(call: RequestContext, deletion_id: str, query: OperateQuery) -> DeletionReport:
     """Retry a FAILED deletion now."""
     return _operate(
         call,
         deletion_id,
-        lambda session, deletion: operations.retry(session, call.context, call.actor, deletion),
+        lambda session, deletion: operations.retry(
+            session, call.context, call.actor, deletion, as_of=query.as_of
+        ),
     )
 
 
@@ -226,7 +255,9 @@ def retry_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     raises=(NotFound, WrongState),
     transaction=False,
 )
-def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> DeletionReport:
+def skip_resource(
+    call: RequestContext, deletion_id: str, body: SkipRequest, query: OperateQuery
+) -> DeletionReport:
     """Give up one failing resource of a FAILED deletion and continue with the rest.
 
     Its row goes; its processes or bytes are retained. The deletion records its name, the actor and the reason.
@@ -242,6 +273,7 @@ def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> 
             kind=body.kind,
             resource_id=body.resource_id,
             reason=body.reason,
+            as_of=query.as_of,
         ),
     )
 
@@ -254,7 +286,9 @@ def skip_resource(call: RequestContext, deletion_id: str, body: SkipRequest) -> 
     raises=(NotFound, WrongState),
     transaction=False,
 )
-def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -> DeletionReport:
+def force_deletion(
+    call: RequestContext, deletion_id: str, body: ForceRequest, query: OperateQuery
+) -> DeletionReport:
     """Give up every resource of a FAILED deletion that fails now and continue with the rest.
 
     The next slice marks them as skipped, and records how many of each kind.
@@ -263,7 +297,7 @@ def force_deletion(call: RequestContext, deletion_id: str, body: ForceRequest) -
         call,
         deletion_id,
         lambda session, deletion: operations.force(
-            session, call.context, call.actor, deletion, reason=body.reason
+            session, call.context, call.actor, deletion, reason=body.reason, as_of=query.as_of
         ),
     )
 
