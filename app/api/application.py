@@ -13,6 +13,7 @@ from app.context import Context
 from app.http.browsers import refuse_foreign_requests
 from app.http.error_handlers import register_failures
 from app.http.headers import add_headers
+from app.http.measuring import measure_requests
 from app.http.openapi import build_document
 from app.http.route import Route
 from app.http.views import Service, register
@@ -69,6 +70,7 @@ def assemble(*, trusted_proxies: int = 0) -> Flask:
     app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
     app.url_map.converters["path"] = _AnyPath
     register_failures(app)
+    measure_requests(app)
     add_headers(app)
     refuse_foreign_requests(app)
     if trusted_proxies:

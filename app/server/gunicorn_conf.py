@@ -11,6 +11,7 @@ from gunicorn.workers.base import Worker
 from app.access.keys.signing import signing_file_error
 from app.config import load_settings
 from app.db import unfitness
+from app.server import shared_metrics
 from app.server.exposure import Address, exposure_error
 from app.server.rejected import Refused
 
@@ -33,6 +34,30 @@ def on_starting(server: Arbiter) -> None:
     _stop_if_exposed(address for address in server.cfg.address if not isinstance(address, int))
     _stop_if(signing_file_error(load_settings()))
     _stop_if(unfitness(load_settings()))
+    shared_metrics.open_directory()
+
+
+def on_exit(server: Arbiter) -> None:
+    """Leave no files of metrics behind."""
+    del server
+    shared_metrics.remove_directory()
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """Say where the process that is about to begin counts its requests."""
+    shared_metrics.assign_place(server, worker)
+
+
+def post_fork(server: Arbiter, worker: Worker) -> None:
+    """The same, in that process."""
+    del server
+    shared_metrics.take_place(worker)
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    """Forget the requests that were in progress in a process that has ended."""
+    del server
+    shared_metrics.leave_place(worker)
 
 
 def when_ready(server: Arbiter) -> None:

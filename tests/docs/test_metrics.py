@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.health.metrics.counters import BUCKETS
+from app.health.metrics.requests import measures
 from tests.support import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -44,9 +45,12 @@ def test_no_label_grows_with_the_tenants(session: Session, settings: Settings, w
 
 
 def test_the_limits_of_the_buckets_are_in_the_page() -> None:
-    said = re.search(r"The limits of the buckets are (.+?)\. ", PAGE)
+    said = re.search(r"The limits of the buckets are (.+?) for requests, and (.+?)\nfor deletions", PAGE)
     assert said
-    unit = {"s": 1, "min": 60, "h": 3600}
-    limits = [int(number) * unit[name] for number, name in re.findall(r"(\d+) (s|min|h)\b", said[1])]
+    unit = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
 
-    assert [str(limit) for limit in limits] == list(BUCKETS[:-1])
+    def seconds(text: str) -> list[float]:
+        return [float(number) * unit[name] for number, name in re.findall(r"(\d+) (ms|s|min|h)\b", text)]
+
+    assert seconds(said[1]) == pytest.approx(measures().durations._upper_bounds[:-1])
+    assert seconds(said[2]) == [float(bound) for bound in BUCKETS[:-1]]

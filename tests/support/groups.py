@@ -32,6 +32,7 @@ STACKS = {
     "server": ("server/test_worker.py",),
     "bench": ("bench/test_run.py",),
     "server-waiting": ("server/test_waiting.py", "server/test_rejected.py"),
+    "server-shared": ("server/test_shared_metrics.py",),
 }  # fmt: skip
 """Files that need a running stack, by group."""
 
@@ -42,7 +43,7 @@ LONGEST = (
     "faults-running", "tests/api/files/test_files.py", "tests/api/files/test_conditions.py",
     "compat-files", "tests/runtime/test_deployments.py",
     "faults-unremovable", "faults-maintenance", "faults-secrecy", "compat-access", "tests/docs/test_extending.py",
-    "server", "server-waiting",
+    "server", "server-waiting", "server-shared",
     "tests/devstack/test_servers.py", "tests/storage/test_storage_s3.py", "tests/access/test_tokens.py",
     "tests/access/test_history.py", "tests/api/files/test_store_failures.py", "tests/runtime/test_process.py",
     "tests/test_secrets.py", "tests/cli/test_outcome.py", "tests/distribution/test_wheel.py",

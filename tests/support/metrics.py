@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app.config import Settings
 from app.health.dependencies import Health
 from app.health.metrics.exposition import database_metrics, health_metrics, queue_metric
+from app.health.metrics.requests import measures
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ def exported(session: Session, settings: Settings) -> Iterator[Exported]:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = tuple(family._labelnames)  # type: ignore[attr-defined]
         yield Exported(name, labels, family.documentation, _samples(name, family.type))
+    for metric in (measures().durations, measures().in_progress):
+        name, labels = metric._name, tuple(metric._labelnames)
+        yield Exported(name, labels, metric._documentation, _samples(name, metric._type))
 
 
 def _samples(name: str, kind: str) -> frozenset[str]:

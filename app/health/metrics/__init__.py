@@ -1,1 +1,1 @@
-"""What `/metrics` shows: what is read at each scrape, and what the database counts."""
+"""What `/metrics` shows: what is read at each scrape, what the database counts, and requests."""

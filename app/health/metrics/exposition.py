@@ -3,7 +3,7 @@
 The database is the truth: no process keeps counts of what is in it, and every API process answers the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import Metric
 from sqlalchemy.orm import Session
@@ -17,6 +17,7 @@ from app.health.metrics.counters import counter_metrics
 from app.health.metrics.deletions import deletion_metrics
 from app.health.metrics.families import gauge, text_of
 from app.health.metrics.maintenance import maintenance_metrics
+from app.health.metrics.requests import request_metrics
 from app.health.metrics.runtime import runtime_metrics
 from app.logs import explain, get_logger
 from app.version import VERSION
@@ -31,7 +32,7 @@ def exposition(context: Context) -> bytes:
     """
     health = check_health(context)
     texts = [text_of(health_metrics(health))]
-    checks: dict[str, Callable[[], bytes]] = {}
+    checks = {"metrics of requests": lambda: text_of(request_metrics())}
     if health.serves:
         checks["metrics of the database"] = lambda: _read(context)
     if "broker" in health.ready:
