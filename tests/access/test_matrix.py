@@ -23,6 +23,8 @@ from tests.support.people import OPERATOR, announced
 ROUTES = {f"{route.method} {route.rule}": route for route in all_routes()}
 
 NOBODY, OUTSIDER, PLATFORM_ADMIN = "anonymous", "outsider", "PlatformAdmin"
+SERVICE = "service"
+"""Let in everywhere; no caller of the table below."""
 MEMBERS = ("Viewer", "JobRunner", "Editor", "Admin")
 EVERYBODY = (NOBODY, OUTSIDER, *MEMBERS, PLATFORM_ADMIN)
 
@@ -267,4 +269,6 @@ def credentials(persona: str) -> dict[str, str]:
         return {}
     if persona == PLATFORM_ADMIN:
         return announced("the-operator", email=OPERATOR)
+    if persona == SERVICE:
+        return announced("service:jobs")
     return announced(f"the-{persona.lower()}")

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event
 
 from app.access.permissions import OPEN
 from app.context import Context
-from tests.access.test_matrix import ROUTES, ROWS, ask
+from tests.access.test_matrix import ROUTES, ROWS, SERVICE, ask
 from tests.access.world import World
 
 _WRITES_OR_LOCKS = re.compile(
@@ -32,7 +32,7 @@ def test_a_get_holds_no_lock_and_writes_nothing(
 
     event.listen(engine, "after_cursor_execute", note)
     try:
-        answer = ask(client, ROUTES[name], ROWS[name], world, "PlatformAdmin")
+        answer = ask(client, ROUTES[name], ROWS[name], world, SERVICE)
         assert answer.status_code == ROUTES[name].status, answer.text
         assert answer.data is not None
     finally:

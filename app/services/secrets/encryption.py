@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 from uuid import UUID
 
+# It is what PyJWT[crypto] of pyproject.toml asks for. Named there by itself, it cannot be locked: uv splits by PyPy.
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
