@@ -192,6 +192,7 @@ VALID = {
     "DeploymentStatusUpdate": {"status": "READY"},
     "DeploymentConfigCreate": {"name": "small", **_CONFIG},
     "DeploymentConfigVersionCreate": _CONFIG,
+    "SecretCreate": {"name": "token", "value": "open sesame"},
 }
 
 
