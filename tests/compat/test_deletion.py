@@ -28,6 +28,7 @@ FULL = {
     "jobs": 10,
     "configs": 2,
     "deployments": 5,
+    "secrets": 4,
 }
 LARGE = {**FULL, "filesets": 60, "parents": 800, "children": 200, "jobs": 30}
 SMALL = {kind: min(number, 3) for kind, number in FULL.items()}
@@ -38,6 +39,7 @@ def expected_of(made: dict[str, int]) -> dict[str, int]:
     return {
         "jobs": made["jobs"],
         "deployments": made["deployments"],
+        "secrets": made["secrets"],
         "deployment_configs": made["configs"],
         "filesets": made["filesets"] + made["jobs"],  # each job brings one for its results
         "entities": made["parents"] + made["children"],

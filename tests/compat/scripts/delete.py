@@ -22,6 +22,7 @@ for principal in ("", "user-0@example.com", "stranger@example.com", "service:cle
         lambda who: who.jobs.retrieve("job-0"),
         lambda who: who.inference.deployments.retrieve("serving-0"),
         lambda who: who.files.filesets.retrieve("set-0"),
+        lambda who: who.secrets.access("secret-0"),
         lambda who: who.workspaces.update(name, description="still here?"),
         lambda who: who.projects.create(name="latecomer"),
     ):

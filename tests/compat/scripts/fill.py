@@ -56,6 +56,10 @@ def deployment(number: int) -> None:
     client.inference.deployments.create(name=f"serving-{number}", config="config-0")
 
 
+def secret(number: int) -> None:
+    client.secrets.create(name=f"secret-{number}", value="open sesame")
+
+
 client.workspaces.create(name=name)
 client.files  # noqa: B018 -- made on first use, which is not safe in several threads at once
 with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
@@ -71,3 +75,4 @@ with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
     make("jobs", job)
     make("configs", config)
     make("deployments", deployment)
+    make("secrets", secret)
