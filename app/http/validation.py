@@ -171,8 +171,15 @@ def _publishing_errors(*where: str, with_input: bool = True) -> Iterator[None]:
 
 def _published(error: dict[str, Any], where: tuple[str, ...]) -> dict[str, Any]:
     error["loc"] = [*where, *error["loc"]]
+    # The clients know one type for a value that is none of those which are listed.
+    error["type"] = "enum" if error["type"] == "literal_error" else error["type"]
     if "ctx" in error:
-        error["ctx"] = {key: str(value) for key, value in error["ctx"].items()}
+        error["ctx"] = {key: _in_json(value) for key, value in error["ctx"].items()}
     if len(repr(error.get("input"))) > 1000:
         del error["input"]
     return error
+
+
+def _in_json(value: Any) -> Any:
+    """A limit as the number that it is; anything else, such as an exception, as text."""
+    return value if isinstance(value, bool | int | float) else str(value)

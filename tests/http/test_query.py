@@ -73,3 +73,25 @@ def test_a_search_is_another_name_for_a_filter_of_every_list(client: FlaskClient
     ):
         answer = client.get(f"{JOBS}?{query}")
         assert (answer.status_code, answer.json.get("data")) == (200, []), query
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "ctx"),
+    [
+        ("?page_size=0", "greater_than_equal", {"ge": 1}),
+        ("?page_size=1001", "less_than_equal", {"le": 1000}),
+        ("/train/logs?limit=0", "greater_than", {"gt": 0}),
+    ],
+)
+def test_a_limit_is_told_as_the_number_that_it_is(
+    client: FlaskClient, path: str, kind: str, ctx: dict
+) -> None:
+    [error] = client.get(f"{JOBS}{path}").json["detail"]
+
+    assert (error["type"], error["ctx"]) == (kind, ctx)
+
+
+def test_a_value_that_is_none_of_those_listed_is_an_enum(client: FlaskClient) -> None:
+    [error] = client.get("/apis/entities/v2/deletions?scope=mine").json["detail"]
+
+    assert (error["type"], error["ctx"]) == ("enum", {"expected": "'own' or 'all'"})
