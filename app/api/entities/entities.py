@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from flask import Response
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 from sqlalchemy import Select, Text, func
 from sqlalchemy.orm import Session
 
@@ -122,10 +122,20 @@ class EntityListQuery(ListQuery):
     )
 
 
+def _as_id(given: str) -> UUID:
+    """The id, or one that no entity has: what is no id of ours is not there, however it is written."""
+    try:
+        return UUID(given)
+    except ValueError:
+        return UUID(int=0)
+
+
 class EntityQuery(Query):
     """The parent of an entity; none for a root."""
 
-    parent: UUID | None = Field(None, description="Id of the parent of a child.")
+    parent: Annotated[UUID, BeforeValidator(_as_id)] | None = Field(
+        None, description="Id of the parent of a child."
+    )
 
 
 class EntityVersionQuery(EntityQuery):

@@ -125,6 +125,19 @@ def test_a_child_is_addressed_through_its_parent(client: FlaskClient):
     assert names(client) == ["parent"]
 
 
+@pytest.mark.parametrize(
+    "parent", ["01890000-0000-7000-8000-000000000000", "model-8zbxizoZR5itTQfCbCJtJ7", "", "x" * 200]
+)
+def test_a_parent_that_is_not_there_has_no_children(client: FlaskClient, parent: str):
+    """However its id is written: those of other servers have another form."""
+    make(client, "child", parent=make(client, "parent")["id"])
+
+    for method, body in (("GET", None), ("PUT", {"data": {}}), ("DELETE", None)):
+        answer = client.open(f"{BASE}/child", method=method, query_string={"parent": parent}, json=body)
+        assert answer.status_code == 404, method
+    assert names(client) == ["child", "parent"]
+
+
 def test_a_parent_must_be_in_the_same_workspace(client: FlaskClient):
     elsewhere = make(client, "parent", base=f"{WORKSPACES}/default/entities/widget")["id"]
 
