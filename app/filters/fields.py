@@ -28,7 +28,9 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    literal_column,
     or_,
+    select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import coercions, roles
@@ -56,6 +58,8 @@ class Fields:
     key: SQLColumnExpression[Any]
     columns: Mapping[str, SQLColumnExpression[Any]]
     data: SQLColumnExpression[Any] | None = None
+    children: Mapping[str, "Children"] = field(default_factory=dict)
+    """Rows below those of the list, by the name of their sort: `<name>.<field>` asks for one with such a field."""
     indexed: Mapping[str, Set[Operator]] = field(default_factory=dict)
     """The operators of a field, or of `data`, whose comparisons an index serves; if ranges, then sorts by it, too."""
     other_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -78,13 +82,19 @@ class Fields:
             return DataField(_expression(self.data), path)
         return None
 
+    def below(self, name: str) -> "tuple[Children, str] | None":
+        """The children that a name asks for, and the name of their field, which is empty for whether there are any."""
+        base, _, rest = name.partition(".")
+        return (self.children[base], rest) if base in self.children else None
+
     def tiebreak(self) -> ColumnElement[Any]:
         """The key, for the end of ORDER BY."""
         return _expression(self.key)
 
     def names(self) -> str:
         """All valid names, for error messages."""
-        return ", ".join([*self.columns, *(["data.<path>"] if self.data is not None else [])])
+        data = ["data.<path>"] if self.data is not None else []
+        return ", ".join([*self.columns, *data, *(f"{name}.<field>" for name in self.children)])
 
     def served_by_indexes(self) -> str:
         """What an index serves, for error messages: ` on …`, or nothing."""
@@ -93,6 +103,21 @@ class Fields:
             for name, operators in self.indexed.items()
         ]
         return f" on {'; '.join(served)}" if served else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Children:
+    """Rows that belong to one of a list: an alias of their model, its fields, and what ties them to that one."""
+
+    model: Any
+    fields: Fields
+    is_child: ColumnElement[bool]
+
+    def exist(self, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Whether there is one that meets the conditions: one look into an index for each row of the list."""
+        # OFFSET keeps PostgreSQL from making a join of it, which reads the children of all rows.
+        found = select(self.fields.tiebreak()).where(self.is_child, *conditions).offset(literal_column("0"))
+        return found.correlate_except(self.model).exists()
 
 
 def _expression(column: SQLColumnExpression[Any]) -> ColumnElement[Any]:

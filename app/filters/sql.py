@@ -2,11 +2,12 @@
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 
-from sqlalchemy import ColumnElement, and_, false, or_, true
+from sqlalchemy import ColumnElement, and_, false, not_, or_, true
 
 from app.filters.ast import And, BadFilter, Compare, Node, Not, Operator, Or, Scalar
-from app.filters.fields import ColumnField, DataField, Fields, Ordering
+from app.filters.fields import Children, ColumnField, DataField, Fields, Ordering
 
 _ORDERINGS: dict[Operator, Ordering] = {
     Operator.LT: operator.lt,
@@ -30,6 +31,8 @@ def condition(node: Node, fields: Fields) -> ColumnElement[bool]:
 
 
 def _comparison(node: Compare, fields: Fields) -> ColumnElement[bool]:
+    if below := fields.below(node.field):
+        return _of_children(node, *below)
     field = fields.find(node.field)
     if field is None:
         raise BadFilter(f"Unknown filter field '{node.field}'. Valid fields: {fields.names()}.")
@@ -46,6 +49,19 @@ def _comparison(node: Compare, fields: Fields) -> ColumnElement[bool]:
         case ordering, (str() | int() | float()) as value:
             return field.is_ordered(_ORDERINGS[ordering], value)
     raise AssertionError(f"compare() let {node} through")
+
+
+def _of_children(node: Compare, children: Children, name: str) -> ColumnElement[bool]:
+    """Whether a row has a child of which the comparison is true."""
+    if name:
+        return children.exist(_comparison(replace(node, field=name), children.fields))
+    if node.operator is not Operator.EXISTS:
+        raise BadFilter(
+            f"Field '{node.field}' has no value: ask whether there are any by '$exists', or for their fields: "
+            f"{', '.join(f'{node.field}.{one}' for one in children.fields.names().split(', '))}."
+        )
+    exist = children.exist()
+    return exist if node.value else not_(exist)
 
 
 def _is_among(field: ColumnField | DataField, values: Sequence[Scalar]) -> ColumnElement[bool]:

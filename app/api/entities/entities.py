@@ -1,14 +1,15 @@
 """Generic entities over HTTP."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from flask import Response
 from pydantic import BeforeValidator, Field, JsonValue
-from sqlalchemy import Select, Text, func
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, Text, and_, func
+from sqlalchemy.orm import Session, aliased
 
 from app import models as rows
 from app.access.authorize import access_error
@@ -16,7 +17,7 @@ from app.access.permissions import Permission
 from app.clock import Timestamp
 from app.errors import BadRequest, Busy, Conflict, NameTaken, NotFound, TooManyRequests, Unprocessable
 from app.filters.ast import EQUALITY, RANGES, Operator
-from app.filters.fields import Fields
+from app.filters.fields import Children, Fields
 from app.http.field_types import Deleted, Name, Resource, ShortText
 from app.http.paging import ListQuery, Page, filtered, list_page, naming_what_is_slow, requested_filter
 from app.http.route import Body, Query, RequestContext, Routes
@@ -32,21 +33,24 @@ BY_ID = "/apis/entities/v2/entities/<entity_id>"
 MAX_GROUPS = 1000
 """Groups of one answer. A field with more values than this is not worth counting by."""
 
+
+def _columns(entity: Any) -> dict[str, Any]:
+    return {
+        "entity_type": entity.entity_type,
+        "name": entity.name,
+        "parent": entity.parent_id,
+        "project": entity.project,
+        "created_at": entity.created_at,
+        "created_by": entity.created_by,
+        "updated_at": entity.updated_at,
+        "updated_by": entity.updated_by,
+        "db_version": entity.db_version,
+    }
+
+
 FIELDS = Fields(
     key=rows.Entity.id,
-    columns={
-        "id": rows.Entity.id,
-        "workspace": rows.Workspace.name,
-        "entity_type": rows.Entity.entity_type,
-        "name": rows.Entity.name,
-        "parent": rows.Entity.parent_id,
-        "project": rows.Entity.project,
-        "created_at": rows.Entity.created_at,
-        "created_by": rows.Entity.created_by,
-        "updated_at": rows.Entity.updated_at,
-        "updated_by": rows.Entity.updated_by,
-        "db_version": rows.Entity.db_version,
-    },
+    columns={"id": rows.Entity.id, "workspace": rows.Workspace.name, **_columns(rows.Entity)},
     data=rows.Entity.data,
     indexed={
         "name": RANGES | {Operator.LIKE},
@@ -58,6 +62,23 @@ FIELDS = Fields(
         "data": EQUALITY,
     },
 )
+
+_ADAPTER = aliased(rows.Entity)
+FIELDS_OF_MODELS = replace(
+    FIELDS,
+    children={
+        "adapters": Children(
+            _ADAPTER,
+            Fields(key=_ADAPTER.id, columns={"id": _ADAPTER.id, **_columns(_ADAPTER)}, data=_ADAPTER.data),
+            and_(
+                _ADAPTER.workspace_id == rows.Entity.workspace_id,
+                _ADAPTER.entity_type == "adapter",
+                _ADAPTER.parent_id == rows.Entity.id,
+            ),
+        )
+    },
+)
+"""Entities of the type `model` are found by their adapters, too, which are entities below them."""
 
 Document = dict[str, JsonValue]
 EntityType = Annotated[str, Field(max_length=255, description="Any text; its case is kept.")]
@@ -186,20 +207,23 @@ def list_entities(call: RequestContext, workspace: str, entity_type: str, query:
     """List entities of a type.
 
     Children are included. Workspace `-` means all workspaces. `count_by` adds `group_counts`:
-    the number of listed entities per value, for the 1000 most frequent values.
+    the number of listed entities per value, for the 1000 most frequent values. Those of the type `model` can be
+    filtered by the entities of the type `adapter` below them: `filter[adapters][$exists]=true`, or one of which a field
+    has a value, `filter[adapters][name]=a` or `filter[adapters][data.<path>]=v`.
     """
+    fields = FIELDS_OF_MODELS if entity_type == "model" else FIELDS
     found = entities_in(call.session, call.actor, workspace, entity_type)
     counts = None
     if query.count_by:
         asked = requested_filter()
-        matching = filtered(found.rows, FIELDS, asked).params(found.parameters)
-        with naming_what_is_slow(FIELDS, asked, sort=query.sort, count_by=query.count_by):
+        matching = filtered(found.rows, fields, asked).params(found.parameters)
+        with naming_what_is_slow(fields, asked, sort=query.sort, count_by=query.count_by):
             counts = _group_counts(call.session, matching, query.count_by)
     return list_page(
         call,
         query,
         found,
-        FIELDS,
+        fields,
         items=ITEMS,
         envelope=partial(EntityPage, group_counts=counts),
     )

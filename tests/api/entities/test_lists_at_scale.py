@@ -168,6 +168,29 @@ def test_every_served_list_finds_its_rows_by_its_index(
     assert wrong == {}, "These statements do not use the index that is made for them."
 
 
+def test_a_filter_by_children_looks_for_those_of_each_row_by_an_index(
+    many: None, session: Session, context: Context, client: FlaskClient
+) -> None:
+    session.execute(
+        text("UPDATE entities SET entity_type = CASE WHEN parent_id IS NULL THEN 'model' ELSE 'adapter' END")
+    )
+    session.execute(text("ANALYZE entities"))
+    session.commit()
+    models = f"{WORKSPACES}/ml-team/entities/model"
+    asked = [
+        {"$exists": True},
+        {"name": "d-177"},
+        {"data.owner": {"$like": "o-"}},
+        {"$not": {"$exists": True}},
+    ]
+
+    for criteria in asked:
+        given = {"filter": json.dumps({"adapters": criteria}), "page_size": 2}
+        for plan in plans(context, client, models, **given):
+            assert not reads_all(plan), criteria
+            assert indexes_of(plan) & {"uq_entities_name", "ix_entities_parent", "ix_entities_name"}, criteria
+
+
 EVERYWHERE = f"{WORKSPACES}/-/entities/{TYPE}"
 
 
