@@ -130,11 +130,11 @@ def test_a_deletion_whose_store_answers_nothing_is_hung_and_one_with_errors_is_n
 def test_an_old_failed_deletion_hides_no_backlog_and_grace_is_none(
     client: FlaskClient, session: Session, deletion: Callable[..., Deletion]
 ) -> None:
+    deletion(**NOT_BEGUN, purge_after=seconds_from_now(HOUR_S), requested_at=seconds_from_now(-9 * HOUR_S))
     assert samples(client, "workspaces_deletion_oldest_timestamp_seconds") == {}
     now = time_of(session).timestamp()
     age(session, deletion(state=DeletionState.FAILED), 24 * HOUR_S)
     age(session, deletion(), HOUR_S)
-    deletion(**NOT_BEGUN, purge_after=seconds_from_now(HOUR_S), requested_at=seconds_from_now(-9 * HOUR_S))
     age(session, deletion(state=DeletionState.DONE), 99 * HOUR_S)
 
     found = samples(client, "workspaces_deletion_oldest_timestamp_seconds")
