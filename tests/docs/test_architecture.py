@@ -34,6 +34,7 @@ def test_the_map_has_every_part_of_the_product_and_no_other() -> None:
         "migrations",
         "devstack",
         "bench",
+        "ops",
         "tests",
     }
 
