@@ -7,7 +7,7 @@ delivery cannot claim the row.
 import os
 import queue
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from uuid import UUID
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
+from structlog.contextvars import get_contextvars
 
 from app.config import Settings
 from app.db import after_commit
@@ -58,6 +59,23 @@ class Message:
     facts: dict[str, Any]
     priority: int = 0
     """Workers take all messages of a lower number first, from whichever of their queues."""
+    request_id: str | None = field(init=False, compare=False)
+    """Of the request that it goes back to, which stands in each line of the log about its work."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "request_id", _request_behind(self.facts))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What it carries besides the facts."""
+        return {"request_id": self.request_id} if self.request_id else {}
+
+
+def _request_behind(facts: dict[str, Any]) -> str | None:
+    """The request whose work is being done here, unless that is about another deletion, job or deployment."""
+    bound = get_contextvars()
+    is_other = any(bound.get(name, fact) != fact for name, fact in facts.items() if name.endswith("_id"))
+    return None if is_other else bound.get("request_id")
 
 
 def cleanup_message(deletion_id: UUID, workspace: str, phase: str | None, *, attempt: int = 0) -> Message:
@@ -207,6 +225,7 @@ def send(celery: Celery, message: Message) -> None:
         queue=message.queue,
         priority=message.priority,
         argsrepr=readable(message.facts),
+        headers=message.headers,
         retry=False,
     )
 

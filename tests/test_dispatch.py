@@ -13,6 +13,7 @@ import redis
 from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 from kombu.exceptions import OperationalError
+from structlog.contextvars import bound_contextvars
 
 from app.config import Settings
 from app.context import Context
@@ -74,6 +75,22 @@ def test_a_message_carries_only_readable_facts(broker):
     assert headers["kwargsrepr"] == (
         f"{{'workspace': 'ml-team', 'attempt': 3, 'phase': 'filesets', 'deletion_id': '{DELETION}'}}"
     )
+
+
+def test_a_message_carries_the_request_that_it_goes_back_to(broker):
+    with bound_contextvars(request_id="r-1"):
+        message = cleanup_message(DELETION, "ml-team", "filesets")
+    publisher_at(broker.connection_pool.connection_kwargs["port"]).publish(message)
+
+    assert queued(broker, "cleanup")["headers"]["request_id"] == "r-1"
+
+
+def test_a_message_about_another_thing_than_the_work_that_sends_it_goes_back_to_no_request_of_it():
+    with bound_contextvars(request_id="r-1", deletion_id=str(DELETION), workspace="ml-team"):
+        assert cleanup_message(DELETION, "ml-team", "filesets").request_id == "r-1"
+        assert job_message(DELETION, DELETION, "train").request_id == "r-1"  # the cascade stops it
+        assert cleanup_message(UUID(int=9), "ml-team", "filesets").request_id is None
+    assert cleanup_message(DELETION, "ml-team", "filesets").request_id is None
 
 
 def test_the_end_of_a_deletion_has_a_task_of_its_own(broker):

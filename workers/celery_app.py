@@ -4,7 +4,7 @@ import sys
 from threading import Lock
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery.signals import celeryd_init, setup_logging, task_prerun, worker_process_init, worker_ready
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -104,10 +104,12 @@ def _report_store(**_: Any) -> None:
 
 
 @task_prerun.connect
-def _name_the_work_in_each_line(kwargs: dict[str, Any], **_: Any) -> None:
+def _name_the_work_in_each_line(kwargs: dict[str, Any], task: Task, **_: Any) -> None:
     # Not taken back after the task: Celery's own line about its end comes later.
     clear_contextvars()
     bind_contextvars(**{name: kwargs[name] for name in kwargs if name not in ("attempt", "phase")})
+    if request_id := task.request.get("request_id"):
+        bind_contextvars(request_id=request_id)
 
 
 @setup_logging.connect

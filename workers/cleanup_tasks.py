@@ -70,6 +70,8 @@ def _again(task: Task, message: Message, why: NotYet, countdown: float) -> Excep
             exc=why,
             countdown=countdown,
             argsrepr=readable(message.facts),
+            # Those of the message that was taken may be of another requester's deletion.
+            headers=message.headers,
             throw=False,
         )
     finally:

@@ -12,6 +12,8 @@ _MAX_BYTES = 1024 * 1024
 """More than any message of ours: their facts are names and ids."""
 
 Text = Annotated[str, StringConstraints(max_length=64 * 1024)]
+RequestId = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9._-]{1,64}\z")]
+"""As the API accepts them: it stands in the log."""
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
 
 
@@ -50,7 +52,7 @@ class _Envelope(_Form):
 
 
 class _TaskHeaders(_Form):
-    """Those that Celery sends."""
+    """Those that Celery sends, and our own."""
 
     task: Text
     id: Text
@@ -73,6 +75,7 @@ class _TaskHeaders(_Form):
     stamped_headers: list[Text] | None = None
     stamps: dict[str, Text | list[Text]] | None = None
     redelivered: bool = False
+    request_id: RequestId | None = None
 
 
 class _Embedded(_Form):

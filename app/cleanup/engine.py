@@ -10,6 +10,7 @@ from time import monotonic
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError, OperationalError
+from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 
 from app.cleanup import failures, history, lease, ledger, operations, remaining
 from app.cleanup.kinds import ORDER
@@ -58,11 +59,20 @@ def run_slice(
         claim = lease.claim(session, owner=owner, lease_s=lease_s, deletion_id=deletion_id)
         if claim is None:
             return Idle(remaining.why_idle(session, deletion_id))
+    _name_in_log(claim)
     try:
         return _Slice(context, claim).run()
     except LeaseLost as lost:
         log.warning("cleanup.lease_lost", deletion_id=str(claim.id), owner=owner, fence=claim.fence)
         return Idle(str(lost))
+
+
+def _name_in_log(claim: Claim) -> None:
+    """Let each line be about the claimed deletion, which need not be the one that the message names."""
+    deletion_id = str(claim.id)
+    if get_contextvars().get("deletion_id", deletion_id) != deletion_id:
+        bind_contextvars(workspace=claim.workspace_name, deletion_id=deletion_id)
+        unbind_contextvars("request_id")
 
 
 class _Slice:

@@ -171,3 +171,21 @@ def test_what_is_published_to_all_workers_ends_none(world: World, published: byt
 
 def count(world: World, name: str) -> int:
     return world.one(name).log.count("message.rejected")
+
+
+def test_the_lines_of_a_worker_name_the_request_that_its_work_goes_back_to(world: World) -> None:
+    deletions = {}
+    for request_id in ("request-of-ann", "request-of-ben"):
+        doomed = world.fill()
+        path = f"/apis/entities/v2/workspaces/{doomed.name}"
+        answer = world.stack.client.delete(path, headers={"X-Request-Id": request_id})
+        deletions[request_id] = answer.json()["deletion_id"]
+
+    for deletion in deletions.values():
+        world.wait_for_state(deletion, "DONE")
+
+    # Jobs and deployments were stopped meanwhile, each in several tasks, retries among them.
+    lines = [line for line in world.stack.log("worker").splitlines() if "deletion.finished" in line]
+    for request_id, deletion in deletions.items():
+        [line] = [one for one in lines if deletion in one]
+        assert f"request_id={request_id}" in line

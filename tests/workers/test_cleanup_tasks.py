@@ -8,7 +8,8 @@ from celery.exceptions import Retry
 from psycopg.errors import QueryCanceled
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
-from structlog.contextvars import clear_contextvars, get_contextvars
+from structlog.contextvars import bound_contextvars, clear_contextvars, get_contextvars
+from uuid_utils.compat import uuid7
 
 from app.cleanup import engine
 from app.lifecycle import JobStatus
@@ -228,11 +229,36 @@ def test_a_statement_that_is_cancelled_is_told_without_a_traceback(
 def test_each_line_of_a_task_names_its_work():
     facts = {"workspace": "ml-team", "deletion_id": "d-1", "attempt": 3, "phase": "jobs"}
 
-    celery_app._name_the_work_in_each_line(kwargs=facts)
+    task = celery.tasks["workspace.cleanup.jobs"]
+    task.push_request(request_id="r-1")
+
+    celery_app._name_the_work_in_each_line(kwargs=facts, task=task)
     try:
-        assert get_contextvars() == {"workspace": "ml-team", "deletion_id": "d-1"}
+        assert get_contextvars() == {"workspace": "ml-team", "deletion_id": "d-1", "request_id": "r-1"}
     finally:
         clear_contextvars()
+        task.pop_request()
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_what_a_slice_does_of_another_deletion_goes_back_to_no_request_of_its_message(
+    session, client, run, is_ours
+):
+    """If it is another requester's turn, a slice is one of another deletion than its message names."""
+    workspace = factories.make_workspace(session)
+    factories.make_job(session, workspace, status=JobStatus.ACTIVE, host="gpu-1")
+    session.commit()
+    claimed = client.delete("/apis/entities/v2/workspaces/ml-team").json["deletion_id"]
+    named = claimed if is_ours else str(uuid7())
+    with bound_contextvars(request_id="r-1", workspace="named", deletion_id=named):
+        with pytest.raises(Retry):
+            run(named)
+        bound = get_contextvars()
+
+    request = {"request_id": "r-1"} if is_ours else {}
+    [(_, _, options)] = run.sent
+    assert options["headers"] == request
+    assert bound == {"workspace": "named" if is_ours else "ml-team", "deletion_id": claimed, **request}
 
 
 def test_a_database_that_is_away_is_a_retry(session, context, delete_workspace, run):

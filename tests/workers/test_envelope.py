@@ -37,6 +37,17 @@ def test_nothing_is_lost_of_a_message_of_ours(options: dict[str, Any]) -> None:
     assert executable(message) == message
 
 
+def test_a_request_id_that_would_write_into_the_log_is_refused() -> None:
+    message = sent()
+    message["headers"]["request_id"] = "0190-ab.c_D"
+    assert executable(message)["headers"]["request_id"] == "0190-ab.c_D"
+    for wrong in ("two words", "line\n", "x" * 65, 7):
+        message["headers"]["request_id"] = wrong
+
+        with pytest.raises(MalformedMessage, match="request_id"):
+            executable(message)
+
+
 def test_what_is_wrong_is_named() -> None:
     message = sent()
     message["headers"]["timelimit"] = 1
