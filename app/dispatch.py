@@ -169,6 +169,11 @@ class BackgroundPublisher:
         except queue.Full:
             log.warning("message.dropped", task=message.task, **message.facts)
 
+    def flush(self, within_s: float = 2.0) -> None:
+        """Wait until all messages were sent, or so many seconds: for a process that is about to end."""
+        with self._buffer.all_tasks_done:
+            self._buffer.all_tasks_done.wait_for(lambda: not self._buffer.unfinished_tasks, within_s)
+
     def ping(self) -> None:
         """Raise kombu's OperationalError, with the cause, if the broker does not answer within its timeout."""
         with self._celery.connection_for_write() as connection:
@@ -215,6 +220,8 @@ class BackgroundPublisher:
             except Exception:
                 # The thread must survive: one message that fails must not stop the others.
                 log.exception("message.failed", task=message.task, **message.facts)
+            finally:
+                self._buffer.task_done()
 
 
 def send(celery: Celery, message: Message) -> None:

@@ -93,6 +93,27 @@ def test_a_message_about_another_thing_than_the_work_that_sends_it_goes_back_to_
     assert cleanup_message(DELETION, "ml-team", "filesets").request_id is None
 
 
+def test_a_process_that_is_about_to_end_waits_until_its_messages_are_sent(broker):
+    publishing = publisher_at(broker.connection_pool.connection_kwargs["port"])
+    for _ in range(20):
+        publishing.publish(cleanup_message(DELETION, "ml-team", None))
+
+    publishing.flush(within_s=DEADLINE_S)
+
+    assert broker.llen("workspaces:cleanup") == 20
+
+
+def test_it_does_not_wait_for_a_broker_that_never_answers():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        publishing = publisher_at(silent.getsockname()[1])
+        publishing.publish(cleanup_message(DELETION, "ml-team", None))
+
+        publishing.flush(within_s=0.01)
+
+        assert publishing._buffer.unfinished_tasks == 1
+        publishing.flush(within_s=DEADLINE_S)  # it is given up
+
+
 def test_the_end_of_a_deletion_has_a_task_of_its_own(broker):
     port = broker.connection_pool.connection_kwargs["port"]
     publisher_at(port).publish(cleanup_message(DELETION, "ml-team", None))

@@ -1,11 +1,12 @@
 """The command line, noun then verb: a module for each noun.
 
-Its commands call the same functions as the API and need no broker.
+Those of `workspace`, `deletion` and `cleanup` that have a route ask a server or, with `--direct`, call the
+same route in their own process; all others work on the database. None needs the broker.
 """
 
 import click
 
-from app.cli import cleanup, db, principal, product, runtime, secrets, store
+from app.cli import cleanup, db, deletion, principal, product, runtime, secrets, store, workspace
 from app.cli.outcome import Commands
 from app.config import load_settings
 from app.logs import configure_logs
@@ -23,6 +24,8 @@ for _command in (
     product.serve,
     product.openapi,
     db.db,
+    workspace.workspace,
+    deletion.deletion,
     cleanup.cleanup,
     store.store,
     principal.principal,

@@ -7,15 +7,25 @@ from getpass import getuser
 
 import click
 
-from app.cleanup import control
 from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Idle, Postponed
-from app.cli.direct import OPERATOR, with_context
+from app.cli.client.api import Api, Item
+from app.cli.client.options import with_api
+from app.cli.client.output import fields, show_one, with_format
+from app.cli.direct import with_context
 from app.cli.outcome import echo
 from app.context import Context
-from app.db import session_scope
 from app.maintenance import replay
 from app.maintenance import sweep as maintenance
+
+_CONTROL = "/apis/entities/v2/cleanup-control"
+
+
+def _held(control: Item) -> list[str]:
+    return [f"{one['requested_by']!r} {one['count']} since {one['since']}" for one in control["held"]]
+
+
+_SWITCH = fields("paused", "paused_by", "paused_at", "reason", "last_sweep_at", held=_held)
 
 
 @click.group()
@@ -50,21 +60,27 @@ def sweep(context: Context) -> None:
 
 
 @cleanup.command()
-@with_context
-def pause(context: Context) -> None:
-    """Pause all destruction. Workspaces can be deleted all the same; they wait."""
-    with session_scope(context.sessions) as session:
-        changed = control.set_paused(session, paused=True, actor=OPERATOR)
-    echo("paused" if changed else "it was paused already")
+@with_format
+@with_api
+def status(api: Api, *, format_: str) -> None:
+    """Say whether destruction is paused, whose deletions are held, and when the sweep last ran."""
+    show_one(format_, api.ask("GET", _CONTROL), _SWITCH, name="paused")
 
 
 @cleanup.command()
-@with_context
-def resume(context: Context) -> None:
-    """Resume destruction."""
-    with session_scope(context.sessions) as session:
-        changed = control.set_paused(session, paused=False, actor=OPERATOR)
-    echo("resumed" if changed else "it was not paused")
+@with_format
+@with_api
+def pause(api: Api, *, format_: str) -> None:
+    """Pause all destruction. Workspaces can be deleted all the same; they wait."""
+    show_one(format_, api.ask("PUT", _CONTROL, body={"paused": True}), _SWITCH, name="paused")
+
+
+@cleanup.command()
+@with_format
+@with_api
+def resume(api: Api, *, format_: str) -> None:
+    """Resume destruction. What the breaker holds stays held."""
+    show_one(format_, api.ask("PUT", _CONTROL, body={"paused": False}), _SWITCH, name="paused")
 
 
 @cleanup.command("replay")

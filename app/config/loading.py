@@ -14,6 +14,8 @@ from app.config.settings import Settings
 
 _OF_JOBS = {"WORKSPACES_RESULTS_DIR", "WORKSPACES_RUN"}
 """Variables of jobs and deployments: a command that one of them runs finds them beside the settings."""
+_OF_COMMANDS = {"WORKSPACES_SERVER", "WORKSPACES_TOKEN", "WORKSPACES_TOKEN_FILE"}
+"""Variables by which the command line finds a server and its token; no process of the product reads them."""
 _OF_CLUSTERS = re.compile(
     r"WORKSPACES_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)"
 )
@@ -54,7 +56,7 @@ def _in_variables(text: str) -> str:
 
 def _unread(environment: Mapping[str, str]) -> str | None:
     """The complaint about the first variable of ours that nothing reads: a mistyped one would change nothing."""
-    fields = set(Settings.model_fields)
+    fields = set(Settings.model_fields) | {name.removeprefix("WORKSPACES_").lower() for name in _OF_COMMANDS}
     known = {_variable(field) for field in fields} | _OF_JOBS
     for name, value in sorted(environment.items()):
         if not name.startswith("WORKSPACES_") or name.upper() in known:

@@ -34,7 +34,9 @@ def empty_database(database_url: str) -> Iterator[str]:
     [
         ("db", "upgrade"),
         ("cleanup", "run"),
-        ("cleanup", "pause"),
+        ("cleanup", "pause", "--direct"),
+        ("workspace", "list", "--direct"),
+        ("deletion", "wait", "0198c0de-0000-7000-8000-000000000000", "--direct"),
         ("store", "scan"),
         ("store", "adopt"),
         ("runtime", "purge", "gone"),

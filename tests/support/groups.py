@@ -14,7 +14,7 @@ import pytest
 STACKS = {
     "faults-broker": ("faults/test_redis.py", "faults/test_beat.py", "faults/test_postgres.py",
                       "faults/test_messages.py"),
-    "faults-status": ("faults/test_status.py", "faults/test_alerts.py"),
+    "faults-status": ("faults/test_status.py", "faults/test_alerts.py", "faults/test_commands.py"),
     "faults-kill": ("faults/test_kill.py", "faults/test_pace.py", "faults/test_absent_store.py"),
     "faults-store": ("faults/test_store.py",),
     "faults-running": ("faults/test_running.py",),
