@@ -22,6 +22,8 @@ class Permission(StrEnum):
     ENTITIES_WRITE = "entities:write"
     FILESETS_READ = "filesets:read"
     FILESETS_WRITE = "filesets:write"
+    HOSTS_PURGE = "hosts:purge"
+    HOSTS_READ = "hosts:read"
     JOBS_READ = "jobs:read"
     JOBS_REPORT = "jobs:report"
     JOBS_WRITE = "jobs:write"
@@ -82,8 +84,8 @@ AUTHENTICATED = frozenset(
 
 PLATFORM_WIDE = frozenset(
     {
-        *(P.WORKSPACES_CREATE, P.AUDIT_READ, P.CLEANUP_READ, P.CLEANUP_CONTROL),
-        *(P.DELETIONS_OPERATE, P.SECRETS_ROTATE),
+        *(P.WORKSPACES_CREATE, P.AUDIT_READ, P.CLEANUP_READ, P.CLEANUP_CONTROL, P.DELETIONS_OPERATE),
+        *(P.SECRETS_ROTATE, P.HOSTS_READ, P.HOSTS_PURGE),
     }
 )
 """Permissions that come from roles in `system`."""

@@ -41,6 +41,7 @@ RESOURCES = (
     "jobs.tasks",
     "jobs.logs",
     "jobs.results",
+    "jobs.hosts",
     "models.deployments",
     "models.deployment_configs",
     "inference_gateway.providers",

@@ -1,6 +1,6 @@
 """The command line, noun then verb: a module for each noun.
 
-Those of `workspace`, `deletion` and `cleanup` that have a route ask a server or, with `--direct`, call the
+Those of `workspace`, `deletion`, `cleanup` and `runtime` that have a route ask a server or, with `--direct`, call the
 same route in their own process; all others work on the database. None needs the broker.
 """
 

@@ -1,12 +1,16 @@
 """`workspaces runtime`: the hosts of jobs and deployments."""
 
+from urllib.parse import quote
+
 import click
 
-from app.cli.direct import OPERATOR, with_context
-from app.cli.outcome import echo
-from app.context import Context
-from app.db import session_scope
-from app.runtime.hosts.purge import CannotPurge, purge_host
+from app.cli.client.api import Api
+from app.cli.client.options import with_api
+from app.cli.client.output import fields, show_list, show_one, with_format
+
+_HOSTS = "/apis/jobs/v2/hosts"
+_ROW = fields("host", "is_alive", "last_seen_at", "job_slots", "jobs_running", "jobs", "deployments")
+_PURGED = fields("host", "jobs", "deployments")
 
 
 @click.group()
@@ -14,14 +18,18 @@ def runtime() -> None:
     """Hosts on which jobs and deployments run."""
 
 
-@runtime.command("purge")
+@runtime.command("hosts")
+@with_format
+@with_api
+def list_hosts(api: Api, *, format_: str) -> None:
+    """List the hosts that jobs or deployments are on, or whose worker was alive within an hour."""
+    show_list(format_, api.ask("GET", _HOSTS)["data"], _ROW, name="host")
+
+
+@runtime.command()
 @click.argument("name")
-@with_context
-def purge(context: Context, name: str) -> None:
+@with_format
+@with_api
+def purge(api: Api, name: str, *, format_: str) -> None:
     """Give up the jobs and deployments of host NAME, which is gone for good and cannot confirm that they ended."""
-    try:
-        with session_scope(context.sessions) as session:
-            purged = purge_host(session, OPERATOR, name)
-    except CannotPurge as error:
-        raise click.ClickException(str(error)) from None
-    echo(f"given up on host '{name}': jobs {purged.jobs}, deployments {purged.deployments}")
+    show_one(format_, api.ask("POST", f"{_HOSTS}/{quote(name, safe='')}/purge"), _PURGED, name="host")

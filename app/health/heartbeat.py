@@ -146,6 +146,12 @@ def silent_processes(session: Session, settings: Settings) -> dict[Process, tupl
     return silent
 
 
+def silent_hosts(session: Session, settings: Settings) -> set[str]:
+    """The hosts whose runtime worker has been alive and is silent now."""
+    of_runtime = select(Heartbeat.host).where(Heartbeat.process == Process.RUNTIME, ~is_fresh(settings))
+    return set(session.scalars(of_runtime))
+
+
 def lost_hosts() -> Select[str]:
     """The query for the hosts whose runtime worker was alive once, but not within an hour."""
     return select(Heartbeat.host).where(

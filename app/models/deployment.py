@@ -11,6 +11,9 @@ from app.db import Base
 from app.lifecycle import DeploymentStatus
 from app.models.columns import InWorkspace, Json, Stamped, String, Supervised, project_index, state_column
 
+CLUSTER = "kubernetes"
+"""The host of everything that runs in the cluster."""
+
 
 class DeploymentConfig(InWorkspace, Stamped, Base):
     """One version of a deployment's configuration."""

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -118,7 +118,3 @@ def is_supervised(session: Session, row: Row, runner: Runner) -> bool:
     if owner is None:
         return False
     return not runner.has_died(owner) if is_valid else runner.is_alive(owner)
-
-
-RELEASED: dict[str, Any] = {"host": None, **lease.RELEASED}
-"""The last values that a runner writes, once none of its processes is left."""

@@ -1,6 +1,6 @@
-"""Rows of jobs and deployments around their lease: locked before a claim, found once it has lapsed, released."""
+"""Rows of jobs and deployments around their lease: locked before a claim, and found once it has lapsed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.lease import has_lapsed
 from app.models import Deployment, Job
-from app.runtime.lease import RELEASED, Row
+from app.runtime.lease import Row
 from app.services.workspaces import lock_active_workspace
 
 _LOST_AT_ONCE = 200  # Bounds the transaction; the next sweep marks the rest.
@@ -33,14 +33,6 @@ def lock_slots(session: Session) -> None:
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("workspaces job slots", 0))))
 
 
-def each_row(session: Session, model: type[R], ids: Sequence[UUID]) -> Iterator[R]:
-    """The rows of these ids, one after another, each flushed before the next: together they may not fit into memory."""
-    for row_id in ids:
-        if row := session.get(model, row_id, populate_existing=True):
-            yield row
-            session.flush()
-
-
 def lock_lapsed(session: Session, model: type[R]) -> Sequence[UUID]:
     """The rows whose supervisors did not renew their lease in time, locked; their ids, the oldest first.
 
@@ -61,9 +53,3 @@ def take_lease_away(row: Row) -> None:
     row.lease_owner = row.lease_until = None
     # A runner that wakes up later holds an outdated fencing token and cannot write.
     row.fence += 1
-
-
-def release(row: Row) -> None:
-    """Record that no process of the row is left, on any host."""
-    for name, value in RELEASED.items():
-        setattr(row, name, value)

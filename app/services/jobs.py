@@ -161,6 +161,12 @@ def fail(session: Session, job: Job, message: str, **facts: Any) -> None:
     job_steps.settle_last_step(job, JobStatus.ERROR, error_details=details)
 
 
+def fail_lost(session: Session, job: Job) -> None:
+    """End a job as `error` because its runner is lost, unless it had ended."""
+    if job.status not in JOB_TERMINAL:
+        fail(session, job, f"runner lost: the job was {job.status} on host '{job.host}'")
+
+
 def _request(session: Session, job: Job, requested: JobMove) -> None:
     move(session, job, requested)
     if requested is JobMove.CANCEL and job.host is None:

@@ -220,7 +220,7 @@ def test_a_host_that_an_operator_purges_is_on_record(
     make_job(session, make_workspace(session, "ml-team"), host="gone")
     session.commit()
 
-    assert CliRunner().invoke(runtime, ["purge", "gone"], obj=context).exit_code == 0
+    assert CliRunner().invoke(runtime, ["purge", "--direct", "gone"], obj=context).exit_code == 0
 
     (line,) = lines(client, **{"filter[event]": "host.purged"})
     assert line["actor"] == f"service:cli@{socket.gethostname()}"

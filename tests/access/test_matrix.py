@@ -166,6 +166,8 @@ ROWS: dict[str, Row] = {
     ),
     f"GET {JOBS}/<name>/results/<result>": Row(VIEWERS, path=JOB),
     f"GET {JOBS}/<name>/results/<result>/download": Row(VIEWERS, path=JOB),
+    "GET /apis/jobs/v2/hosts": Row(OPERATORS),
+    "POST /apis/jobs/v2/hosts/<host>/purge": Row(OPERATORS, path={"host": "mistyped"}, status=404),
     f"POST {DEPLOYMENTS}": Row(EDITORS, {"name": "more", "config": "small"}),
     f"GET {DEPLOYMENTS}": Row(VIEWERS),
     f"GET {DEPLOYMENTS}/<name>": Row(VIEWERS, path=DEPLOYMENT),

@@ -36,6 +36,8 @@ READS = [
     ("deletion", "wait", "{failed}"),
     ("deletion", "restore", "{failed}"),
     ("cleanup", "status"),
+    ("runtime", "hosts"),
+    ("runtime", "purge", "mistyped"),
 ]
 """Commands that change nothing, some of them because they are refused."""
 
@@ -78,6 +80,7 @@ CHANGES = [
     ("deletion", "force", "{id}", "--reason", "ticket 7"),
     ("cleanup", "pause"),
     ("cleanup", "resume"),
+    ("runtime", "purge", "gone-{way}"),
 ]
 
 

@@ -39,7 +39,7 @@ def empty_database(database_url: str) -> Iterator[str]:
         ("deletion", "wait", "0198c0de-0000-7000-8000-000000000000", "--direct"),
         ("store", "scan"),
         ("store", "adopt"),
-        ("runtime", "purge", "gone"),
+        ("runtime", "purge", "gone", "--direct"),
     ],
 )
 def test_without_its_database_a_command_says_one_line(command: tuple[str, ...]) -> None:

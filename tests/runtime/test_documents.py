@@ -18,10 +18,10 @@ from app.lifecycle import DeploymentStatus, JobStatus
 from app.models import Deployment, Job
 from app.models.columns import without_documents
 from app.runtime.deployments import supervisor as deployments
-from app.runtime.hosts.purge import purge_host
 from app.runtime.hosts.startup import messages_for_hosts
 from app.runtime.jobs import supervisor as jobs
 from app.runtime.sweep import unsupervised_deployments, unsupervised_jobs
+from app.services.hosts.purge import purge_host
 from tests.factories import make_deployment, make_job, make_workspace
 from tests.support.actors import trusted
 

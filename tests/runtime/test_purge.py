@@ -1,5 +1,6 @@
 """Purging a host that is gone for good, so that its jobs and deployments can be deleted."""
 
+import json
 from datetime import timedelta
 from threading import Event
 from typing import Any
@@ -33,7 +34,14 @@ def put(session: Session, model: type[Any], status: Any, lease: dict[str, Any], 
 
 
 def purge(context: Context, host: str = "gone") -> Result:
-    return CliRunner().invoke(runtime, ["purge", host], obj=context)
+    return CliRunner().invoke(runtime, ["purge", "--direct", "-o", "json", host], obj=context)
+
+
+def gone_with(purged: Result) -> tuple[int, int]:
+    """How many jobs and deployments it says that it has given up."""
+    answer = json.loads(purged.output[purged.output.index("{\n") :])
+    assert (purged.exit_code, answer["host"]) == (0, "gone")
+    return answer["jobs"], answer["deployments"]
 
 
 @pytest.mark.parametrize("lease", [LAPSED, LOST], ids=["lapsed", "marked lost"])
@@ -43,7 +51,7 @@ def test_a_job_of_a_purged_host_has_ended(
 ) -> None:
     job = put(session, Job, before, lease)
 
-    assert purge(context).output.splitlines()[-1] == "given up on host 'gone': jobs 1, deployments 0"
+    assert gone_with(purge(context)) == (1, 0)
 
     session.refresh(job)
     assert (job.host, job.lease_owner, job.lease_until, job.fence) == (None, None, None, 4)
@@ -61,7 +69,7 @@ def test_a_deployment_of_a_purged_host_waits_for_another_or_is_deleted(
 ) -> None:
     row = put(session, Deployment, before, lease, address="http://127.0.0.1:1")
 
-    assert purge(context).output.splitlines()[-1] == "given up on host 'gone': jobs 0, deployments 1"
+    assert gone_with(purge(context)) == (0, 1)
 
     session.refresh(row)
     assert (row.host, row.lease_owner, row.lease_until, row.fence, row.address) == (None, None, None, 4, None)
@@ -113,7 +121,7 @@ def test_rows_of_other_hosts_and_of_the_cluster_are_left_alone(session: Session,
 
     mistyped, cluster = purge(context), purge(context, "kubernetes")
 
-    assert (mistyped.exit_code, cluster.exit_code) == (1, 1)
+    assert (mistyped.exit_code, cluster.exit_code) == (4, 1)
     assert mistyped.output == (
         "Error: no job or deployment is on host 'gone'; some are on 'kubernetes', 'other'\n"
     )

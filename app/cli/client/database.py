@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from app.access.authenticate import Authenticator, Header
+from app.access.authenticate import Authenticator
+from app.access.gateway import Header
 from app.access.principal import Principal
 from app.api.application import assemble
 from app.cli.client.api import Away, Query, refused

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig
+from app.models.deployment import CLUSTER
 
-KUBERNETES = "kubernetes"
-"""The host name of everything that runs in the cluster."""
+KUBERNETES = CLUSTER
+"""The host of what this runtime serves in the cluster."""
 
 _IN_URLS = "/?&=%:@!$'()*+,;~"
 """Characters that stay unquoted in a path with a query, besides ASCII letters and digits."""

@@ -21,9 +21,10 @@ from app.runtime.deployments.claim import Claimed, claim_deployment, waiting_for
 from app.runtime.deployments.contract import KUBERNETES, InvalidDeploymentSpec, ObservedState, Runtime
 from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
-from app.runtime.rows import each_row, lock_lapsed, release, take_lease_away
+from app.runtime.rows import lock_lapsed, take_lease_away
 from app.services.deployment_configs import requires_port
 from app.services.deployments import move, replace_older
+from app.services.hosts.rows import each_row, release
 
 log = get_logger(__name__)
 

@@ -26,8 +26,8 @@ from app.runtime.leased_row import LeasedRow
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.process import Process
 from app.runtime.processes.workdir import WorkDirectory
-from app.runtime.rows import release
 from app.services import job_results, job_steps
+from app.services.hosts.rows import release
 from app.services.jobs import fail, move
 
 log = get_logger(__name__)

@@ -10,18 +10,19 @@ from sqlalchemy.orm import Session
 from app.context import Context
 from app.db import session_scope
 from app.lease import LeaseLost, write
-from app.lifecycle import JOB_AWAITS_HOST, JOB_TERMINAL, JobMove, JobStatus
+from app.lifecycle import JOB_AWAITS_HOST, JobMove, JobStatus
 from app.logs import get_logger
 from app.models import Job, Workspace
 from app.runtime.jobs.attempt import Attempt
 from app.runtime.jobs.turns import offer_slot, why_not_yet
-from app.runtime.lease import RELEASED, Lease, Runner, claim
+from app.runtime.lease import Lease, Runner, claim
 from app.runtime.processes.leaked_processes import kill_leaked_processes
 from app.runtime.processes.workdir import WorkDirectory
-from app.runtime.rows import each_row, lock_for_claim, lock_lapsed, take_lease_away
+from app.runtime.rows import lock_for_claim, lock_lapsed, take_lease_away
 from app.services import job_steps
+from app.services.hosts.rows import RELEASED, each_row
 from app.services.job_removal import remove_ended
-from app.services.jobs import fail, move
+from app.services.jobs import fail, fail_lost, move
 from app.store_identity import why_absent
 
 log = get_logger(__name__)
@@ -188,13 +189,6 @@ def _why_no_results(context: Context) -> str | None:
     with suppress(OSError):  # One that is away may be back before there are results.
         return why_absent(context.store)
     return None
-
-
-def fail_lost(session: Session, job: Job) -> None:
-    """End a job as `error` because its runner is lost, unless it had ended."""
-    if job.status not in JOB_TERMINAL:
-        before = job.status
-        fail(session, job, f"runner lost: the job was {before} on host '{job.host}'")
 
 
 def _reap(context: Context, claimed: _Claimed) -> str:

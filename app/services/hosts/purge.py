@@ -10,25 +10,21 @@ from sqlalchemy.orm import Session
 
 from app.access import audit
 from app.access.authorize import Actor
+from app.errors import Conflict, NotFound, WrongState
 from app.lease import holds
 from app.lifecycle import DeploymentStatus
 from app.logs import get_logger
 from app.models import Deployment, Job
 from app.models.audit import AuditEvent
-from app.runtime.deployments.contract import KUBERNETES
-from app.runtime.jobs.supervisor import fail_lost
-from app.runtime.lease import Row
-from app.runtime.rows import each_row, release
+from app.models.deployment import CLUSTER
 from app.services.deployments import move
+from app.services.hosts.rows import each_row, release
+from app.services.jobs import fail_lost
 
 log = get_logger(__name__)
 
 _KEPT = (DeploymentStatus.ERROR, DeploymentStatus.DELETED)
 """Statuses that a deployment keeps when its host is purged; in all others it waits for another host."""
-
-
-class CannotPurge(Exception):
-    """The host cannot be purged; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +35,23 @@ class PurgedHost:
     deployments: int
 
 
-def purge_host(session: Session, actor: Actor | str, host: str) -> PurgedHost:
+def purge_host(session: Session, actor: Actor, host: str) -> PurgedHost:
     """Record that no process is left on `host`, because an operator says so.
 
     Jobs that had not ended become `error`. Deployments that were to be deleted become DELETED; the sweep sends
-    messages for the others, and other hosts take them up. Raises CannotPurge while a runner there has a lease, for
-    the cluster, which can be asked, and for a host without rows, because that name is mistyped. Does not commit.
+    messages for the others, and other hosts take them up. Raises WrongState while a runner there has a lease, Conflict
+    for the cluster, which can be asked, and NotFound for a host without rows, because that name is mistyped.
     """
-    if host == KUBERNETES:
-        raise CannotPurge(
+    if host == CLUSTER:
+        raise Conflict(
             f"'{host}' is the cluster, which can be asked what is left there; delete the deployments instead"
         )
     jobs, deployments = _locked(session, Job, host), _locked(session, Deployment, host)
     if not jobs and not deployments:
-        raise CannotPurge(f"no job or deployment is on host '{host}'; {_describe_hosts(session)}")
+        raise NotFound(f"no job or deployment is on host '{host}'; {_describe_hosts(session)}")
     for model in (Job, Deployment):
         if row := _supervised(session, model, host):
-            raise CannotPurge(
+            raise WrongState(
                 f"host '{host}' is alive: its runner {row.lease_owner} has '{row.name}' until "
                 f"{row.lease_until:%H:%M:%S} UTC; stop the runtime worker there, and repeat this after that time"
             )
@@ -98,7 +94,7 @@ def _supervised(session: Session, model: type[Any], host: str) -> Any:
     return session.execute(query.where(model.host == host, holds(model)).limit(1)).one_or_none()
 
 
-def _release(row: Row) -> None:
+def _release(row: Job | Deployment) -> None:
     release(row)
     # A runner that wakes up there all the same holds an outdated fencing token and cannot write.
     row.fence += 1
