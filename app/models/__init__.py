@@ -13,9 +13,8 @@ from app.models.deletion import (
 from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
 from app.models.fileset import Fileset
-from app.models.heartbeat import Heartbeat
 from app.models.job import Job, JobLog
-from app.models.maintenance import MaintenanceStep, OrphanScan
+from app.models.maintenance import Heartbeat, MaintenanceStep, OrphanScan
 from app.models.project import Project
 from app.models.resource_count import DeletionCounter, ResourceCount
 from app.models.role_binding import RoleBinding

@@ -1,15 +1,15 @@
-"""The steps of the sweep, and when each of them last succeeded; how far the orphan scan is."""
+"""Which processes are alive; when each step of the sweep last succeeded; how far the orphan scan is."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import CheckConstraint, DateTime, Integer, Text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
-from app.models.columns import Time
+from app.models.columns import String, Time
 
 
 class Step(StrEnum):
@@ -30,6 +30,20 @@ class Step(StrEnum):
 
 ORPHANS = ("bytes", "servers")
 """What an orphan scan looks for, as it is called in `OrphanScan.found` and in `/metrics`."""
+
+
+class Heartbeat(Base):
+    """When a process was last known to be alive on a host, by the database's clock."""
+
+    __tablename__ = "heartbeats"
+
+    process: Mapped[String] = mapped_column(primary_key=True)
+    host: Mapped[String] = mapped_column(primary_key=True)
+    heartbeat_at: Mapped[Time]
+    messages_rejected: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Messages of the broker that it has rejected, because no program of ours had sent them."""
+    job_slots: Mapped[int] = mapped_column(server_default="0")
+    """How many jobs may run on the host at a time; 0 while its runtime worker takes up none."""
 
 
 class MaintenanceStep(Base):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from app.access.permissions import Permission
 from app.api.log_pages import MOST_LINES, LogPage, require_one_window
 from app.errors import BadRequest, Busy, Forbidden, NotFound, TooLarge, TooSlow
+from app.http.field_types import Description, ShortText
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.validation import raw_body
 from app.services.logs import reported
@@ -55,9 +56,9 @@ class LogQueryRequest(Body):
         None,
         description=f"Lines per page, {_DEFAULT_LINES} by default. A page ends earlier at 1 MiB of text.",
     )
-    page_cursor: str | None = Field(None, description="`next_page` or `prev_page` of another page.")
+    page_cursor: ShortText | None = Field(None, description="`next_page` or `prev_page` of another page.")
     tail: Count | None = Field(None, description="Instead of a page, so many of the newest lines.")
-    artifact_base_path: str | None = Field(
+    artifact_base_path: Description | None = Field(
         None, description="The folder of the fileset whose log it is; its root by default."
     )
 

@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from app import clock
 from app.access import audit
-from app.access.authorize import Access, Actor
+from app.access.authorize import Access, Actor, require_authentic
 from app.access.permissions import Permission
 from app.config import Settings
 from app.db import insert_unique
@@ -97,6 +97,7 @@ def access_secret(session: Session, settings: Settings, actor: Actor, workspace:
     """
     principal = actor.principal
     if settings.auth_enabled and not (principal.is_service or principal.service):
+        require_authentic(session, actor)
         raise Forbidden("Forbidden")
     reader = replace(actor, permission=Permission.SECRETS_READ)
     query = _named(reader.access).options(undefer(Secret.ciphertext))
