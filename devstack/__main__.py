@@ -77,15 +77,10 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         "REMAP_SIGTERM": "SIGQUIT",
         "WORKSPACES_WORKER_SOFT_SHUTDOWN_SECONDS": "3",
     }
-    login = environment.get(FLOWER_LOGIN) or f"workspaces:{kept_password(data_dir / 'flower-password')}"
-    shown = f"from {FLOWER_LOGIN}" if environment.get(FLOWER_LOGIN) else login
-    environment[FLOWER_LOGIN] = login
-    environment[SECRETS_KEYS] = environment.get(SECRETS_KEYS) or kept_key_file(data_dir / "secrets-keys")
-    if not environment.get(SIGNING_FILE):
-        environment[SIGNING_FILE] = str(kept_signing_key(data_dir / "access-key-signing.pem"))
+    login = provide_secrets(data_dir, environment)
     places = {
         "API": f"http://{HOST}:{port}",
-        "Flower": f"http://{HOST}:{flower_port}, login {shown}",
+        "Flower": f"http://{HOST}:{flower_port}, login {login}",
     }
     places |= provide_servers(supervisor, data_dir, environment)
     # Only what migrates is the owner of the tables.
@@ -109,6 +104,17 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         supervisor.log(f"  {what:<9} {place}")
     supervisor.is_up = True
     supervisor.run()
+
+
+def provide_secrets(data_dir: Path, environment: dict[str, str]) -> str:
+    """Add the login of Flower and the files of keys to `environment`, unless it has them; how to say the login."""
+    environment[SECRETS_KEYS] = environment.get(SECRETS_KEYS) or kept_key_file(data_dir / "secrets-keys")
+    if not environment.get(SIGNING_FILE):
+        environment[SIGNING_FILE] = str(kept_signing_key(data_dir / "access-key-signing.pem"))
+    if environment.get(FLOWER_LOGIN):
+        return f"from {FLOWER_LOGIN}"
+    environment[FLOWER_LOGIN] = f"workspaces:{kept_password(data_dir / 'flower-password')}"
+    return environment[FLOWER_LOGIN]
 
 
 def prints_info(environment: dict[str, str]) -> bool:
