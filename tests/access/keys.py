@@ -4,6 +4,7 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from app.access.keys.signing import SigningKeys
 from tests.support.people import OPERATOR, announced
 
 KEYS = "/apis/auth/v2/access-keys"
@@ -30,4 +31,11 @@ def listed(client: FlaskClient, by: dict[str, str] = ANN, **query: Any) -> list[
     answer = client.get(KEYS, query_string=query, headers=by)
     assert answer.status_code == 200, answer.text
     keys: list[dict[str, Any]] = answer.json["data"]
+    return keys
+
+
+def keys_of(client: FlaskClient) -> SigningKeys:
+    """The keys that sign the tokens of its server."""
+    keys = client.application.extensions["service"].authenticator.tokens.signing_keys
+    assert keys is not None
     return keys

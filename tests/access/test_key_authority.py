@@ -1,16 +1,13 @@
 """What a caller with an access key may do: what its holder may at that moment, as long as the key is in force."""
 
-from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 
-import jwt
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
-from app import create_app
-from app.access.keys.signing import SigningKeys
 from app.access.permissions import OPEN
 from app.access.roles import Role
 from app.clock import database_now, now, seconds_from_now
@@ -18,11 +15,11 @@ from app.context import Context
 from app.models import AccessKey, Project, Workspace
 from app.services.workspaces import queue_for_change
 from tests import factories
-from tests.access.keys import ANN, BEN, KEYS, OPERATING, listed, made, shown
+from tests.access.keys import ANN, BEN, KEYS, OPERATING, keys_of, made, shown
 from tests.access.test_matrix import ROUTES, ROWS, ask
 from tests.access.world import World, everything
 from tests.support.locks import has_to_wait, meanwhile
-from tests.support.people import OPERATOR, announced
+from tests.support.people import announced
 from tests.support.statements import counted
 
 W = "/apis/entities/v2/workspaces"
@@ -186,6 +183,24 @@ def test_a_write_that_waited_sees_that_its_key_was_revoked_meanwhile(
     assert session.scalar(select(func.count()).select_from(Project)) == 0
 
 
+def test_a_list_of_all_workspaces_is_cut_when_its_key_is_revoked_meanwhile(
+    client: FlaskClient, session: Session
+) -> None:
+    workspace = factories.make_workspace(session)
+    factories.make_binding(session, workspace, "ann", Role.VIEWER)
+    for number in range(3):
+        factories.make_entity(session, workspace, f"thing-{number}").data = {"text": token_hex(400_000)}
+    session.commit()
+    key = made(client)
+
+    answer = client.get(f"{W}/-/entities/widget", headers=shown(key))
+    assert (answer.status_code, answer.is_streamed) == (200, True)
+    end(session, key, "revoked")
+
+    with pytest.raises(ConnectionResetError):
+        answer.get_data()
+
+
 def test_a_key_has_no_access_to_a_workspace_that_has_the_name_of_one_that_was_deleted(
     client: FlaskClient,
 ) -> None:
@@ -200,100 +215,3 @@ def test_a_key_has_no_access_to_a_workspace_that_has_the_name_of_one_that_was_de
     assert client.post(W, json={"name": "bens"}, headers=BEN).status_code == 201
 
     assert client.get(f"{W}/bens", headers=key).status_code == 403
-
-
-class TestWhoMakesThem:
-    def test_a_key_makes_no_keys(self, client: FlaskClient) -> None:
-        """It would outlive its own revocation."""
-        key = made(client)
-
-        answer = client.post(KEYS, json={}, headers=shown(key))
-
-        assert (answer.status_code, "log in" in answer.json["detail"]) == (403, True)
-        assert [one["jti"] for one in listed(client)] == [key["jti"]]
-
-    @pytest.mark.parametrize("caller", ["service:jobs", "service-account:ci"])
-    def test_nor_does_a_service(self, client: FlaskClient, caller: str) -> None:
-        for body in ({}, {"service_account_id": "ci"}):
-            assert client.post(KEYS, json=body, headers=announced(caller)).status_code == 403
-
-    def test_one_that_acts_for_a_user_makes_the_users(self, client: FlaskClient) -> None:
-        key = made(client, announced("service:jobs", principal_on_behalf_of="ann"))
-
-        assert key["principal"] == "ann"
-
-    def test_administrators_make_those_of_service_accounts(self, client: FlaskClient) -> None:
-        refused = client.post(KEYS, json={"service_account_id": "ci"}, headers=ANN)
-        assert (refused.status_code, refused.json["detail"]) == (
-            403,
-            "Only PlatformAdmin can create service-bound Scoped Access Keys",
-        )
-
-        key = made(client, OPERATING, service_account_id="ci")
-
-        assert (key["principal"], key["entity_type"]) == ("service-account:ci", "SERVICE_ACCOUNT")
-        assert [one["jti"] for one in listed(client, OPERATING)] == [key["jti"]]
-        assert listed(client, ANN) == listed(client, shown(key)) == []
-        assert client.delete(f"{KEYS}/{key['jti']}", headers=shown(key)).status_code == 404
-        assert client.delete(f"{KEYS}/{key['jti']}", headers=OPERATING).json["revoked"] is True
-
-
-def test_a_service_account_has_the_roles_that_it_is_granted(client: FlaskClient) -> None:
-    client.post(W, json={"name": "anns"}, headers=ANN)
-    key = shown(made(client, OPERATING, service_account_id="ci"))
-    members = f"{W}/anns/members"
-
-    assert client.get(f"{W}/anns", headers=key).status_code == 403
-    client.post(members, json={"principal": "service-account:ci", "roles": ["Viewer"]}, headers=ANN)
-    assert client.get(f"{W}/anns", headers=key).status_code == 200
-    client.delete(f"{members}/service-account:ci", headers=ANN)
-    assert client.get(f"{W}/anns", headers=key).status_code == 403
-
-
-class TestForgedTokens:
-    """By somebody who has the signing file, and not the database."""
-
-    @pytest.mark.parametrize(
-        ("principal", "email"),
-        [
-            ("the-operator", OPERATOR),
-            ("ann", OPERATOR),
-            ("ann", ""),
-            ("service-account:ci", "ann@example.com"),
-        ],
-    )
-    def test_name_nobody_but_the_holder_of_a_key(
-        self, client: FlaskClient, principal: str, email: str
-    ) -> None:
-        jti = made(client)["jti"]
-
-        forged = keys_of(client).sign(jti, principal, email, issued_at=now(), expires_at=None)
-
-        assert client.get(W, headers=shown({"token": forged})).status_code == 401
-
-    def test_need_a_key_that_there_is(self, client: FlaskClient) -> None:
-        forged = keys_of(client).sign(
-            f"ak_{'7' * 32}", "ann", "ann@example.com", issued_at=now(), expires_at=None
-        )
-
-        assert client.get(W, headers=shown({"token": forged})).status_code == 401
-
-
-def test_an_unsigned_token_is_no_access_key(context: Context, client: FlaskClient) -> None:
-    """Whatever it says of its issuer: what it is, its signature decides."""
-    key = made(client)
-    claims = jwt.decode(key["token"], options={"verify_signature": False})
-    unsigned = jwt.encode(claims | {"sub": "eve"}, None, algorithm="none")
-    believing = context.settings.model_copy(update={"allow_unsigned_jwt": True})
-    trusting = create_app(replace(context, settings=believing)).test_client()
-
-    said = trusting.get(AUTHENTICATE, headers=shown({"token": unsigned})).json
-
-    assert (said["principal"], said["token_kind"]) == ("eve", "oidc_access_token")
-    assert client.get(W, headers=shown({"token": unsigned})).status_code == 401
-
-
-def keys_of(client: FlaskClient) -> SigningKeys:
-    keys = client.application.extensions["service"].authenticator.tokens.signing_keys
-    assert keys is not None
-    return keys

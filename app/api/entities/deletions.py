@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app import models as rows
-from app.access.authorize import Actor, access_error, require_platform_wide
+from app.access.authorize import Actor, access_error, require_platform_wide, still_authentic
 from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.cleanup import failures, ledger, operations, requests
@@ -157,7 +157,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
     return list_page(
         call,
         query,
-        Listed(statement, call.actor.parameters),
+        Listed(statement, call.actor.parameters, partial(still_authentic, call.actor)),
         FIELDS,
         items=Items(
             lambda session, found: report(
