@@ -88,6 +88,8 @@ def test_a_job_that_prints_for_five_seconds_is_followed_to_its_end(cli: Cli, sta
     assert log == [f"line {number + 1}" for number in range(len(log))]
     assert len(log) >= 5
     assert log[: len(first)] == first
+    of_fileset = cli.answer("files", "otlp", "logs", "query", created["fileset"], "--limit", "1000")
+    assert [line["message"] for line in of_fileset["data"]] == log
     completed = cli.answer("jobs", "list", "--filter.status", "completed")
     assert [job["name"] for job in completed["data"]] == ["train"]
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -240,6 +241,18 @@ def test_what_is_no_such_request_is_refused(
     assert query(client)["total"] == 0
 
 
+def test_a_small_body_is_not_unpacked_into_a_huge_one(client: FlaskClient) -> None:
+    body = gzip.compress(b" " * 100_000_000)
+
+    tracemalloc.start()
+    answer = post(client, body, Content_Encoding="gzip")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert answer.status_code == 413
+    assert peak < 16 * 1024 * 1024
+
+
 def test_a_gzipped_request_is_unpacked(client: FlaskClient) -> None:
     body = json.dumps({"resourceLogs": [logs("hello")]}).encode()
 
@@ -422,12 +435,13 @@ def test_the_root_of_a_jobs_own_fileset_has_the_log_of_its_current_attempt_and_o
 
 
 def test_a_deleted_job_leaves_its_lines_in_the_fileset_that_stays_and_takes_those_of_its_own(
-    client: FlaskClient, session: Session, job: Job, owner: Job
+    client: FlaskClient, session: Session, job: Job, owner: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(filesets, "_LINES_LOCKED", 1)  # nearly all have gone before
     send(client, logs("stays", job_attempt=str(job.attempt_id)), artifact_base_path="jobs/train")
     send(client, logs("goes", job="alone"), fileset=owner.fileset)
-    send(client, logs("goes"), fileset=owner.fileset, artifact_base_path="notes")
-    assert lines(session) == 3
+    send(client, logs(*"goes"), fileset=owner.fileset, artifact_base_path="notes")
+    assert lines(session) == 6
 
     for name in ("train", "alone"):
         assert client.delete(f"{JOBS}/{name}").status_code == 204
