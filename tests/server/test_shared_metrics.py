@@ -30,7 +30,10 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, temporary: Path) -> Iterator[Stack]:
     environment = {"WEB_CONCURRENCY": str(PROCESSES), "TMPDIR": str(temporary)}
-    with Stack(tmp_path_factory.mktemp("stack"), parts=("web",), environment=environment) as stack:
+    directory = tmp_path_factory.mktemp("stack")
+    with Stack(
+        directory, parts=("web",), environment=environment, statement_timeout_seconds=DEADLINE_S
+    ) as stack:
         yield stack
 
 
