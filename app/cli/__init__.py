@@ -6,7 +6,18 @@ same route in their own process; all others work on the database. None needs the
 
 import click
 
-from app.cli import cleanup, db, deletion, principal, product, runtime, secrets, store, workspace
+from app.cli import (
+    cleanup,
+    db,
+    deletion,
+    doctor,
+    principal,
+    product,
+    runtime,
+    secrets,
+    store,
+    workspace,
+)
 from app.cli.outcome import Commands
 from app.config import load_settings
 from app.logs import configure_logs
@@ -23,6 +34,7 @@ def main() -> None:
 for _command in (
     product.serve,
     product.openapi,
+    doctor.doctor,
     db.db,
     workspace.workspace,
     deletion.deletion,

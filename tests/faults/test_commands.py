@@ -117,7 +117,12 @@ def test_without_the_broker_a_deletion_is_accepted_and_made_good_afterwards(worl
 
     with without_broker(world):
         begun = typed_there(world, "workspace", "delete", tenant.name, "--yes", "-o", "name")
+        doctor = run_preloaded(
+            "python", "-m", "app.cli", "doctor", "-o", "json", env=world.stack._environment, cwd=CHECKOUT
+        )
 
     assert begun.returncode == 0, begun.stderr
+    assert doctor.returncode == 1
+    assert "broker" in {one["name"] for one in json.loads(doctor.stdout) if not one["ok"]}
     world.wait_for_state(begun.stdout.strip(), "DONE")
     assert world.left_of(tenant.id) == []
