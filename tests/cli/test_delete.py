@@ -5,6 +5,8 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from app.context import Context
 from app.models import Deletion, Workspace
-from app.models.workspace import is_active
 from tests import factories
 from tests.cli.conftest import Run
 from tests.support.deadlines import DEADLINE_S
@@ -83,14 +84,12 @@ def test_what_is_no_duration_is_refused(run: Run, given: str) -> None:
     assert "is no duration" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("typed", "exit_code", "is_deleted"),
-    [(b"ml-team\n", 0, True), (b"ml-taem\n", 1, False), (b"\x03", 130, False), (b"\x04", 1, False)],
-    ids=["its name", "another", "Ctrl-C", "Ctrl-D"],
-)
-def test_on_a_terminal_it_shows_what_goes_and_asks_for_the_name(
-    session: Session, context: Context, workspace: Workspace, typed: bytes, exit_code: int, is_deleted: bool
-) -> None:
+@contextmanager
+def asked(context: Context) -> Iterator[tuple[bytes, Callable[[bytes], tuple[int, str]]]]:
+    """`workspace delete ml-team` on a terminal, once it asks: what it has said, and what answers it.
+
+    The answer returns the exit status and what stands on standard output.
+    """
     ours, its = pty.openpty()
     command = [sys.executable, "-m", "app.cli", "workspace", "delete", "ml-team", "--direct", "-o", "name"]
     process = subprocess.Popen(
@@ -110,23 +109,52 @@ def test_on_a_terminal_it_shows_what_goes_and_asks_for_the_name(
         },
     )
     os.close(its)
-    told = b""
+    said = b""
     with process:
         assert process.stdout
         assert process.stderr
-        while b"type the name" not in told:
+        printed = process.stdout
+        while b"type the name" not in said:
             sign = process.stderr.read(1)
-            assert sign, told
-            told += sign
-        os.write(ours, typed)
-        printed = process.stdout.read()
-        process.wait(DEADLINE_S)
+            assert sign, said
+            said += sign
+
+        def answer(typed: bytes) -> tuple[int, str]:
+            os.write(ours, typed)
+            text = printed.read().decode()
+            return process.wait(DEADLINE_S), text
+
+        yield said, answer
     os.close(ours)
 
-    assert process.returncode == exit_code
-    assert b"'ml-team' holds: filesets 1, projects 1; 5 bytes." in told
+
+@pytest.mark.parametrize(
+    ("typed", "exit_code", "is_deleted"),
+    [(b"ml-team\n", 0, True), (b"ml-taem\n", 1, False), (b"\x03", 130, False), (b"\x04", 1, False)],
+    ids=["its name", "another", "Ctrl-C", "Ctrl-D"],
+)
+def test_on_a_terminal_it_shows_what_goes_and_asks_for_the_name(
+    session: Session, context: Context, workspace: Workspace, typed: bytes, exit_code: int, is_deleted: bool
+) -> None:
+    with asked(context) as (said, answer):
+        ended, printed = answer(typed)
+
+    assert ended == exit_code
+    assert b"'ml-team' holds: filesets 1, projects 1; 5 bytes." in said
     found = deletions(session)
     assert [one.workspace_id for one in found] == ([workspace.id] if is_deleted else [])
-    assert printed.decode() == "".join(f"{one.id}\n" for one in found)
-    active = session.scalars(select(Workspace.id).where(is_active(), Workspace.id == workspace.id)).all()
-    assert len(active) == (not is_deleted)
+    assert printed == "".join(f"{one.id}\n" for one in found)
+
+
+def test_what_was_shown_is_what_goes_and_no_successor_of_its_name(
+    session: Session, context: Context, workspace: Workspace
+) -> None:
+    with asked(context) as (_, answer):
+        workspace.name = "renamed"
+        session.flush()
+        session.add(Workspace(name="ml-team"))
+        session.commit()
+        ended, printed = answer(b"ml-team\n")
+
+    assert (ended, printed) == (1, "")
+    assert deletions(session) == []
