@@ -129,6 +129,7 @@ def test_where_anybody_may_be_anybody_there_are_no_access_keys(login: dict[str, 
     [
         ("WORKSPACES_LEASE_SECNDS", "did you mean WORKSPACES_LEASE_SECONDS?"),
         ("WORKSPACES_DATABASEURL", "did you mean WORKSPACES_DATABASE_URL?"),
+        ("WORKSPACES_SERVR", "did you mean WORKSPACES_SERVER?"),
         ("WORKSPACES_PORT", "there is no such setting"),
         ("WORKSPACES_XYZZY", "see .env.example"),
     ],
@@ -154,6 +155,10 @@ def test_what_others_set_under_our_prefix_is_no_mistake() -> None:
     told = {
         "WORKSPACES_RESULTS_DIR": "/runs/1/results",
         RUN_VARIABLE: "1",
+        # Read by the command line alone.
+        "WORKSPACES_SERVER": "https://api.example.com",
+        "WORKSPACES_TOKEN": "token",
+        "WORKSPACES_TOKEN_FILE": "/token",
         # By Kubernetes, beside services called workspaces and workspaces-web.
         "WORKSPACES_SERVICE_HOST": "10.0.0.1",
         "WORKSPACES_WEB_SERVICE_PORT_HTTP": "8080",

@@ -1,12 +1,17 @@
 """Retry, skip and force of many deletions touch only those that were FAILED when the operator looked."""
 
 from datetime import datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.cli.client.api import Query
+from app.cli.client.bulk import ask_each
+from app.cli.client.database import Database
 from app.clock import database_now
+from app.context import Context
 from app.lifecycle import FailureClass
 from app.models import Deletion, DeletionEvent, DeletionFailure
 from tests.cli.conftest import MakeFailed, Run
@@ -45,6 +50,27 @@ def test_what_failed_after_the_look_is_not_touched(
     assert f"4 match now, 2 when you looked ({looked_at})" in result.stderr
     assert states(session) == {"a": "DELETING", "b": "DELETING", "again": "FAILED", "later": "FAILED"}
     assert len(result.stdout.split()) == 2
+
+
+def test_what_fails_anew_while_others_are_asked_for_is_not_touched(
+    context: Context, session: Session, make_failed: MakeFailed
+) -> None:
+    make_failed("first")
+    second = make_failed("second")
+
+    class Slow(Database):
+        """The second one is retried by somebody else, and fails again, before its turn comes."""
+
+        def ask(self, method: str, path: str, query: Query | None = None, body: Any = None) -> Any:
+            if method == "POST" and str(second.id) in path:
+                fails_again(session, second)
+            return super().ask(method, path, query, body)
+
+    which = {"scope": "all", "state": "FAILED"}
+    reports = ask_each(Slow(context), "retry", None, which, as_of=now(session), is_agreed=True)
+
+    assert [one["workspace_name"] for one in reports] == ["first"]
+    assert states(session) == {"first": "DELETING", "second": "FAILED"}
 
 
 def test_only_those_with_a_failure_of_the_class_match(

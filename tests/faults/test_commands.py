@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.faults.test_status import unmounted, without, without_broker
+from tests.faults.test_status import refusing, unmounted, without, without_broker
 from tests.faults.world import World
 from tests.support.deadlines import DEADLINE_S
 from tests.support.preloaded import Preloaded, run_preloaded
@@ -87,6 +87,24 @@ def test_an_interrupted_wait_is_130_and_the_deletion_goes_on(world: World, tmp_p
     assert "Traceback" not in errors.read_text()
     world.pause(paused=False)
     world.wait_for_state(deletion, "DONE")
+
+
+def test_a_database_that_goes_while_it_is_waited_with_is_waited_for(world: World, tmp_path: Path) -> None:
+    tenant = world.fill(each=1)
+    world.pause(paused=True)
+    deletion = world.delete(tenant.name)
+    output, errors = tmp_path / "stdout", tmp_path / "stderr"
+    command = ["python", "-m", "app.cli", "deletion", "wait", deletion, "--direct", "--timeout", "1h"]
+    waiting = Preloaded(command, env=world.stack._environment, cwd=CHECKOUT, output=output, errors=errors)
+    world.stack.wait_until(lambda: errors.exists() and errors.read_text(), "it waits")
+
+    with refusing(world):
+        world.stack.wait_until(lambda: "(asking again)" in errors.read_text(), "it says that nobody answers")
+    world.stack.wait_until(lambda: world.stack.client.get("/health/ready").is_success, "all is back")
+    world.pause(paused=False)
+
+    assert waiting.wait(2 * DEADLINE_S) == 0
+    assert "WORKSPACES_DATABASE_URL does not answer" in errors.read_text()
 
 
 def test_without_the_server_the_database_is_enough(world: World) -> None:
