@@ -13,7 +13,7 @@ from app.context import Context
 from app.http.browsers import refuse_foreign_requests
 from app.http.error_handlers import register_failures
 from app.http.headers import add_headers
-from app.http.measuring import measure_requests
+from app.http.measuring import MeasuredFlask
 from app.http.openapi import build_document
 from app.http.route import Route
 from app.http.views import Service, register
@@ -68,10 +68,9 @@ def build(context: Context) -> Flask:
 
 def assemble(*, trusted_proxies: int = 0) -> Flask:
     """An application without a context: it answers requests once `serve` has given it one."""
-    app = Flask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
+    app = MeasuredFlask("workspaces", static_folder=None, template_folder=str(TEMPLATES))
     app.url_map.converters["path"] = _AnyPath
     register_failures(app)
-    measure_requests(app)
     add_headers(app)
     refuse_foreign_requests(app)
     if trusted_proxies:
