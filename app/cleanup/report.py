@@ -25,6 +25,9 @@ FAILURES_LISTED = 3
 
 _CAUSES_SHOWN = 10
 
+_PATH = re.compile("/[^')]*")
+"""What a message has behind the id of a resource: the path of what in it failed."""
+
 
 class FailureReport(BaseModel):
     """Why one resource is still there, or was left behind."""
@@ -45,8 +48,10 @@ class FailureReport(BaseModel):
     def of(cls, failure: DeletionFailure, workspace_name: str) -> Self:
         """The failure of a deletion of the workspace that had that name."""
         values = {name: getattr(failure, name) for name in cls.model_fields if name != "path"}
-        below = re.search(re.escape(failure.resource_id) + "(/[^')]*)", failure.message)
-        return cls(**values, path=f"{workspace_name}/{failure.name}{below[1] if below else ''}")
+        # Not a pattern with the id in it: each would be compiled, which takes longer than all the rest.
+        behind = failure.message.split(failure.resource_id)[1:]
+        below = next((found[0] for one in behind if (found := _PATH.match(one))), "")
+        return cls(**values, path=f"{workspace_name}/{failure.name}{below}")
 
 
 class Cause(BaseModel):
