@@ -29,7 +29,10 @@ FULL = {
     "configs": 2,
     "deployments": 5,
     "secrets": 4,
+    "outputs": 2,
+    "lines": 5,
 }
+"""How much is made of each. `outputs` are jobs whose results go to the first fileset, `lines` are lines of its log."""
 LARGE = {**FULL, "filesets": 60, "parents": 800, "children": 200, "jobs": 30}
 SMALL = {kind: min(number, 3) for kind, number in FULL.items()}
 
@@ -37,10 +40,11 @@ SMALL = {kind: min(number, 3) for kind, number in FULL.items()}
 def expected_of(made: dict[str, int]) -> dict[str, int]:
     """How much of each kind there is then, in the order in which the kinds go."""
     return {
-        "jobs": made["jobs"],
+        "jobs": made["jobs"] + made["outputs"],
         "deployments": made["deployments"],
         "secrets": made["secrets"],
         "deployment_configs": made["configs"],
+        "job_logs": made["lines"],
         "filesets": made["filesets"] + made["jobs"],  # each job brings one for its results
         "entities": made["parents"] + made["children"],
         "projects": made["projects"],
@@ -89,7 +93,7 @@ def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
     assert preview["remaining"] == expected
     assert {kind: len(old_before[kind]) for kind in expected} == expected
     files = sum(content is not None for content in old_before["paths"].values())
-    assert files == 2 * made["filesets"] + made["jobs"]
+    assert files == 2 * made["filesets"] + made["jobs"] + made["outputs"]
 
     deleted = nemo.run(SCRIPTS / "delete.py", name)
     assert deleted.returncode == 0, deleted.stderr

@@ -46,6 +46,31 @@ def job(number: int) -> None:
     client.files.client.upload_file(name=created.fileset, path="result", content=b"42")
 
 
+def output(number: int) -> None:
+    executor = {"provider": "subprocess", "command": ["sleep", "600"]}
+    token = [{"name": "TOKEN", "from_secret": {"name": "secret-0"}}]
+    client.jobs.create(
+        name=f"output-{number}",
+        source="tests",
+        spec={},
+        platform_spec={"steps": [{"name": "main", "executor": executor, "environment": token}]},
+        extra_body={"output_location": "set-0"},
+    )
+    path = f"jobs/output-{number}/results/weights"
+    client.files.client.upload_file(name="set-0", path=path, content=b"42")
+
+
+def line(number: int) -> None:
+    names = {"job": "elsewhere", "job_attempt": "0", "job_step": "main", "job_task": "main"}
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in names.items()]
+    scope = {"logRecords": [{"body": {"stringValue": f"line {number}"}}]}
+    client.post(
+        f"/apis/files/v2/workspaces/{name}/filesets/set-0/otlp/v1/logs",
+        cast_to=object,
+        body={"resourceLogs": [{"resource": {"attributes": attributes}, "scopeLogs": [scope]}]},
+    )
+
+
 def config(number: int) -> None:
     client.inference.deployment_configs.create(
         name=f"config-{number}", engine="generic", executor_config={"gpu": 0}, model_spec={}
@@ -76,3 +101,5 @@ with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
     make("configs", config)
     make("deployments", deployment)
     make("secrets", secret)
+    make("outputs", output)
+    make("lines", line)
