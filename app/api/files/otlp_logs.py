@@ -13,7 +13,7 @@ from app.http.field_types import Description, ShortText
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.validation import raw_body
 from app.services.logs import reported
-from app.services.logs.otlp import lines_of, read_export
+from app.services.logs.otlp import read_lines
 from app.services.logs.pages import InvalidCursor, page_of
 
 routes = Routes("files")
@@ -82,8 +82,7 @@ def store_logs(call: RequestContext, workspace: str, name: str, query: LogFolder
     fileset that goes with a job takes no others at its root. The log goes with the fileset.
     """
     is_protobuf = "protobuf" in request.mimetype
-    export = read_export(_body(call.context.settings.max_body_bytes), is_protobuf=is_protobuf)
-    lines = list(lines_of(export))
+    lines = list(read_lines(_body(call.context.settings.max_body_bytes), is_protobuf=is_protobuf))
     rejected = call.transact(
         lambda session: reported.append(
             session, call.actor, workspace, name, lines, base_path=query.artifact_base_path

@@ -219,6 +219,12 @@ def test_a_request_has_so_many_records_at_most(client: FlaskClient, monkeypatch:
         (b"[" * 10_000, {"Content_Type": "application/json"}, 400, "Invalid JSON format"),
         (b'{"a": 1' + b"0" * 5000 + b"}", {"Content_Type": "application/json"}, 400, "Invalid JSON format"),
         (b'{"resourceLogs": 7}', {}, 400, "Invalid JSON format: resourceLogs: "),
+        (
+            b'{"resourceLogs": [{"resource": {"attributes": [{"key": "job", "value": "plain"}]}}]}',
+            {},
+            400,
+            "Invalid JSON format: value",
+        ),
         (b"\xff\xff", {"Content_Type": "application/x-protobuf"}, 400, "Invalid protobuf format"),
         (b"{}", {"Content_Encoding": "br"}, 400, "Content-Encoding 'br' is not understood"),
         (b"{}", {"Content_Encoding": "gzip"}, 400, "is not gzipped"),
@@ -250,6 +256,57 @@ def test_a_small_body_is_not_unpacked_into_a_huge_one(client: FlaskClient) -> No
     tracemalloc.stop()
 
     assert answer.status_code == 413
+    assert peak < 16 * 1024 * 1024
+
+
+def packed(tag: int, message: bytes) -> bytes:
+    """A message in a field of another one, whose number and type are the tag."""
+    size, length = len(message), b""
+    while size > 127:
+        length, size = length + bytes([size % 128 + 128]), size // 128
+    return bytes([tag]) + length + bytes([size]) + message
+
+
+MANY = otlp.MOST_PARTS + 1
+MILLIONS = {
+    "resources, JSON": b'{"resourceLogs":[%s]}' % b",".join([b"{}"] * MANY),
+    "records, JSON": b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%s]}]}]}' % b",".join([b"{}"] * MANY),
+    "attributes, JSON": b'{"resourceLogs":[{"resource":{"attributes":[%s]}}]}'
+    % b",".join([b'{"key":""}'] * MANY),
+    "resources, protobuf": packed(0x0A, b"") * MANY,
+    "scopes, protobuf": packed(0x0A, packed(0x12, b"") * MANY),
+    "records, protobuf": packed(0x0A, packed(0x12, packed(0x12, b"") * MANY)),
+    "attributes, protobuf": packed(0x0A, packed(0x0A, packed(0x0A, b"") * MANY)),
+}
+
+
+@pytest.mark.parametrize("what", MILLIONS)
+def test_a_small_body_is_not_read_as_hundreds_of_thousands_of_parts(client: FlaskClient, what: str) -> None:
+    """Once it is read each takes hundreds of bytes in memory, and two or three in the body."""
+    form = "x-protobuf" if "protobuf" in what else "json"
+
+    tracemalloc.start()
+    answer = post(client, MILLIONS[what], Content_Type=f"application/{form}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (answer.status_code, "send several" in answer.json["detail"]) == (413, True)
+    assert peak < 64 * 1024 * 1024
+
+
+def test_a_value_of_a_record_is_not_unpacked_into_a_huge_one(client: FlaskClient) -> None:
+    names = logs()["resource"]
+    resource = ParseDict({"resourceLogs": [{"resource": names}]}, ExportLogsServiceRequest())
+    nothings = packed(0x2A, packed(0x0A, b"") * MANY)  # an array of empty values
+    record = packed(0x12, packed(0x12, packed(0x2A, nothings)))
+    body = packed(0x0A, packed(0x0A, resource.resource_logs[0].resource.SerializeToString()) + record)
+
+    tracemalloc.start()
+    answer = post(client, body, Content_Type="application/x-protobuf")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert "a text of more than 65536 bytes" in answer.json["partialSuccess"]["errorMessage"]
     assert peak < 16 * 1024 * 1024
 
 
