@@ -155,10 +155,10 @@ class _Reader:
         nanoseconds = record.time or record.observed
         if not nanoseconds:
             return ReportedLine(source, clock.now(), text)
-        try:
-            return ReportedLine(source, _EPOCH + timedelta(microseconds=nanoseconds // 1000), text)
-        except OverflowError:
+        # Those that the protocol has. A year at an end of the calendar cannot be read in every time zone.
+        if not 0 < nanoseconds < 2**64:
             return Rejected("a time that is out of range")
+        return ReportedLine(source, _EPOCH + timedelta(microseconds=nanoseconds // 1000), text)
 
     def _text(self, value: dict[str, Any] | bytes | None) -> str | None:
         """An `AnyValue` as text, a list or a map as JSON; None if it is longer than any that is stored."""

@@ -186,11 +186,13 @@ def test_records_that_cannot_be_stored_are_counted_and_the_others_stored(client:
         logs("lost", job_step="s" * 256),
         logs("x" * (LONGEST_BYTES + 1)),
         logs("lost", time="9" * 30),
+        logs("lost", time="253402300799000000000"),
+        logs("lost", time="-62135596800000000000"),
         logs("x" * LONGEST_BYTES),
     )
 
-    assert rejected["rejectedLogRecords"] == 6
-    assert rejected["errorMessage"].startswith("6 of 8 log records were not stored: ")
+    assert rejected["rejectedLogRecords"] == 8
+    assert rejected["errorMessage"].startswith("8 of 10 log records were not stored: ")
     for reason in (
         "missing resource attributes: job, job_task;",
         "missing resource attributes: job, job_attempt, job_step, job_task;",
