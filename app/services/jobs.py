@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from app.access.authorize import Actor
 from app.clock import database_now
 from app.db import insert_unique
-from app.errors import NameTaken, NotFound, TooLarge, WrongState
+from app.errors import NameTaken, NotFound, TooLarge, Unprocessable, WrongState
 from app.lifecycle import JOB_TERMINAL, JobMove, JobStatus, StepMove
 from app.models import Job, Workspace
 from app.models.columns import without_documents
@@ -104,9 +104,9 @@ def request_stop(session: Session, job_id: UUID) -> tuple[Job | None, bool]:
 def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
     """Begin a new attempt of an ended job; the log and the results of earlier attempts stay.
 
-    Raises NotFound, WrongState before the job has ended, after its deletion was requested, or without the fileset for
-    its results if that was not its own, and as `secret_access` does: from now on the job uses secrets in the name of
-    `actor`.
+    Raises NotFound, WrongState before the job has ended, after its deletion was requested, or if the fileset for its
+    results is not its own, and was deleted or may not be written by the actor; and as `secret_access` does: from now on
+    the job uses secrets in the name of `actor`.
     """
     workspace_row = writable_workspace(session, actor, workspace)
     job = find_job(session, workspace_row, name, lock=True)
@@ -130,19 +130,25 @@ def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
         updated_by=actor.id,
     )
     if job.output_location is not None:
-        _lock_output(session, workspace_row, job)
+        _require_output_again(session, actor, workspace_row, job)
     return job
 
 
-def _lock_output(session: Session, workspace: Workspace, job: Job) -> None:
-    """Lock the fileset of a job that is about to write to it again. Raises WrongState if it was deleted."""
+def _require_output_again(session: Session, actor: Actor, workspace: Workspace, job: Job) -> None:
+    """Lock the fileset of a job that is about to write to it again; it may be another one of that name.
+
+    Raises WrongState if it was deleted, or could not be named by the actor for a new job.
+    """
     try:
-        find_fileset(session, workspace, job.fileset, lock="share")
+        find_fileset(session, workspace, job.fileset)
+        require_output(session, actor, workspace, job.fileset)
     except NotFound:
         raise WrongState(
             f"Cannot rerun job '{job.name}': its output_location, the fileset '{job.fileset}', was deleted. "
             "Create it again."
         ) from None
+    except Unprocessable as error:
+        raise WrongState(f"Cannot rerun job '{job.name}': {error.message}") from None
 
 
 def has_ended(job: Job) -> bool:

@@ -14,7 +14,7 @@ from app.cleanup.engine import run_slice
 from app.cleanup.requests import request_deletion
 from app.context import Context
 from app.db import session_scope
-from app.errors import Unprocessable
+from app.errors import Unprocessable, WrongState
 from app.lifecycle import JOB_TERMINAL, JOB_UNENDED, JobStatus
 from app.models import Fileset, Job, Workspace
 from app.services import jobs
@@ -238,6 +238,31 @@ def test_a_job_that_would_write_to_a_deleted_fileset_does_not_run_again(
     make_fileset(session, workspace, "shared")
     session.commit()
     assert client.post(f"{JOBS}/train/rerun").json["status"] == "created"
+
+
+def test_a_job_runs_again_only_for_a_caller_who_could_create_it(
+    session: Session, shared: Fileset, workspace: Workspace
+) -> None:
+    """The fileset may have been made anew, by a service that lets nobody else write to it."""
+    make_job(session, workspace, "train", JobStatus.COMPLETED, output_location="shared")
+    make_binding(session, workspace, "ann", "Editor")
+    session.commit()
+
+    def rerun(*scopes: str) -> Job:
+        principal = Principal("ann", scopes=frozenset(scopes) or None)
+        return jobs.rerun(session, Actor(principal, Permission.JOBS_WRITE), "ml-team", "train")
+
+    with pytest.raises(WrongState, match="Cannot rerun job 'train': fileset 'shared' not found or not acc"):
+        rerun("jobs:write")
+    session.rollback()
+    assert rerun("jobs:write", "files:write").status is JobStatus.CREATED
+    session.rollback()
+    shared.custom_fields = {SERVICE_SOURCE: "a service"}
+    session.commit()
+    with pytest.raises(WrongState, match="Cannot rerun job 'train': fileset 'shared' not found or not acc"):
+        rerun()
+    session.rollback()
+    assert session.scalars(select(Job.status)).all() == [JobStatus.COMPLETED]
 
 
 def test_a_deletion_of_the_fileset_waits_for_the_job_that_is_being_created_and_is_refused(
