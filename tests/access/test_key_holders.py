@@ -36,6 +36,18 @@ class TestWhoMakesThem:
 
         assert key["principal"] == "ann"
 
+    @pytest.mark.parametrize("scopes", ["auth:write", "platform:write", "auth:read auth:write"])
+    def test_a_token_that_scopes_narrow_makes_none(self, client: FlaskClient, scopes: str) -> None:
+        """A key has no scopes, so that its holder could do everything with it."""
+        answer = client.post(KEYS, json={}, headers=ANN | {"X-NMP-Scopes": scopes})
+
+        assert (answer.status_code, "makes no access keys" in answer.json["detail"]) == (403, True)
+        assert listed(client) == []
+
+    def test_one_whose_scopes_keep_nothing_from_its_bearer_does(self, client: FlaskClient) -> None:
+        assert made(client, ANN | {"X-NMP-Scopes": "platform:read platform:write"})["principal"] == "ann"
+        assert made(client, OPERATING | {"X-NMP-Scopes": "auth:write"})["principal"] == "the-operator"
+
     def test_administrators_make_those_of_service_accounts(self, client: FlaskClient) -> None:
         refused = client.post(KEYS, json={"service_account_id": "ci"}, headers=ANN)
         assert (refused.status_code, refused.json["detail"]) == (

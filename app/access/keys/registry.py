@@ -50,7 +50,8 @@ class NewKey:
 def create_key(session: Session, actor: Actor, new: NewKey) -> AccessKey:
     """Make an access key of the actor's, or of a service account, for which the actor has to be a PlatformAdmin.
 
-    Raises Forbidden, also for callers who are no people: a key that could make keys would outlive its revocation.
+    Raises Forbidden, also for callers who are no people: a key that could make keys would outlive its revocation; and
+    for scopes that are not all: a key has none, and could do what they keep from the caller.
     """
     caller = actor.principal
     if caller.access_key:
@@ -58,6 +59,7 @@ def create_key(session: Session, actor: Actor, new: NewKey) -> AccessKey:
     if caller.is_service or caller.is_service_account:
         raise Forbidden("Forbidden: only people make access keys; an administrator makes those of services.")
     is_for_service = new.service_account is not None
+    is_narrowed = not all(caller.has_scope_for("platform", action) for action in ("read", "write"))
     values = {
         **actor.parameters,
         "new_jti": f"ak_{secrets.token_hex(16)}",
@@ -69,9 +71,16 @@ def create_key(session: Session, actor: Actor, new: NewKey) -> AccessKey:
         "new_life_s": new.life_s,
         "actor_id": caller.id,
     }
-    key = session.scalars(_creation(actor.access, is_for_service=is_for_service), values).one_or_none()
-    if key is None:
+    # Scopes do not bind administrators.
+    creation = _creation(actor.access, by_admin=is_for_service or is_narrowed)
+    key = session.scalars(creation, values).one_or_none()
+    if key is None and is_for_service:
         raise Forbidden("Only PlatformAdmin can create service-bound Scoped Access Keys")
+    if key is None:
+        raise Forbidden(
+            "Forbidden: a token with scopes makes no access keys, which have none; log in without scopes, or with "
+            "platform:read and platform:write."
+        )
     until = key.expires_at and key.expires_at.isoformat()
     record(
         session,
@@ -85,9 +94,9 @@ def create_key(session: Session, actor: Actor, new: NewKey) -> AccessKey:
 
 
 @cache
-def _creation(access: Access, *, is_for_service: bool) -> Select[AccessKey]:
+def _creation(access: Access, *, by_admin: bool) -> Select[AccessKey]:
     """Creates a key, unless the actor may not at that moment."""
-    is_permitted = is_platform_admin(access) if is_for_service else permitted_platform_wide(access)
+    is_permitted = is_platform_admin(access) if by_admin else permitted_platform_wide(access)
     values: dict[str, ColumnElement[Any]] = {
         "jti": bindparam("new_jti", type_=Text),
         "holder": bindparam("new_holder", type_=Text),
