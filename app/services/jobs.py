@@ -73,8 +73,7 @@ def create_job(
 def request_move(session: Session, actor: Actor, workspace: str, name: str, requested: JobMove) -> Job:
     """Cancel, pause or resume a job; it stays unchanged in a status that has no such move. Raises NotFound."""
     job = find_job(session, writable_workspace(session, actor, workspace), name, lock=True)
-    if job.status in requested.value.before:
-        _request(session, job, requested)
+    if _request(session, job, requested):
         job.updated_by = actor.id
     return job
 
@@ -95,10 +94,7 @@ def request_stop(session: Session, job_id: UUID) -> tuple[Job | None, bool]:
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True, options=options)
     if job is None:
         return None, False
-    changes = job.status in JobMove.CANCEL.value.before
-    if changes:
-        _request(session, job, JobMove.CANCEL)
-    return job, changes
+    return job, _request(session, job, JobMove.CANCEL)
 
 
 def rerun(session: Session, actor: Actor, workspace: str, name: str) -> Job:
@@ -173,12 +169,18 @@ def fail_lost(session: Session, job: Job) -> None:
         fail(session, job, f"runner lost: the job was {job.status} on host '{job.host}'")
 
 
-def _request(session: Session, job: Job, requested: JobMove) -> None:
-    move(session, job, requested)
-    if requested is JobMove.CANCEL and job.host is None:
-        # No host has a process of it, so no runtime worker has to confirm its end.
+def _request(session: Session, job: Job, requested: JobMove) -> bool:
+    """Whether that changes the job."""
+    changes = job.status in requested.value.before
+    if changes:
+        move(session, job, requested)
+    if requested is JobMove.CANCEL and job.status is JobStatus.CANCELLING and job.host is None:
+        # No host has a process of it, so no runtime worker has to confirm its end. A client that has reported that it
+        # is cancelling may never report more.
         move(session, job, JobMove.CONFIRM_CANCEL)
         job_steps.settle_last_step(job, JobStatus.CANCELLED)
+        return True
+    return changes
 
 
 def find_job(session: Session, workspace: Workspace, name: str, *, lock: bool = False) -> Job:

@@ -7,7 +7,10 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from app.cleanup.engine import run_slice
+from app.cleanup.requests import request_deletion
 from app.context import Context
+from app.db import session_scope
 from app.health import capacity
 from app.health.heartbeat import Process, note_alive
 from app.lifecycle import JOB_MOVES, JOB_TERMINAL, JobStatus
@@ -15,7 +18,8 @@ from app.models import Job
 from app.runtime.jobs import supervisor
 from app.runtime.jobs.turns import messages_for_free_slots
 from app.services import job_steps
-from tests.factories import make_job, make_workspace
+from tests.factories import make_job, make_workspace, rows_of
+from tests.support.actors import trusted
 from tests.support.publisher import RecordingPublisher
 
 JOB = "/apis/jobs/v2/workspaces/ml-team/jobs/train"
@@ -178,3 +182,26 @@ def test_a_cancelled_one_is_cancelled_at_once_and_a_rerun_is_for_the_runtime_aga
 
     session.refresh(job)
     assert (job.is_reported, job.steps) == (False, [])
+
+
+def test_a_client_that_has_reported_a_cancellation_and_nothing_more_keeps_no_workspace(
+    client: FlaskClient, context: Context, session: Session, job: Job
+) -> None:
+    assert report(client, JobStatus.CANCELLING) == "cancelling"
+    with session_scope(context.sessions) as request:
+        deletion = request_deletion(request, context, trusted("ann"), "ml-team").id
+
+    run_slice(context, deletion, owner="test")
+
+    assert rows_of(session, job.workspace_id) == {}
+
+
+def test_nor_does_it_keep_the_job(client: FlaskClient, session: Session, job: Job) -> None:
+    report(client, JobStatus.CANCELLING)
+
+    assert client.post(f"{JOB}/cancel").json["status"] == "cancelled"
+
+    session.refresh(job)
+    assert job.steps[0]["status"] == "cancelled"
+    assert client.delete(JOB).status_code == 204
+    assert client.get(JOB).status_code == 404
