@@ -44,12 +44,16 @@ class StoreIdentity:
 
         Raises the errors of the store and of the database, too.
         """
-        marker = store.marker()
-        if marker is None and self._store:
+        known, marker = self._store, store.marker()
+        if marker is None and known:
             raise StoreAbsent(_NO_MARKER)
-        if marker is None or marker.store != self._store:
-            self._store = self._recorded(store, marker)  # it may have been adopted meanwhile
-        if (marker := marker or store.marker()) is None or marker.store != self._store:
+        if marker is None or marker.store != known:
+            self._store = known = self._recorded(store)  # it may have been adopted meanwhile
+            # Whoever took the store after our look had written its marker before the record that we have read.
+            marker = marker or store.marker()
+        if marker is None:
+            raise StoreAbsent(_NO_MARKER)
+        if marker.store != known:
             raise StoreAbsent(f"the store is that of another installation; {_REMEDY}")
         if before_destruction and marker.database != self.database():
             raise StoreAbsent(
@@ -76,7 +80,7 @@ class StoreIdentity:
             )
         return Adopted(before is not None, found.known, found.unknown)
 
-    def _recorded(self, store: BlobStore, marker: Marker | None) -> str:
+    def _recorded(self, store: BlobStore) -> str:
         """The id of our store. With no record of one, the store that is there is taken, if it can be ours."""
         # Not below the lock: a second connection may be one of those that wait for it.
         database = self.database()
@@ -84,8 +88,6 @@ class StoreIdentity:
             if (recorded := session.scalar(select(StoreRecord.store))) is None:
                 _lock(session)  # one process takes it, the others find it taken
                 recorded = session.scalar(select(StoreRecord.store)) or self._take(session, store, database)
-            elif marker is None:
-                raise StoreAbsent(_NO_MARKER)
         return recorded
 
     def _take(self, session: Session, store: BlobStore, database: str) -> str:

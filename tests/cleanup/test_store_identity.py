@@ -159,6 +159,21 @@ class TestTaking:
         assert marker is not None
         assert session.scalar(select(StoreRecord.store)) == marker.store
 
+    def test_one_that_another_process_takes_after_the_look_at_it_is_not_absent(
+        self, settings: Settings, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As at the first start, when all processes look at once."""
+        store, other = (open_store(settings, context.sessions) for _ in range(2))
+        look = store.marker
+
+        def look_then_lose() -> Marker | None:
+            found = look()
+            other.verify()
+            return found
+
+        monkeypatch.setattr(store, "marker", look_then_lose)
+        store.verify(before_destruction=True)
+
     @pytest.mark.parametrize("act", ["take", "adopt"])
     def test_one_connection_is_enough(self, settings: Settings, context: Context, act: str) -> None:
         """A second one may be among those that wait for the first, behind a pooler that has few."""
