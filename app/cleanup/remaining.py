@@ -113,12 +113,15 @@ def remove_retained_rows(
 
 
 def count_by_kind(session: Session, workspace_ids: Sequence[UUID]) -> dict[UUID, Counts]:
-    """What each workspace holds, from the kept counts; kinds with nothing are left out."""
+    """What each workspace holds, from the kept counts, in ORDER; kinds with nothing are left out."""
     held: dict[UUID, Counts] = {workspace_id: {} for workspace_id in workspace_ids}
     if held:
         for workspace_id, kind, number in session.execute(_counts(), {"asked": list(held)}):
             held[workspace_id][kind] = number
-    return held
+    return {
+        workspace_id: {kind.name: counts[kind.name] for kind in ORDER if kind.name in counts}
+        for workspace_id, counts in held.items()
+    }
 
 
 @cache
