@@ -23,6 +23,7 @@ from devstack.supervisor import Part, StackStopped, Stage, Supervisor
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 OWNER, DATA_DIR = "WORKSPACES_MIGRATION_DATABASE_URL", "WORKSPACES_DATA_DIR"
+SERVER = "WORKSPACES_SERVER"
 FLOWER_LOGIN, SECRETS_KEYS = "FLOWER_BASIC_AUTH", "WORKSPACES_SECRETS_KEY_FILE"
 SIGNING_FILE = "WORKSPACES_ACCESS_KEY_SIGNING_FILE"
 WORKERS = {"worker", "maintenance", "runtime"}
@@ -169,6 +170,7 @@ def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[st
         )
     names = (DATABASE, OWNER, BROKER, DATA_DIR, SECRETS_KEYS)
     known = {name: environment[name] for name in names if environment.get(name)}
+    known[SERVER] = f"http://{HOST}:{environment['PORT']}"
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in known.items())
     write_private(data_dir / "environment", exports)
     return places

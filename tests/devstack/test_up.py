@@ -116,6 +116,8 @@ def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(checkout: P
             assert eventually(lambda: stack.printed("  data "))
             logins += [line.rpartition("login ")[2] for line in stack.lines if "login " in line]
             environments.append(exported(data_dir / "environment"))
+            server = environments[-1].pop("WORKSPACES_SERVER")
+            assert any(line.split() == ["stack", "|", "API", server] for line in stack.lines)
 
             urls = [make_url(url) for name, url in environments[-1].items() if name.endswith("_URL")]
             assert {url.username for url in urls} == {"product", "app", ""}
