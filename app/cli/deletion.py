@@ -11,7 +11,7 @@ from app.cli.client.bulk import ask_each
 from app.cli.client.events import Events
 from app.cli.client.options import Duration, Time, with_api
 from app.cli.client.output import fields, show_list, show_one, with_format
-from app.cli.client.waiting import DELETIONS, causes, how_far, wait_for
+from app.cli.client.waiting import DELETIONS, causes, failures, how_far, wait_for
 from app.cli.outcome import echo
 from app.lifecycle import DeletionState, FailureClass
 
@@ -25,6 +25,7 @@ _ALL = fields(
     *("next_reattempt_at", "deleted", "remaining", "at_least", "eta_seconds", "running_jobs"),
     *("running_deployments", "reason"),
     causes=causes,
+    failures=failures,
 )
 
 

@@ -36,6 +36,12 @@ def test_one_thing_is_a_line_for_each_field(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "last seen at  -\nn             7\n"
 
 
+def test_each_entry_of_a_list_has_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    show_one("table", {"n": 7, "why": ["a\nb", "c"], "none": []}, fields("n", "why", "none"), name="n")
+
+    assert capsys.readouterr().out == "n     7\nwhy   a b\n      c\nnone  -\n"
+
+
 @pytest.mark.parametrize(("format_", "parse"), [("json", json.loads), ("yaml", yaml.safe_load)])
 def test_programs_get_it_exactly_in_printable_signs(
     capsys: pytest.CaptureFixture[str], format_: str, parse: object

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.cli.client.api import Away
@@ -12,7 +13,7 @@ from app.cli.client.waiting import wait_for
 from app.cli.outcome import Ended
 from app.clock import database_now
 from app.lifecycle import DeletionState
-from app.models import Deletion, DeletionEvent
+from app.models import Deletion, DeletionEvent, DeletionFailure
 from tests import factories
 from tests.cli.conftest import MakeFailed, Run
 
@@ -51,6 +52,24 @@ def test_failed_is_5_and_says_why_and_which_command_helps(run: Run, make_failed:
 
     # As it stands there, it works.
     assert run(*[one for one in typed if one != "--direct"]).exit_code == 0
+
+
+def test_a_resource_that_fails_is_named_as_a_skip_wants_it_and_stays_named_when_it_is_retained(
+    run: Run, session: Session, make_failed: MakeFailed
+) -> None:
+    failed = make_failed("stuck-team")
+    [failure] = session.scalars(select(DeletionFailure).where(DeletionFailure.deletion_id == failed.id))
+    named = f"filesets/{failure.resource_id} (stuck-team/stuck): denied"
+
+    assert f"{named} (permanent)" in run("deletion", "get", str(failed.id)).stdout
+
+    failure.skipped_by, failure.skip_reason = "ann", "ticket 7"
+    failed.state = DeletionState.DONE
+    session.commit()
+
+    result = run("deletion", "wait", str(failed.id))
+    assert f"{named} (skipped: ticket 7)" in result.stdout
+    assert result.stderr == "stuck-team is gone: what was skipped is retained\n"
 
 
 def test_a_deletion_that_goes_on_is_6_and_says_how_far_it_is(run: Run, session: Session) -> None:
@@ -140,6 +159,7 @@ class Flaky:
 DONE = {"state": "DONE", "workspace_name": "x", "phase": None, "attempts": 0, "started_at": "t"} | {
     "remaining": {},
     "deleted": {},
+    "failures": [],
 }
 
 
@@ -149,7 +169,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(capsys: pytest.CaptureF
     assert wait_for(api, "id", timeout_s=60) == DONE
 
     told = capsys.readouterr().err.splitlines()
-    assert told == ["nobody answers (asking again)", "x is gone: nothing"]
+    assert told == ["nobody answers (asking again)", "x is gone: it was empty"]
 
 
 def test_a_server_that_stays_away_is_the_reason_of_the_timeout() -> None:

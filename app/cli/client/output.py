@@ -44,9 +44,14 @@ def show_list(format_: str, items: Sequence[Item], columns: Columns, *, name: st
 
 
 def show_one(format_: str, item: Item, columns: Columns, *, name: str) -> None:
-    """Print one item, each column in a line of its own."""
+    """Print one item, each column in a line of its own, and each entry of a list."""
     if format_ == "table":
-        _aligned([[title.replace("_", " "), _cell(value(item))] for title, value in columns.items()])
+        rows = []
+        for title, value in columns.items():
+            shown = value(item)
+            first, *others = shown if isinstance(shown, list) and shown else [shown]
+            rows += [[title.replace("_", " "), _cell(first)], *(["", _cell(one)] for one in others)]
+        _aligned(rows)
     else:
         _for_programs(format_, item, [str(item[name])])
 

@@ -55,7 +55,7 @@ def how_far(report: Item) -> str:
     name, left = report["workspace_name"], sum(report["remaining"].values())
     match report["state"]:
         case "DONE":
-            return f"{name} is gone: {in_words(report['deleted'])}"
+            return f"{name} is gone: {_what_went(report)}"
         case "RESTORED":
             return f"{name} was restored"
         case "FAILED":
@@ -71,6 +71,22 @@ def how_far(report: Item) -> str:
     if report["attempts"]:
         line += f"; attempt {report['attempts']} without progress, the next at {report['next_run_at']}"
     return line + "".join(f"; {one}" for one in causes(report)[:1])
+
+
+def _what_went(report: Item) -> str:
+    parts = [in_words(report["deleted"])] if report["deleted"] else []
+    if any(one["skipped_by"] is not None for one in report["failures"]):
+        parts.append("what was skipped is retained")
+    return "; ".join(parts) or "it was empty"
+
+
+def failures(report: Item) -> list[str]:
+    """Resources that are still there or retained, each in a line, as `deletion skip` wants them named."""
+    return [
+        f"{one['kind']}/{one['resource_id']} ({one['path']}): {_one_line(one['message'])} "
+        + (f"({one['error_class']})" if one["skipped_by"] is None else f"(skipped: {one['skip_reason']})")
+        for one in report["failures"]
+    ]
 
 
 def causes(report: Item) -> list[str]:
