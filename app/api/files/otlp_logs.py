@@ -147,4 +147,6 @@ def _body(max_bytes: int) -> bytes:
         raise TooLarge(f"The unpacked body is larger than {max_bytes} bytes, the most that is accepted.")
     if not unpacking.eof:
         raise BadRequest("The gzipped body broke off.")
+    if unpacking.unused_data:
+        raise BadRequest("The gzipped body goes on behind its end; send it as one member.")
     return unpacked

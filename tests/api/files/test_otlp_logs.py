@@ -231,6 +231,7 @@ def test_a_request_has_so_many_records_at_most(client: FlaskClient, monkeypatch:
         (b"{}", {"Content_Encoding": "br"}, 400, "Content-Encoding 'br' is not understood"),
         (b"{}", {"Content_Encoding": "gzip"}, 400, "is not gzipped"),
         (gzip.compress(b"{}" * 100, mtime=0)[:-9], {"Content_Encoding": "gzip"}, 400, "broke off"),
+        (gzip.compress(b"{}", mtime=0) * 2, {"Content_Encoding": "gzip"}, 400, "goes on behind its end"),
         (
             gzip.compress(b" " * 10_000_000, mtime=0),
             {"Content_Encoding": "gzip"},
