@@ -3,9 +3,11 @@
 import sys
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery, Task
 from celery.signals import celeryd_init, setup_logging, task_prerun, worker_process_init, worker_ready
+from kombu.connection import Connection
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from app.config import Settings, load_settings
@@ -17,14 +19,17 @@ from app.store_identity import report_store
 from workers.log_filter import log_no_news_at_debug
 from workers.schedule import beat_schedule
 
+_TRANSPORT = "workers.transport:Transport"
 _WORKER_SOCKET_TIMEOUT_SECONDS = 15  # must exceed the one second of a worker's poll
 
 
 def configure(settings: Settings) -> Celery:
     """A Celery application with the settings that the guarantees of the cascade depend on."""
     app = Celery("workspaces", broker=settings.broker_url)
+    # What kombu calls it in URLs: Flower knows brokers by their scheme, and has no page for one of another name.
+    Connection.resolve_aliases[_TRANSPORT] = urlsplit(settings.broker_url).scheme
     app.conf.update(
-        broker_transport="workers.transport:Transport",
+        broker_transport=_TRANSPORT,
         broker_transport_options=transport_options(
             settings, socket_timeout_seconds=_WORKER_SOCKET_TIMEOUT_SECONDS
         ),

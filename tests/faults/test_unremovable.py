@@ -136,6 +136,14 @@ def test_flower_shows_why_a_task_failed_beside_what_it_was_about(stack: Stack) -
         assert re.search(rf"<th[^>]*>\s*{name}\s*</th>", columns)
 
 
+def test_flower_has_a_page_of_the_broker(stack: Stack) -> None:
+    page = httpx.get(f"{stack.flower_url}/broker", auth=LOGIN, timeout=10)
+
+    assert page.status_code == 200, page.text
+    assert "redis://" in page.text
+    assert "<td>cleanup</td>" in page.text
+
+
 def test_flower_and_beat_leave_no_file_that_they_would_read(stack: Stack) -> None:
     """They would be pickles, beside the files of jobs."""
     written = {path.name.partition(".")[0] for path in stack.data_dir.iterdir()}
