@@ -2,13 +2,11 @@
 
 import click
 
-from app.cli.client.output import fields, show_list, with_format
+from app.cli.client.output import fields, show_list, show_one, with_format
 from app.cli.direct import with_context
 from app.cli.outcome import Exit
 from app.context import Context
-from app.health.diagnosis import diagnose
-
-_LINE = fields("name", "message", "remedy")
+from app.health.diagnosis import Finding, diagnose
 
 
 @click.command()
@@ -20,6 +18,19 @@ def doctor(context: Context, *, format_: str) -> None:
     It asks no server, and takes seconds whatever hangs. A wrong setting is one line and exit status 2.
     """
     findings = diagnose(context)
-    show_list(format_, [one.as_item() for one in findings], _LINE, name="name")
+    if format_ == "table":
+        # Not a column: it would stand out of sight, to the right of the longest message.
+        show_one(
+            format_,
+            {one.name: _lines(one) for one in findings},
+            fields(*(one.name for one in findings)),
+            name="",
+        )
+    else:
+        show_list(format_, [one.as_item() for one in findings], {}, name="name")
     if not all(one.ok for one in findings):
         raise click.exceptions.Exit(Exit.ERROR)
+
+
+def _lines(finding: Finding) -> list[str]:
+    return [finding.message, f"remedy: {finding.remedy}"] if finding.remedy else [finding.message]

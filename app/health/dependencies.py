@@ -28,7 +28,8 @@ WITHIN_S = 4.0
 _MISSED_SWEEPS = 3
 """Missed sweeps after which maintenance counts as down, or one step of it as failing."""
 
-_UNKNOWN = "is not known without the database"
+UNKNOWN = "is not known without the database"
+"""The fault of what the database would have to be asked for."""
 _TAKES_NOTHING = "takes nothing, though its heart beats: deletions are due, and nobody works on any"
 
 
@@ -102,17 +103,17 @@ def _faults(found: dict[str, object]) -> Iterator[Fault]:
             yield Fault("schema", seen.schema_fault)
         for process in Process:
             if seen.schema_fault:
-                yield Fault(process, _UNKNOWN)
+                yield Fault(process, UNKNOWN)
             elif process in seen.silent:
                 yield Fault(process, *seen.silent[process])
     elif isinstance(seen, Exception):
         yield _database_fault(seen)
-        yield from (Fault(name, _UNKNOWN) for name in ("schema", *Process))
+        yield from (Fault(name, UNKNOWN) for name in ("schema", *Process))
     if isinstance(broker, Exception):
         cause = broker.__cause__ or broker
         yield Fault("broker", f"does not answer ({type(cause).__name__})", explain(cause))
     if isinstance(store, Exception):
-        yield _store_fault(store) if isinstance(seen, _Seen) else Fault("store", _UNKNOWN)
+        yield _store_fault(store) if isinstance(seen, _Seen) else Fault("store", UNKNOWN)
 
 
 def _database_fault(error: Exception) -> Fault:

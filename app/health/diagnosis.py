@@ -14,7 +14,7 @@ from app.context import Context
 from app.db import read
 from app.health.asking import ask
 from app.health.capacity import Slots, slots_by_host, waiting_jobs
-from app.health.dependencies import WITHIN_S, Fault, Health, check_health
+from app.health.dependencies import UNKNOWN, WITHIN_S, Fault, Health, check_health
 from app.health.heartbeat import Process
 from app.models import CleanupControl
 
@@ -112,7 +112,8 @@ def _dependencies(health: Health) -> Iterator[Finding]:
     faults = {fault.name: fault for fault in health.faults}
     for name in ("database", "schema", "broker", "store", *(process.value for process in Process)):
         if fault := faults.get(name):
-            yield Finding(name, ok=False, message=_in_full(fault), remedy=_REMEDIES[name])
+            remedy = "mend the database first" if fault.message == UNKNOWN else _REMEDIES[name]
+            yield Finding(name, ok=False, message=_in_full(fault), remedy=remedy)
         else:
             yield Finding(name, ok=True, message="ok")
 

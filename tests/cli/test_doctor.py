@@ -57,10 +57,20 @@ def test_where_all_is_well_each_line_says_ok(context: Context) -> None:
     result = CliRunner().invoke(main, ["doctor"], obj=context)
 
     assert result.exit_code == 0, result.output
-    title, *lines = result.stdout.splitlines()
-    assert title.split() == ["NAME", "MESSAGE", "REMEDY"]
+    lines = result.stdout.splitlines()
     assert len(lines) >= 12
     assert all("  ok" in line for line in lines)
+
+
+def test_a_remedy_stands_below_what_it_is_for(context: Context, session: Session) -> None:
+    paused(context, session, pytest.MonkeyPatch())
+
+    lines = CliRunner().invoke(main, ["doctor"], obj=context).stdout.splitlines()
+
+    [at] = [number for number, line in enumerate(lines) if line.startswith("destruction ")]
+    place = lines[at].index("is paused")
+    assert lines[at + 1].index("remedy: see `workspaces cleanup status`") == place
+    assert lines[at + 2].startswith("breaker ")
 
 
 def no_broker(context: Context, _: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,10 +193,8 @@ def test_without_the_database_nothing_else_is_asked_of_it(context: Context) -> N
     message, remedy = found["database"]
     assert "refuses connections" in message
     assert "start PostgreSQL" in remedy
-    assert {name for name, (why, _) in found.items() if "not known without the database" in why} == {
-        *("schema", "store"),
-        *Process,
-    }
+    unknown = {name: what for name, (why, what) in found.items() if "not known without the database" in why}
+    assert unknown == dict.fromkeys(("schema", "store", *Process), "mend the database first")
 
 
 def test_a_database_that_was_never_migrated_is_named(context: Context) -> None:
