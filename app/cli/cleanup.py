@@ -30,7 +30,7 @@ _SWITCH = fields("paused", "paused_by", "paused_at", "reason", "last_sweep_at", 
 
 @click.group()
 def cleanup() -> None:
-    """The work on deletions, and its switch."""
+    """The work on all deletions, and its switch."""
 
 
 @cleanup.command()
