@@ -10,7 +10,7 @@ from app.cli.client.api import Api, Item, items_of
 from app.cli.client.bulk import ask_each
 from app.cli.client.events import Events
 from app.cli.client.options import Duration, Time, with_api
-from app.cli.client.output import fields, show_list, show_one, with_format
+from app.cli.client.output import cell, fields, show_list, show_one, with_format
 from app.cli.client.waiting import DELETIONS, causes, failures, how_far, wait_for
 from app.cli.outcome import echo
 from app.lifecycle import DeletionState, FailureClass
@@ -30,8 +30,7 @@ _ALL = fields(
 
 
 def _details(event: Item) -> str:
-    details = ", ".join(f"{name} {value}" for name, value in event["detail"].items())
-    return " ".join(details.split())
+    return ", ".join(f"{name} {cell(value)}" for name, value in event["detail"].items())
 
 
 _EVENT = fields("at", "actor", "event", detail=_details)
@@ -108,7 +107,8 @@ def watch(api: Api, id_: UUID, *, timeout: float | None) -> None:
     def print_new() -> None:
         while found := happened.new():
             for event in found:
-                echo(f"{event['at']}  {event['actor']}  {event['event']}  {_details(event)}".rstrip())
+                actor = cell(event["actor"])
+                echo(f"{event['at']}  {actor}  {event['event']}  {_details(event)}".rstrip())
 
     api.ask("GET", _path(id_))  # a server that never answered is not waited for
     wait_for(api, str(id_), timeout_s=timeout, on_look=print_new)

@@ -122,6 +122,25 @@ def test_watching_prints_each_event_once_in_a_line_of_its_own(run: Run, make_fai
     assert line.endswith("  w  failed")
 
 
+def test_the_details_of_an_event_are_words(run: Run, session: Session) -> None:
+    deletion = put(session, DeletionState.DONE)
+    detail = {"held": {"jobs": 1, "filesets": 2}, "next_reattempt_at": None, "name": "a\nb"}
+    session.add(DeletionEvent(deletion_id=deletion.id, actor="", event="started", detail=detail))
+    session.commit()
+
+    for command in ("events", "watch"):
+        [line] = [
+            line
+            for line in run("deletion", command, str(deletion.id)).stdout.splitlines()
+            if " started" in line
+        ]
+        _, actor, event, *words = line.split()
+        assert (actor, event) == ("-", "started")
+        assert sorted(" ".join(words).split(", ")) == sorted(
+            ["held jobs 1", "filesets 2", "next_reattempt_at -", "name a b"]
+        )
+
+
 def test_many_events_are_read_from_their_end(run: Run, session: Session) -> None:
     done = put(session, DeletionState.DONE)
     session.add_all(

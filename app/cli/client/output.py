@@ -36,7 +36,7 @@ def fields(*names: str, **others: Callable[[Item], Any]) -> Columns:
 def show_list(format_: str, items: Sequence[Item], columns: Columns, *, name: str) -> None:
     """Print items, each in a line; by `name`, which is a field, for `-o name`."""
     if format_ == "table":
-        rows = [[_cell(value(item)) for value in columns.values()] for item in items]
+        rows = [[cell(value(item)) for value in columns.values()] for item in items]
         titles = [title.upper().replace("_", " ") for title in columns]
         _aligned([titles, *rows])
     else:
@@ -50,7 +50,7 @@ def show_one(format_: str, item: Item, columns: Columns, *, name: str) -> None:
         for title, value in columns.items():
             shown = value(item)
             first, *others = shown if isinstance(shown, list) and shown else [shown]
-            rows += [[title.replace("_", " "), _cell(first)], *(["", _cell(one)] for one in others)]
+            rows += [[title.replace("_", " "), cell(first)], *(["", cell(one)] for one in others)]
         _aligned(rows)
     else:
         _for_programs(format_, item, [str(item[name])])
@@ -69,7 +69,7 @@ def _for_programs(format_: str, body: Any, names: list[str]) -> None:
             click.echo(yaml.safe_dump(body, sort_keys=False), nl=False)
         case _:
             for one in names:
-                echo(_cell(one))
+                echo(cell(one))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> None:
@@ -79,7 +79,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> None:
         echo("  ".join(padded).rstrip())
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as people read it, in one line and in printable signs."""
     if value in (None, "", [], {}):
         return "-"
     match value:
@@ -88,6 +89,6 @@ def _cell(value: Any) -> str:
         case dict():
             return in_words(value)
         case list():
-            return ", ".join(_cell(one) for one in value)
+            return ", ".join(cell(one) for one in value)
     # A line break would begin a row that is none.
     return printable(" ".join(str(value).split()))
