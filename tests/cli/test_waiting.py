@@ -120,6 +120,7 @@ def test_watching_prints_each_event_once_in_a_line_of_its_own(run: Run, make_fai
     assert result.exit_code == 5
     [line] = result.stdout.splitlines()
     assert line.endswith("  w  failed")
+    assert result.stderr.count("stuck-team is FAILED") == 1
 
 
 def test_the_details_of_an_event_are_words(run: Run, session: Session) -> None:

@@ -36,10 +36,12 @@ def wait_for(
         try:
             report = api.ask("GET", f"{DELETIONS}/{deletion_id}")
             away = None
-            progress.show(_head(report), how_far(report))
             on_look()
-            if report["state"] != "DELETING":
-                return _ended(api, report)
+            if report["state"] in {"FAILED", "RESTORED"}:  # told by the error
+                raise _ended(api, report)
+            progress.show(_head(report), how_far(report))
+            if report["state"] == "DONE":
+                return report
         except Away as error:
             away = error
             progress.show("away", f"{error.message} (asking again)")
@@ -119,13 +121,11 @@ def _head(report: Item) -> str:
     return f"{report['state']} {report['phase']} {report['attempts']} {report['started_at'] is None}"
 
 
-def _ended(api: Api, report: Item) -> Item:
-    if report["state"] == "DONE":
-        return report
+def _ended(api: Api, report: Item) -> Ended:
     if report["state"] == "RESTORED":
-        raise Ended(f"{how_far(report)}: nothing was destroyed")
+        return Ended(f"{how_far(report)}: nothing was destroyed")
     lines = [how_far(report), *(f"  {one}" for one in causes(report)), *_remedies(api, report)]
-    raise Ended("\n".join(lines), Exit.FAILED)
+    return Ended("\n".join(lines), Exit.FAILED)
 
 
 def _remedies(api: Api, report: Item) -> list[str]:
