@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ from app.context import Context
 from app.db import Sessions, connect, sessions_of
 from app.lease import LeaseLost, has_lapsed
 from app.lifecycle import JobStatus
-from app.models import Job
+from app.models import Job, JobLog, Workspace
 from app.runtime import leased_row
 from app.runtime.hosts.startup import remove_unowned_runs
 from app.runtime.jobs import log_writer, supervisor
@@ -37,7 +38,7 @@ from app.runtime.processes.reaper import RESOURCES
 from app.runtime.processes.run_directory import runs_directory
 from app.runtime.processes.workdir import WorkDirectory
 from devstack.processes import free_port
-from tests.factories import make_workspace
+from tests.factories import make_fileset, make_job_log, make_workspace
 from tests.runtime.runs import QUICK, STUBBORN, Run, is_all_gone, step, submit, supervised, tuned, wait_until
 from tests.support.deadlines import DEADLINE_S
 
@@ -287,6 +288,30 @@ def test_a_line_is_written_once_although_its_commit_was_lost(
     first, second, notice, last = Run(context, job_id).log
     assert (first, second, last) == ("one", "two", "three")
     assert notice.startswith("The log has reached its limit")
+
+
+@pytest.mark.parametrize("output_location", [None, "shared"])
+def test_who_follows_a_log_misses_no_line_that_was_printed_before_a_client_sent_one(
+    session: Session, context: Context, output_location: str | None
+) -> None:
+    job_id = submit(session, step("true"), host="here", lease_owner="7@1.00", fence=2)
+    job = session.get_one(Job, job_id)
+    where: dict[str, Any] = {}
+    if output_location:
+        job.output_location = output_location
+        fileset = make_fileset(session, session.get_one(Workspace, job.workspace_id), output_location)
+        where = {"fileset_id": fileset.id, "base_path": job.artifact_base_path, "job": job.name}
+    session.commit()
+    writer, printed = LogWriter(context, job, fence=2), [Line.now("printed"), Line.now("later")]
+    sent = make_job_log(session, job, "sent", id=UUID(int=printed[1].id.int + 10**9), **where)
+    session.commit()
+
+    writer.append("main", printed)
+    writer.append("main", [Line.now("last")])
+
+    ids = session.execute(select(JobLog.id, JobLog.message).order_by(JobLog.id)).all()
+    assert [message for _, message in ids] == ["sent", "printed", "later", "last"]
+    assert ids[0].id == sent.id
 
 
 def test_a_runner_with_an_outdated_fence_cannot_add_to_the_log(session: Session, context: Context) -> None:

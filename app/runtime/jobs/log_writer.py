@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import and_, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from app import clock
@@ -16,6 +17,7 @@ from app.db import session_scope
 from app.lease import LeaseLost, is_held
 from app.models import Fileset, Job, JobLog
 from app.services.job_steps import TASK
+from app.services.logs.order import folder_log, own_log
 
 _ROW_BYTES = 300
 """What a line costs in the database besides its text: its row, and its entries in the indexes."""
@@ -55,6 +57,8 @@ class LogWriter:
         self._is_full = False
         self._tail, self._tail_size = deque[Line](), 0
         self._left_out = 0
+        self._shift = 0
+        """By how much ids are raised: others append to the log as well, and their lines may have come before."""
 
     def append(self, step: str, lines: Sequence[Line]) -> None:
         """Write lines up to the limit, and remember the last of those beyond it.
@@ -116,8 +120,28 @@ class LogWriter:
             }
             if fileset_id := found[1]:
                 ours |= {"fileset_id": fileset_id, "base_path": job.artifact_base_path, "job": job.name}
+            self._go_behind(session, lines[0], fileset_id)
             rows = [
-                {**ours, "id": line.id, "step": step, "task": TASK, "at": line.at, "message": line.text}
+                {
+                    **ours,
+                    "id": self._id_of(line),
+                    "step": step,
+                    "task": TASK,
+                    "at": line.at,
+                    "message": line.text,
+                }
                 for line in lines
             ]
             session.execute(insert(JobLog).on_conflict_do_nothing(index_elements=["id"]), rows)
+
+    def _go_behind(self, session: Session, line: Line, fileset_id: UUID | None) -> None:
+        """Let the lines from this one on come behind all that the log has, unless they have been written before."""
+        job = self._job
+        own, folder = own_log(job.id, [job.attempt_id]), job.artifact_base_path or ""
+        next_id = (folder_log(fileset_id, folder) if fileset_id else own).next_id(session)
+        if session.scalar(select(JobLog.id).where(JobLog.id == self._id_of(line))) is None:
+            # It stays so high: by their ids lines are written once, and in their order.
+            self._shift = max(self._shift, next_id - line.id.int)
+
+    def _id_of(self, line: Line) -> UUID:
+        return UUID(int=line.id.int + self._shift)

@@ -1,12 +1,12 @@
 """Lines of logs that clients send to a fileset, and what a fileset has of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from sqlalchemy import ColumnElement, Select, false, func, insert, select
+from sqlalchemy import ColumnElement, Select, false, insert, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
@@ -15,6 +15,7 @@ from app.errors import BadRequest
 from app.models import Fileset, Job, JobLog
 from app.models.columns import without_documents
 from app.services.filesets import find_fileset, owner_of, writable_fileset
+from app.services.logs.order import folder_log, own_log
 from app.services.workspaces import readable_workspace
 from app.storage.paths import checked_path
 
@@ -74,7 +75,7 @@ def append(
         else:
             taken.append(line)
     if taken:
-        ids = _next_ids(session, fileset, folder, owner, len(taken))
+        ids = _next_ids(session, fileset, folder, owner, taken)
         job = owner or _job_of_folder(session, fileset, folder)
         where = {} if owner else {"fileset_id": fileset.id, "base_path": folder}
         rows = [_row(line, job, is_own=owner is not None) for line in taken]
@@ -152,19 +153,14 @@ def _job_of_folder(session: Session, fileset: Fileset, folder: str) -> Job | Non
     return job if job and job.artifact_base_path == folder else None
 
 
-def _next_ids(session: Session, fileset: Fileset, folder: str, owner: Job | None, number: int) -> list[UUID]:
-    """Ids behind all that the log has, whatever the clocks of other hosts say: who follows it must miss no line."""
-    # One writer after another, until the commit: an id that is committed late would be behind the cursors of readers.
-    key = func.hashtextextended(f"log:{fileset.id}:{folder}", 0)
-    session.execute(select(func.pg_advisory_xact_lock(key)))
-    if owner:
-        last = select(JobLog.id).where(JobLog.job_id == owner.id)
-        last = last.order_by(JobLog.attempt_id.desc(), JobLog.id.desc())
-    else:
-        last = select(JobLog.id).where(*_is_in(fileset, folder)).order_by(JobLog.id.desc())
-    newest = session.scalar(last.limit(1))
-    first = max(uuid7().int, newest.int + 1 if newest else 0)
-    return [UUID(int=first + index) for index in range(number)]
+def _next_ids(
+    session: Session, fileset: Fileset, folder: str, owner: Job | None, lines: Sequence[ReportedLine]
+) -> list[UUID]:
+    """Ids behind all that the log has."""
+    attempts = {_attempt_id(line.source.attempt) for line in lines}
+    log = own_log(owner.id, sorted(attempts)) if owner else folder_log(fileset.id, folder)
+    first = max(uuid7().int, log.next_id(session))
+    return [UUID(int=first + index) for index in range(len(lines))]
 
 
 def _attempt_id(text: str) -> UUID:

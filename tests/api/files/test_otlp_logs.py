@@ -576,6 +576,19 @@ def test_a_line_comes_behind_all_that_are_there_whatever_the_clock_of_their_writ
     assert messages(query(client)) == ["first", "second", "third", "fourth"]
 
 
+def test_so_it_does_in_the_log_of_an_attempt_whatever_other_attempts_have(
+    client: FlaskClient, session: Session, owner: Job
+) -> None:
+    ahead = UUID(int=uuid7().int + (int(timedelta(days=1).total_seconds() * 1000) << 80))
+    make_job_log(session, owner, "first", step="first", id=ahead)
+    make_job_log(session, owner, "of another attempt", step="first", attempt_id=UUID(int=2**128 - 1))
+    session.commit()
+
+    send(client, logs("second", job="alone", job_attempt=str(owner.attempt_id)), fileset=owner.fileset)
+
+    assert messages(query(client, owner.fileset)) == ["first", "second"]
+
+
 def test_one_writer_of_a_log_waits_for_the_other_so_that_no_reader_passes_a_line_that_is_still_to_come(
     database: Engine, context: Context, session: Session, client: FlaskClient
 ) -> None:
