@@ -5,7 +5,7 @@ from typing import Any
 
 from alembic import context
 from alembic.operations import MigrateOperation, Operations
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
@@ -118,7 +118,7 @@ def run() -> None:
             migrate(engine)
             break
         except OperationalError as error:
-            if attempt == attempts or not isinstance(error.orig, LockNotAvailable):
+            if attempt == attempts or not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
                 raise
             log.warning("migration.waits", attempt=attempt, reason="another transaction holds a lock")
             time.sleep(PAUSE_S)

@@ -139,6 +139,26 @@ def test_a_migration_behind_a_long_reader_lets_others_pass_and_is_tried_again(ur
     engine.dispose()
 
 
+def test_a_migration_that_waits_in_a_circle_with_a_writer_gives_way_and_is_tried_again(url: str) -> None:
+    """The writer has changed what a later statement of the migration locks, and wants what an earlier one has locked."""
+    command.upgrade(configured(url), "0029")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        name = connection.scalar(text("SELECT quote_ident(current_database())"))
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET deadlock_timeout = '900ms'")
+    with engine.connect() as writer, engine.connect() as other:
+        writer.exec_driver_sql("LOCK TABLE filesets IN ROW EXCLUSIVE MODE")
+        with meanwhile(lambda: command.upgrade(configured(url), "0030")) as migrating:
+            assert has_to_wait(engine, migrating)
+            writer.exec_driver_sql("LOCK TABLE jobs IN ROW EXCLUSIVE MODE")
+            writer.commit()
+        migrating.result()
+        version = other.scalar(text("SELECT version_num FROM alembic_version"))
+    engine.dispose()
+
+    assert version == "0030"
+
+
 def test_a_migration_that_never_gets_its_lock_changes_nothing(url: str) -> None:
     command.upgrade(configured(url), "0004")
     engine = create_engine(url)
