@@ -140,7 +140,7 @@ def test_a_migration_behind_a_long_reader_lets_others_pass_and_is_tried_again(ur
 
 
 def test_a_migration_that_waits_in_a_circle_with_a_writer_gives_way_and_is_tried_again(url: str) -> None:
-    """The writer has changed what a later statement of the migration locks, and wants what an earlier one has locked."""
+    """The writer has what a later statement of the migration locks, and wants what an earlier one has locked."""
     command.upgrade(configured(url), "0029")
     engine = create_engine(url)
     with engine.begin() as connection:
