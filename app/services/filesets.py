@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from math import inf
 from typing import Any, Literal
 from uuid import UUID
 
@@ -192,14 +191,15 @@ def _references(access: Access) -> Select[str]:
     return select(both.c.entity_type).limit(_MOST_REFERENCES)
 
 
-def remove_log(context: Context, fileset: Fileset, *, within_s: float = inf) -> bool:
+def remove_log(context: Context, fileset: Fileset, *, within_s: float) -> bool:
     """Remove the lines that clients and jobs have left in a fileset; whether all are gone. Commits each chunk."""
     deadline, at_most = time.monotonic() + within_s, context.settings.chunk_size
-    while time.monotonic() < deadline:
+    while True:
         with session_scope(context.sessions) as session:
             if remove_lines(session, JobLog.fileset_id == fileset.id, at_most=at_most) < at_most:
                 return True
-    return False
+        if time.monotonic() >= deadline:
+            return False
 
 
 def remove_last_lines(session: Session, *which: ColumnElement[bool]) -> bool:

@@ -1,5 +1,6 @@
 """Removal of an ended job with its log and its fileset, unless that was there before the job."""
 
+import time
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
@@ -22,6 +23,8 @@ log = get_logger(__name__)
 
 _PURGE_S = 10
 """Time budget for removing files: shorter than the sweep's requeue interval, so that no second worker starts on it."""
+_LINES_S = 5
+"""The same for the job's own log, and for that of its fileset, to which clients add without a limit."""
 
 _PURGE_LOCKED_S = 5
 """Time budget while locks are held, for files uploaded since."""
@@ -30,8 +33,8 @@ _PURGE_LOCKED_S = 5
 def remove_ended(context: Context, job_id: UUID) -> bool:
     """Remove an ended job whose deletion was requested, with its log and its own fileset; whether it was removed.
 
-    False if more files remain than the time budget allows: the next message continues. False in a workspace that is
-    being deleted: there the cascade removes jobs. Idempotent; opens its own transactions. Raises OSError or
+    False if more files or lines remain than the time budget allows: the next message continues. False in a workspace
+    that is being deleted: there the cascade removes jobs. Idempotent; opens its own transactions. Raises OSError or
     BytesRemain if the store fails: the job remains for another attempt.
     """
     with session_scope(context.sessions) as session:
@@ -44,10 +47,10 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
     # Outside a transaction: a slow store must not hold the lock that a DELETE of the workspace waits for.
     if fileset and context.store.purge_fileset(fileset.workspace_id, fileset.id, within_s=_PURGE_S):
         return False
-    while remove_chunk(context, job_id):
-        pass
-    if fileset:
-        remove_log(context, fileset)
+    if not _remove_own_log(context, job_id) or (
+        fileset and not remove_log(context, fileset, within_s=_LINES_S)
+    ):
+        return False
     with session_scope(context.sessions) as session:
         job = _removable(session, job_id)
         if job is None:
@@ -84,6 +87,15 @@ def _fileset_of(session: Session, job: Job) -> Fileset | None:
     # FOR UPDATE: an upload that waits for the row must find it deleted, and not store a file without a fileset.
     query = select(Fileset).where(Fileset.workspace_id == job.workspace_id, Fileset.name == job.fileset)
     return session.scalars(query.with_for_update()).one_or_none()
+
+
+def _remove_own_log(context: Context, job_id: UUID) -> bool:
+    """Remove the own log of a job, as far as the time budget allows; whether all of it is gone."""
+    deadline = time.monotonic() + _LINES_S
+    while remove_chunk(context, job_id):
+        if time.monotonic() >= deadline:
+            return False
+    return True
 
 
 def remove_chunk(context: Context, job_id: UUID) -> int:

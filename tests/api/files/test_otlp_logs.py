@@ -23,7 +23,7 @@ from app.context import Context
 from app.db import session_scope
 from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog, Workspace
-from app.services import filesets
+from app.services import filesets, job_removal
 from app.services.filesets import SERVICE_SOURCE
 from app.services.logs import otlp
 from app.services.logs.otlp import LONGEST_BYTES
@@ -531,9 +531,31 @@ def test_a_log_that_is_too_long_for_one_request_goes_with_those_that_follow(
         hurry.setattr(filesets, "_PURGE_S", 0)
         refused = client.delete(f"{FILESETS}/data")
 
-    assert (refused.status_code, lines(session)) == (503, 3)
+    assert (refused.status_code, lines(session)) == (503, 1)
     assert "more lines of its log remain" in refused.json["detail"]
     assert client.delete(f"{FILESETS}/data").status_code == 200
+    assert lines(session) == 0
+
+
+@pytest.mark.parametrize("folder", ["", "notes"])
+def test_a_job_whose_log_is_too_long_for_one_request_goes_with_the_messages_that_follow(
+    client: FlaskClient,
+    context: Context,
+    session: Session,
+    owner: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: str,
+) -> None:
+    """Clients may add to it without a limit."""
+    monkeypatch.setattr(job_removal, "_LINES_S", 0)
+    send(client, logs(*"abcde", job="alone"), fileset=owner.fileset, artifact_base_path=folder)
+
+    assert client.delete(f"{JOBS}/alone").status_code == 204
+    assert (client.get(f"{JOBS}/alone").status_code, lines(session)) == (200, 3)
+    while not job_removal.remove_ended(context, owner.id):
+        pass
+
+    assert client.get(f"{JOBS}/alone").status_code == 404
     assert lines(session) == 0
 
 
