@@ -23,7 +23,7 @@ from devstack.supervisor import Part, StackStopped, Stage, Supervisor
 CHECKOUT = Path(__file__).resolve().parent.parent
 DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 OWNER, DATA_DIR = "WORKSPACES_MIGRATION_DATABASE_URL", "WORKSPACES_DATA_DIR"
-SERVER = "WORKSPACES_SERVER"
+SERVER, STOP_GRACE = "WORKSPACES_SERVER", "WORKSPACES_STOP_GRACE_SECONDS"
 FLOWER_LOGIN, SECRETS_KEYS = "FLOWER_BASIC_AUTH", "WORKSPACES_SECRETS_KEY_FILE"
 SIGNING_FILE = "WORKSPACES_ACCESS_KEY_SIGNING_FILE"
 WORKERS = {"worker", "maintenance", "runtime"}
@@ -77,6 +77,8 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         # The stack stops within ten seconds: a worker returns its slice instead of finishing it.
         "REMAP_SIGTERM": "SIGQUIT",
         "WORKSPACES_WORKER_SOFT_SHUTDOWN_SECONDS": "3",
+        # And the runtime worker sees the end of the jobs that ignore SIGTERM, so that their results are kept.
+        STOP_GRACE: os.environ.get(STOP_GRACE) or "4",
     }
     login = provide_secrets(data_dir, environment)
     places = {

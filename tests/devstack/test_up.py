@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from app.config.keys import read_keys
 from devstack.processes import free_port
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
+from devstack.supervisor import GRACE_S, Stage
 from tests.devstack.stacks import PROCFILE, Stack, alive, eventually, make_checkout, running
 from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
@@ -161,6 +162,18 @@ def exported(file: Path) -> dict[str, str]:
     )
     variables = dict(line.split("=", 1) for line in shell.stdout.splitlines())
     return {name: value for name, value in variables.items() if name.startswith("WORKSPACES_")}
+
+
+def test_jobs_have_ended_before_the_worker_that_stores_their_results_is_killed(tmp_path: Path) -> None:
+    checkout = make_checkout(
+        tmp_path / "checkout", PROCFILE | {"release": "echo grace $WORKSPACES_STOP_GRACE_SECONDS"}
+    )
+    with running(checkout) as stack:
+        [grace] = [line.split()[-1] for line in stack.lines if "| grace " in line]
+        assert float(grace) + 1 < GRACE_S[Stage.WORKERS]
+
+    with running(checkout, WORKSPACES_STOP_GRACE_SECONDS="7") as stack:
+        assert "release  | grace 7" in stack.lines
 
 
 def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> None:
