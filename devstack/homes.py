@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import stat
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ def _lend(data_dir: Path) -> Path:
     elif not _is_open(data_dir.parent):
         key = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
         cluster = REACHABLE / key / "cluster"
+        if cluster.exists() and not (pointer.exists() or _moved(pointer).exists()):
+            # That of a data directory which was here before, and was deleted or went elsewhere: not ours.
+            cluster = REACHABLE / f"{key}-{secrets.token_hex(4)}" / "cluster"
     if cluster.is_relative_to(REACHABLE):
         _make_open(REACHABLE)
     cluster.parent.mkdir(exist_ok=True)
@@ -71,7 +75,7 @@ def _lend(data_dir: Path) -> Path:
 
 def _move(pointer: Path, cluster: Path, owner: pwd.struct_passwd) -> None:
     """Make `pointer` a link to `cluster`, and move there what it was. Interrupted, it begins anew at the next start."""
-    moved = pointer.with_suffix(".moved")
+    moved = _moved(pointer)
     if pointer.exists():
         shutil.rmtree(cluster, ignore_errors=True)
         shutil.copytree(pointer, cluster, symlinks=True)
@@ -81,6 +85,10 @@ def _move(pointer: Path, cluster: Path, owner: pwd.struct_passwd) -> None:
         pointer.rename(moved)
     pointer.symlink_to(cluster)
     shutil.rmtree(moved, ignore_errors=True)
+
+
+def _moved(pointer: Path) -> Path:
+    return pointer.with_suffix(".moved")
 
 
 def _copy(programs: Path) -> Path:

@@ -115,6 +115,27 @@ def test_root_puts_the_database_where_an_unprivileged_user_can_enter(tmp_path: P
 
 
 @root_only
+def test_a_new_directory_does_not_take_the_database_of_a_deleted_one_of_its_name(tmp_path: Path) -> None:
+    first = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    try:
+        first.start()
+        execute(first, "CREATE TABLE of_the_first ()")
+        first.stop()
+        shutil.rmtree(first.data_dir)
+
+        second = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+        try:
+            second.start()
+
+            assert execute(second, "SELECT to_regclass('of_the_first')").fetchone() == (None,)
+            assert first.home.cluster.exists()
+        finally:
+            second.discard()
+    finally:
+        first.discard()
+
+
+@root_only
 def test_root_copies_programs_that_an_unprivileged_user_cannot_enter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
