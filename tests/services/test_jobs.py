@@ -94,9 +94,8 @@ def test_a_job_of_a_workspace_that_is_being_deleted_is_moved_towards_its_end(
     session.refresh(waits)
     assert runs.status is (before if before in JOB_TERMINAL else JobStatus.CANCELLING)
     # No host has it, so no runtime worker has to confirm its end.
-    ended = {JobStatus.CANCELLING: JobStatus.CANCELLING}.get(before, JobStatus.CANCELLED)
-    assert waits.status is (before if before in JOB_TERMINAL else ended)
-    assert (jobs.has_ended(runs), jobs.has_ended(waits)) == (False, waits.status in JOB_TERMINAL)
+    assert waits.status is (before if before in JOB_TERMINAL else JobStatus.CANCELLED)
+    assert (jobs.has_ended(runs), jobs.has_ended(waits)) == (False, True)
 
 
 def test_stopping_a_job_that_does_not_exist_returns_none(session: Session) -> None:
