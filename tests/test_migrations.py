@@ -139,7 +139,7 @@ def test_a_migration_behind_a_long_reader_lets_others_pass_and_is_tried_again(ur
     engine.dispose()
 
 
-def test_a_migration_that_waits_in_a_circle_with_a_writer_gives_way_and_is_tried_again(url: str) -> None:
+def test_a_migration_that_waits_in_a_circle_with_a_writer_yields_and_is_tried_again(url: str) -> None:
     """The writer has what a later statement of the migration locks, and wants what an earlier one has locked."""
     command.upgrade(configured(url), "0029")
     engine = create_engine(url)
