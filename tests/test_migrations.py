@@ -201,6 +201,35 @@ def test_members_that_have_become_one_are_reported(url: str) -> None:
     engine.dispose()
 
 
+def test_the_events_of_earlier_releases_are_in_the_order_of_their_ids_and_are_not_written_anew(
+    url: str,
+) -> None:
+    command.upgrade(configured(url), "0041")
+    engine = create_engine(url)
+    file = text("SELECT pg_relation_filenode('deletion_events')")
+    event = text(
+        "INSERT INTO deletion_events (deletion_id, at, actor, event, detail) "
+        "VALUES ('00000000-0000-0000-0000-000000000001', now(), 'w', :event, '{}')"
+    )
+    for name in ("first", "second", "third"):
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(event, {"event": name})
+            before = connection.scalar(file)
+
+    command.upgrade(configured(url), "head")
+
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(event, {"event": "fourth"})
+        in_order = text("SELECT event FROM deletion_events ORDER BY transaction_id, id")
+        assert connection.scalars(in_order).all() == ["first", "second", "third", "fourth"]
+        numbers = text("SELECT count(DISTINCT transaction_id::text) FROM deletion_events")
+        assert connection.scalar(numbers) == 2
+        assert connection.scalar(file) == before
+    engine.dispose()
+
+
 HALF_BUILT = {"ix_jobs_project": "jobs (workspace_id)", "ix_entities_data": "entities USING gin (data)"}
 
 

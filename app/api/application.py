@@ -32,6 +32,7 @@ RESOURCES = (
     "auth.access_keys",
     "entities.workspace_deletion",
     "entities.deletions",
+    "entities.deletion_events",
     "entities.cleanup_control",
     "files.filesets",
     "files.files",

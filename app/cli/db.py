@@ -3,6 +3,7 @@
 import click
 
 from app import distribution
+from app.cleanup.report.feed import place_restored_events
 from app.cli.outcome import echo
 from app.config import load_settings
 from app.db import Base, connect, session_scope, sessions_of
@@ -29,6 +30,8 @@ def upgrade() -> None:
     provide_role(settings, tables, append_only=[AuditRecord.__tablename__])
     if is_behind_pooler(settings):
         set_limits(settings)
-    with session_scope(sessions_of(connect(settings))) as session:
+    sessions = sessions_of(connect(settings))
+    with session_scope(sessions) as session:
         made = seed(session)
+    place_restored_events(sessions)
     echo(f"the schema is that of {VERSION}; made: {', '.join(made) or 'nothing, none was missing'}")

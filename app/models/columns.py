@@ -7,8 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Index, Text, inspect, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.orm import Mapped, defer, mapped_column
 from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.types import UserDefinedType
 from uuid_utils.compat import uuid7
 
 from app.clock import database_now
@@ -21,6 +23,20 @@ Now = Annotated[datetime, mapped_column(DateTime(timezone=True), default=databas
 """The database's time when the row is inserted."""
 Json = Annotated[dict[str, Any], mapped_column(JSONB, default=dict, server_default=text("'{}'::jsonb"))]
 String = Annotated[str, mapped_column(Text)]
+
+
+class TransactionId(UserDefinedType[str]):
+    """`xid8` of PostgreSQL: the number of a transaction, which no later one of the same server has again."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        """Its name in SQL."""
+        return "xid8"
+
+
+# A migration is compared with the models; SQLAlchemy does not know the type by itself.
+ischema_names["xid8"] = TransactionId
 
 
 def state_column(kind: type[StrEnum]) -> Enum:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     and_,
     exists,
+    func,
     literal_column,
     or_,
     text,
@@ -29,7 +30,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.clock import database_now
 from app.db import Base
 from app.lifecycle import DeletionState, FailureClass
-from app.models.columns import Id, Leased, Now, String, Time, state_column
+from app.models.columns import Id, Leased, Now, String, Time, TransactionId, state_column
 
 Counts = dict[str, int]
 
@@ -168,9 +169,14 @@ class DeletionEvent(Base):
     """One event in the history of a deletion. Append-only."""
 
     __tablename__ = "deletion_events"
-    __table_args__ = (Index("ix_deletion_events_deletion_id_id", "deletion_id", "id"),)
+    __table_args__ = (
+        Index("ix_deletion_events_deletion_id_id", "deletion_id", "id"),
+        Index("ix_deletion_events_transaction_id_id", "transaction_id", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    transaction_id: Mapped[str] = mapped_column(TransactionId, server_default=func.pg_current_xact_id())
+    """The transaction that has written it. Of two events, the one with the smaller id may be committed later."""
     deletion_id: Mapped[UUID] = mapped_column(ForeignKey("deletions.id"))
     at: Mapped[Now]
     actor: Mapped[String]

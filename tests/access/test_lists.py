@@ -1,5 +1,7 @@
 """Lists show and count only the rows that their reader can read."""
 
+import time
+
 import pytest
 from flask.testing import FlaskClient
 from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
@@ -7,11 +9,13 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.api.application import all_routes
+from app.cleanup.report import feed
 from app.context import Context
 from app.lifecycle import WorkspaceState
-from app.models import Workspace
+from app.models import DeletionEvent, Workspace
 from tests import factories
 from tests.access.world import make_world
+from tests.support.deadlines import DEADLINE_S
 from tests.support.people import OPERATOR, announced
 from tests.support.statements import counted
 
@@ -25,6 +29,7 @@ OF_ALL = [
     "/apis/models/v2/workspaces/-/deployments",
     "/apis/models/v2/workspaces/-/deployment-configs",
 ]
+FEED = "/apis/entities/v2/deletion-events"
 ANN, BOB, NOBODY = announced("ann"), announced("bob", groups=["crew"]), announced("nobody")
 ADMIN = announced("the-operator", email=OPERATOR)
 
@@ -138,9 +143,36 @@ def test_a_token_that_is_not_for_deletions_shows_none(client: FlaskClient) -> No
         f"{address}/events",
         f"{address}/failures",
         "/apis/entities/v2/deletions",
+        FEED,
     ):
         assert client.get(path, headers=ANN).status_code == 200
         assert client.get(path, headers={**ANN, "X-NMP-Scopes": "jobs:read"}).status_code == 403
+
+
+def test_the_feed_has_the_events_of_deletions_that_its_reader_requested(
+    client: FlaskClient, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOKED_THROUGH", 2)
+    for who, name in ((ANN, "of-ann"), (BOB, "of-bob"), (ANN, "more-of-ann")):
+        assert client.post(W, json={"name": name}, headers=who).status_code == 201
+        assert client.delete(f"{W}/{name}", headers=who).status_code == 200
+    newest = session.scalars(select(DeletionEvent.id).order_by(DeletionEvent.id.desc()).limit(1)).one()
+
+    def read(headers: dict[str, str], limit: int = 1) -> list[str]:
+        """The workspaces of the events that are shown, to the newest one, which other transactions hold up."""
+        names: list[str] = []
+        after, deadline = "0.0", time.monotonic() + DEADLINE_S
+        while not after.endswith(f".{newest}"):
+            assert time.monotonic() < deadline
+            found = client.get(FEED, query_string={"after": after, "limit": limit}, headers=headers).json
+            names += [one["workspace_name"] for one in found["data"]]
+            after = found["after"]
+        return names
+
+    assert read(ANN) == read(ANN, limit=9) == ["of-ann", "more-of-ann"]
+    assert read(BOB) == ["of-bob"]
+    assert read(NOBODY) == []
+    assert read(ADMIN) == ["of-ann", "of-bob", "more-of-ann"]
 
 
 @pytest.mark.parametrize("path", [W, f"{W}/anns/entities/widget", f"{W}/anns/projects"])

@@ -119,6 +119,7 @@ ROWS: dict[str, Row] = {
     f"GET {DELETION}": Row(OPERATORS),
     f"GET {DELETION}/events": Row(OPERATORS),
     f"GET {DELETION}/failures": Row(OPERATORS),
+    "GET /apis/entities/v2/deletion-events": Row(AUTHENTICATED),
     f"POST {DELETION}/retry": Row(OPERATORS),
     f"POST {DELETION}/skip": Row(
         OPERATORS, {"kind": "filesets", "resource_id": "{stuck}", "reason": "ticket 7"}

@@ -1,6 +1,7 @@
 """The statements that an engine sends."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,3 +30,37 @@ def counted(engine: Engine) -> Iterator[list[Sent]]:
         yield sent
     finally:
         event.remove(engine, "after_cursor_execute", note)
+
+
+def rows_read(engine: Engine, act: Callable[[], Any]) -> Counter[str]:
+    """The rows that the queries of `act` read of each table, those included that a filter removes."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        act()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert sent, "it has sent no statement"
+    read: Counter[str] = Counter()
+    with engine.connect() as connection:
+        for statement, parameters in sent:
+            explained = connection.exec_driver_sql(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
+            ).scalar_one()
+            for node in nodes(explained[0]["Plan"]):
+                passed = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+                rows = sum(node.get(one, 0) for one in passed) * node["Actual Loops"]
+                read[node.get("Relation Name", "")] += round(rows)
+    del read[""]
+    return read
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All nodes of a plan."""
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
