@@ -92,11 +92,14 @@ def set_limits(settings: Settings) -> None:
             direct.exec_driver_sql(change.as_string(connection))
 
 
-def provide_role(settings: Settings, tables: Iterable[str], *, append_only: Iterable[str]) -> None:
+def provide_role(
+    settings: Settings, tables: Iterable[str], *, append_only: Iterable[str], read_only: Iterable[str]
+) -> None:
     """Let the role of the database URL work with the rows of `tables`, if migrations have another role. Commits.
 
-    It is made if it is missing. Of the `append_only` tables it may read rows and add some, no more; and because the
-    other role owns all of them, it can neither alter a table nor disable its triggers.
+    It is made if it is missing. Of the `append_only` tables it may read rows and add some, no more, and of the
+    `read_only` ones not even that; and because the other role owns all of them, it can neither alter a table nor
+    disable its triggers.
     Raises InsufficientPrivilege (in a ProgrammingError) if the other role may not make roles.
     """
     url = make_url(settings.database_url)
@@ -129,6 +132,10 @@ def provide_role(settings: Settings, tables: Iterable[str], *, append_only: Iter
             )
         for table in append_only:
             execute("REVOKE UPDATE, DELETE ON {schema}.{table} FROM {role}", table=sql.Identifier(table))
+        for table in read_only:
+            execute(
+                "REVOKE INSERT, UPDATE, DELETE ON {schema}.{table} FROM {role}", table=sql.Identifier(table)
+            )
 
 
 def _role_of(url: str) -> str:

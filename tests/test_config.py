@@ -58,6 +58,7 @@ def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("WORKSPACES_DELETION_GRACE", "inf", "finite number"),
         ("WORKSPACES_DELETION_GRACE", "1e12", "less than or equal to"),
         ("WORKSPACES_STAGED_UPLOAD_DAYS", "1e9", "less than or equal to"),
+        ("WORKSPACES_DELETION_RETENTION_DAYS", "30", "at least WORKSPACES_BACKUP_RETENTION_DAYS (90)"),
         ("WORKSPACES_JWKS_CACHE_SECONDS", "604800", "less than or equal to 86400"),
         ("WORKSPACES_LEASE_SECONDS", "50", "WORKSPACES_TASK_HARD_LIMIT_SECONDS < WORKSPACES_LEASE_SECONDS"),
         ("WORKSPACES_STORAGE_GROUP", "nobodys", "there is no group 'nobodys'"),

@@ -1,4 +1,4 @@
-"""Appending to the audit log. No code changes or removes a record."""
+"""Appending to the audit log. No code here changes or removes a record; functions of the database end old ones."""
 
 from typing import Any
 from uuid import UUID

@@ -7,7 +7,8 @@ from app.cleanup.report.feed import place_restored_events
 from app.cli.outcome import echo
 from app.config import load_settings
 from app.db import Base, connect, session_scope, sessions_of
-from app.models import AuditRecord
+from app.maintenance.retention import record_retentions
+from app.models import AuditRecord, Retention
 from app.postgres import is_behind_pooler, provide_role, set_limits
 from app.services.workspaces import seed
 from app.version import VERSION
@@ -23,11 +24,18 @@ def upgrade() -> None:
     """Bring the schema to this release, and make the built-in workspaces if they are missing.
 
     Where WORKSPACES_MIGRATION_DATABASE_URL has a role of its own, that of WORKSPACES_DATABASE_URL gets what it needs.
+    Writes down how long records are kept: WORKSPACES_DELETION_RETENTION_DAYS and WORKSPACES_AUDIT_RETENTION_DAYS.
     """
     settings = load_settings()
     distribution.upgrade_database()
+    record_retentions(settings)
     tables = [table.name for table in Base.metadata.sorted_tables]
-    provide_role(settings, tables, append_only=[AuditRecord.__tablename__])
+    provide_role(
+        settings,
+        tables,
+        append_only=[AuditRecord.__tablename__],
+        read_only=[Retention.__tablename__],
+    )
     if is_behind_pooler(settings):
         set_limits(settings)
     sessions = sessions_of(connect(settings))

@@ -10,11 +10,12 @@ from app.config import processes
 from app.config.access import AccessSettings
 from app.config.cleanup import CleanupSettings
 from app.config.profiles import USUAL, ExecutionProfile
+from app.config.retention import RetentionSettings
 from app.config.runtime import RuntimeSettings
 from app.config.values import BrokerUrl, Duration, Group, KeyFile, Rate
 
 
-class Settings(AccessSettings, RuntimeSettings, CleanupSettings):
+class Settings(AccessSettings, RuntimeSettings, CleanupSettings, RetentionSettings):
     """All settings. Durations are in seconds and sizes in bytes, unless the name says otherwise."""
 
     # URLs may contain a password, so `repr(settings)` omits them.

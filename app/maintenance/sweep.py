@@ -19,6 +19,7 @@ from app.dispatch import RUNTIME_QUEUE, Message, notify_after_commit, orphan_sca
 from app.health.metrics.counters import fold_counters
 from app.logs import explain, get_logger
 from app.maintenance import orphan_scan
+from app.maintenance.retention import prune_records
 from app.models import CleanupControl, MaintenanceStep
 from app.models.maintenance import Step
 from app.runtime import sweep as runtime
@@ -68,7 +69,8 @@ def sweep(context: Context) -> Swept:
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
     silent, enqueues those that have none, removes deployments that have been shown as DELETED long enough, goes on
-    with projects that too much referred to for one request, and with the orphan scan, and forgets old access keys.
+    with projects that too much referred to for one request, and with the orphan scan, and forgets old access keys
+    and records whose retention is over.
     Each step is a transaction of its own, and notes its success in it. One that fails is logged and named in the
     result; the others go on. Any number of sweeps may run at once.
     """
@@ -190,6 +192,11 @@ def _prune_access_keys(session: Session, context: Context) -> Swept:
     return Swept()
 
 
+def _prune_records(session: Session, context: Context) -> Swept:
+    prune_records(session, at_most=context.settings.chunk_size)
+    return Swept()
+
+
 def _continue_orphan_scan(session: Session, context: Context) -> Swept:
     return _enqueue(session, context, [orphan_scan_message()] if orphan_scan.is_to_go_on(session) else [])
 
@@ -211,5 +218,6 @@ _STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
     Step.REMOVE_PROJECTS: _remove_projects,
     Step.FOLD_COUNTS: _fold_counts,
     Step.PRUNE_ACCESS_KEYS: _prune_access_keys,
+    Step.PRUNE_RECORDS: _prune_records,
     Step.CONTINUE_ORPHAN_SCAN: _continue_orphan_scan,
 }

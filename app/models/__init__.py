@@ -14,7 +14,7 @@ from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
 from app.models.fileset import Fileset
 from app.models.job import Job, JobLog
-from app.models.maintenance import Heartbeat, MaintenanceStep, OrphanScan
+from app.models.maintenance import Heartbeat, MaintenanceStep, OrphanScan, Retention
 from app.models.project import Project
 from app.models.resource_count import DeletionCounter, ResourceCount
 from app.models.role_binding import RoleBinding
@@ -44,6 +44,7 @@ __all__ = [
     "OrphanScan",
     "Project",
     "ResourceCount",
+    "Retention",
     "RoleBinding",
     "Secret",
     "StoreRecord",

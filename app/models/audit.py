@@ -37,10 +37,11 @@ class AuditEvent(StrEnum):
     ACCESS_KEY_SUSPENDED = "access_key.suspended"
     ACCESS_KEY_UNSUSPENDED = "access_key.unsuspended"
     ACCESS_KEY_REVOKED = "access_key.revoked"
+    RECORDS_PRUNED = "records.pruned"
 
 
 class AuditRecord(Base):
-    """One recorded action. The database refuses to change or remove it.
+    """One recorded action. The database refuses to change or remove it, but for the end of its retention.
 
     It has no foreign keys, because it outlives the rows it is about.
     """

@@ -56,6 +56,12 @@ class Deletion(Leased, Base):
         ),
         Index("ix_deletions_claimed_at", "claimed_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_deletions_reattempt", "next_reattempt_at", postgresql_where=text("state = 'FAILED'")),
+        Index(
+            "ix_deletions_finished_at",
+            "finished_at",
+            "id",
+            postgresql_where=text("state IN ('DONE', 'RESTORED')"),
+        ),
         Index("ix_deletions_requested_at", "requested_at"),
         Index("ix_deletions_workspace_name", "workspace_name"),
         Index("ix_deletions_requested_by", "requested_by", "requested_at"),

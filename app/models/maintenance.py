@@ -1,8 +1,9 @@
-"""Which processes are alive; when each step of the sweep last succeeded; how far the orphan scan is."""
+"""Maintenance: which processes live, when each step last succeeded, how far the orphan scan is, and retentions."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, DateTime, Integer, Text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -25,6 +26,7 @@ class Step(StrEnum):
     REMOVE_PROJECTS = "remove_projects"
     FOLD_COUNTS = "fold_counts"
     PRUNE_ACCESS_KEYS = "prune_access_keys"
+    PRUNE_RECORDS = "prune_records"
     CONTINUE_ORPHAN_SCAN = "continue_orphan_scan"
 
 
@@ -73,3 +75,20 @@ class OrphanScan(Base):
     """When a scan was last completed."""
     found: Mapped[dict[str, int] | None] = mapped_column(JSONB(none_as_null=True))
     """How many of each of `ORPHANS` that one has found; what it could not look for is missing."""
+
+
+class Retention(Base):
+    """How long one sort of records is kept. The role of the processes may read it, no more: `db upgrade` writes it.
+
+    The functions of the owner that remove records take their age from here, not from who calls them.
+    """
+
+    __tablename__ = "retentions"
+
+    records: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The table, `deletions` or `audit_records`."""
+    days: Mapped[int] = mapped_column(Integer)
+    """The age at which they are removed; 0 to keep them."""
+    passed_at: Mapped[Time] = mapped_column(server_default="epoch")
+    """Of deletions: those that ended before, or then with an id up to `passed_id`, are removed, or always stay."""
+    passed_id: Mapped[UUID] = mapped_column(server_default=str(UUID(int=0)))

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,9 @@ from app.cleanup.engine import run_slice
 from app.cli.runtime import runtime
 from app.config import Settings
 from app.context import Context
-from app.models import Workspace
+from app.maintenance.retention import record_retentions
+from app.maintenance.sweep import sweep
+from app.models import AuditRecord, Workspace
 from app.models.audit import AuditEvent
 from tests.access.world import World
 from tests.factories import make_job, make_workspace
@@ -225,6 +227,22 @@ def test_a_host_that_an_operator_purges_is_on_record(
     (line,) = lines(client, **{"filter[event]": "host.purged"})
     assert line["actor"] == f"service:cli@{socket.gethostname()}"
     assert (line["subject"], line["detail"]) == ("gone", {"jobs": 1, "deployments": 0})
+
+
+def test_the_end_of_old_lines_is_on_record(client: FlaskClient, session: Session, context: Context) -> None:
+    record_retentions(context.settings.model_copy(update={"audit_retention_days": 1}))
+    session.add(AuditRecord(event="workspace.created", actor="ann", at=datetime(2020, 1, 1, tzinfo=UTC)))
+    session.commit()
+
+    sweep(context)
+
+    (line,) = lines(client)
+    assert (line["event"], line["actor"], line["subject"]) == (
+        "records.pruned",
+        "service:maintenance",
+        "audit_records",
+    )
+    assert line["detail"]["number"] == 1
 
 
 def test_every_event_is_recorded_by_some_test_above() -> None:

@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, make_url, select
 from sqlalchemy.pool import NullPool
 
+from app.clock import database_now
 from app.config import Settings
 from app.context import Context
 from app.db import Base
-from app.models import AuditRecord
+from app.maintenance.retention import prune_records, record_retentions
+from app.models import AuditRecord, Retention
 from app.postgres import provide_role
 from tests.postgres.conftest import create_and_delete
 
@@ -30,6 +33,11 @@ FORBIDDEN = (
     "DROP TRIGGER append_only ON audit_records",
     "ALTER TABLE audit_records ADD COLUMN x integer",
     "DROP TABLE audit_records",
+    "SET workspaces.rewriting_audit_log = 'DELETE'; DELETE FROM audit_records",
+    "UPDATE retentions SET days = 1",
+    "INSERT INTO retentions (records, days) VALUES ('audit_records', 1)",
+    "DELETE FROM retentions",
+    "CREATE OR REPLACE FUNCTION oldest_kept(days integer) RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'",
     "SET session_replication_role = replica",
     "COPY workspaces FROM PROGRAM 'id'",
     "CREATE TABLE mine (x integer)",
@@ -51,7 +59,12 @@ def as_product(copy_url: str) -> Iterator[str]:
 def provided(url: str, owner: str) -> str:
     settings = Settings(database_url=url, migration_database_url=owner)
     tables = [table.name for table in Base.metadata.sorted_tables]
-    provide_role(settings, tables, append_only=[AuditRecord.__tablename__])
+    provide_role(
+        settings,
+        tables,
+        append_only=[AuditRecord.__tablename__],
+        read_only=[Retention.__tablename__],
+    )
     return url
 
 
@@ -75,6 +88,26 @@ def test_it_may_neither_rewrite_audit_records_nor_change_the_schema(as_product: 
         for statement in FORBIDDEN:
             with pytest.raises(InsufficientPrivilege):
                 connection.execute(statement)
+
+
+def test_it_may_let_records_end_that_are_as_old_as_the_owner_has_written_down(
+    as_product: str, copy_url: str, product: Callable[..., Context]
+) -> None:
+    owner = Settings(database_url=as_product, migration_database_url=copy_url, audit_retention_days=30)
+    record_retentions(owner)
+    with product(as_product).sessions() as session:
+        now = session.scalars(select(database_now())).one()
+        for days in (40, 20):
+            session.add(AuditRecord(event="workspace.created", actor="ann", at=now - timedelta(days=days)))
+        session.flush()
+
+        prune_records(session, at_most=10)
+
+        found = session.scalars(select(AuditRecord).order_by(AuditRecord.at)).all()
+        assert [(line.event, line.subject) for line in found] == [
+            ("workspace.created", None),
+            ("records.pruned", "audit_records"),
+        ]
 
 
 def test_where_migrations_have_no_role_of_their_own_nothing_changes(copy_url: str) -> None:
