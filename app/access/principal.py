@@ -11,6 +11,9 @@ SERVICE_PREFIX = "service:"
 SERVICE_ACCOUNT_PREFIX = "service-account:"
 """Prefix of the ids of service accounts, which have roles as users have. Their access keys authenticate them."""
 
+FORGOTTEN_PREFIX = "forgotten:"
+"""Prefix of what stands in the place of a principal that was forgotten."""
+
 MAX_EMAIL_CHARS = 320
 """The longest possible identity; ids and groups are shorter."""
 
@@ -25,7 +28,7 @@ def is_name(text: str, longest: int) -> bool:
 
 def is_reserved(name: str) -> bool:
     """Whether the name is of a sort that no token of an issuer can claim."""
-    return name.startswith((SERVICE_PREFIX, SERVICE_ACCOUNT_PREFIX))
+    return name.startswith((SERVICE_PREFIX, SERVICE_ACCOUNT_PREFIX, FORGOTTEN_PREFIX))
 
 
 def folded(name: str) -> str:

@@ -1,15 +1,18 @@
 """`workspaces principal`: who may do what."""
 
+from functools import partial
+
 import click
 
 from app.access.authorize import Actor
+from app.access.forget import begin_erasure, erase, names_of
 from app.access.permissions import Permission
 from app.access.principal import MAX_EMAIL_CHARS, Principal, is_name
 from app.access.roles import OTHER_NAMES, PLATFORM, Role
 from app.cli.direct import OPERATOR, with_context
 from app.cli.outcome import echo
 from app.context import Context
-from app.db import session_scope
+from app.db import session_scope, transact
 from app.errors import DomainError
 from app.services import members
 
@@ -43,3 +46,28 @@ def grant(context: Context, name: str, role: str, workspace: str) -> None:
     except DomainError as error:
         raise click.ClickException(error.message) from None
     echo(f"{member.principal} in '{workspace}': {', '.join(member.roles)}")
+
+
+@principal.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_context
+def forget(context: Context, name: str, *, yes: bool) -> None:
+    """Put a pseudonym in the place of NAME, an id or an email, and of its other ids and emails, wherever they are kept.
+
+    It cannot be undone. What was interrupted goes on when the command is repeated. Refused while there is still a role,
+    an access key or an unfinished deletion.
+    """
+    try:
+        with session_scope(context.sessions) as session:
+            names = names_of(session, name)
+        if not yes:
+            click.confirm(f"Forget {', '.join(names)} for good?", abort=True, err=True)
+        with session_scope(context.sessions) as session:
+            erasure = begin_erasure(session, names)
+    except DomainError as error:
+        raise click.ClickException(error.message) from None
+    changed = erase(partial(transact, context.sessions), erasure, actor=OPERATOR)
+    echo(f"forgotten, from now on {erasure.pseudonym}: {', '.join(erasure.names)}")
+    for table, number in changed.items():
+        echo(f"{table}: {number}")

@@ -17,7 +17,7 @@ from app.models.job import Job, JobLog
 from app.models.maintenance import Heartbeat, MaintenanceStep, OrphanScan, Retention
 from app.models.project import Project
 from app.models.resource_count import DeletionCounter, ResourceCount
-from app.models.role_binding import RoleBinding
+from app.models.role_binding import PrincipalErasure, RoleBinding
 from app.models.secret import Secret
 from app.models.store import StoreRecord
 from app.models.workspace import BUILT_IN, Workspace
@@ -42,6 +42,7 @@ __all__ = [
     "JobLog",
     "MaintenanceStep",
     "OrphanScan",
+    "PrincipalErasure",
     "Project",
     "ResourceCount",
     "Retention",

@@ -38,10 +38,11 @@ class AuditEvent(StrEnum):
     ACCESS_KEY_UNSUSPENDED = "access_key.unsuspended"
     ACCESS_KEY_REVOKED = "access_key.revoked"
     RECORDS_PRUNED = "records.pruned"
+    PRINCIPAL_FORGOTTEN = "principal.forgotten"
 
 
 class AuditRecord(Base):
-    """One recorded action. The database refuses to change or remove it, but for the end of its retention.
+    """One recorded action. The database refuses to change or remove it, but for its retention and who is forgotten.
 
     It has no foreign keys, because it outlives the rows it is about.
     """

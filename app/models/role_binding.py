@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, DateTime, Index, Text, func, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -48,3 +49,14 @@ class RoleBinding(InWorkspace, Base):
 def folded_principal(binding: type[RoleBinding]) -> ColumnElement[str]:
     """The principal as `app.access.principal.folded` makes it, if it is an email; the expression of its index."""
     return func.lower(binding.principal.collate("C"))
+
+
+class PrincipalErasure(Base):
+    """A principal that is being forgotten. The row goes when that is complete: nothing else joins them."""
+
+    __tablename__ = "principal_erasures"
+
+    pseudonym: Mapped[str] = mapped_column(Text, primary_key=True)
+    names: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    """Ids and emails of one principal."""
+    begun_at: Mapped[Now]

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.cleanup.engine import run_slice
+from app.cli.principal import principal
 from app.cli.runtime import runtime
 from app.config import Settings
 from app.context import Context
@@ -243,6 +244,27 @@ def test_the_end_of_old_lines_is_on_record(client: FlaskClient, session: Session
         "audit_records",
     )
     assert line["detail"]["number"] == 1
+
+
+def test_who_was_forgotten_is_on_record_by_a_pseudonym_alone(client: FlaskClient, context: Context) -> None:
+    client.post(W, json={"name": "ml-team"}, headers=announced("bob"))
+    client.delete(f"{W}/ml-team", headers=announced("bob"))
+    (deletion,) = client.get(f"{DELETIONS}?scope=all", headers=ADMIN).json["data"]
+    for _ in range(20):
+        run_slice(context, UUID(deletion["id"]), owner="test")
+
+    done = CliRunner().invoke(principal, ["forget", "bob", "--yes"], obj=context)
+
+    assert done.exit_code == 0, done.output
+    found = lines(client)
+    pseudonym = found[-1]["subject"]
+    assert [(one["event"], one["actor"], one["subject"]) for one in found] == [
+        ("workspace.created", pseudonym, None),
+        ("member.granted", pseudonym, pseudonym),
+        ("deletion.requested", pseudonym, deletion["id"]),
+        ("principal.forgotten", f"service:cli@{socket.gethostname()}", pseudonym),
+    ]
+    assert {one["address"] for one in found} == {""}
 
 
 def test_every_event_is_recorded_by_some_test_above() -> None:

@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import create_engine, make_url, select
 from sqlalchemy.pool import NullPool
 
+from app.cli.principal import principal
 from app.clock import database_now
 from app.config import Settings
 from app.context import Context
@@ -108,6 +110,25 @@ def test_it_may_let_records_end_that_are_as_old_as_the_owner_has_written_down(
             ("workspace.created", None),
             ("records.pruned", "audit_records"),
         ]
+
+
+def test_it_may_have_a_principal_forgotten_that_has_nothing_any_more(
+    as_product: str, copy_url: str, product: Callable[..., Context]
+) -> None:
+    context = product(as_product)
+    with context.sessions() as session:
+        session.add(AuditRecord(event="member.revoked", actor="ann", subject="bob"))
+        session.commit()
+
+    done = CliRunner().invoke(principal, ["forget", "bob", "--yes"], obj=context)
+
+    assert done.exit_code == 0, done.output
+    with context.sessions() as session:
+        subject = session.scalars(
+            select(AuditRecord.subject).where(AuditRecord.event == "member.revoked")
+        ).one()
+        assert subject is not None
+        assert subject.startswith("forgotten:")
 
 
 def test_where_migrations_have_no_role_of_their_own_nothing_changes(copy_url: str) -> None:
