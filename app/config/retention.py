@@ -19,6 +19,9 @@ class RetentionSettings(Section):
     audit_retention_days: DaysOrZero = 0
     """Age in days at which a line of the audit log is removed; 0 to keep all. `workspaces db upgrade` writes it into
     the database, and no other process can change it there."""
+    job_retention_days: DaysOrZero = 0
+    """Age in days, since its last change, at which a job that has ended is deleted as if by DELETE, with its log, its
+    results and its own fileset; 0 to keep all. What it has stored in an `output_location` stays."""
     backup_retention_days: PositiveInt = 90
     """Age in days of the oldest backup that may still be restored. No deletion that is younger may be removed, so
     `WORKSPACES_DELETION_RETENTION_DAYS` cannot be less."""

@@ -27,6 +27,7 @@ from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
 from app.runtime.jobs.turns import messages_for_free_slots
 from app.services.deployments import remove_gone
+from app.services.job_removal import expire_ended
 from app.services.listing import fold_counts
 from app.services.projects import finish_deletions
 
@@ -70,7 +71,7 @@ def sweep(context: Context) -> Swept:
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
     silent, enqueues those that have none, removes deployments that have been shown as DELETED long enough, goes on
     with projects that too much referred to for one request, and with the orphan scan, and forgets old access keys
-    and records whose retention is over.
+    and records whose retention is over. Requests the deletion of jobs that ended long ago.
     Each step is a transaction of its own, and notes its success in it. One that fails is logged and named in the
     result; the others go on. Any number of sweeps may run at once.
     """
@@ -151,6 +152,12 @@ def _mark_lost_jobs(session: Session, context: Context) -> Swept:
     return Swept(ended=jobs.mark_lost(session) if is_due else 0)
 
 
+def _expire_jobs(session: Session, context: Context) -> Swept:
+    if days := context.settings.job_retention_days:
+        expire_ended(session, older_than_s=days * 86400)
+    return Swept()
+
+
 def _enqueue_jobs(session: Session, context: Context) -> Swept:
     messages = runtime.unsupervised_jobs(session, **_requeueing(context))
     return _enqueue(session, context, [*messages, *messages_for_free_slots(session, context)])
@@ -211,6 +218,7 @@ _STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
     Step.REATTEMPT_DELETIONS: _reattempt_deletions,
     Step.ENQUEUE_DELETIONS: _enqueue_deletions,
     Step.MARK_LOST_JOBS: _mark_lost_jobs,
+    Step.EXPIRE_JOBS: _expire_jobs,
     Step.ENQUEUE_JOBS: _enqueue_jobs,
     Step.MARK_LOST_DEPLOYMENTS: _mark_lost_deployments,
     Step.ENQUEUE_DEPLOYMENTS: _enqueue_deployments,

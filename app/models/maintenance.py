@@ -27,6 +27,7 @@ class Step(StrEnum):
     FOLD_COUNTS = "fold_counts"
     PRUNE_ACCESS_KEYS = "prune_access_keys"
     PRUNE_RECORDS = "prune_records"
+    EXPIRE_JOBS = "expire_jobs"
     CONTINUE_ORPHAN_SCAN = "continue_orphan_scan"
 
 

@@ -3,17 +3,20 @@
 import time
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor
-from app.clock import database_now
+from app.clock import database_now, seconds_from_now
 from app.context import Context
 from app.db import session_scope
 from app.dispatch import job_message
+from app.lifecycle import JOB_TERMINAL
 from app.logs import get_logger
-from app.models import Fileset, Job, JobLog
+from app.models import Fileset, Job, JobLog, Workspace
 from app.models.columns import without_documents
+from app.models.job import has_status_in
+from app.models.workspace import is_active
 from app.services.filesets import remove_last_lines, remove_lines, remove_log
 from app.services.jobs import has_ended, request_deletion
 from app.services.workspaces import lock_active_workspace
@@ -25,6 +28,9 @@ _PURGE_S = 10
 """Time budget for removing files: shorter than the sweep's requeue interval, so that no second worker starts on it."""
 _LINES_S = 5
 """The same for the job's own log, and for that of its fileset, to which clients add without a limit."""
+
+_EXPIRED_AT_ONCE = 200
+"""As many as the sweep sends messages for."""
 
 _PURGE_LOCKED_S = 5
 """Time budget while locks are held, for files uploaded since."""
@@ -126,3 +132,30 @@ def delete_job(context: Context, actor: Actor, workspace: str, name: str) -> Non
         is_removed = False
     if not is_removed:
         context.publisher.publish(job_message(job.id, job.workspace_id, job.name, job.host))
+
+
+def expire_ended(session: Session, *, older_than_s: float) -> int:
+    """Request the deletion of ended jobs that nobody has changed for so long, some at a time; how many.
+
+    The runtime removes them as after a DELETE; in a workspace that is being deleted the cascade does. Does not commit.
+    """
+    due = (
+        select(Job.id)
+        .join(Workspace, Workspace.id == Job.workspace_id)
+        .where(
+            has_status_in(JOB_TERMINAL),
+            Job.updated_at <= seconds_from_now(-older_than_s),
+            Job.host.is_(None),
+            Job.delete_requested_at.is_(None),
+            is_active(),
+        )
+        .order_by(Job.updated_at)
+        .limit(_EXPIRED_AT_ONCE)
+        .with_for_update(of=Job, skip_locked=True)  # one that is begun anew at the moment is not due any more
+    )
+    ids = session.scalars(due).all()
+    requested = {"delete_requested_at": database_now(), "updated_at": database_now()}
+    session.execute(update(Job).where(Job.id.in_(ids)).values(requested))
+    if ids:
+        log.info("jobs.expired", number=len(ids))
+    return len(ids)
