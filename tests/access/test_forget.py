@@ -206,8 +206,8 @@ def test_every_column_that_can_name_a_principal_is_looked_at() -> None:
                 assert f"{table.name}.{column.name}" in looked_at
 
 
-def test_no_line_of_the_audit_log_is_changed_unseen(session: Session) -> None:
-    """By whoever calls the function of the owner, from wherever in the log."""
+def test_no_audit_record_is_changed_unseen(session: Session) -> None:
+    """Whoever calls the function of its owner, and from wherever in the log."""
     session.add(AuditRecord(event="member.granted", actor="mallory"))
     session.commit()
 
