@@ -56,6 +56,7 @@ COMPARED = {
 
 FOR_PEOPLE = {
     "app/runtime/jobs/log_writer.py": "the time of a line of a job's log",
+    "app/health/diagnosis.py": "the clock of this host, compared with that of the database",
     "app/maintenance/orphan_scan.py": "the age of files, whose times are those of the store",
 }
 """Modules below that may ask for the time of their process, and for what."""

@@ -3,10 +3,12 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,13 @@ def test_what_is_no_duration_is_refused(run: Run, given: str) -> None:
     assert "is no duration" in result.stderr
 
 
+def sit_down() -> None:
+    """The terminal becomes the controlling one, from which Ctrl-C comes."""
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+    # Also where the tests run in the background, for which a shell lets them ignore it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def asked(context: Context) -> Iterator[tuple[bytes, Callable[[bytes], tuple[int, str]]]]:
     """`workspace delete ml-team` on a terminal, once it asks: what it has said, and what answers it.
@@ -99,8 +108,7 @@ def asked(context: Context) -> Iterator[tuple[bytes, Callable[[bytes], tuple[int
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        # The terminal becomes the controlling one, from which Ctrl-C comes.
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509 -- no thread has a lock here
+        preexec_fn=sit_down,  # noqa: PLW1509 -- no thread has a lock here
         env={
             **os.environ,
             "WORKSPACES_DATABASE_URL": context.settings.database_url,
@@ -120,9 +128,14 @@ def asked(context: Context) -> Iterator[tuple[bytes, Callable[[bytes], tuple[int
             said += sign
 
         def answer(typed: bytes) -> tuple[int, str]:
-            os.write(ours, typed)
-            text = printed.read().decode()
-            return process.wait(DEADLINE_S), text
+            deadline = time.monotonic() + DEADLINE_S
+            while process.poll() is None:
+                # Again, because a sign that comes before it reads can be lost, as an interrupt in a destructor is.
+                os.write(ours, typed)
+                assert time.monotonic() < deadline, "it does not end"
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+            return process.wait(), printed.read().decode()
 
         yield said, answer
     os.close(ours)

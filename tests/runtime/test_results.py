@@ -379,7 +379,7 @@ def test_results_are_lost_only_after_the_store_was_tried_again_for_a_while(
 
     with (
         patch.object(context.store, "stage", side_effect=fails_until(Event(), None)) as stage,
-        supervised(context, job_id, job_results_seconds=0.5) as run,
+        supervised(context, job_id, job_results_seconds=3) as run,
     ):
         run.wait_for_line("ready")
         if is_cancelled:

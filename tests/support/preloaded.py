@@ -90,6 +90,8 @@ def _become(
     """Take on what a program is started with, and run it."""
     gc.freeze()  # the garbage collector would copy what is shared with the process that has loaded it
     os.setsid()
+    # Also where the tests run in the background, for which a shell lets them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     output, errors = logs
     with Path(os.devnull).open() as nothing, output.open("ab") as out, errors.open("ab") as err:
