@@ -1,6 +1,6 @@
 """Pages: the query parameters and the envelope of every list."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Generic, Self, TypeVar
@@ -13,14 +13,15 @@ from sqlalchemy.exc import OperationalError
 
 from app.access.authorize import require_authentic
 from app.access.listed import EveryWorkspace, Listed
-from app.errors import Busy
+from app.errors import BadRequest, Busy
 from app.filters.ast import MAX_COMPARISONS, MAX_LENGTH
 from app.filters.fields import Fields
 from app.filters.parse import Filter, parse_filter
 from app.filters.served import is_ordered_by_index, what_is_slow
 from app.filters.sort import parse_sort
+from app.http.keyset import After, behind, cursor_of
 from app.http.route import Query, RequestContext
-from app.http.transfers.row_stream import BATCH_ROWS, Items, RowStream
+from app.http.transfers.row_stream import BATCH_ROWS, FirstRows, Items, RowStream
 from app.http.transfers.row_text import RowText
 from app.logs import explain, get_logger
 
@@ -52,6 +53,12 @@ class ListQuery(Query):
     )
 
 
+class KeysetQuery(ListQuery):
+    """The same of a list that grows for ever, which has pages by key beside the numbered ones."""
+
+    after: After = None
+
+
 class Pagination(BaseModel):
     """The position of a page in its list. A list without results has no pages."""
 
@@ -78,6 +85,16 @@ class Page(BaseModel, Generic[T]):
 
     data: list[T]
     pagination: Pagination
+    sort: str
+    filter: dict[str, Any] | None
+
+
+class KeysetPage(BaseModel, Generic[T]):
+    """One page of a list that grows for ever. `after` leads to the items behind it, also to those that come later."""
+
+    data: list[T]
+    pagination: Pagination | None = Field(description="Null in an answer to `after`: nothing is counted.")
+    after: str | None = Field(description="Null if a numbered page has no items.")
     sort: str
     filter: dict[str, Any] | None
 
@@ -111,16 +128,24 @@ def list_page(
     `RowStream`. Raises BadFilter, BadSort, and Busy, which names the fields, if that takes longer than a statement may.
     """
     asked = requested_filter()
+    has_cursors = isinstance(query, KeysetQuery)
     sortable = sort_fields or fields
     order = _order(sortable, query.sort, type(query).model_fields["sort"].default)
     with naming_what_is_slow(sortable, asked, sort=query.sort):
         if asked:
-            stream = RowStream(filtered(found.rows, fields, asked), order, items, batch_rows=batch_rows)
+            rows = filtered(found.rows, fields, asked)
+            stream = RowStream(rows, order, items, batch_rows=batch_rows, has_cursors=has_cursors)
         else:
             is_indexed = is_ordered_by_index(sortable, query.sort)
             everywhere = found.everywhere if is_indexed else None
             stream = _unfiltered(
-                found.rows, order, items, total=found.total, everywhere=everywhere, batch_rows=batch_rows
+                found.rows,
+                order,
+                items,
+                total=found.total,
+                everywhere=everywhere,
+                batch_rows=batch_rows,
+                has_cursors=has_cursors,
             )
         return paginate(
             call,
@@ -129,6 +154,7 @@ def list_page(
             page=query.page,
             page_size=query.page_size,
             envelope=partial(envelope, sort=query.sort, filter=asked.canonical() if asked else None),
+            after=query.after if isinstance(query, KeysetQuery) else None,
         )
 
 
@@ -146,10 +172,11 @@ def _unfiltered(
     total: Select[int] | None,
     everywhere: EveryWorkspace | None,
     batch_rows: int,
+    has_cursors: bool,
 ) -> RowStream:
     """Kept, because its statements take longer to be made than to be executed."""
     total = counting(rows) if total is None else total
-    return RowStream(rows, order, items, total, batch_rows, everywhere=everywhere)
+    return RowStream(rows, order, items, total, batch_rows, everywhere, has_cursors)
 
 
 @contextmanager
@@ -178,26 +205,50 @@ def paginate(
     page: int,
     page_size: int,
     envelope: Callable[..., BaseModel],
+    after: str | None = None,
 ) -> Response:
-    """One page of `rows`, which are those that were found, or some; `envelope` makes all of the answer but the rows."""
-    skipped = (page - 1) * page_size
-    first = rows.first(call.session, found.parameters, limit=page_size, offset=skipped)
+    """One page of `rows`, which are those that were found, or some; `envelope` makes all of the answer but the rows.
+
+    With `after`, the page behind that cursor. Raises BadRequest if it is none, or is given beside a `page`.
+    """
+    parameters, skipped = found.parameters, (page - 1) * page_size
+    if after is not None:
+        if skipped:
+            raise BadRequest("after goes without page: it says by itself where the page begins.")
+        rows, parameters = behind(rows, after, parameters)
+    first = rows.first(call.session, parameters, limit=page_size, offset=skipped)
     if not first.number:
         # An access key that is not in force finds nothing, which must not look like a list of none.
         require_authentic(call.session, call.actor)
-    total = first.total
-    if first.number < page_size and (first.number or not skipped):
-        total = skipped + first.number
-    elif total is None:
-        query = counting(rows.statement) if rows.total is None else rows.total
-        total = call.session.connection().scalar(query, found.parameters) or 0
+    total = (
+        _total(call, rows, first, parameters, page_size=page_size, skipped=skipped) if after is None else None
+    )
+    place = {"after": cursor_of(first.last) if first.last else after} if rows.has_cursors else {}
 
     def end(number: int) -> str:
-        pagination = Pagination.of(page, page_size, number=number, total=total)
-        rest = envelope(data=[], pagination=pagination).model_dump_json(exclude={"data"})
+        counted = None if total is None else Pagination.of(page, page_size, number=number, total=total)
+        rest = envelope(data=[], pagination=counted, **place).model_dump_json(exclude={"data"})
         return f"],{rest[1:]}"
 
-    return rows.answer(call.context, first, found.parameters, found.may_read, begin='{"data":[', end=end)
+    return rows.answer(call.context, first, parameters, found.may_read, begin='{"data":[', end=end)
+
+
+def _total(
+    call: RequestContext,
+    rows: RowStream,
+    first: FirstRows,
+    parameters: Mapping[str, Any],
+    *,
+    page_size: int,
+    skipped: int,
+) -> int:
+    """The number of all rows; of a page that is not full it is plain."""
+    if first.number < page_size and (first.number or not skipped):
+        return skipped + first.number
+    if first.total is not None:
+        return first.total
+    query = counting(rows.statement) if rows.total is None else rows.total
+    return call.session.connection().scalar(query, parameters) or 0
 
 
 def counting(statement: Select[*tuple[Any, ...]]) -> Select[int]:

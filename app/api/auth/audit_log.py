@@ -15,7 +15,7 @@ from app.clock import Timestamp
 from app.errors import BadRequest
 from app.filters.fields import Fields
 from app.http.field_types import Resource
-from app.http.paging import ListQuery, Page, list_page
+from app.http.paging import KeysetPage, KeysetQuery, list_page
 from app.http.route import RequestContext, Routes
 from app.http.transfers.row_stream import resources
 
@@ -62,7 +62,7 @@ class AuditRecord(Resource):
 ITEMS = resources(AuditRecord, rows.AuditRecord)
 
 
-class AuditQuery(ListQuery):
+class AuditQuery(KeysetQuery):
     """A page of the log."""
 
     sort: str = Field("-at", description="`at` or `-at`.")
@@ -72,7 +72,7 @@ class AuditQuery(ListQuery):
     "GET",
     "/apis/auth/v2/audit",
     permission=Permission.AUDIT_READ,
-    returns=Page[AuditRecord],
+    returns=KeysetPage[AuditRecord],
     raises=(BadRequest,),
 )
 def list_audit_records(call: RequestContext, query: AuditQuery) -> Response:
@@ -87,4 +87,6 @@ def list_audit_records(call: RequestContext, query: AuditQuery) -> Response:
         actor.parameters,
         lambda: select(is_permitted).params(actor.parameters),
     )
-    return list_page(call, query, found, FIELDS, items=ITEMS, sort_fields=SORT_FIELDS)
+    return list_page(
+        call, query, found, FIELDS, items=ITEMS, sort_fields=SORT_FIELDS, envelope=KeysetPage[Any]
+    )

@@ -24,7 +24,8 @@ from app.db import read
 from app.errors import BadRequest, Conflict, Forbidden, NotFound, WrongState
 from app.filters.fields import Fields
 from app.http.field_types import Name, Reason, Resource, ShortText
-from app.http.paging import MAX_PAGE, ListQuery, Page, list_page, paginate
+from app.http.keyset import After
+from app.http.paging import MAX_PAGE, KeysetPage, KeysetQuery, Page, list_page, paginate
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.transfers.row_stream import Items, RowStream, each, resources
 from app.lifecycle import DeletionState, FailureClass
@@ -84,7 +85,7 @@ class OperateQuery(Query):
     as_of: AsOf = None
 
 
-class DeletionsQuery(ListQuery):
+class DeletionsQuery(KeysetQuery):
     """Filters and paging of the list of deletions."""
 
     sort: str = Field("-requested_at", description="`requested_at` or `-requested_at`.")
@@ -100,14 +101,20 @@ class DeletionsQuery(ListQuery):
     as_of: AsOf = None
 
 
-class EventsQuery(Query):
-    """Paging of a deletion's events."""
+class PageQuery(Query):
+    """Paging of what belongs to a deletion."""
 
     page: int = Field(1, ge=1, le=MAX_PAGE)
     page_size: int = Field(100, ge=1, le=1000)
 
 
-class FailuresQuery(EventsQuery):
+class EventsQuery(PageQuery):
+    """Paging of a deletion's events."""
+
+    after: After = None
+
+
+class FailuresQuery(PageQuery):
     """Paging and choice of a deletion's failures."""
 
     kind: str | None = Field(None, max_length=256, description="Only failures of this kind.")
@@ -132,7 +139,7 @@ SORT_FIELDS = Fields(key=rows.Deletion.id, columns={"requested_at": rows.Deletio
     "GET",
     _DELETIONS,
     permission=Permission.DELETIONS_READ,
-    returns=Page[DeletionReport],
+    returns=KeysetPage[DeletionReport],
     raises=(BadRequest, Forbidden),
 )
 def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
@@ -166,6 +173,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
         ),
         sort_fields=SORT_FIELDS,
         batch_rows=_REPORTS_AT_ONCE,
+        envelope=KeysetPage[Any],
     )
 
 
@@ -181,8 +189,8 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     "GET",
     f"{_DELETION}/events",
     permission=Permission.DELETIONS_READ,
-    returns=Page[DeletionEvent],
-    raises=(NotFound,),
+    returns=KeysetPage[DeletionEvent],
+    raises=(BadRequest, NotFound),
 )
 def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
     """List the events of a deletion, oldest first. Events never change."""
@@ -191,11 +199,12 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
     found = _about(call.actor, deletion, events)
     return paginate(
         call,
-        RowStream(found.rows, (rows.DeletionEvent.id.asc(),), EVENTS),
+        RowStream(found.rows, (rows.DeletionEvent.id.asc(),), EVENTS, has_cursors=True),
         found,
         page=query.page,
         page_size=query.page_size,
-        envelope=partial(Page, sort="at", filter=None),
+        envelope=partial(KeysetPage, sort="at", filter=None),
+        after=query.after,
     )
 
 

@@ -88,6 +88,8 @@ class FirstRows:
     """The keys of the others, in batches."""
     total: int | None
     """The number of rows without a limit, if it was asked for and is not plain from `number`."""
+    last: tuple[Any, ...] | None = None
+    """What the last of them is sorted by, if the stream has cursors and there is one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +108,8 @@ class RowStream:
     batch_rows: int = BATCH_ROWS
     everywhere: EveryWorkspace | None = None
     """Finds the keys, if the rows are those of many workspaces, each with an index of this order."""
+    has_cursors: bool = False
+    """Whether a page has to say what its last row is sorted by."""
 
     def first(
         self,
@@ -120,14 +124,16 @@ class RowStream:
         has_keys = self.everywhere is not None or (offset and len(self._keys) == 1)
         statement = self._by_keys if has_keys else self._first_rows
         rows = session.connection().execute(statement, which).all()
+        last = self._place(rows[-1]) if self.has_cursors and rows else None
         if isinstance(self.items, RowText):
             included = [row[4:] for row in rows if row.is_included]
             rest = batches([row[:2] for row in rows[len(included) :]], rows=self.batch_rows)
             total = rows[-1].total if rows else None
-            return FirstRows(len(rows), self.items.texts(included), rest, total)
-        keys = [(row[0] if len(self._keys) == 1 else tuple(row[:-1]), row[-1]) for row in rows]
+            return FirstRows(len(rows), self.items.texts(included), rest, total, last)
+        width = len(self._keys)
+        keys = [(row[0] if width == 1 else tuple(row[:width]), row.row_size) for row in rows]
         first, *rest = batches(keys, rows=self.batch_rows) or [[]]
-        return FirstRows(len(rows), self._texts(session, parameters, first), rest, None)
+        return FirstRows(len(rows), self._texts(session, parameters, first), rest, None, last)
 
     def answer(
         self,
@@ -214,11 +220,12 @@ class RowStream:
     def _page(self, narrowed: Callable[[Select[Any]], Select[Any]]) -> Select[*tuple[Any, ...]]:
         """The keys and sizes of some rows; of as many as one batch may have, all that makes an item."""
         size = _stored_bytes(self._model).label("row_size")
+        sorted_by = [one.element.label(f"sort_{number}") for number, one in enumerate(self.order)]
+        places = sorted_by if self.has_cursors else []
         if not isinstance(self.items, RowText):
-            keys = self.statement.with_only_columns(*self._keys, size, maintain_column_froms=True)
+            keys = self.statement.with_only_columns(*self._keys, size, *places, maintain_column_froms=True)
             return narrowed(keys).order_by(*self.order)
         key = self._only_key.label("row_key")
-        sorted_by = [one.element.label(f"sort_{number}") for number, one in enumerate(self.order)]
         columns = self.items.columns
         selected = self.statement.with_only_columns(
             key, size, *sorted_by, *columns, maintain_column_froms=True
@@ -244,7 +251,12 @@ class RowStream:
                 case((row.c.is_included, one)) if isinstance(one.type, Text) else one
                 for one in self.items.read([row.c[column.name] for column in columns])
             ),
+            *(row.c[place.name] for place in places),
         ).order_by(row.c.number)
+
+    def _place(self, row: Any) -> tuple[Any, ...]:
+        """What a row of a page is sorted by."""
+        return tuple(getattr(row, f"sort_{number}") for number in range(len(self.order)))
 
     @cached_property
     def _model(self) -> Any:
