@@ -1,5 +1,8 @@
 """The feed of the events of all deletions: nothing is lost between two pages, and nobody sees more than they may."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -197,6 +200,18 @@ def test_events_restored_from_another_server_come_first(
 
     assert followed(client, 5)[0] == ["failed", "restored_1", "restored_2", "restored_3", "of_here"]
     assert place_restored_events(context.sessions) == 0
+
+
+def test_an_upgrade_puts_restored_events_in_their_place(
+    session: Session, deletion: Deletion, database_url: str
+) -> None:
+    session.execute(update(DeletionEvent).values(transaction_id=text(f"'{2**62}'::xid8")))
+    session.commit()
+    environment = {**os.environ, "WORKSPACES_DATABASE_URL": database_url}
+
+    subprocess.run([sys.executable, "-m", "app.cli", "db", "upgrade"], env=environment, check=True)
+
+    assert session.scalars(text("SELECT transaction_id::text FROM deletion_events")).all() == ["0"]
 
 
 def test_a_page_reads_as_many_events_as_it_has(
