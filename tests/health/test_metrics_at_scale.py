@@ -15,13 +15,13 @@ from tests import factories
 
 ALL, FAILED, DELETING = 10_000, 1_000, 200
 LARGE = {"deletions", "deletion_failure_counts", "jobs", "deployments"}
-"""Tables of which most rows concern what is over."""
+"""Tables of which most rows concern what is over. What is not is young, and so close together."""
 
 FILLED = f"""
 INSERT INTO deletions (id, workspace_id, workspace_name, state, requested_by, requested_at, purge_after, started_at,
     phase, has_progressed, attempts, polls, round, next_run_at, created_counts, deleted_counts, fence)
 SELECT gen_random_uuid(), gen_random_uuid(), 'team-' || n,
-    CASE WHEN n % 10 = 0 THEN 'FAILED' WHEN n % 50 = 1 THEN 'DELETING' ELSE 'DONE' END,
+    CASE WHEN n <= {FAILED} THEN 'FAILED' WHEN n <= {FAILED + DELETING} THEN 'DELETING' ELSE 'DONE' END,
     'ann', now() - n * interval '1 min', now(), now(), 'filesets', false, 0, 0, 0, now(),
     '{{"filesets": 10, "entities": 1000}}', '{{"filesets": 9, "entities": 1000}}', 7
 FROM generate_series(1, {ALL}) AS n;
