@@ -108,7 +108,7 @@ def matching_lines(
     Raises NotFound, and BadRequest for an unknown filter or a malformed path.
     """
     if unknown := [key for key in filters if key not in FILTERS]:
-        raise BadRequest(f"Invalid filter: '{unknown[0]}' is none of {', '.join(FILTERS)}.")
+        raise BadRequest(f"Invalid filter: '{unknown[0][:50]}' is none of {', '.join(FILTERS)}.")
     folder = _folder(base_path)
     fileset = find_fileset(session, readable_workspace(session, actor, workspace), name)
     owner = _owner(session, fileset, folder)
