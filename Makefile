@@ -31,7 +31,7 @@ long: $(VENV)/.installed-dev ## Run the long tests that `make test` leaves out; 
 	@$(PYTEST) -n $(WORKERS) -m long $(ARGS)
 
 clients: $(VENV)/.installed-dev ## Run all that the peer's SDK and CLI are tried with
-	@$(PYTEST) -n $(WORKERS) tests/compat $(ARGS)
+	@CLIENTS=all $(PYTEST) -n $(WORKERS) tests/compat $(ARGS)
 
 search: $(VENV)/.installed-dev ## Run the searches through requests and interleavings in their long form
 	@SEARCH=1 $(PYTEST) -n $(WORKERS) tests/access/test_schema.py tests/cleanup/test_state_machine.py \

@@ -1,5 +1,6 @@
 """One running stack for all of these tests, and the peer's unmodified client against it."""
 
+import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -21,6 +22,11 @@ ALL = "all_releases"
 """The mark of tests for each release of the SDK; others are run with the oldest, and by `make long` with the newest."""
 
 
+EVERYTHING = os.environ.get("CLIENTS") == "all"
+"""Whether to try what `make clients` alone does: the releases between, and the slow files with the newest."""
+SLOW = ("test_large_files", "test_parallel")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", f"{ALL}: run with each release of the peer's SDK")
@@ -31,9 +37,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "release" not in metafunc.fixturenames or "release" in _named(metafunc):
         return
     is_for_all = metafunc.definition.get_closest_marker(ALL) is not None
-    newest = as_parameter(NEWEST) if is_for_all else as_parameter(NEWEST, pytest.mark.long)
-    between = [as_parameter(one, pytest.mark.long) for one in BETWEEN] if is_for_all else []
-    metafunc.parametrize("release", [as_parameter(OLDEST), newest, *between], indirect=True, scope="session")
+    is_slow = metafunc.module.__name__.endswith(SLOW)
+    chosen = [as_parameter(OLDEST)]
+    if EVERYTHING or not is_slow:
+        chosen.append(as_parameter(NEWEST) if is_for_all else as_parameter(NEWEST, pytest.mark.long))
+    if EVERYTHING and is_for_all:
+        chosen += [as_parameter(one) for one in BETWEEN]
+    metafunc.parametrize("release", chosen, indirect=True, scope="session")
 
 
 def _named(metafunc: pytest.Metafunc) -> set[str]:

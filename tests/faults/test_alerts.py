@@ -42,6 +42,10 @@ FAULTS: dict[str, tuple[Alert, Callable[[World], AbstractContextManager[None]]]]
 }
 
 
+SHORT = "paused"
+"""The one that `make test` tries; `make long` tries all others."""
+
+
 class Prometheus:
     """A server that scrapes the product every few seconds, with the rules of `ops/`, but for how long they wait."""
 
@@ -88,7 +92,9 @@ def prometheus(world: World, tmp_path: Path) -> Iterator[Prometheus]:
     server.process.wait()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [one if one == SHORT else pytest.param(one, marks=pytest.mark.long) for one in FAULTS]
+)
 def test_what_is_broken_has_its_alert_and_what_works_has_none(
     world: World, prometheus: Prometheus, fault: str
 ) -> None:
