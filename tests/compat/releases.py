@@ -99,7 +99,7 @@ def installed(release: Release) -> Path:
             shutil.rmtree(environment, ignore_errors=True)
             _execute(interpreter(release.python) or sys.executable, "-m", "venv", environment)
             _execute(
-                python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check",
+                python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--disable-pip-version-check",
                 *release.packages, "-r", REQUIREMENTS,
             )  # fmt: skip
             stamp.write_text(pins)
