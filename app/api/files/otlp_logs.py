@@ -12,9 +12,9 @@ from app.errors import BadRequest, Busy, Forbidden, NotFound, TooLarge, TooSlow
 from app.http.field_types import Description, ShortText
 from app.http.route import Body, Query, RequestContext, Routes
 from app.http.validation import raw_body
-from app.services.logs import reported
-from app.services.logs.otlp import read_lines
 from app.services.logs.pages import InvalidCursor, page_of
+from app.services.reports import log_lines
+from app.services.reports.otlp import read_lines
 
 routes = Routes("files")
 LOGS = "/apis/files/v2/workspaces/<workspace>/filesets/<name>/otlp/v1/logs"
@@ -50,7 +50,7 @@ class LogQueryRequest(Body):
 
     filters: dict[str, str] | None = Field(
         None,
-        description=f"Values that lines must have: of {', '.join(f'`{key}`' for key in reported.FILTERS)}.",
+        description=f"Values that lines must have: of {', '.join(f'`{key}`' for key in log_lines.FILTERS)}.",
     )
     limit: Count | None = Field(
         None,
@@ -84,7 +84,7 @@ def store_logs(call: RequestContext, workspace: str, name: str, query: LogFolder
     is_protobuf = "protobuf" in request.mimetype
     lines = list(read_lines(_body(call.context.settings.max_body_bytes), is_protobuf=is_protobuf))
     rejected = call.transact(
-        lambda session: reported.append(
+        lambda session: log_lines.append(
             session, call.actor, workspace, name, lines, base_path=query.artifact_base_path
         )
     )
@@ -110,7 +110,7 @@ def query_logs(call: RequestContext, workspace: str, name: str, body: LogQueryRe
     has the log of that job, of its current attempt unless `job_attempt` names another.
     """
     require_one_window(tail=body.tail, is_limited=body.limit is not None, cursor=body.page_cursor)
-    lines, job = reported.matching_lines(
+    lines, job = log_lines.matching_lines(
         call.session,
         call.actor,
         workspace,

@@ -25,9 +25,9 @@ from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog, Workspace
 from app.services import filesets, job_removal
 from app.services.filesets import SERVICE_SOURCE
-from app.services.logs import otlp
-from app.services.logs.otlp import LONGEST_BYTES
-from app.services.logs.reported import ReportedLine, Source, append
+from app.services.reports import otlp
+from app.services.reports.log_lines import ReportedLine, Source, append
+from app.services.reports.otlp import LONGEST_BYTES
 from tests.factories import make_fileset, make_job, make_job_log, make_workspace, rows_of
 from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile

@@ -17,8 +17,8 @@ from pydantic_core import from_json
 
 from app import clock
 from app.errors import BadRequest, TooLarge
-from app.services.logs import protobuf
-from app.services.logs.reported import Rejected, ReportedLine, Source
+from app.services.reports import protobuf
+from app.services.reports.log_lines import Rejected, ReportedLine, Source
 
 MOST_RECORDS = 10_000
 """Records of one request that are stored. The SDKs of OpenTelemetry send some hundreds at a time."""
