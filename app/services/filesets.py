@@ -1,6 +1,5 @@
 """Filesets: creating them, locking them while files change, and deleting them with all their bytes."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +7,7 @@ from functools import cache
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, bindparam, delete, or_, select, union_all
+from sqlalchemy import Select, Uuid, bindparam, or_, select, union_all
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -24,6 +23,7 @@ from app.models import Entity, Fileset, Job, JobLog, Workspace
 from app.models.columns import without_documents
 from app.models.job import has_status_in
 from app.models.workspace import is_active
+from app.services.logs.removal import remove_last_lines, remove_lines
 from app.services.workspaces import writable_workspace
 from app.storage.blob_store import BlobStore
 from app.storage.purge import BytesRemain
@@ -37,8 +37,6 @@ _PURGE_S = 20
 """Time budget of one DELETE for removing files: most clients and proxies wait longer for an answer."""
 _PURGE_LOCKED_S = 5
 """Time budget while locks are held: usually only the files published since `empty_fileset` remain."""
-_LINES_LOCKED = 1000
-"""The most lines of its log that are removed while locks are held."""
 
 OF_JOB = "job-fileset-"
 """How the name begins of a fileset that is created and deleted with a job, whose name follows."""
@@ -147,7 +145,7 @@ def empty_fileset(context: Context, actor: Actor, *, workspace: str, name: str) 
         _require_unused(session, actor, fileset, f"{workspace}/{name}")
         _require_no_writer(session, fileset, f"{workspace}/{name}")
     _purge(context.store, fileset, f"{workspace}/{name}", within_s=_PURGE_S)
-    if not remove_log(context, fileset, within_s=_PURGE_S):
+    if not remove_lines(context, JobLog.fileset_id == fileset.id, within_s=_PURGE_S):
         raise _more_lines(f"{workspace}/{name}")
     return fileset.id
 
@@ -189,32 +187,6 @@ def _references(access: Access) -> Select[str]:
     anywhere = found.join(Workspace).where(is_active(), permitted(access, in_many=True), full)
     both = union_all(here, anywhere).subquery()
     return select(both.c.entity_type).limit(_MOST_REFERENCES)
-
-
-def remove_log(context: Context, fileset: Fileset, *, within_s: float) -> bool:
-    """Remove the lines that clients and jobs have left in a fileset; whether all are gone. Commits each chunk."""
-    deadline, at_most = time.monotonic() + within_s, context.settings.chunk_size
-    while True:
-        with session_scope(context.sessions) as session:
-            if remove_lines(session, JobLog.fileset_id == fileset.id, at_most=at_most) < at_most:
-                return True
-        if time.monotonic() >= deadline:
-            return False
-
-
-def remove_last_lines(session: Session, *which: ColumnElement[bool]) -> bool:
-    """As `remove_lines`, under the lock that keeps new lines out, which must not last; whether all are gone."""
-    return remove_lines(session, *which, at_most=_LINES_LOCKED) < _LINES_LOCKED
-
-
-def remove_lines(session: Session, *which: ColumnElement[bool], at_most: int) -> int:
-    """Remove so many lines of logs that meet the conditions; returns their number."""
-    page = select(JobLog.id).where(*which).limit(at_most)
-    removed = session.execute(
-        delete(JobLog).where(JobLog.id.in_(page)).returning(JobLog.id),
-        execution_options={"synchronize_session": False},
-    )
-    return len(removed.all())
 
 
 def _more_lines(label: str) -> Busy:

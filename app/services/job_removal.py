@@ -1,6 +1,5 @@
 """Removal of an ended job with its log and its fileset, unless that was there before the job."""
 
-import time
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, select, update
@@ -17,8 +16,8 @@ from app.models import Fileset, Job, JobLog, Workspace
 from app.models.columns import without_documents
 from app.models.job import has_status_in
 from app.models.workspace import is_active
-from app.services.filesets import remove_last_lines, remove_lines, remove_log
 from app.services.jobs import has_ended, request_deletion
+from app.services.logs.removal import remove_last_lines, remove_lines
 from app.services.workspaces import lock_active_workspace
 from app.storage.purge import BytesRemain
 
@@ -53,9 +52,8 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
     # Outside a transaction: a slow store must not hold the lock that a DELETE of the workspace waits for.
     if fileset and context.store.purge_fileset(fileset.workspace_id, fileset.id, within_s=_PURGE_S):
         return False
-    if not _remove_own_log(context, job_id) or (
-        fileset and not remove_log(context, fileset, within_s=_LINES_S)
-    ):
+    logs = [_own_lines(job_id), *([_lines_in(fileset)] if fileset else [])]
+    if not all(remove_lines(context, *which, within_s=_LINES_S) for which in logs):
         return False
     with session_scope(context.sessions) as session:
         job = _removable(session, job_id)
@@ -67,7 +65,7 @@ def remove_ended(context: Context, job_id: UUID) -> bool:
             purge = context.store.purge_fileset
             if purge(fileset.workspace_id, fileset.id, within_s=_PURGE_LOCKED_S):
                 return False
-            for which in ([JobLog.fileset_id == fileset.id], _own_lines(job_id)):
+            for which in (_lines_in(fileset), _own_lines(job_id)):
                 if not remove_last_lines(session, *which):
                     return False
             session.delete(fileset)
@@ -95,26 +93,13 @@ def _fileset_of(session: Session, job: Job) -> Fileset | None:
     return session.scalars(query.with_for_update()).one_or_none()
 
 
-def _remove_own_log(context: Context, job_id: UUID) -> bool:
-    """Remove the own log of a job, as far as the time budget allows; whether all of it is gone."""
-    deadline = time.monotonic() + _LINES_S
-    while remove_chunk(context, job_id):
-        if time.monotonic() >= deadline:
-            return False
-    return True
-
-
-def remove_chunk(context: Context, job_id: UUID) -> int:
-    """Remove one chunk of the own log of a job, of all its attempts; returns the number of lines. Commits.
-
-    Lines in a fileset that others use stay there.
-    """
-    with session_scope(context.sessions) as session:
-        return remove_lines(session, *_own_lines(job_id), at_most=context.settings.chunk_size)
-
-
 def _own_lines(job_id: UUID) -> list[ColumnElement[bool]]:
+    """Those of all attempts of a job; its lines in a fileset that others use stay there."""
     return [JobLog.job_id == job_id, JobLog.fileset_id.is_(None)]
+
+
+def _lines_in(fileset: Fileset) -> list[ColumnElement[bool]]:
+    return [JobLog.fileset_id == fileset.id]
 
 
 def delete_job(context: Context, actor: Actor, workspace: str, name: str) -> None:

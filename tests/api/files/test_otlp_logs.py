@@ -25,6 +25,7 @@ from app.lifecycle import JobStatus, WorkspaceState
 from app.models import Fileset, Job, JobLog, Workspace
 from app.services import filesets, job_removal
 from app.services.filesets import SERVICE_SOURCE
+from app.services.logs import removal
 from app.services.reports import otlp
 from app.services.reports.log_lines import ReportedLine, Source, append
 from app.services.reports.otlp import LONGEST_BYTES
@@ -497,7 +498,7 @@ def test_the_root_of_a_jobs_own_fileset_has_the_log_of_its_current_attempt_and_o
 def test_a_deleted_job_leaves_its_lines_in_the_fileset_that_stays_and_takes_those_of_its_own(
     client: FlaskClient, session: Session, job: Job, owner: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filesets, "_LINES_LOCKED", 1)  # nearly all have gone before
+    monkeypatch.setattr(removal, "_AT_ONCE_LOCKED", 1)  # nearly all have gone before
     send(client, logs("stays", job_attempt=str(job.attempt_id)), artifact_base_path="jobs/train")
     send(client, logs("goes", job="alone"), fileset=owner.fileset)
     send(client, logs(*"goes"), fileset=owner.fileset, artifact_base_path="notes")
