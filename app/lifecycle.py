@@ -75,6 +75,10 @@ class DeletionState(StrEnum):
     RESTORED = "RESTORED"  #: Called off before anything was destroyed. Final.
 
 
+DELETION_UNFINISHED = (DeletionState.DELETING, DeletionState.FAILED)
+"""The states of a deletion that is not over."""
+
+
 class DeletionMove(Enum):
     """Made by `cleanup.ledger` alone."""
 

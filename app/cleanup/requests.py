@@ -16,7 +16,7 @@ from app.config import Settings
 from app.context import Context
 from app.dispatch import cleanup_message, notify_after_commit
 from app.errors import Forbidden, NotFound, Protected, WrongState
-from app.lifecycle import DeletionState, WorkspaceMove
+from app.lifecycle import DELETION_UNFINISHED, DeletionState, WorkspaceMove
 from app.models import BUILT_IN, Deletion, RoleBinding, Workspace
 from app.models.audit import AuditEvent
 from app.services.workspaces import changeable_workspace, move_workspace, queue_for_change, readable_workspace
@@ -92,7 +92,7 @@ def _already_answered(session: Session, actor: Actor, name: str, asked: Deletion
 def _unfinished(session: Session, actor: Actor, name: str, asked: DeletionRequest) -> Deletion | None:
     if asked.workspace_id:
         return None
-    return _latest(session, actor, name, Deletion.state.in_((DeletionState.DELETING, DeletionState.FAILED)))
+    return _latest(session, actor, name, Deletion.state.in_(DELETION_UNFINISHED))
 
 
 def _latest(session: Session, actor: Actor, name: str, which: ColumnElement[bool]) -> Deletion | None:

@@ -18,7 +18,7 @@ from app.clock import Timestamp
 from app.errors import Busy, Conflict, NotFound
 from app.http.field_types import Reason, Resource
 from app.http.route import Body, Query, RequestContext, Routes
-from app.lifecycle import DeletionState, FailureClass
+from app.lifecycle import DELETION_UNFINISHED, DeletionState, FailureClass
 from app.storage.tree import told_to_clients
 
 routes = Routes("workspaces")
@@ -178,7 +178,7 @@ def get_workspace_deletion(call: RequestContext, name: str) -> WorkspaceDeletion
     is done. If the name has been taken again, it is still the older workspace that is spoken of. The whole deletion is
     at `/apis/entities/v2/deletions`.
     """
-    unfinished = rows.Deletion.state.in_((DeletionState.DELETING, DeletionState.FAILED))
+    unfinished = rows.Deletion.state.in_(DELETION_UNFINISHED)
     query = (
         select(rows.Deletion)
         .join(rows.Workspace, rows.Workspace.id == rows.Deletion.workspace_id)

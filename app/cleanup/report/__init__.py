@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from app.cleanup import remaining
 from app.cleanup.kinds import KINDS, ORDER
 from app.clock import Timestamp, seconds_since
-from app.lifecycle import DeletionState, FailureClass
+from app.lifecycle import DELETION_UNFINISHED, DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure, DeletionFailureCount, Deployment, Job
 from app.models.deletion import Counts
 
@@ -136,7 +136,7 @@ def outline(deletion: Deletion) -> DeletionReport:
 
 
 def _is_unfinished(deletion: Deletion) -> bool:
-    return deletion.state in {DeletionState.DELETING, DeletionState.FAILED}
+    return deletion.state in DELETION_UNFINISHED
 
 
 def _left(deletion: Deletion, held: Counts | None) -> Counts | None:

@@ -16,13 +16,10 @@ from sqlalchemy.orm import Session
 from app.clock import database_now
 from app.health.metrics.families import Samples, gauge
 from app.lease import holds
-from app.lifecycle import DeletionState, FailureClass, WorkspaceState
+from app.lifecycle import DELETION_UNFINISHED, DeletionState, FailureClass, WorkspaceState
 from app.models import CleanupControl, Deletion, DeletionFailureCount, Workspace
 from app.models.deletion import is_in, is_on_hold
 from app.models.workspace import is_active
-
-LIVING = (DeletionState.DELETING, DeletionState.FAILED)
-"""The states of a deletion that is not over."""
 
 CONDITIONS = ("running", "waiting", "backing_off", "grace", "paused", "hung")
 """What a deletion that is DELETING is doing; docs/cleanup.md says what each means."""
@@ -50,7 +47,8 @@ def deletion_metrics(session: Session) -> Iterator[Metric]:
     active = [one for one in groups if one.condition != _FAILED]
     failed = [one for one in groups if one.condition == _FAILED]
     numbers = {
-        state: sum(one.number for one in of) for state, of in zip(LIVING, (active, failed), strict=True)
+        state: sum(one.number for one in of)
+        for state, of in zip(DELETION_UNFINISHED, (active, failed), strict=True)
     }
     yield _workspaces(session, numbers)
     yield gauge(
@@ -71,7 +69,7 @@ def deletion_metrics(session: Session) -> Iterator[Metric]:
         "Missing while there is none.",
         {
             (state.value,): oldest
-            for state, of in zip(LIVING, (active, failed), strict=True)
+            for state, of in zip(DELETION_UNFINISHED, (active, failed), strict=True)
             if (oldest := _oldest(of)) is not None
         },
         labels=["state"],
@@ -131,7 +129,7 @@ def _living() -> Select[*tuple[Any, ...]]:
             func.extract("epoch", func.min(Deletion.purge_after).filter(may_go_on)),
             func.extract("epoch", func.max(Deletion.last_progress_at)),
         )
-        .where(is_in(*LIVING))
+        .where(is_in(*DELETION_UNFINISHED))
         .group_by(*(literal_column(str(number)) for number in range(1, len(groups) + 1)))
     )
 
@@ -179,7 +177,7 @@ def _failures(session: Session) -> Metric:
 
 @cache
 def _open_failures() -> Select[str, str, int]:
-    count, living = DeletionFailureCount, select(Deletion.id).where(is_in(*LIVING)).subquery()
+    count, living = DeletionFailureCount, select(Deletion.id).where(is_in(*DELETION_UNFINISHED)).subquery()
     # OFFSET keeps PostgreSQL from joining with all counts.
     some = select(count.kind, count.error_class, count.number).where(
         count.deletion_id == living.c.id, ~count.is_skipped
