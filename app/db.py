@@ -6,7 +6,7 @@ import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
@@ -219,6 +219,13 @@ def read(sessions: Sessions, work: Callable[[Session], T]) -> T:
             raise
     with read_scope(sessions) as session:
         return work(session)
+
+
+class Transact(Protocol):
+    """Carries out some work in a transaction of its own, and commits it: `transact` on some connections."""
+
+    def __call__(self, work: Callable[[Session], T], /) -> T:
+        """What the work returns."""
 
 
 def transact(sessions: Sessions, work: Callable[[Session], T]) -> T:

@@ -4,10 +4,10 @@ Documents and texts of users are theirs: what somebody has written into a descri
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session, aliased
 
 from app.access.principal import EVERYBODY, FORGOTTEN_PREFIX, folded, is_reserved
-from app.db import Base
+from app.db import Base, Transact
 from app.errors import WrongState
 from app.models import AccessKey, AuditRecord, DeletionHold, PrincipalErasure, RoleBinding
 
@@ -39,15 +39,6 @@ CHUNK = 1000
 
 _DOCUMENTS = {"deletions.force", "deletion_events.detail", "jobs.steps", "jobs.secret_access"}
 """Documents of the product, in which it names people."""
-
-T = TypeVar("T")
-
-
-class Transact(Protocol):
-    """Carries out some work in a transaction of its own, and commits it."""
-
-    def __call__(self, work: Callable[[Session], T], /) -> T:
-        """What the work returns."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
 """Encrypting the values of secrets anew by the first key, so that the others can be taken away."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Protocol, TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, or_, select
@@ -13,6 +11,7 @@ from sqlalchemy.orm import Session, undefer
 
 from app.access import audit
 from app.access.authorize import Actor
+from app.db import Transact
 from app.errors import SecretUnreadable
 from app.models import Secret
 from app.models.audit import AuditEvent
@@ -22,15 +21,6 @@ CHUNK = 100
 """Secrets of one transaction: their values together have a few megabytes at most."""
 
 _LOWEST = UUID(int=0)
-
-T = TypeVar("T")
-
-
-class Transact(Protocol):
-    """Carries out some work in a transaction of its own, and commits it."""
-
-    def __call__(self, work: Callable[[Session], T], /) -> T:
-        """What the work returns."""
 
 
 @dataclass(frozen=True)
