@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, TextClause, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -283,6 +283,18 @@ def test_where_no_extension_may_be_made_all_but_one_index_is_built(url: str, poo
     assert differences(engine) == []
 
 
+def fill_before_triggers(connection: Connection, more: TextClause) -> None:
+    """Make a workspace and what `more` makes in it, as if that had been before there were triggers."""
+    connection.execute(
+        text(
+            "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
+            "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now())"
+        )
+    )
+    connection.execute(text("SET LOCAL session_replication_role = replica"))
+    connection.execute(more)
+
+
 def test_entities_are_counted_while_others_write(url: str) -> None:
     command.upgrade(configured(url), "0023")
     engine = create_engine(url, poolclass=NullPool)
@@ -292,14 +304,7 @@ def test_entities_are_counted_while_others_write(url: str) -> None:
         "FROM workspaces, generate_series(1, 5)"
     )
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
-                "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now())"
-            )
-        )
-        connection.execute(text("SET LOCAL session_replication_role = replica"))  # before there were triggers
-        connection.execute(more)
+        fill_before_triggers(connection, more)
     with engine.begin() as writer:
         writer.execute(more)
 
@@ -319,14 +324,7 @@ def test_resources_from_before_and_after_the_triggers_are_counted(url: str) -> N
         "FROM workspaces, generate_series(1, 5)"
     )
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO workspaces (id, name, state, is_protected, created_at, updated_at) "
-                "VALUES (gen_random_uuid(), 'ml-team', 'ACTIVE', false, now(), now())"
-            )
-        )
-        connection.execute(text("SET LOCAL session_replication_role = replica"))  # before there were triggers
-        connection.execute(more)
+        fill_before_triggers(connection, more)
     with engine.begin() as connection:  # after the triggers, before the count
         connection.execute(more)
         connection.execute(text("DELETE FROM projects WHERE id = (SELECT min(id::text)::uuid FROM projects)"))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
@@ -17,7 +17,7 @@ from app.models import Workspace
 from app.models.workspace import is_active
 from app.services.workspaces import readable_workspace
 from tests import factories
-from tests.support.statements import counted
+from tests.support.statements import counted, nodes, noted
 
 ANN = Actor(Principal("ann"), Permission.WORKSPACES_READ)
 BEN = Actor(
@@ -59,16 +59,8 @@ def test_who_may_read_a_workspace_is_asked_of_one_binding_however_many_the_calle
         factories.make_binding(session, workspace, "ann", Role.VIEWER)
     session.commit()
     session.execute(text("ANALYZE workspaces, role_bindings"))
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
-
-    event.listen(database, "before_cursor_execute", note)
-    try:
+    with noted(database) as asked:
         readable_workspace(session, ANN, "team-007")
-    finally:
-        event.remove(database, "before_cursor_execute", note)
 
     [(statement, parameters)] = asked
     explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
@@ -78,7 +70,6 @@ def test_who_may_read_a_workspace_is_asked_of_one_binding_however_many_the_calle
 
 def read_of(plan: dict[str, Any], table: str) -> Iterator[float]:
     """The rows that the nodes of a plan have read of a table."""
-    if plan.get("Relation Name") == table:
-        yield plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
-    for inner in plan.get("Plans", ()):
-        yield from read_of(inner, table)
+    for node in nodes(plan):
+        if node.get("Relation Name") == table:
+            yield node["Actual Rows"] + node.get("Rows Removed by Filter", 0)

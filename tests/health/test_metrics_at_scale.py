@@ -1,17 +1,16 @@
 """A scrape costs what is under way: not what was deleted before, and not what has ended."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from app.context import Context
 from app.db import read_scope
 from app.health.metrics.exposition import database_metrics
 from tests import factories
+from tests.support.statements import nodes, noted
 
 ALL, FAILED, DELETING = 10_000, 1_000, 200
 LARGE = {"deletions", "deletion_failure_counts", "jobs", "deployments"}
@@ -56,24 +55,8 @@ def fill(session: Session) -> None:
     session.commit()
 
 
-@contextmanager
-def noted(context: Context) -> Iterator[list[tuple[str, Any]]]:
-    """Collects the statements that are sent meanwhile."""
-    sent: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        sent.append((statement, parameters))
-
-    engine = context.sessions.kw["bind"]
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
-
 def scrape(context: Context) -> list[tuple[str, Any]]:
-    with noted(context) as sent, read_scope(context.sessions) as session:
+    with noted(context.sessions.kw["bind"]) as sent, read_scope(context.sessions) as session:
         list(database_metrics(session, context.settings))
     return sent
 
@@ -84,12 +67,6 @@ def many(session: Session, database: Engine) -> None:
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in sorted(LARGE):
             connection.execute(text(f"VACUUM (ANALYZE) {table}"))
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from nodes(inner)
 
 
 def test_the_number_of_statements_does_not_depend_on_what_there_is(

@@ -32,8 +32,9 @@ def counted(engine: Engine) -> Iterator[list[Sent]]:
         event.remove(engine, "after_cursor_execute", note)
 
 
-def rows_read(engine: Engine, act: Callable[[], Any]) -> Counter[str]:
-    """The rows that the queries of `act` read of each table, those included that a filter removes."""
+@contextmanager
+def noted(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
+    """Collects every statement that is sent meanwhile, with its parameters, to be explained."""
     sent: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -41,9 +42,15 @@ def rows_read(engine: Engine, act: Callable[[], Any]) -> Counter[str]:
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        act()
+        yield sent
     finally:
         event.remove(engine, "before_cursor_execute", note)
+
+
+def rows_read(engine: Engine, act: Callable[[], Any]) -> Counter[str]:
+    """The rows that the queries of `act` read of each table, those included that a filter removes."""
+    with noted(engine) as sent:
+        act()
     assert sent, "it has sent no statement"
     read: Counter[str] = Counter()
     with engine.connect() as connection:

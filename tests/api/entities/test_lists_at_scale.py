@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from app.api.entities.entities import FIELDS
@@ -19,6 +18,7 @@ from app.context import Context
 from app.filters.ast import RANGES, Operator
 from bench.contents import BEGAN_MS, ENTITIES, TYPE
 from tests import factories
+from tests.support.statements import nodes, noted
 
 WORKSPACES = "/apis/entities/v2/workspaces"
 LIST = f"{WORKSPACES}/ml-team/entities/{TYPE}"
@@ -91,23 +91,6 @@ def many(session: Session, database: Engine) -> None:
         connection.execute(text("VACUUM (ANALYZE) entities"))
 
 
-@contextmanager
-def noted(context: Context, table: str) -> Iterator[list[tuple[str, Any]]]:
-    """Collects the statements that read a table."""
-    sent: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if f"FROM {table}" in statement or f"JOIN {table}" in statement:
-            sent.append((statement, parameters))
-
-    engine = context.sessions.kw["bind"]
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
-
 def plans(
     context: Context,
     client: FlaskClient,
@@ -118,20 +101,15 @@ def plans(
     **query: Any,
 ) -> list[list[dict[str, Any]]]:
     """The nodes of the plan of each statement that such a list sends."""
-    with noted(context, table) as sent:
+    with noted(context.sessions.kw["bind"]) as every:
         answer = client.get(path, query_string=query)
     assert answer.status_code == 200, answer.json
+    sent = [one for one in every if f"FROM {table}" in one[0] or f"JOIN {table}" in one[0]]
     with context.sessions.kw["bind"].connect() as connection:
         made = [
             connection.exec_driver_sql(f"EXPLAIN ({explain}) {one}", values).scalar() for one, values in sent
         ]
     return [list(nodes(plan[0]["Plan"])) for plan in made]
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for inner in plan.get("Plans", ()):
-        yield from nodes(inner)
 
 
 def indexes_of(plan: list[dict[str, Any]]) -> set[str]:
