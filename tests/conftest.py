@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx._transports.default as http_transport
 import pytest
@@ -12,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck
 from hypothesis import settings as search_settings
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from app.config import Settings
@@ -22,6 +23,7 @@ from app.logs import configure_logs
 from tests.support.application import Engines, answering_from
 from tests.support.keys import KEY, write_keys
 from tests.support.publisher import RecordingPublisher
+from tests.support.statements import refuse_locking_subquery
 from tests.support.store import store_of
 
 # No search fails because the machine is busy.
@@ -55,6 +57,18 @@ def _volatile_files() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _statements() -> Iterator[None]:
+    """Every statement that a test makes the product send is looked at."""
+
+    def look_at(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        refuse_locking_subquery(statement)
+
+    event.listen(Engine, "before_cursor_execute", look_at)
+    yield
+    event.remove(Engine, "before_cursor_execute", look_at)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from app.maintenance.sweep import sweep
 from app.models import AccessKey
 from tests.access.keys import ANN, BEN, KEYS, OPERATING, listed, made, shown
 from tests.support.aging import age
+from tests.support.statements import NESTED_LOOPS
 
 DAY_S = 86400.0
 ELSEWHERE = f"ak_{'f' * 32}"
@@ -247,8 +248,13 @@ def test_keys_that_have_ended_are_forgotten_after_a_while(
         assert client.get(KEYS, headers=shown(key)).status_code == 401
 
 
-def test_a_sweep_forgets_a_bounded_number(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("settings", [[], NESTED_LOOPS], ids=["as planned", "nested loops"])
+def test_a_sweep_forgets_a_bounded_number(
+    session: Session, monkeypatch: pytest.MonkeyPatch, settings: list[str]
+) -> None:
     monkeypatch.setattr(registry, "_PRUNED_AT_ONCE", 2)
+    for setting in settings:
+        session.execute(text(f"SET LOCAL {setting}"))
     for number in range(3):
         session.add(AccessKey(jti=f"ak_{number}", holder="USER", principal="ann", created_by="ann"))
     session.flush()

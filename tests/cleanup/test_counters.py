@@ -15,6 +15,7 @@ from app.cleanup.engine import run_slice
 from app.cleanup.outcomes import Failed, Finished
 from app.context import Context
 from app.db import session_scope
+from app.health.metrics import counters
 from app.health.metrics.counters import BUCKETS, counter_metrics, fold_counters
 from app.lease import LeaseLost
 from app.lifecycle import DeletionState, FailureClass, JobStatus
@@ -26,6 +27,7 @@ from tests.cleanup.conftest import the
 from tests.runtime.runs import wait_until
 from tests.support.actors import trusted
 from tests.support.deadlines import DEADLINE_S
+from tests.support.statements import NESTED_LOOPS
 
 
 def counts(session: Session, counted: Counted) -> dict[tuple[str, str], float]:
@@ -282,3 +284,21 @@ def test_the_numbers_of_connections_that_are_gone_are_kept_in_few_rows(
     with session_scope(context.sessions) as other:
         fold_counters(other)
     assert counts(session, Counted.ENDED) == {("", "done"): 4}
+
+
+@pytest.mark.parametrize("settings", [[], NESTED_LOOPS], ids=["as planned", "nested loops"])
+def test_a_bounded_number_of_rows_is_folded_at_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch, settings: list[str]
+) -> None:
+    monkeypatch.setattr(counters, "_FOLDED_AT_ONCE", 2)
+    for pid in range(-3, 0):  # no process has such numbers
+        session.add(DeletionCounter(backend=pid, counted=Counted.ENDED, kind="", label="done", value=1))
+    session.flush()
+    for setting in settings:
+        session.execute(text(f"SET LOCAL {setting}"))
+
+    for left in (1, 0):
+        fold_counters(session)
+        rows = session.execute(select(DeletionCounter.backend, DeletionCounter.value)).all()
+        assert sorted(value for _, value in rows) == [1] * left + [3 - left]
+        assert sum(backend != FOLDED for backend, _ in rows) == left

@@ -19,6 +19,7 @@ from app.services import deployments, projects
 from tests.factories import make_config, make_deployment, make_entity, make_project, make_workspace
 from tests.support.actors import trusted
 from tests.support.locks import has_to_wait, meanwhile
+from tests.support.statements import NESTED_LOOPS
 
 ANN = trusted("ann")
 PROJECTS = "/apis/entities/v2/workspaces/ml-team/projects"
@@ -90,9 +91,7 @@ def planned(request: pytest.FixtureRequest, context: Context, database: Engine) 
     if request.param == "as planned":
         yield context
         return
-    options = " ".join(
-        f"-c enable_{way}=off" for way in ("hashagg", "hashjoin", "mergejoin", "material", "sort")
-    )
+    options = " ".join(f"-c {setting}" for setting in NESTED_LOOPS)
     engine = create_engine(database.url, connect_args={"options": options})
     yield replace(context, sessions=sessions_of(engine))
     engine.dispose()

@@ -1,5 +1,6 @@
 """The statements that an engine sends."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, event
+
+NESTED_LOOPS = [f"enable_{way}=off" for way in ("hashagg", "hashjoin", "mergejoin", "material", "sort")]
+"""Settings under which PostgreSQL plans at the worst: a subquery may be run once for each row."""
+
+_LOCKING_SUBQUERY = re.compile(r"\bIN \(SELECT (?:[^()]|\((?:[^()]|\([^()]*\))*\))*? FOR (?:NO KEY )?UPDATE")
+
+
+def refuse_locking_subquery(statement: str) -> None:
+    """Raise AssertionError for a statement that locks some rows in a subquery of `IN`, and so may lock any number."""
+    if "FOR " in statement and _LOCKING_SUBQUERY.search(statement):
+        raise AssertionError(
+            "A subquery that locks rows may be run once per row, and each time finds others than those that the "
+            f"statement has changed already. Make it a CTE, and compare with its columns: {statement}"
+        )
 
 
 @dataclass(frozen=True)

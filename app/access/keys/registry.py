@@ -225,6 +225,9 @@ def prune_keys(session: Session, *, older_than_s: float) -> int:
         .order_by(ended_at)
         .limit(_PRUNED_AT_ONCE)
         .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
+        .cte(
+            "old"
+        )  # a subquery might be run once per row, and find others each time: those it has deleted are gone
     )
-    forgetting = delete(AccessKey).where(AccessKey.jti.in_(old)).returning(AccessKey.jti)
+    forgetting = delete(AccessKey).where(AccessKey.jti == old.c.jti).returning(AccessKey.jti)
     return len(session.scalars(forgetting).all())

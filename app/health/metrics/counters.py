@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily, Metric
-from sqlalchemy import Integer, column, delete, exists, func, literal, select, table, tuple_
+from sqlalchemy import Integer, column, delete, exists, func, literal, select, table
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -77,23 +77,31 @@ def fold_counters(session: Session) -> None:
     A connection that is taken for gone by mistake counts on from zero: the sum is the same.
     """
     kept = DeletionCounter
-    key = tuple_(kept.backend, kept.counted, kept.kind, kept.label)
+    key = ("backend", "counted", "kind", "label")
     activity = table("pg_stat_activity", column("pid", Integer))
     gone = (
-        select(kept.backend, kept.counted, kept.kind, kept.label)
+        select(*(getattr(kept, name) for name in key))
         .where(kept.backend != FOLDED, ~exists().where(activity.c.pid == kept.backend))
         .limit(_FOLDED_AT_ONCE)
         .with_for_update(skip_locked=True, of=kept)
+        .cte(
+            "gone"
+        )  # a subquery might be run once per row, and find others each time: those it has deleted are gone
     )
     whose = (kept.counted, kept.kind, kept.label)
-    removed = delete(kept).where(key.in_(gone)).returning(*whose, kept.value).cte("removed")
+    removed = (
+        delete(kept)
+        .where(*(getattr(kept, name) == gone.c[name] for name in key))
+        .returning(*whose, kept.value)
+        .cte("removed")
+    )
     names = [removed.c[one.name] for one in whose]
     # In one order: two processes that fold at once would wait for each other in a circle.
     sums = select(literal(FOLDED), *names, func.sum(removed.c.value)).group_by(*names).order_by(*names)
-    folded = insert(kept).from_select(["backend", "counted", "kind", "label", "value"], sums)
+    folded = insert(kept).from_select([*key, "value"], sums)
     session.execute(
         folded.on_conflict_do_update(
-            index_elements=["backend", "counted", "kind", "label"],
+            index_elements=key,
             set_={"value": kept.value + folded.excluded.value},
         )
     )
