@@ -19,7 +19,7 @@ from app.lifecycle import FailureClass
 from app.models import Deletion, DeletionFailure, DeletionFailureCount
 from tests import factories
 from tests.support.aging import time_of
-from tests.support.statements import counted
+from tests.support.statements import compact, counted
 
 KINDS = ("filesets", "jobs")
 RESOURCES = [UUID(int=number) for number in range(1, 5)]
@@ -133,14 +133,15 @@ def read_so_far(session: Session) -> int:
     return int(session.scalar(read) or 0)
 
 
-def test_a_report_reads_as_many_failures_as_it_shows(session: Session, delete: Callable[[str], UUID]) -> None:
+def test_a_report_reads_as_many_failures_as_it_shows(
+    database: Engine, session: Session, delete: Callable[[str], UUID]
+) -> None:
     factories.make_workspace(session)
     session.commit()
     deletion_id = delete("ml-team")
     failing(session, deletion_id, MANY)
     session.commit()
-    session.execute(text("ANALYZE deletion_failures"))
-    session.commit()
+    compact(database, "deletion_failures")
     deletion = session.get_one(Deletion, deletion_id)
     before = read_so_far(session)
 
@@ -150,14 +151,15 @@ def test_a_report_reads_as_many_failures_as_it_shows(session: Session, delete: C
     assert read_so_far(session) - before <= 3 * len(shown.failures)
 
 
-def test_a_page_of_failures_reads_those_of_the_page(session: Session, delete: Callable[[str], UUID]) -> None:
+def test_a_page_of_failures_reads_those_of_the_page(
+    database: Engine, session: Session, delete: Callable[[str], UUID]
+) -> None:
     factories.make_workspace(session)
     session.commit()
     deletion_id = delete("ml-team")
     failing(session, deletion_id, MANY)
     session.commit()
-    session.execute(text("ANALYZE deletion_failures"))
-    session.commit()
+    compact(database, "deletion_failures")
     order = (DeletionFailure.kind.asc(), DeletionFailure.resource_id.asc())
     every = select(DeletionFailure).where(DeletionFailure.deletion_id == deletion_id)
     rows = RowStream(every, order, each(lambda failure: FailureReport.of(failure, "ml-team")))

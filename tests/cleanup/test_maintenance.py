@@ -21,6 +21,7 @@ from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.actors import trusted
 from tests.support.aging import age_everything, note_sweeps
+from tests.support.statements import compact
 from workers import celery_app, maintenance_tasks
 
 
@@ -265,7 +266,7 @@ ENDED = 20_000
 
 
 @pytest.fixture
-def many_that_have_ended(session):
+def many_that_have_ended(session, engine):
     """A few rows that are due, among many that are not."""
     workspace = factories.make_workspace(session)
     factories.make_job(session, workspace, "waiting")
@@ -290,9 +291,7 @@ def many_that_have_ended(session):
     ):
         session.execute(text(statement), made)
     session.commit()
-    for table in ("jobs", "deployments", "deletions"):
-        session.execute(text(f"ANALYZE {table}"))
-    session.commit()
+    compact(engine, "jobs", "deployments", "deletions")
 
 
 @pytest.mark.usefixtures("many_that_have_ended")

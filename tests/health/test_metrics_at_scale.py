@@ -10,7 +10,7 @@ from app.context import Context
 from app.db import read_scope
 from app.health.metrics.exposition import database_metrics
 from tests import factories
-from tests.support.statements import nodes, noted
+from tests.support.statements import compact, nodes, noted
 
 ALL, FAILED, DELETING = 10_000, 1_000, 200
 LARGE = {"deletions", "deletion_failure_counts", "jobs", "deployments"}
@@ -64,9 +64,7 @@ def scrape(context: Context) -> list[tuple[str, Any]]:
 @pytest.fixture
 def many(session: Session, database: Engine) -> None:
     fill(session)
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for table in sorted(LARGE):
-            connection.execute(text(f"VACUUM (ANALYZE) {table}"))
+    compact(database, *LARGE)
 
 
 def test_the_number_of_statements_does_not_depend_on_what_there_is(

@@ -18,7 +18,7 @@ from app.context import Context
 from app.filters.ast import RANGES, Operator
 from bench.contents import BEGAN_MS, ENTITIES, TYPE
 from tests import factories
-from tests.support.statements import nodes, noted
+from tests.support.statements import compact, nodes, noted
 
 WORKSPACES = "/apis/entities/v2/workspaces"
 LIST = f"{WORKSPACES}/ml-team/entities/{TYPE}"
@@ -87,8 +87,7 @@ def many(session: Session, database: Engine) -> None:
                 parent,
             )
     session.commit()
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM (ANALYZE) entities"))
+    compact(database, "entities")
 
 
 def plans(
@@ -152,8 +151,8 @@ def test_a_filter_by_children_looks_for_those_of_each_row_by_an_index(
     session.execute(
         text("UPDATE entities SET entity_type = CASE WHEN parent_id IS NULL THEN 'model' ELSE 'adapter' END")
     )
-    session.execute(text("ANALYZE entities"))
     session.commit()
+    compact(context.sessions.kw["bind"], "entities")
     models = f"{WORKSPACES}/ml-team/entities/model"
     asked = [
         {"$exists": True},
@@ -219,8 +218,7 @@ def many_others(session: Session, database: Engine) -> None:
                 {"workspace": workspace.id, "many": MANY},
             )
     session.commit()
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM (ANALYZE) jobs, filesets"))
+    compact(database, "jobs", "filesets")
 
 
 def test_jobs_and_filesets_are_found_by_their_indexes(
