@@ -70,6 +70,11 @@ class Message:
         """What it carries besides the facts."""
         return {"request_id": self.request_id} if self.request_id else {}
 
+    @property
+    def work(self) -> dict[str, Any]:
+        """What lines of the log say of it where no request or task is bound."""
+        return {**self.facts, **({"request_id": self.request_id} if self.request_id else {})}
+
 
 def _request_behind(facts: dict[str, Any]) -> str | None:
     """The request whose work is being done here, unless that is about another deletion, job or deployment."""
@@ -215,11 +220,11 @@ class BackgroundPublisher:
                     "message.lost",
                     task=message.task,
                     error=explain(error.__cause__ or error),
-                    **message.facts,
+                    **message.work,
                 )
             except Exception:
                 # The thread must survive: one message that fails must not stop the others.
-                log.exception("message.failed", task=message.task, **message.facts)
+                log.exception("message.failed", task=message.task, **message.work)
             finally:
                 self._buffer.task_done()
 

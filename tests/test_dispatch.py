@@ -85,6 +85,18 @@ def test_a_message_carries_the_request_that_it_goes_back_to(broker):
     assert queued(broker, "cleanup")["headers"]["request_id"] == "r-1"
 
 
+def test_the_line_about_a_message_that_was_lost_names_the_request(caplog):
+    with bound_contextvars(request_id="r-1"):
+        message = cleanup_message(DELETION, "ml-team", "filesets")
+    publishing = publisher_at(free_port())
+    publishing.publish(message)
+
+    publishing.flush(within_s=DEADLINE_S)
+
+    [line] = [record.msg for record in caplog.records if "message.lost" in str(record.msg)]
+    assert line["request_id"] == "r-1"
+
+
 def test_a_message_about_another_thing_than_the_work_that_sends_it_goes_back_to_no_request_of_it():
     with bound_contextvars(request_id="r-1", deletion_id=str(DELETION), workspace="ml-team"):
         assert cleanup_message(DELETION, "ml-team", "filesets").request_id == "r-1"

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
+from structlog.contextvars import bound_contextvars
 
 from app.health.rejections import rejections
 from app.logs import explain
@@ -38,7 +39,8 @@ class Consumer(CeleryConsumer):
 
         def handle_or_reject(message: Any) -> Any:
             try:
-                return handle(message)
+                with bound_contextvars(**_request_behind(message)):
+                    return handle(message)
             except (*self.connection_errors, *self.channel_errors):
                 raise
             except Exception as error:  # noqa: BLE001 -- the boundary to whoever reaches the broker
@@ -52,3 +54,9 @@ class Consumer(CeleryConsumer):
         """Reconnect every two seconds: Celery's own pauses grow to half a minute, which delays deletions."""
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=_RECONNECT_SECONDS)
         return super().ensure_connected(conn)
+
+
+def _request_behind(message: Any) -> dict[str, str]:
+    """What stands in the line that a message was received."""
+    request_id = message.headers.get("request_id")
+    return {"request_id": request_id} if request_id else {}

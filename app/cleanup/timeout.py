@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from threading import Lock, Thread
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -61,7 +62,8 @@ def begin_call(
         except BaseException as error:  # noqa: BLE001 -- handed to the caller, who must not wait for it in vain
             future.set_exception(error)
 
-    Thread(target=run, name=f"call to {dependency}", daemon=True).start()
+    # What it logs names the work that it is done for.
+    Thread(target=copy_context().run, args=[run], name=f"call to {dependency}", daemon=True).start()
     return BegunCall(future, timeout_s)
 
 

@@ -185,7 +185,9 @@ def test_the_lines_of_a_worker_name_the_request_that_its_work_goes_back_to(world
         world.wait_for_state(deletion, "DONE")
 
     # Jobs and deployments were stopped meanwhile, each in several tasks, retries among them.
-    lines = [line for line in world.stack.log("worker").splitlines() if "deletion.finished" in line]
+    log = world.stack.log("worker").splitlines()
+    lines = [line for line in log if "deletion.finished" in line]
     for request_id, deletion in deletions.items():
         [line] = [one for one in lines if deletion in one]
         assert f"request_id={request_id}" in line
+        assert [one for one in log if "received" in one and f"request_id={request_id}" in one]

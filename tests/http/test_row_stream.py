@@ -216,7 +216,11 @@ def failing(engine: Any, fails: Callable[[str], bool]) -> Iterator[None]:
 
 
 def test_a_list_whose_database_fails_midway_is_cut_and_never_completed(
-    session: Session, client: FlaskClient, context: Context, workspace: Workspace
+    session: Session,
+    client: FlaskClient,
+    context: Context,
+    workspace: Workspace,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     add(session, workspace, LARGE, LARGE, LARGE)
 
@@ -232,6 +236,8 @@ def test_a_list_whose_database_fails_midway_is_cut_and_never_completed(
     assert received.startswith(b'{"data":[{')
     with pytest.raises(json.JSONDecodeError):
         json.loads(received)
+    [line] = [record.msg for record in caplog.records if "list.broken_off" in str(record.msg)]
+    assert line["request_id"] == answer.headers["X-Request-Id"]
 
 
 def test_a_list_whose_first_batch_fails_is_answered_as_any_other_request(

@@ -1,6 +1,7 @@
 """JSON arrays of rows, of which only a few are in memory at once, however large their documents are."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
@@ -154,7 +155,11 @@ class RowStream:
         if not first.rest:
             body = "".join([begin, ",".join(first.texts), end(len(first.texts)), "\n"])
             return Response(body, mimetype="application/json")
-        following = (self._following(context, keys, parameters, may_read) for keys in first.rest)
+        # The request is over before they are read; their lines in the log have its id all the same.
+        in_request = copy_context()
+        following = (
+            in_request.run(self._following, context, keys, parameters, may_read) for keys in first.rest
+        )
         parts = _parts(chain([first.texts], following), begin, end)
         stream = RevocableStream(parts, lambda: still_holds(context.sessions, may_read()), close=parts.close)
         return Response(stream, mimetype="application/json")

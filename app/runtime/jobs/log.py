@@ -4,6 +4,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from threading import Event, Thread
 from typing import IO
 
@@ -32,6 +33,8 @@ class LogReader(Thread):
     def __init__(self, writer: LogWriter, step: str, output: IO[bytes]) -> None:
         super().__init__(name=f"log of {step}", daemon=True)
         self._writer, self._step, self._output = writer, step, output
+        # What it logs names the work that it is done for.
+        self._in_task = copy_context()
         self._is_over = Event()
         self._is_mute = False
         self._is_writing = False
@@ -54,6 +57,9 @@ class LogReader(Thread):
 
     def run(self) -> None:
         """Read, split into lines, and write a few times a second."""
+        self._in_task.run(self._copy)
+
+    def _copy(self) -> None:
         with self._output, selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             while not self._is_over.is_set():
