@@ -4,7 +4,7 @@ from app.dispatch import TaskName
 from app.maintenance import orphan_scan
 from app.maintenance import sweep as maintenance
 from workers.celery_app import celery, context
-from workers.log_filter import NOTHING_TO_DO
+from workers.log_filter import NO_SCAN_IS_DUE, NOTHING_TO_DO
 
 
 class StepsFailed(Exception):
@@ -25,4 +25,4 @@ def sweep() -> str:
 @celery.task(name=TaskName.ORPHAN_SCAN.value, max_retries=0, throws=(orphan_scan.OrphansFound,))
 def scan_for_orphans() -> str:
     """Go on with the orphan scan, or begin one if it is time; fail at its end if anything is left over."""
-    return orphan_scan.run_slice(context()) if orphan_scan.is_due(context()) else "it is not time for a scan"
+    return orphan_scan.run_slice(context()) if orphan_scan.is_due(context()) else NO_SCAN_IS_DUE

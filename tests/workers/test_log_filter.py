@@ -3,9 +3,9 @@ import logging
 import pytest
 
 from app.dispatch import TaskName
-from workers.log_filter import NOTHING_TO_DO, log_no_news_at_debug
+from workers.log_filter import NO_SCAN_IS_DUE, NOTHING_TO_DO, log_no_news_at_debug
 
-SWEEP = TaskName.SWEEP.value
+SWEEP, SCAN = TaskName.SWEEP.value, TaskName.ORPHAN_SCAN.value
 CLEAN, FAILED = "workspace.cleanup.filesets", "Task %(name)s[%(id)s] %(description)s"
 RECEIVED, SUCCEEDED = "Task %(name)s[%(id)s] received", "Task %(name)s[%(id)s] succeeded: %(return_value)s"
 
@@ -20,10 +20,18 @@ def _log_filter() -> None:
     ("logger", "line", "is_told"),
     [
         ("celery.beat", ("Sending due task %s (%s)", "sweep", SWEEP), False),
-        ("celery.beat", ("Sending due task %s (%s)", "orphan-scan", TaskName.ORPHAN_SCAN.value), True),
+        ("celery.beat", ("Sending due task %s (%s)", "orphan-scan", SCAN), False),
+        ("celery.beat", ("Sending due task %s (%s)", "another", CLEAN), True),
         ("celery.beat", ("beat: Starting...",), True),
         ("celery.worker.strategy", (RECEIVED, {"name": SWEEP, "id": "1"}), False),
-        ("celery.worker.strategy", (RECEIVED, {"name": TaskName.ORPHAN_SCAN.value, "id": "1"}), True),
+        ("celery.worker.strategy", (RECEIVED, {"name": SCAN, "id": "1"}), False),
+        ("celery.worker.strategy", (RECEIVED, {"name": CLEAN, "id": "1"}), True),
+        (
+            "celery.app.trace",
+            (SUCCEEDED, {"name": SCAN, "id": "1", "return_value": repr(NO_SCAN_IS_DUE)}),
+            False,
+        ),
+        ("celery.app.trace", (SUCCEEDED, {"name": SCAN, "id": "1", "return_value": "'nothing left'"}), True),
         (
             "celery.app.trace",
             (SUCCEEDED, {"name": SWEEP, "id": "1", "return_value": repr(NOTHING_TO_DO)}),
