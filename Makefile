@@ -62,7 +62,7 @@ LOCK = $(BIN)/uv pip compile --universal --generate-hashes --no-header --no-anno
 lock: $(VENV)/.installed-dev ## Write requirements/ anew from pyproject.toml; `make lock ARGS=--upgrade` takes the newest
 	$(LOCK) --extra dev -o requirements/dev.txt
 	$(LOCK) --extra build --extra devstack -c requirements/dev.txt -o requirements/devstack.txt
-	$(LOCK) --extra build --extra kubernetes --extra s3 -c requirements/dev.txt -o requirements/image.txt
+	$(LOCK) --extra build --extra kubernetes --extra otel --extra s3 -c requirements/dev.txt -o requirements/image.txt
 
 clean: ## Delete what was installed and cached; your data in .data stay
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,8 +20,10 @@ def create_app(context: Context | None = None) -> Flask:
     from app.config import load_settings  # noqa: PLC0415
     from app.context import Context  # noqa: PLC0415
     from app.store_identity import report_store  # noqa: PLC0415
+    from app.tracing import start_tracing  # noqa: PLC0415
 
     if context is None:
         context = Context.open(load_settings())
+        start_tracing(context.settings)
         report_store(context.store)
     return api.build(context)

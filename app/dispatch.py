@@ -21,6 +21,7 @@ from structlog.contextvars import get_contextvars
 from app.config import Settings
 from app.db import after_commit
 from app.logs import explain, get_logger
+from app.tracing import current_traceparent
 
 log = get_logger(__name__)
 
@@ -59,16 +60,21 @@ class Message:
     facts: dict[str, Any]
     priority: int = 0
     """Workers take all messages of a lower number first, from whichever of their queues."""
-    request_id: str | None = field(init=False, compare=False)
+    request_id: str | None = field(init=False, compare=False, default=None)
     """Of the request that it goes back to, which stands in each line of the log about its work."""
+    traceparent: str | None = field(init=False, compare=False, default=None)
+    """The span that its work is a part of, if it goes back to a request: what a sweep enqueues begins a trace."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "request_id", _request_behind(self.facts))
+        if request_id := _request_behind(self.facts):
+            object.__setattr__(self, "request_id", request_id)
+            object.__setattr__(self, "traceparent", current_traceparent())
 
     @property
     def headers(self) -> dict[str, str]:
         """What it carries besides the facts."""
-        return {"request_id": self.request_id} if self.request_id else {}
+        carried = {"request_id": self.request_id, "traceparent": self.traceparent}
+        return {name: value for name, value in carried.items() if value}
 
     @property
     def work(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def configure(settings: Settings) -> Celery:
             "workers.runtime_tasks",
             "workers.heartbeat",
             "workers.ending",
+            "workers.tracing",
         ),
         task_default_queue=CLEANUP_QUEUE,
         # A message is acknowledged after its work, and delivered again if its process dies.

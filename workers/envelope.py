@@ -14,6 +14,7 @@ _MAX_BYTES = 1024 * 1024
 Text = Annotated[str, StringConstraints(max_length=64 * 1024)]
 RequestId = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9._-]{1,64}\z")]
 """As the API accepts them: it stands in the log."""
+Traceparent = Annotated[str, StringConstraints(pattern=r"\A00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\z")]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
 
 
@@ -76,6 +77,7 @@ class _TaskHeaders(_Form):
     stamps: dict[str, Text | list[Text]] | None = None
     redelivered: bool = False
     request_id: RequestId | None = None
+    traceparent: Traceparent | None = None
 
 
 class _Embedded(_Form):

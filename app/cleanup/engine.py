@@ -25,6 +25,7 @@ from app.dispatch import cleanup_message
 from app.lease import LeaseLost
 from app.lifecycle import FailureClass
 from app.logs import explain, get_logger
+from app.tracing import span
 
 log = get_logger(__name__)
 
@@ -97,7 +98,7 @@ class _Slice:
             if unfinished := self._carry_out_force():
                 return unfinished
             while True:
-                if outcome := self._clean(self._enter()):
+                if outcome := self._clean_in_span(self._enter()):
                     return outcome
                 self._claim = replace(self._claim, is_first=False, is_takeover=False)
                 self._kind_deadline = self._shared_until
@@ -116,6 +117,14 @@ class _Slice:
     @property
     def _phase(self) -> str:
         return self._claim.phase or WORKSPACE
+
+    def _clean_in_span(self, kind: Kind | None) -> Outcome | None:
+        with span(f"clean {kind.name}" if kind else "finalize") as facts:
+            # Not always that of the task: the turn may be another requester's.
+            facts["deletion_id"] = str(self._claim.id)
+            outcome = self._clean(kind)
+            facts["deleted"] = self._removed
+            return outcome
 
     def _clean(self, kind: Kind | None) -> Outcome | None:
         """How the slice ends; None if `kind` is empty and there is time for the next."""

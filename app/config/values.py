@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from grp import getgrnam
+from importlib.util import find_spec
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -55,6 +56,32 @@ def _key_file(file: str) -> str:
     if file:
         read_keys(file)
     return file
+
+
+def _collector(url: str) -> str:
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    # Without a path it is refused, too: the variables of OpenTelemetry have addresses to which one is added.
+    if not is_complete or "@" in parts.netloc or parts.query or parts.fragment or parts.path in {"", "/"}:
+        raise ValueError(
+            "must be the whole URL at which a collector takes traces by OTLP over HTTP, such as "
+            "http://127.0.0.1:4318/v1/traces, without a password: OTEL_EXPORTER_OTLP_HEADERS is for that"
+        )
+    if not (_is_installed("opentelemetry.sdk") and _is_installed("opentelemetry.exporter.otlp.proto.http")):
+        raise ValueError("needs the SDK of OpenTelemetry: pip install '.[otel]' in a checkout")
+    return url
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # What it lies in is missing, too.
+        return False
 
 
 def is_protected(url: str) -> bool:
@@ -112,6 +139,7 @@ Quantities = dict[
 
 
 BrokerUrl = Annotated[str, AfterValidator(_broker)]
+CollectorUrl = Annotated[str, AfterValidator(_collector)]
 Group = Annotated[str, AfterValidator(_group)]
 KeyFile = Annotated[str, AfterValidator(_key_file)]
 HostName = Annotated[str, AfterValidator(_host)]

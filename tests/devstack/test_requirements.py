@@ -14,7 +14,7 @@ from tests.devstack.stacks import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LOCKS = {"dev": ["dev"], "devstack": ["build", "devstack"], "image": ["build", "kubernetes", "s3"]}
+LOCKS = {"dev": ["dev"], "devstack": ["build", "devstack"], "image": ["build", "kubernetes", "otel", "s3"]}
 """The files that `make lock` writes, and the extras in each."""
 
 PLACES = [

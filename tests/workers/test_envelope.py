@@ -48,6 +48,17 @@ def test_a_request_id_that_would_write_into_the_log_is_refused() -> None:
             executable(message)
 
 
+def test_a_traceparent_that_is_none_is_refused() -> None:
+    message = sent()
+    message["headers"]["traceparent"] = f"00-{'4b' * 16}-{'0f' * 8}-01"
+    assert executable(message)["headers"]["traceparent"] == message["headers"]["traceparent"]
+    for wrong in ("00-1-2-01", f"00-{'4b' * 16}-{'0f' * 8}-01\n", 7):
+        message["headers"]["traceparent"] = wrong
+
+        with pytest.raises(MalformedMessage, match="traceparent"):
+            executable(message)
+
+
 def test_what_is_wrong_is_named() -> None:
     message = sent()
     message["headers"]["timelimit"] = 1
