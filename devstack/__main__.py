@@ -25,6 +25,7 @@ DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 OWNER, DATA_DIR = "WORKSPACES_MIGRATION_DATABASE_URL", "WORKSPACES_DATA_DIR"
 SERVER, STOP_GRACE = "WORKSPACES_SERVER", "WORKSPACES_STOP_GRACE_SECONDS"
 FLOWER_LOGIN, SECRETS_KEYS = "FLOWER_BASIC_AUTH", "WORKSPACES_SECRETS_KEY_FILE"
+CONSOLE_KEYS = "WORKSPACES_CONSOLE_KEY_FILE"
 SIGNING_FILE = "WORKSPACES_ACCESS_KEY_SIGNING_FILE"
 WORKERS = {"worker", "maintenance", "runtime"}
 USE_SECRETS = {"web", "runtime"}
@@ -88,13 +89,14 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     places |= provide_servers(supervisor, data_dir, environment)
     # Only what migrates is the owner of the tables.
     owner = {OWNER: url} if (url := environment.pop(OWNER, "")) else {}
-    # And only what encrypts secrets, or decrypts them, has the keys.
+    # And only what encrypts secrets, or decrypts them, has the keys; those of cookies are for what answers browsers.
     keys = {SECRETS_KEYS: environment.pop(SECRETS_KEYS)}
+    console_keys = {CONSOLE_KEYS: environment.pop(CONSOLE_KEYS)}
 
     def part(name: str, line: str, **more: str) -> Part:
         stage = Stage.WORKERS if name in WORKERS else Stage.ENTRY
         ready_words = READY_WORDS.get(name, "") if prints_info(environment) else ""
-        own = more | (keys if name in USE_SECRETS else {})
+        own = more | (keys if name in USE_SECRETS else {}) | (console_keys if name == "web" else {})
         return Part(name, Command(("/bin/sh", "-c", line), env=environment | own), stage, ready_words)
 
     lines = read_procfile(CHECKOUT / "Procfile")
@@ -112,6 +114,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
 def provide_secrets(data_dir: Path, environment: dict[str, str]) -> str:
     """Add the login of Flower and the files of keys to `environment`, unless it has them; how to say the login."""
     environment[SECRETS_KEYS] = environment.get(SECRETS_KEYS) or kept_key_file(data_dir / "secrets-keys")
+    environment[CONSOLE_KEYS] = environment.get(CONSOLE_KEYS) or kept_key_file(data_dir / "console-keys")
     if not environment.get(SIGNING_FILE):
         environment[SIGNING_FILE] = str(kept_signing_key(data_dir / "access-key-signing.pem"))
     if environment.get(FLOWER_LOGIN):

@@ -18,7 +18,7 @@ def kept_password(file: Path) -> str:
 
 
 def kept_key_file(file: Path) -> str:
-    """The path of `file`, with a key for WORKSPACES_SECRETS_KEY_FILE; made if it is missing."""
+    """The path of `file`, with a key for secrets or for the cookies of the console; made if it is missing."""
     if not file.exists():
         write_private(file, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
     return str(file)

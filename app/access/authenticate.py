@@ -44,6 +44,16 @@ class Authenticator:
         """
         if not self._settings.auth_enabled:
             return Principal(identifier(header, self._headers.caller), is_platform_admin=True)
+        named = self.named(header)
+        if named is None:
+            raise Unauthorized("Unauthorized")
+        return named
+
+    def named(self, header: Header) -> Principal | None:
+        """The caller whom the gateway or a bearer token names; None if the request has neither.
+
+        Raises as `principal` does for what is there and proves nothing.
+        """
         if self._is_gateway(header):
             return self._from_gateway(header)
         if (token := bearer_token(header)) is not None:
@@ -52,7 +62,7 @@ class Authenticator:
             raise Unauthorized(
                 f"Unauthorized: {name} is accepted only with the gateway's secret in {GATEWAY_SECRET}."
             )
-        raise Unauthorized("Unauthorized")
+        return None
 
     def bearer(self, token: str) -> Bearer:
         """Whom the token belongs to, also while authentication is off.
@@ -68,11 +78,18 @@ class Authenticator:
         # A further issuer may name anybody, but for the administrator, whose email is that of the main one.
         is_main = claims.get("iss") == self._settings.oidc_issuer or self._settings.allow_unsigned_jwt
         return Bearer(
-            self._with_admin(principal) if is_main else principal,
+            self.with_admin(principal) if is_main else principal,
             verified.kind,
             tuple(scopes_of(claims, self._settings)),
             token_id if isinstance(token_id, str) else None,
         )
+
+    def with_admin(self, principal: Principal) -> Principal:
+        """The same principal, with `is_platform_admin` set if its email is that of the settings."""
+        admin, email = self._settings.admin_email, principal.email
+        # Case is folded for ASCII only: in Unicode a Kelvin sign folds to k and a long s to s.
+        is_admin = email == admin or (email.isascii() and email.lower() == admin.lower())
+        return replace(principal, is_platform_admin=bool(admin) and is_admin)
 
     def _is_gateway(self, header: Header) -> bool:
         given, secret = header(GATEWAY_SECRET, ""), self._settings.gateway_secret.get_secret_value()
@@ -101,7 +118,7 @@ class Authenticator:
             self._require_known(caller.id)
         if not ours.delegates(header):
             caller = replace(caller, scopes=scopes)
-            return replace(caller, is_platform_admin=True) if caller.is_service else self._with_admin(caller)
+            return replace(caller, is_platform_admin=True) if caller.is_service else self.with_admin(caller)
         if not header(ours.user, "").strip():
             # A service that forwards a user whom it does not know must not act with its own rights instead.
             raise BadRequest(
@@ -113,19 +130,12 @@ class Authenticator:
         user = ours.named_user(header)
         if user.is_service:
             raise Forbidden(f"Forbidden: {ours.user} must name a user, not a service.")
-        return self._with_admin(replace(user, scopes=scopes, service=caller.id))
+        return self.with_admin(replace(user, scopes=scopes, service=caller.id))
 
     def _require_known(self, service: str) -> None:
         known = self._settings.services
         if ANY_SERVICE not in known and service.removeprefix(SERVICE_PREFIX) not in known:
             raise Forbidden(f"Forbidden: '{service}' is not one of the services in WORKSPACES_SERVICES.")
-
-    def _with_admin(self, principal: Principal) -> Principal:
-        """The same principal, with `is_platform_admin` set if its email is that of the settings."""
-        admin, email = self._settings.admin_email, principal.email
-        # Case is folded for ASCII only: in Unicode a Kelvin sign folds to k and a long s to s.
-        is_admin = email == admin or (email.isascii() and email.lower() == admin.lower())
-        return replace(principal, is_platform_admin=bool(admin) and is_admin)
 
 
 def bearer_token(header: Header) -> str | None:

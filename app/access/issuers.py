@@ -3,11 +3,12 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from jwt import PyJWK
 
@@ -114,21 +115,36 @@ class Issuer:
         """The discovery document; empty while it cannot be fetched."""
         return self._document.latest() or {}
 
+    def endpoint(self, name: str) -> str:
+        """The URL that the discovery document has under that name. Raises Busy while there is none that can be used."""
+        try:
+            url = self._published(name)
+        except ValueError as error:
+            log.warning("issuer.unusable", issuer=self.url, error="ValueError", reason=str(error)[:200])
+            url = ""
+        if not url:
+            raise Busy(
+                f"The discovery document of the token issuer {self.url} names no usable {name}; try again."
+            )
+        return url
+
     def _fetch_document(self) -> Document:
-        document = _fetch(f"{self.url.rstrip('/')}/.well-known/openid-configuration")
+        document = fetch(f"{self.url.rstrip('/')}/.well-known/openid-configuration")
         if document.get("issuer") != self.url:
             raise ValueError(f"the discovery document of {self.url} names another issuer")
         return document
 
-    def _published_jwks_uri(self) -> str:
-        uri = str(self.document().get("jwks_uri"))
+    def _published(self, name: str) -> str:
+        uri = str(self.document().get(name))
         # Otherwise an issuer elsewhere could have us ask servers of this machine.
         if urlsplit(self.url).scheme == "https" and urlsplit(uri).scheme != "https":
-            raise ValueError(f"the keys of {self.url} must be at an https URL, not {uri[:200]}")
+            raise ValueError(f"{name} of {self.url} must be an https URL, not {uri[:200]}")
+        if not is_protected(uri):
+            raise ValueError(f"{name} of {self.url} is neither an https URL nor on this host: {uri[:200]}")
         return uri
 
     def _fetch_keys(self) -> dict[str, PyJWK]:
-        published = _fetch(self._jwks_uri or self._published_jwks_uri()).get("keys")
+        published = fetch(self._jwks_uri or self._published("jwks_uri")).get("keys")
         if not isinstance(published, list):
             raise ValueError(f"{self.url} publishes no list of keys")  # noqa: TRY004 -- the answer's type, not ours
         keys: dict[str, PyJWK] = {}
@@ -158,12 +174,24 @@ class _NoRedirects(HTTPRedirectHandler):
         return None
 
 
-def _fetch(url: str) -> Document:
+def fetch(
+    url: str,
+    *,
+    form: bytes | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    timeout_s: float = _TIMEOUT_S,
+) -> Document:
+    """The JSON object that a server of an issuer answers with, to a POST if there is a `form`.
+
+    Raises HTTPError for any status but success, a redirect too; OSError, HTTPException or ValueError for an answer that
+    does not come in time, is too long, or is no such object; ValueError for a URL that others could answer for.
+    """
     if not is_protected(url):
         raise ValueError(f"{url[:200]} is neither an https URL nor on this host")
-    deadline = time.monotonic() + _TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     body = bytearray()
-    with build_opener(_NoRedirects).open(url, timeout=_TIMEOUT_S) as answer:
+    request = Request(url, data=form, headers=dict(headers))  # noqa: S310 -- https, or this host: see above
+    with build_opener(_NoRedirects).open(request, timeout=timeout_s) as answer:
         while part := answer.read1():
             body += part
             # The timeout bounds each read; the deadline bounds the whole answer.

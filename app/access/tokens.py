@@ -1,7 +1,10 @@
 """Bearer tokens (JWTs). PyJWT does parsing and cryptography; this module chooses issuer, key and required claims."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from hmac import compare_digest
 from typing import Any
 
 import jwt
@@ -62,17 +65,29 @@ class Tokens:
         """
         if not (self.issuers or self._own_keys or self._settings.allow_unsigned_jwt):
             raise Unauthorized("Bearer token authentication not configured")
-        if len(token) > MAX_CHARS:
-            raise _invalid(f"it is longer than {MAX_CHARS} characters")
-        try:
+        with _refusing_malformed(token):
             header = jwt.get_unverified_header(token)
             if header.get("alg") == "none":
                 return Token(self._unsigned(token), TokenKind.OIDC)
             return self._signed(token, header)
-        except jwt.MissingRequiredClaimError as error:
-            raise _invalid(f"it has no claim '{error.claim}'") from None
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            raise _invalid(_REASONS.get(type(error), "it is malformed")) from None  # type: ignore[arg-type]  # any class
+
+    def identity(self, token: str, *, nonce: str) -> Claims:
+        """What an ID token says that the main issuer has made for our client, and for the sign-in with that nonce.
+
+        Raises Unauthorized with the reason, never quoting the token; Busy while the issuer's keys cannot be fetched.
+        """
+        client = self._settings.oidc_client_id
+        with _refusing_malformed(token):
+            header = jwt.get_unverified_header(token)
+            main = self.issuers.get(self._settings.oidc_issuer)
+            claims = self._of_issuer(token, header, main, audience=client)
+        given = claims.get("nonce")
+        if not isinstance(given, str) or not compare_digest(given.encode(), nonce.encode()):
+            raise _invalid("its nonce is not that of this sign-in")
+        # One for several audiences names the client that asked for it.
+        if claims.get("azp", client) != client:
+            raise _invalid("another client has asked for it")
+        return claims
 
     @property
     def _own_keys(self) -> SigningKeys | None:
@@ -89,12 +104,17 @@ class Tokens:
         return self._decoded(token, "", {"verify_signature": False, **checks})
 
     def _signed(self, token: str, header: dict[str, Any]) -> Token:
-        if header.get("alg") not in ALGORITHMS:
-            raise _invalid(f"its algorithm is none of {', '.join(ALGORITHMS)}")
+        _require_signature(header)
         claimed = jwt.decode(token, options={"verify_signature": False}).get("iss")
         if claimed == ISSUER and self._own_keys:
             return Token(self._of_access_key(token, header, self._own_keys), TokenKind.ACCESS_KEY)
         issuer = self.issuers.get(claimed) if isinstance(claimed, str) else None
+        return Token(self._of_issuer(token, header, issuer, audience=self._settings.audience), TokenKind.OIDC)
+
+    def _of_issuer(
+        self, token: str, header: dict[str, Any], issuer: Issuer | None, *, audience: str
+    ) -> Claims:
+        _require_signature(header)
         if issuer is None:
             raise _invalid("its issuer is not trusted")
         kid = header.get("kid")
@@ -102,8 +122,7 @@ class Tokens:
         key = issuer.key(kid) if isinstance(kid, str) else None
         if key is None:
             raise _invalid("its signing key is unknown")
-        claims = self._decoded(token, key, {}, audience=self._settings.audience, issuer=issuer.url)
-        return Token(claims, TokenKind.OIDC)
+        return self._decoded(token, key, {}, audience=audience, issuer=issuer.url)
 
     def _of_access_key(self, token: str, header: dict[str, Any], keys: SigningKeys) -> Claims:
         claims = keys.claims(token, header.get("kid"), leeway_s=self._settings.token_leeway_seconds)
@@ -122,6 +141,24 @@ class Tokens:
             **expected,  # type: ignore[arg-type]  # as above
         )
         return claims
+
+
+@contextmanager
+def _refusing_malformed(token: str) -> Iterator[None]:
+    """Whatever PyJWT raises about the token becomes Unauthorized with the reason; so is one that is too long."""
+    if len(token) > MAX_CHARS:
+        raise _invalid(f"it is longer than {MAX_CHARS} characters")
+    try:
+        yield
+    except jwt.MissingRequiredClaimError as error:
+        raise _invalid(f"it has no claim '{error.claim}'") from None
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+        raise _invalid(_REASONS.get(type(error), "it is malformed")) from None  # type: ignore[arg-type]  # any class
+
+
+def _require_signature(header: dict[str, Any]) -> None:
+    if header.get("alg") not in ALGORITHMS:
+        raise _invalid(f"its algorithm is none of {', '.join(ALGORITHMS)}")
 
 
 def _invalid(reason: str) -> Unauthorized:

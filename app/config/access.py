@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from app.config.section import Section
-from app.config.values import ClaimName, Duration, HostName, IssuerUrl, Origin, Secret
+from app.config.values import ClaimName, Duration, HostName, IssuerUrl, KeyFile, Origin, Secret
 
 _LONGEST_LIFE_S = 100 * 365 * 86400
 
@@ -40,7 +40,11 @@ class AccessSettings(Section):
     """JSON list of further trusted issuers. Each of them can issue tokens for any identity, but not for the
     administrator by `WORKSPACES_ADMIN_EMAIL`."""
     oidc_client_id: str = ""
-    """OIDC client id used by the CLI; also the expected audience unless `WORKSPACES_OIDC_AUDIENCE` is set."""
+    """OIDC client id used by the CLI and the console; also the expected audience unless `WORKSPACES_OIDC_AUDIENCE` is
+    set."""
+    oidc_client_secret: Secret = SecretStr("")
+    """Secret with which the console proves to the issuer that it is the client, at least 16 characters; empty if the
+    issuer asks for none (a public client). Only web processes need it."""
     oidc_audience: str = ""
     """Expected audience of signed tokens; empty means the client id."""
     oidc_jwks_uri: IssuerUrl = ""
@@ -54,7 +58,7 @@ class AccessSettings(Section):
     oidc_scope_prefix: str = ""
     """Prefix that the issuer puts before our scopes, such as `api://workspaces`; clients request scopes with it."""
     oidc_default_scopes: str = "openid profile email"
-    """Scopes that the CLI requests when it logs in."""
+    """Scopes that the CLI and the console request when somebody logs in."""
     token_leeway_seconds: Annotated[float, Field(ge=0, le=300)] = 30
     """Allowed difference between the clocks of the issuers and ours."""
     jwks_cache_seconds: Annotated[float, Field(gt=0, le=86400)] = 300
@@ -63,6 +67,12 @@ class AccessSettings(Section):
     jwks_cooldown_seconds: Duration = 10
     """Minimum time between two requests for an issuer's keys, whether or not it answered; a new key may be refused
     for that long."""
+
+    console_key_file: KeyFile = ""
+    """File with the keys that sign the cookies of the console, in the form of `WORKSPACES_SECRETS_KEY_FILE`: the first
+    signs, all verify. The same for all web processes; without one the console answers 503."""
+    console_session_seconds: Annotated[float, Field(ge=60, le=30 * 86400)] = 8 * 3600
+    """How long a sign-in at the console lasts; then the issuer is asked again."""
 
     access_keys_enabled: bool = False
     """Offer access keys at `/apis/auth/v2/access-keys` and accept their tokens. Needs a signing file, and callers who

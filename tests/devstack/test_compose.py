@@ -97,6 +97,15 @@ def test_only_what_uses_secrets_has_the_file_with_their_keys() -> None:
     assert given["web"] == given["runtime"] == "${WORKSPACES_SECRETS_KEY_FILE:-}"
 
 
+@pytest.mark.parametrize("variable", ["WORKSPACES_CONSOLE_KEY_FILE", "WORKSPACES_OIDC_CLIENT_SECRET"])
+def test_only_what_answers_browsers_has_what_signs_them_in(variable: str) -> None:
+    given = {name: SERVICES[name]["environment"].get(variable) for name in PROCFILE}
+
+    assert given.pop("flower") is None, "it gets no .env"
+    assert given.pop("web") == f"${{{variable}:-}}"
+    assert set(given.values()) == {""}
+
+
 def test_no_password_is_in_a_command_line() -> None:
     for name, service in SERVICES.items():
         assert "PASSWORD" not in str(service.get("command")), name

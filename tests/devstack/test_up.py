@@ -155,6 +155,22 @@ def test_the_keys_of_secrets_are_made_once_and_for_what_uses_secrets_alone(tmp_p
     assert made[0] == made[1]
 
 
+def test_the_keys_of_the_console_are_made_once_and_for_what_answers_browsers_alone(tmp_path: Path) -> None:
+    shown = "echo cookies: $WORKSPACES_CONSOLE_KEY_FILE."
+    checkout = make_checkout(
+        tmp_path / "checkout", {name: f"{shown}; {line}" for name, line in PROCFILE.items()}
+    )
+    keys, made = checkout / ".data" / "console-keys", []
+    for _ in range(2):
+        with running(checkout) as stack:
+            made.append(read_keys(str(keys)))
+            assert f"web      | cookies: {keys}." in stack.lines
+            assert all(f"{name:<8} | cookies: ." in stack.lines for name in ("release", "worker", "flower"))
+
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert made[0] == made[1] != read_keys(str(checkout / ".data" / "secrets-keys"))
+
+
 def exported(file: Path) -> dict[str, str]:
     """The variables that a shell has after it has read the file."""
     shell = subprocess.run(

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -67,26 +68,38 @@ class LocalIssuer:
     """While set, connections are accepted and nothing is answered."""
     trickling: bool = False
     """Send the answer byte by byte, never silent for long and never done."""
+    misbehaving_at: str = ""
+    """The only path where it is silent, trickles or answers `raw`; empty for all."""
 
     def __enter__(self) -> Self:
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                self.reply(lambda: (issuer.status, issuer.answer(self.path)))
+
+            def do_POST(self) -> None:
+                form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                self.reply(lambda: issuer.posted(self.path, form, self.headers.get("Authorization", "")))
+
+            def reply(self, made: Callable[[], tuple[int, Any]]) -> None:
                 issuer.hits[self.path] += 1
-                while issuer.silent.is_set():
+                is_bad = self.path == (issuer.misbehaving_at or self.path)
+                while is_bad and issuer.silent.is_set():
                     time.sleep(0.01)
-                if issuer.raw:
+                if is_bad and issuer.raw:
                     self.close_connection = True
                     self.wfile.write(issuer.raw)
                     return
-                body = json.dumps(issuer.answer(self.path)).encode()
-                self.send_response(issuer.status)
+                status, answer = made()
+                body = json.dumps(answer).encode()
+                is_trickling = is_bad and issuer.trickling
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(10**6 if issuer.trickling else len(body)))
+                self.send_header("Content-Length", str(10**6 if is_trickling else len(body)))
                 self.end_headers()
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    while issuer.trickling:
+                    while is_trickling and issuer.trickling:
                         self.wfile.write(b" ")
                         time.sleep(0.01)
                     self.wfile.write(body)
@@ -122,6 +135,10 @@ class LocalIssuer:
         if self.keys_answer is not None:
             return self.keys_answer
         return {"keys": [*self.extra_jwks, *(key.jwk for key in self.keys)]}
+
+    def posted(self, path: str, form: str, authorization: str) -> tuple[int, Any]:
+        """The status and the answer to a POST."""
+        return 404, {}
 
     def token(self, *, key: Key | None = None, headers: dict[str, Any] | None = None, **claims: Any) -> str:
         """A good token of ann's; `claims` replace parts of it, and None takes one out."""
