@@ -32,6 +32,7 @@ RESOURCES = (
     "auth.authenticate",
     "auth.access_keys",
     "entities.workspace_deletion",
+    "entities.failed_deletions",
     "entities.deletions",
     "entities.deletion_events",
     "entities.cleanup_control",

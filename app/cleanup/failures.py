@@ -41,6 +41,8 @@ STORE = "store"
 DELETION_LOG = "deletion_log"
 """The kind of a failure to record a finished deletion outside the database. It cannot be skipped."""
 
+_ANY = true()
+
 _SPECIFIC = re.compile(r"'[^']*/[^']*'|\([^()]*/[^()]*\)|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[^\s')]*")
 """What tells the message about one resource from that about another: paths and ids."""
 
@@ -115,17 +117,18 @@ def forget_all(session: Session, deletion_id: UUID) -> None:
     )
 
 
-def forget_whole_kinds(session: Session, deletion_id: UUID, kind: str | None = None) -> int:
-    """Remove the failures of kinds as a whole, or of one kind, which the next pass judges anew; how many."""
-    which = [
-        DeletionFailure.deletion_id == deletion_id,
-        DeletionFailure.resource_id == WHOLE_KIND,
-        DeletionFailure.kind != STORE,
-        DeletionFailure.skipped_by.is_(None),
-        *([DeletionFailure.kind == kind] if kind else []),
-    ]
+def forget_whole_kinds(session: Session, deletion_id: UUID, which: ColumnElement[bool] = _ANY) -> int:
+    """Remove the failures of kinds as a whole, or `which` of them, that the next pass judges anew; how many."""
     removed = session.execute(
-        delete(DeletionFailure).where(*which).returning(DeletionFailure.kind),
+        delete(DeletionFailure)
+        .where(
+            DeletionFailure.deletion_id == deletion_id,
+            DeletionFailure.resource_id == WHOLE_KIND,
+            DeletionFailure.kind != STORE,
+            DeletionFailure.skipped_by.is_(None),
+            which,
+        )
+        .returning(DeletionFailure.kind),
         execution_options={"synchronize_session": False},
     )
     return len(removed.all())
@@ -181,17 +184,29 @@ def skip(
     )
 
 
-def can_skip_any(session: Session, deletion_id: UUID) -> bool:
-    """Whether any resource fails that could be retained."""
-    return session.scalars(select(exists().where(_is_skippable(deletion_id)))).one()
+def can_skip_any(session: Session, deletion_id: UUID, which: ColumnElement[bool] = _ANY) -> bool:
+    """Whether any resource fails that could be retained, or any of `which`."""
+    return session.scalars(select(exists().where(_is_skippable(deletion_id), which))).one()
 
 
-def skip_chunk(session: Session, deletion_id: UUID, *, actor: str, reason: str, limit: int) -> Counter[str]:
-    """Mark up to `limit` failing resources as retained for good; how many of each kind. None is left if it is empty."""
+def skip_chunk(
+    session: Session,
+    deletion_id: UUID,
+    *,
+    actor: str,
+    reason: str,
+    limit: int,
+    which: ColumnElement[bool] = _ANY,
+) -> Counter[str]:
+    """Mark up to `limit` failing resources, or `which` of them, as retained for good; how many of each kind.
+
+    None is left if it is empty.
+    """
     key = DeletionFailure.deletion_id, DeletionFailure.kind, DeletionFailure.resource_id
+    some = select(*key).where(_is_skippable(deletion_id), which).limit(limit)
     skipped = (
         update(DeletionFailure)
-        .where(tuple_(*key).in_(select(*key).where(_is_skippable(deletion_id)).limit(limit)))
+        .where(tuple_(*key).in_(some))
         .values(skipped_by=actor, skip_reason=reason)
         .returning(DeletionFailure.kind)
         .execution_options(synchronize_session=False)
@@ -231,6 +246,18 @@ def has_open(error_class: FailureClass) -> ColumnElement[bool]:
         count.error_class == error_class,
         ~count.is_skipped,
         count.number > 0,
+    )
+
+
+def alike(
+    *, kind: str | None = None, error_class: FailureClass | None = None, cause: str | None = None
+) -> ColumnElement[bool]:
+    """SQL: whether a failure is of that kind, class and cause, as the kept counts tell them apart; None is any."""
+    of_cause = func.coalesce(DeletionFailure.cause, DeletionFailure.message) == cause
+    return and_(
+        DeletionFailure.kind == kind if kind is not None else true(),
+        DeletionFailure.error_class == error_class if error_class is not None else true(),
+        of_cause if cause is not None else true(),
     )
 
 

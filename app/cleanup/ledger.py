@@ -86,15 +86,17 @@ def lock(session: Session, deletion_id: UUID) -> None:
     session.execute(row.with_for_update(key_share=True))
 
 
+def failed_at() -> ColumnElement[datetime]:
+    """SQL: since when the FAILED `Deletion` of the surrounding query has been FAILED without a break."""
+    failed = select(DeletionEvent.at).where(
+        DeletionEvent.deletion_id == Deletion.id, DeletionEvent.event == "failed"
+    )
+    return failed.order_by(DeletionEvent.id.desc()).limit(1).scalar_subquery()
+
+
 def had_failed(as_of: datetime) -> ColumnElement[bool]:
     """SQL: whether the FAILED `Deletion` of the surrounding query has been FAILED since `as_of`, without a break."""
-    failed_at = (
-        select(DeletionEvent.at)
-        .where(DeletionEvent.deletion_id == Deletion.id, DeletionEvent.event == "failed")
-        .order_by(DeletionEvent.id.desc())
-        .limit(1)
-    )
-    return failed_at.scalar_subquery() <= as_of
+    return failed_at() <= as_of
 
 
 def reopen(

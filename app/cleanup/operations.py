@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, update
 from sqlalchemy.orm import Session
 
 from app.access import audit
@@ -117,7 +118,8 @@ def skip(
     ledger.lock(session, deletion.id)
     name = failures.skip(session, deletion.id, kind, resource_id, actor=actor.id, reason=reason)
     is_whole = resource_id == failures.WHOLE_KIND
-    forgotten = failures.forget_whole_kinds(session, deletion.id, kind) if is_whole else 0
+    of_kind = failures.alike(kind=kind)
+    forgotten = failures.forget_whole_kinds(session, deletion.id, of_kind) if is_whole else 0
     if name is not None:
         about = {"name": name, "reason": reason}
         record(session, deletion.id, "skipped", actor=actor.id, kind=kind, resource_id=resource_id, **about)
@@ -133,6 +135,34 @@ def skip(
     reopen(session, context, actor, deletion, event="reopened", as_of=as_of)
     if name is None and not forgotten:
         raise _nothing_to_skip(deletion, f"'{kind}/{resource_id}'")
+
+
+def skip_alike(
+    session: Session,
+    context: Context,
+    actor: Actor,
+    deletion: Deletion,
+    which: ColumnElement[bool],
+    *,
+    reason: str,
+    cause: str | None,
+    limit: int,
+) -> int:
+    """Give up on `which` failing resources, up to `limit`; when none of them is left, go on with the rest. How many.
+
+    The caller has locked the deletion and found it FAILED for them: so it stays as long as there are more. Failures
+    of kinds as a whole are forgotten, as by `skip`.
+    """
+    skipped = failures.skip_chunk(
+        session, deletion.id, actor=actor.id, reason=reason, limit=limit, which=which
+    )
+    is_unfinished = failures.can_skip_any(session, deletion.id, which)
+    workspace = workspace_of(deletion)
+    _record_skipped(session, actor, deletion.id, workspace, skipped, reason=reason, cause=cause)
+    if not is_unfinished:
+        failures.forget_whole_kinds(session, deletion.id, which)
+        reopen(session, context, actor, deletion, event="reopened")
+    return skipped.total()
 
 
 def force(
@@ -182,18 +212,33 @@ def carry_out_force(session: Session, claim: Claim, *, limit: int) -> bool:
     write(session, claim, force={**forced, "skipped": skipped} if is_unfinished else None)
     if is_unfinished:
         return True
+    workspace = claim.workspace_id, claim.workspace_name
+    _record_skipped(session, by, claim.id, workspace, skipped, reason=reason)
+    return False
+
+
+def _record_skipped(
+    session: Session,
+    actor: Actor | str,
+    deletion_id: UUID,
+    workspace: tuple[UUID, str],
+    skipped: Counter[str],
+    **about: str | None,
+) -> None:
+    """Put on record how many resources of each kind were given up, and what else is known about it."""
+    known = {name: value for name, value in about.items() if value is not None}
+    by = actor.id if isinstance(actor, Actor) else actor
     for kind, number in skipped.items():
-        record(session, claim.id, "skipped", actor=by, kind=kind, number=number, reason=reason)
+        record(session, deletion_id, "skipped", actor=by, kind=kind, number=number, **known)
     audit.record(
         session,
-        by,
+        actor,
         AuditEvent.DELETION_SKIPPED,
-        workspace=(claim.workspace_id, claim.workspace_name),
-        subject=str(claim.id),
-        reason=reason,
+        workspace=workspace,
+        subject=str(deletion_id),
         skipped=skipped,
+        **known,
     )
-    return False
 
 
 def _nothing_to_skip(deletion: Deletion, what: str) -> NotFound:

@@ -69,6 +69,7 @@ CONFIG = {"engine": "generic", "model_spec": {}, "executor_config": {"gpu": 0}}
 PROJECT, ENTITY, SECRET = {"name": "alpha"}, {"name": "thing"}, {"name": "token"}
 FILESET, JOB, ENDED = {"name": "data"}, {"name": "train"}, {"name": "ended"}
 DEPLOYMENT, USED, UNUSED = {"name": "chat"}, {"name": "small"}, {"name": "unused"}
+LOOK = {"as_of": "2100-01-01T00:00:00Z"}
 BINDING, PENDING = {"name": "{binding}"}, {"deletion_id": "{pending}"}
 
 ROWS: dict[str, Row] = {
@@ -125,6 +126,10 @@ ROWS: dict[str, Row] = {
         OPERATORS, {"kind": "filesets", "resource_id": "{stuck}", "reason": "ticket 7"}
     ),
     f"POST {DELETION}/force": Row(OPERATORS, {"reason": "ticket 7"}),
+    f"POST {DELETIONS}/retry": Row(OPERATORS, LOOK),
+    f"POST {DELETIONS}/skip": Row(OPERATORS, {**LOOK, "kind": "filesets", "reason": "ticket 7"}),
+    f"POST {DELETIONS}/force": Row(OPERATORS, {**LOOK, "reason": "ticket 7"}),
+    "GET /apis/entities/v2/deletion-causes": Row(OPERATORS),
     f"POST {DELETION}/restore": Row(OPERATORS, {}, PENDING),
     "GET /apis/entities/v2/workspace-deletions/<name>": Row(
         OPERATORS, path={"name": "ml-team-failed"}, refusal=(404, "Workspace 'ml-team-failed' not found")
