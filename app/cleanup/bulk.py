@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select, true
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor, require_platform_wide
@@ -46,16 +46,7 @@ class Selection:
 
     def is_alike(self) -> ColumnElement[bool]:
         """SQL: whether the `Deletion` of the surrounding query is FAILED for this, whenever it failed."""
-        asked = {"kind": self.kind, "error_class": self.error_class, "cause": self.cause}
-        given = {name: value for name, value in asked.items() if value is not None}
-        is_failed = is_in(DeletionState.FAILED)
-        if not given:
-            return is_failed
-        is_for_it = _has_open(**given)
-        if set(given) == {"cause"}:
-            by_reason = func.coalesce(Deletion.reason, "") == self.cause
-            is_for_it = or_(is_for_it, and_(by_reason, ~_has_open()))
-        return and_(is_failed, is_for_it)
+        return and_(is_in(DeletionState.FAILED), is_alike(self.kind, self.error_class, self.cause))
 
     def is_among(self) -> ColumnElement[bool]:
         """SQL: whether it is one of them."""
@@ -202,6 +193,18 @@ def _do(
 
 def _count(session: Session, *, which: ColumnElement[bool]) -> int:
     return session.scalars(select(func.count()).select_from(Deletion).where(which)).one()
+
+
+def is_alike(kind: str | None, error_class: FailureClass | None, cause: str | None) -> ColumnElement[bool]:
+    """SQL: whether the FAILED `Deletion` of the surrounding query is so for this; None is any."""
+    asked = {"kind": kind, "error_class": error_class, "cause": cause}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if not given:
+        return true()
+    if set(given) != {"cause"}:
+        return _has_open(**given)
+    by_reason = func.coalesce(Deletion.reason, "") == cause
+    return or_(_has_open(**given), and_(by_reason, ~_has_open()))
 
 
 def _has_open(**alike: str) -> ColumnElement[bool]:

@@ -18,6 +18,8 @@ from app.lifecycle import DeletionState, FailureClass
 _PAGE = 100
 """Deletions in a page: each is described with what it fails of."""
 
+_CAUSES = "/apis/entities/v2/deletion-causes"
+_CAUSE = fields("deletions", "resources", "kind", "error_class", "oldest_failed_at", "cause")
 _ROW = fields("id", "workspace_name", "state", "phase", "requested_by", "requested_at", how_far=how_far)
 _ALL = fields(
     *("id", "workspace_name", "workspace_id", "state", "phase", "requested_by", "requested_at"),
@@ -41,6 +43,16 @@ def deletion() -> None:
     """Deletions of workspaces."""
 
 
+def _of_a_cause(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose FAILED deletions by what they fail for."""
+    for name, help_ in (
+        ("--cause", "Of FAILED deletions: only those of this cause, as `deletion causes` says it."),
+        ("--kind", "Of FAILED deletions: only those with a failure of this kind."),
+    ):
+        command = click.option(name, help=help_)(command)
+    return command
+
+
 @deletion.command("list")
 @click.option(
     "--all", "all_", is_flag=True, help="Those of everybody, or exit status 3 if you may not see them."
@@ -55,6 +67,7 @@ def deletion() -> None:
 @click.option(
     "--as-of", type=Time(), help="With --state FAILED: only those that were FAILED at this time already."
 )
+@_of_a_cause
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @with_format
 @with_api
@@ -65,16 +78,36 @@ def list_deletions(
     state: str | None,
     error_class: str | None,
     as_of: str | None,
+    kind: str | None,
+    cause: str | None,
     limit: int,
     format_: str,
 ) -> None:
     """List deletions, the newest first: those that you requested, or all that you may see."""
-    query = {"scope": "all" if all_ else None, "state": state, "error_class": error_class, "as_of": as_of}
+    query = {
+        "scope": "all" if all_ else None,
+        "state": state,
+        "error_class": error_class,
+        "kind": kind,
+        "cause": cause,
+        "as_of": as_of,
+    }
     looked_at = api.time()
     found = list(items_of(api, DELETIONS, query, limit=limit, page_size=_PAGE))
     show_list(format_, [item for item, _ in found], _ROW, name="id")
     total = found[-1][1] if found else 0
     echo(f"{len(found)} of {total}, as of {looked_at}", err=True)
+
+
+@deletion.command("causes")
+@click.option("--as-of", type=Time(), help="Only deletions that were FAILED at this time already.")
+@with_format
+@with_api
+def list_causes(api: Api, *, as_of: str | None, format_: str) -> None:
+    """List what FAILED deletions have in common, that of the most deletions first."""
+    found = api.ask("GET", _CAUSES, {"as_of": as_of})
+    show_list(format_, found["data"], _CAUSE, name="cause")
+    echo(f"{found['deletions']} FAILED, as of {found['as_of']}", err=True)
 
 
 @deletion.command()
@@ -154,6 +187,7 @@ def _of_many(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @deletion.command()
+@_of_a_cause
 @_of_many
 def retry(api: Api, **which: Any) -> None:
     """Retry the FAILED deletion ID now, or all of them."""
@@ -175,6 +209,7 @@ def skip(api: Api, *, kind: str, resource_id: str, reason: str, **which: Any) ->
 
 @deletion.command()
 @click.option("--reason", required=True, help="Kept with the deletion and in the audit log.")
+@_of_a_cause
 @_of_many
 def force(api: Api, *, reason: str, **which: Any) -> None:
     """Give up all that fails now of the FAILED deletion ID, or of all of them, and go on with the rest.
@@ -207,6 +242,8 @@ def _operate(
     as_of: str | None,
     yes: bool,
     format_: str,
+    kind: str | None = None,
+    cause: str | None = None,
 ) -> None:
     if all_ == (id_ is not None):
         raise click.UsageError("Give the ID of one deletion, or --all.")
@@ -216,7 +253,7 @@ def _operate(
         return
     if as_of is None:
         raise click.UsageError("--all needs --as-of, the time at which you looked: `deletion list` says it.")
-    which = {"scope": "all", "state": state, "error_class": error_class}
+    which = {"scope": "all", "state": state, "error_class": error_class, "kind": kind, "cause": cause}
     show_list(format_, ask_each(api, verb, body, which, as_of=as_of, is_agreed=yes), _ROW, name="id")
 
 

@@ -42,6 +42,12 @@ WAYS: dict[str, Act] = {
 each_way = pytest.mark.parametrize("act", WAYS.values(), ids=WAYS)
 
 
+@pytest.fixture(autouse=True)
+def _no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call ends after some seconds, in which a slow machine may not have done what a test is about."""
+    monkeypatch.setattr(bulk, "monotonic", lambda: 0.0)
+
+
 @pytest.fixture
 def make(session: Session) -> Callable[..., Deletion]:
     """Makes a FAILED deletion by the name of its workspace, with so many failures of a cause. Commits."""

@@ -88,6 +88,25 @@ def test_only_those_with_a_failure_of_the_class_match(
     assert states(session) == {"refused": "FAILED", "away": "DELETING"}
 
 
+@pytest.mark.parametrize("verb", [("retry",), ("force", "--reason", "ticket 7")], ids=lambda verb: verb[0])
+def test_only_those_of_the_cause_match(
+    run: Run, session: Session, make_failed: MakeFailed, verb: tuple[str, ...]
+) -> None:
+    make_failed("refused")
+    lost = select(DeletionFailure).where(DeletionFailure.deletion_id == make_failed("lost").id)
+    session.scalars(lost).one().cause = "lost"
+    session.commit()
+    causes = run("deletion", "causes", "-o", "name")
+    which = ("--kind", "filesets", "--cause", "lost", "--as-of", now(session))
+
+    result = run("deletion", *verb, "--all", *which, "--yes")
+
+    assert causes.stdout.split() == ["denied", "lost"]
+    assert causes.stderr.startswith("2 FAILED, as of ")
+    assert "1 match now, 1 when you looked" in result.stderr
+    assert states(session) == {"refused": "FAILED", "lost": "DELETING"}
+
+
 def test_what_is_skipped_everywhere_is_one_resource_of_each(
     run: Run, session: Session, make_failed: MakeFailed
 ) -> None:

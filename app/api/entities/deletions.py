@@ -18,6 +18,7 @@ from app.access.authorize import Actor, access_error, require_platform_wide, sti
 from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.cleanup import failures, ledger, operations, requests
+from app.cleanup.bulk import is_alike
 from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
 from app.clock import Timestamp
 from app.db import read
@@ -98,6 +99,12 @@ class DeletionsQuery(KeysetQuery):
     error_class: FailureClass | None = Field(
         None, description="Only deletions with a failure of this class that is not skipped."
     )
+    kind: ShortText | None = Field(None, description="Only FAILED deletions with a failure of this kind.")
+    cause: str | None = Field(
+        None,
+        max_length=2000,
+        description="Only FAILED deletions of this cause, as `deletion-causes` says it.",
+    )
     as_of: AsOf = None
 
 
@@ -146,10 +153,13 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
     """List the deletions that you requested, newest first; platform administrators see all deletions.
 
     Who asks for all of them with `scope=all` gets all or a 403, never a list that is empty for want of a right.
-    `as_of` goes with `state=FAILED` alone.
+    `as_of`, `kind` and `cause` go with `state=FAILED` alone.
     """
-    if query.as_of and query.state is not DeletionState.FAILED:
+    is_failed = query.state is DeletionState.FAILED
+    if query.as_of and not is_failed:
         raise BadRequest("as_of goes with state=FAILED: it is about the time at which they failed.")
+    if (query.kind is not None or query.cause is not None) and not is_failed:
+        raise BadRequest("kind and cause go with state=FAILED: they say for what a deletion is FAILED.")
     statement = select(rows.Deletion).where(requests.may_follow(call.actor))
     if query.scope == "all":
         require_platform_wide(call.session, replace(call.actor, permission=Permission.DELETIONS_OPERATE))
@@ -157,7 +167,9 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
         statement = statement.where(rows.Deletion.requested_by == call.actor.id)
     if query.state:
         statement = statement.where(rows.Deletion.state == query.state)
-    if query.error_class:
+    if is_failed:
+        statement = statement.where(is_alike(query.kind, query.error_class, query.cause))
+    elif query.error_class:
         statement = statement.where(failures.has_open(query.error_class))
     if query.as_of:
         statement = statement.where(ledger.had_failed(query.as_of))
