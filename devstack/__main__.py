@@ -25,7 +25,7 @@ DATABASE, BROKER = "WORKSPACES_DATABASE_URL", "WORKSPACES_BROKER_URL"
 OWNER, DATA_DIR = "WORKSPACES_MIGRATION_DATABASE_URL", "WORKSPACES_DATA_DIR"
 SERVER, STOP_GRACE = "WORKSPACES_SERVER", "WORKSPACES_STOP_GRACE_SECONDS"
 FLOWER_LOGIN, SECRETS_KEYS = "FLOWER_BASIC_AUTH", "WORKSPACES_SECRETS_KEY_FILE"
-CONSOLE_KEYS = "WORKSPACES_CONSOLE_KEY_FILE"
+CONSOLE_KEYS, FLOWER_URL = "WORKSPACES_CONSOLE_KEY_FILE", "WORKSPACES_FLOWER_URL"
 SIGNING_FILE = "WORKSPACES_ACCESS_KEY_SIGNING_FILE"
 WORKERS = {"worker", "maintenance", "runtime"}
 USE_SECRETS = {"web", "runtime"}
@@ -74,6 +74,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
         "PORT": str(port),
         "FLOWER_HOST": HOST,
         "FLOWER_PORT": str(flower_port),
+        FLOWER_URL: os.environ.get(FLOWER_URL) or f"http://{HOST}:{flower_port}",
         DATA_DIR: str(data_dir),
         # The stack stops within ten seconds: a worker returns its slice instead of finishing it.
         "REMAP_SIGTERM": "SIGQUIT",
@@ -84,6 +85,7 @@ def run_stack(supervisor: Supervisor, data_dir: Path) -> None:
     login = provide_secrets(data_dir, environment)
     places = {
         "API": f"http://{HOST}:{port}",
+        "console": f"http://{HOST}:{port}/console",
         "Flower": f"http://{HOST}:{flower_port}, login {login}",
     }
     places |= provide_servers(supervisor, data_dir, environment)

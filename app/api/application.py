@@ -9,7 +9,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import PathConverter
 
-from app.console import sign_in
+from app.console import application as console
 from app.context import Context
 from app.http.browsers import refuse_foreign_requests
 from app.http.error_handlers import register_failures
@@ -79,7 +79,7 @@ def assemble(*, trusted_proxies: int = 0) -> Flask:
     if trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=trusted_proxies, x_proto=trusted_proxies)  # type: ignore[method-assign]  # Flask's way
     register(app, all_routes())
-    sign_in.register(app)
+    console.register(app)
     return app
 
 

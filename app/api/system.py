@@ -79,6 +79,26 @@ class ClusterInfo(BaseModel):
     revision: str = Field(description="The same: releases are made of tags.")
 
 
+class Places(BaseModel):
+    """Where things are, as paths of this server."""
+
+    name: str = "workspaces"
+    version: str = VERSION
+    console: str = "/console"
+    api: str = "/docs"
+    openapi: str = "/openapi.json"
+    status: str = "/status"
+    metrics: str = "/metrics"
+
+
+@routes.add("GET", "/", permission=Permission.PUBLIC, returns=Places, transaction=False)
+def say_where_things_are(call: RequestContext) -> Places | Response:  # noqa: ARG001 -- every handler takes the call
+    """Say where things are; a browser is led to the console."""
+    if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+        return Response(status=302, headers={"Location": "/console"})
+    return Places()
+
+
 @routes.add("GET", "/cluster-info", permission=Permission.PUBLIC, returns=ClusterInfo, transaction=False)
 def cluster_info(call: RequestContext) -> ClusterInfo:  # noqa: ARG001 -- every handler takes the call
     """Get the version of this server."""

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, false, or_, select, text, true, upda
 from sqlalchemy.orm import Session
 
 from app.access import audit
-from app.access.authorize import Actor, is_authentic, is_platform_admin
+from app.access.authorize import Actor, access_error, is_authentic, is_platform_admin
 from app.cleanup import control, ledger, remaining
 from app.cleanup.history import record
 from app.clock import database_now, seconds_since
@@ -208,6 +208,19 @@ def may_follow(actor: Actor) -> ColumnElement[bool]:
         return is_platform_admin(actor.access)
     is_its = and_(is_authentic(actor.access), Deletion.requested_by == actor.id)
     return or_(is_platform_admin(actor.access), is_its)
+
+
+def find_deletion(session: Session, actor: Actor, deletion_id: str) -> Deletion:
+    """The deletion with that id. Raises NotFound unless the actor may follow it, Unauthorized as `access_error`."""
+    try:
+        key = UUID(deletion_id)
+    except ValueError:
+        key = None
+    query = select(Deletion).where(Deletion.id == key, may_follow(actor))
+    found = session.scalars(query, actor.parameters).one_or_none()
+    if found is None:
+        raise access_error(session, actor, f"Deletion '{deletion_id}' not found")
+    return found
 
 
 def workspace_of(deletion: Deletion) -> tuple[UUID, str]:

@@ -12,7 +12,7 @@ from app.config.cleanup import CleanupSettings
 from app.config.profiles import USUAL, ExecutionProfile
 from app.config.retention import RetentionSettings
 from app.config.runtime import RuntimeSettings
-from app.config.values import BrokerUrl, CollectorUrl, Duration, Group, KeyFile, Rate
+from app.config.values import BrokerUrl, CollectorUrl, Duration, Group, KeyFile, Rate, WebAddress
 
 
 class Settings(AccessSettings, RuntimeSettings, CleanupSettings, RetentionSettings):
@@ -51,6 +51,9 @@ class Settings(AccessSettings, RuntimeSettings, CleanupSettings, RetentionSettin
     traces_url: CollectorUrl = ""
     """URL at which a collector takes traces by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; empty means
     that there are none. Needs the extra `otel`; the variables `OTEL_…` of OpenTelemetry are honoured besides."""
+
+    flower_url: WebAddress = ""
+    """Address of Flower for browsers, to which the console's pages link; empty means no link."""
 
     database_pool_size: PositiveInt = 9
     """Database connections of each process; one more than the threads of a web process."""

@@ -118,6 +118,17 @@ def _origin(text: str) -> str:
     return text.lower()
 
 
+def _web_address(text: str) -> str:
+    origin, slash, path = text.partition("//")[2].partition("/")
+    if text:
+        _origin(f"{text.partition('//')[0]}//{origin}")
+    if not re.fullmatch(r"[!-~]*", f"{slash}{path}") or "?" in path or "#" in path:
+        raise ValueError(
+            f"'{text[:100]}' is no address of a server: give it as https://flower.example.com/path"
+        )
+    return text.rstrip("/")
+
+
 IssuerUrl = Annotated[str, AfterValidator(_protected)]
 ClaimName = Annotated[str, Field(min_length=1)]
 
@@ -145,4 +156,5 @@ KeyFile = Annotated[str, AfterValidator(_key_file)]
 HostName = Annotated[str, AfterValidator(_host)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Rate = Annotated[str, AfterValidator(_rate)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]

@@ -7,10 +7,11 @@ from functools import wraps
 from hmac import compare_digest
 from urllib.parse import unquote
 
-from flask import Flask, Response, current_app, render_template_string, request, url_for
+from flask import Flask, Response, current_app, request, url_for
 
 from app.access.code_flow import Attempt, CodeFlow, SignInFailed, failure_at_issuer
 from app.console import cookies, visitor
+from app.console.rendering import notice
 from app.errors import DomainError
 from app.http.views import Service
 from app.logs import get_logger
@@ -27,18 +28,6 @@ ATTEMPT = cookies.Cookie(
 )
 _MAX_NEXT_CHARS = 1000
 _NEXT = re.compile(r"/console([/?][!-~]*)?")
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{% if go_to %}<meta http-equiv="refresh" content="0;url={{ go_to }}">{% endif %}
-<title>{{ title }}</title>
-<h1>{{ title }}</h1>
-<p>{{ text }}</p>
-<p><a href="{{ go_to or start }}">Go on to the console</a></p>
-</html>
-"""
 
 
 def register(app: Flask) -> None:
@@ -94,7 +83,7 @@ def _finish(service: Service) -> Response:
             raise SignInFailed(400, "The issuer sent no code: begin again.", reason="no code")
         principal = _flow(service).principal(attempt, code)
         # Not a redirect: another site has caused this request, and a strict cookie is not sent along on its redirects.
-        response = _page("You are signed in", "The console opens.", 200, go_to=go_to)
+        response = notice("You are signed in", "The console opens.", 200, go_to=go_to)
         visitor.sign_in(response, principal, service.context)
         log.info("console.signed_in", principal=principal.id)
     except DomainError as failed:
@@ -113,11 +102,11 @@ def _sign_out(service: Service) -> Response:
     if found:
         visitor.require_token(found, request.form.get("token", ""))
     if found and not found.is_signed_in:
-        response = _page(
+        response = notice(
             "Nothing to sign out of", "You have not signed in here: something else says who you are.", 200
         )
     else:
-        response = _page(
+        response = notice(
             "You are signed out", "The issuer may still know you, and sign you in again unasked.", 200
         )
     for cookie in (cookies.SESSION, cookies.MESSAGE, ATTEMPT):
@@ -151,10 +140,4 @@ def _redirected(url: str) -> Response:
 def _explanation(error: DomainError) -> Response:
     reason = error.reason if isinstance(error, SignInFailed) else type(error).__name__
     log.warning("console.refused", path=request.path, reason=reason)
-    return _page("You are not signed in", error.message, error.status)
-
-
-def _page(title: str, text: str, status: int, *, go_to: str = "") -> Response:
-    """A page of one sentence; the browser goes on by itself if there is somewhere to go."""
-    page = render_template_string(_PAGE, title=title, text=text, go_to=go_to, start=START)
-    return Response(page, status, mimetype="text/html")
+    return notice("You are not signed in", error.message, error.status)

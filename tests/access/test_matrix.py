@@ -99,6 +99,7 @@ ROWS: dict[str, Row] = {
     f"PUT {IN}/entities/<entity_type>/<name>": Row(EDITORS, {"data": {"new": 1}}, ENTITY),
     f"DELETE {IN}/entities/<entity_type>/<name>": Row(EDITORS, path=ENTITY),
     "GET /apis/entities/v2/entities/<entity_id>": Row(VIEWERS),
+    "GET /": Row(ANYBODY),
     "GET /cluster-info": Row(ANYBODY),
     "GET /health/live": Row(ANYBODY),
     "GET /health/ready": Row(ANYBODY),

@@ -2,18 +2,24 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from pydantic import SecretStr
+from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.console.cookies import Cookie
 from app.context import Context
+from tests.access.world import World, make_world
+from tests.support.application import answering_from
+from tests.support.browser import Browser
 from tests.support.keys import KEY, OTHER_KEY, write_keys
+from tests.support.people import GATEWAY_SECRET, OPERATOR, announced
 
 Forge = Callable[..., str]
 
@@ -47,3 +53,40 @@ def signed_at(context: Context) -> Forge:
 def change(context: Context, **changed: object) -> None:
     """Have the context answer by other settings from now on."""
     object.__setattr__(context, "settings", context.settings.model_copy(update=changed))
+
+
+@pytest.fixture
+def console(context: Context) -> Context:
+    """A context whose callers the gateway vouches for."""
+    return replace(
+        context,
+        settings=context.settings.model_copy(
+            update={
+                "auth_enabled": True,
+                "gateway_secret": SecretStr(GATEWAY_SECRET),
+                "admin_email": OPERATOR,
+            }
+        ),
+    )
+
+
+@pytest.fixture
+def world(session: Session, console: Context) -> World:
+    """A workspace with one of everything, and two deletions of others."""
+    return make_world(session, "ml-team")
+
+
+@pytest.fixture
+def sitting(console: Context) -> Callable[[str], Browser]:
+    """Have somebody sit down at the console, by id."""
+
+    def sit(who: str) -> Browser:
+        return Browser(answering_from(console).test_client(), announced(who))
+
+    return sit
+
+
+@pytest.fixture
+def operator(console: Context) -> Browser:
+    """The platform's administrator at the console."""
+    return Browser(answering_from(console).test_client(), announced("root", email=OPERATOR))

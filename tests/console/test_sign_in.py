@@ -18,10 +18,10 @@ from app.access import code_flow
 from app.config import Settings
 from app.console import visitor
 from app.console.cookies import MESSAGE, SESSION
+from app.console.rendering import POLICY
 from app.console.sign_in import ATTEMPT, own_path
 from app.console.visitor import Session
 from app.context import Context
-from app.http.headers import STRICT_POLICY
 from tests.console.conftest import Forge, change
 from tests.support.application import answering_from
 from tests.support.code_flow import SignInIssuer, query_of
@@ -107,7 +107,7 @@ def test_a_person_signs_in_and_arrives_where_they_wanted_to_go(ann: Person, cont
 
     assert response.status_code == 200
     assert f'content="0;url={PAGE.replace("&", "&amp;")}"' in response.text
-    assert response.headers["Content-Security-Policy"] == STRICT_POLICY
+    assert response.headers["Content-Security-Policy"] == POLICY
     assert response.headers["Cache-Control"] == "no-store"
     found = seen(context, ann)
     assert (found.principal.id, found.principal.email, found.is_signed_in) == ("ann", "ann@example.com", True)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from flask import Response
 from pydantic import AwareDatetime, Field
@@ -14,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app import models as rows
-from app.access.authorize import Actor, access_error, require_platform_wide, still_authentic
+from app.access.authorize import Actor, require_platform_wide, still_authentic
 from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.cleanup import failures, ledger, operations, requests
@@ -194,7 +193,7 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
 )
 def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     """Get a deletion: its state, progress, failures and expected end."""
-    return report(call.session, [_find(call.session, call.actor, deletion_id)])[0]
+    return report(call.session, [requests.find_deletion(call.session, call.actor, deletion_id)])[0]
 
 
 @routes.add(
@@ -206,7 +205,7 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
 )
 def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
     """List the events of a deletion, oldest first. Events never change."""
-    deletion = _find(call.session, call.actor, deletion_id)
+    deletion = requests.find_deletion(call.session, call.actor, deletion_id)
     events = select(rows.DeletionEvent).where(rows.DeletionEvent.deletion_id == deletion.id)
     found = _about(call.actor, deletion, events)
     return paginate(
@@ -229,7 +228,7 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
 )
 def list_deletion_failures(call: RequestContext, deletion_id: str, query: FailuresQuery) -> Response:
     """List the failures of a deletion, skipped ones included, by kind and resource id."""
-    deletion = _find(call.session, call.actor, deletion_id)
+    deletion = requests.find_deletion(call.session, call.actor, deletion_id)
     failure, workspace = rows.DeletionFailure, deletion.workspace_name
     asked = {"kind": query.kind, "error_class": query.error_class}
     chosen = {name: value for name, value in asked.items() if value}
@@ -350,7 +349,7 @@ def _operate(
     """Commit what an operator does, and only then describe it: no count may undo it or turn it into an error."""
 
     def work(session: Session) -> rows.Deletion:
-        deletion = _find(session, call.actor, deletion_id)
+        deletion = requests.find_deletion(session, call.actor, deletion_id)
         act(session, deletion)
         return deletion
 
@@ -368,15 +367,3 @@ def _about(actor: Actor, deletion: rows.Deletion, statement: Select[*tuple[Any, 
     return Listed(
         statement.where(may_read), actor.parameters, lambda: select(may_read).params(actor.parameters)
     )
-
-
-def _find(session: Session, actor: Actor, deletion_id: str) -> rows.Deletion:
-    try:
-        key = UUID(deletion_id)
-    except ValueError:
-        key = None
-    query = select(rows.Deletion).where(rows.Deletion.id == key, requests.may_follow(actor))
-    found = session.scalars(query, actor.parameters).one_or_none()
-    if found is None:
-        raise access_error(session, actor, f"Deletion '{deletion_id}' not found")
-    return found

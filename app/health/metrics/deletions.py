@@ -30,7 +30,7 @@ _NOT_BEGUN, _LAST = "none", "finalize"
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """The living deletions that are at the same phase in the same condition."""
 
     phase: str
@@ -43,7 +43,7 @@ class _Group:
 
 def deletion_metrics(session: Session) -> Iterator[Metric]:
     """Three statements, whose time grows with the deletions that are not over."""
-    groups = [_Group(*row) for row in session.execute(_living())]
+    groups = living_groups(session)
     active = [one for one in groups if one.condition != _FAILED]
     failed = [one for one in groups if one.condition == _FAILED]
     numbers = {
@@ -84,6 +84,11 @@ def deletion_metrics(session: Session) -> Iterator[Metric]:
     yield _failures(session)
 
 
+def living_groups(session: Session) -> list[Group]:
+    """The deletions that are not over, FAILED ones included, by phase and condition."""
+    return [Group(*row) for row in session.execute(_living())]
+
+
 def _workspaces(session: Session, numbers: dict[DeletionState, int]) -> Metric:
     # By the index of names, whose entries are those of ACTIVE ones. A workspace in another state follows its deletion.
     active = session.scalar(select(func.count()).select_from(Workspace).where(is_active())) or 0
@@ -94,7 +99,7 @@ def _workspaces(session: Session, numbers: dict[DeletionState, int]) -> Metric:
     return gauge("workspaces", "Workspaces by state.", samples, labels=["state"])
 
 
-def _by_condition(active: list[_Group]) -> Metric:
+def _by_condition(active: list[Group]) -> Metric:
     found: Counter[tuple[str, ...]] = Counter()
     for one in active:
         found[one.phase, one.condition] += one.number
@@ -107,18 +112,18 @@ def _by_condition(active: list[_Group]) -> Metric:
     )
 
 
-def _oldest(groups: list[_Group]) -> float | None:
+def _oldest(groups: list[Group]) -> float | None:
     return min((one.since for one in groups if one.since is not None), default=None)
 
 
 @cache
 def _living() -> Select[*tuple[Any, ...]]:
-    """Groups of the living deletions, as `_Group`: found by the index of those that are living."""
+    """Groups of the living deletions, as `Group`: found by the index of those that are living."""
     is_deleting = is_in(DeletionState.DELETING)
     begun = case((Deletion.started_at.is_(None), _NOT_BEGUN), else_=_LAST)
     groups: list[ColumnElement[Any]] = [
         func.coalesce(Deletion.phase, begun),
-        _condition(is_deleting),
+        condition(is_deleting),
         and_(is_deleting, is_on_hold()),
     ]
     may_go_on = Deletion.purge_after <= database_now()
@@ -134,7 +139,7 @@ def _living() -> Select[*tuple[Any, ...]]:
     )
 
 
-def _condition(is_deleting: ColumnElement[bool]) -> ColumnElement[str]:
+def condition(is_deleting: ColumnElement[bool]) -> ColumnElement[str]:
     """What a living deletion is doing."""
     paused = exists().where(CleanupControl.paused)
     is_in_grace = and_(Deletion.started_at.is_(None), Deletion.purge_after > database_now())

@@ -1,0 +1,25 @@
+"""The pages of the console, assembled."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from flask import Flask
+
+from app.console import pages, rendering, sign_in
+from app.console.pages import Page
+
+MODULES = ("overview", "failed", "deletions", "deletion", "workspaces", "audit_log", "hosts")
+"""Modules of this package that declare `pages`, in the order of the menu."""
+
+
+def register(app: Flask) -> None:
+    """Add every page to `app`, the files that they use, and the way in and out."""
+    pages.register(app, all_pages())
+    rendering.register(app)
+    sign_in.register(app)
+
+
+def all_pages() -> Iterator[Page]:
+    """Every page and action."""
+    for name in MODULES:
+        yield from import_module(f"app.console.{name}").pages

@@ -1,0 +1,278 @@
+"""One declaration for each page and action of the console: permission, form, and what becomes of an error."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, ClassVar, get_type_hints
+from urllib.parse import parse_qsl, quote
+
+from flask import Flask, Response, current_app, g, redirect, request
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from app.access.authorize import Actor
+from app.access.permissions import Permission
+from app.console import cookies, visitor
+from app.console.rendering import POLICY, render
+from app.console.visitor import NotSignedIn, Visitor
+from app.errors import BadRequest, DomainError
+from app.http.route import RequestContext
+from app.http.validation import InvalidRequest, path_parameters, raw_body
+from app.http.views import Service
+
+HOME = "/console"
+_FORM_BYTES = 64 * 1024
+_MOST_FIELDS = 50
+
+
+class Fields(BaseModel):
+    """The fields of a form, or the parameters of a page's address. An empty one is not given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keeps_empty: ClassVar[frozenset[str]] = frozenset()
+    """Fields for which empty is a value like others."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:
+        return (
+            {name: value for name, value in data.items() if value != "" or name in cls.keeps_empty}
+            if isinstance(data, dict)
+            else data
+        )
+
+
+@dataclass
+class PageRequest(RequestContext):
+    """A request of a browser: the context and the actor, as a route of the API has them, and who sits there."""
+
+    visitor: Visitor = field(kw_only=True)
+
+    def page(self, template: str, **values: Any) -> Response:
+        """A whole page."""
+        message = cookies.message(self.context)
+        response = self.part(template, message=message, status=values.pop("status", 200), **values)
+        if message:
+            cookies.forget_message(response)
+        return response
+
+    def part(self, template: str, *, status: int = 200, **values: Any) -> Response:
+        """A page, or the part of one that is looked at again and again."""
+        settings = self.context.settings
+        text = render(template, visitor=self.visitor, settings=settings, path=request.path, **values)
+        response = Response(text, status, mimetype="text/html")
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    def live(self, template: str, **values: Any) -> Response:
+        """A part that a page asks for again: the browser keeps it, and asks each time whether it still holds.
+
+        Without a script it is a page of its own.
+        """
+        if not request.headers.get("HX-Request"):
+            return self.page("alone.html", part=template, **values)
+        response = self.part(template, **values)
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.headers["Vary"] = "HX-Request"
+        response.add_etag()
+        response.make_conditional(request)
+        return response
+
+    def went(self, text: str, to: str) -> Response:
+        """What an action answers: the page `to`, with a line that says what was done."""
+        return _going(self, text, to, kind="done")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page, or an action of one."""
+
+    method: str
+    rule: str
+    permission: Permission
+    area: str
+    """The area of the API whose scopes a caller needs."""
+    handler: Callable[..., Response]
+    back: str
+    """Of an action: the address of the page that shows its outcome, with the parameters of `rule`."""
+    waits_for_store: bool
+    path: dict[str, TypeAdapter[Any]]
+
+    ACTIONS: ClassVar[frozenset[str]] = frozenset({"POST"})
+
+    @property
+    def is_action(self) -> bool:
+        """Whether it changes anything."""
+        return self.method in self.ACTIONS
+
+
+@dataclass
+class Pages:
+    """The pages of one module, in the order of its file."""
+
+    pages: list[Page] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Page]:
+        return iter(self.pages)
+
+    def add(
+        self,
+        method: str,
+        rule: str,
+        *,
+        permission: Permission,
+        area: str = "entities",
+        back: str = HOME,
+        waits_for_store: bool = False,
+    ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
+        """Declare a handler `(call, *path parameters, query=…, form=…)`, whose annotations validate both."""
+
+        def declare(handler: Callable[..., Response]) -> Callable[..., Response]:
+            hints = get_type_hints(handler, include_extras=True)
+            names = [part[1:-1] for part in rule.split("/") if part.startswith("<")]
+            self.pages.append(
+                Page(
+                    method=method,
+                    rule=f"{HOME}{rule}",
+                    permission=permission,
+                    area=area,
+                    handler=handler,
+                    back=back,
+                    waits_for_store=waits_for_store,
+                    path={name: TypeAdapter(hints[name]) for name in names},
+                )
+            )
+            return handler
+
+        return declare
+
+
+def register(app: Flask, pages: Iterator[Page]) -> None:
+    """Add a view to `app` for each page."""
+    for page in pages:
+        endpoint = f"console.{page.handler.__name__}"
+        app.add_url_rule(page.rule, endpoint, _view(page), methods=[page.method])
+        if page.waits_for_store:
+            app.extensions.setdefault("transfers", set()).add(endpoint)
+
+
+def _view(page: Page) -> Callable[..., Response]:
+    hints = get_type_hints(page.handler)
+    declared = {
+        name: hints[name] for name in ("query", "form") if name in inspect.signature(page.handler).parameters
+    }
+
+    def view(**path: str) -> Response:
+        service: Service = current_app.extensions["service"]
+        try:
+            sitting = visitor.current(service)
+        except NotSignedIn:
+            return _to_sign_in()
+        except DomainError as error:
+            return _failed(service, error, None)
+        call = PageRequest(service.context, _actor(sitting, page), visitor=sitting)
+        try:
+            response = _answer(service, call, page, declared, path)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, a browser gets a page
+            response = _failed(service, error, call, _back(page, path) if page.is_action else None)
+        visitor.complete(response, sitting, service.context)
+        return response
+
+    return view
+
+
+def _answer(
+    service: Service, call: PageRequest, page: Page, declared: dict[str, Any], path: dict[str, str]
+) -> Response:
+    service.limit.check(call.actor.id or call.actor.address, page.method)
+    given = path_parameters(path, page.path)
+    form = _form() if page.is_action else {}
+    if page.is_action:
+        visitor.require_token(call.visitor, form.pop("token", ""))
+    if "form" in declared:
+        given["form"] = _validated(declared["form"], form)
+    if "query" in declared:
+        given["query"] = _validated(declared["query"], request.args.to_dict())
+    if page.waits_for_store:
+        return service.transfers.counted(lambda: page.handler(call, **given))
+    return page.handler(call, **given)
+
+
+def _form() -> dict[str, str]:
+    if request.mimetype != "application/x-www-form-urlencoded":
+        raise BadRequest("A form is required: send it as application/x-www-form-urlencoded.")
+    try:
+        text = raw_body(_FORM_BYTES).decode()
+        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"))
+    except ValueError:
+        raise BadRequest("The form cannot be read: load the page again.") from None
+
+
+def _validated(model: type[BaseModel], given: dict[str, str]) -> BaseModel:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidRequest([dict(one) for one in found]) from None
+
+
+def _actor(sitting: Visitor, page: Page) -> Actor:
+    action = "write" if page.is_action else "read"
+    return Actor(
+        sitting.principal,
+        page.permission,
+        is_in_scope=sitting.principal.has_scope_for(page.area, action),
+        address=request.remote_addr or "",
+        request_id=g.get("request_id", ""),
+    )
+
+
+def _to_sign_in() -> Response:
+    sign_in = f"{HOME}/sign-in"
+    if request.headers.get("HX-Request"):
+        # A part of a page cannot become the page of sign-in.
+        return Response(status=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": sign_in})
+    asked = request.full_path.rstrip("?") if request.method == "GET" else HOME
+    return _redirect(f"{sign_in}?next={quote(asked)}")
+
+
+def _back(page: Page, path: dict[str, str]) -> str:
+    return page.back.format(**{name: quote(value, safe="") for name, value in path.items()})
+
+
+def _failed(
+    service: Service, error: Exception, call: PageRequest | None, back: str | None = None
+) -> Response:
+    """What the API would answer, as a page: of an action, as a line on the page that it was begun from."""
+    answer = current_app.make_response(current_app.handle_user_exception(error))
+    text = _in_words((answer.get_json(silent=True) or {}).get("detail", ""))
+    if call and back and answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _going(call, text, back, kind="refused")
+    sitting = call.visitor if call else None
+    page = render(
+        "error.html", visitor=sitting, settings=service.context.settings, path="", text=text, message=None
+    )
+    response = Response(page, answer.status_code, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = POLICY
+    if retry := answer.headers.get("Retry-After"):
+        response.headers["Retry-After"] = retry
+    return response
+
+
+def _in_words(detail: Any) -> str:
+    """The detail of an answer of the API: a text, or a list of what does not fit."""
+    if not isinstance(detail, list):
+        return str(detail)
+    return "; ".join(f"{'.'.join(map(str, one.get('loc', ())))}: {one.get('msg', '')}" for one in detail)
+
+
+def _going(call: PageRequest, text: str, to: str, *, kind: cookies.Kind) -> Response:
+    response = _redirect(to)
+    cookies.say(response, call.context, text, kind=kind)
+    return response
+
+
+def _redirect(to: str) -> Response:
+    answer = redirect(to, HTTPStatus.SEE_OTHER)
+    return Response(status=answer.status_code, headers={"Location": answer.location})
