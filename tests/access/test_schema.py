@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from schemathesis.checks import load_all_checks
 from schemathesis.generation.feedback import NO_FEEDBACK
 from schemathesis.pytest._test_builder import build_operation_test
+from schemathesis.specs.openapi.checks import allow_header_conformance
 
 from app.api.application import document
 from app.config import Settings
@@ -104,6 +105,10 @@ def operations(*, asks_who: bool) -> list[str]:
     return [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
 
 
+IDS_TOO = {f"POST /apis/entities/v2/deletions/{verb}" for verb in ("retry", "skip", "force")}
+"""Operations at whose address a GET looks for a deletion with that word as its id, as `Allow` says."""
+
+
 def try_out(operation: str, how: str, *, asks_who: bool) -> None:
     """Send the requests of one operation.
 
@@ -111,10 +116,12 @@ def try_out(operation: str, how: str, *, asks_who: bool) -> None:
     that collects tests.
     """
 
+    excluded = [allow_header_conformance] if operation in IDS_TOO else []
+
     @thoroughly
     def send(case: schemathesis.Case) -> None:
         sent[how] += 1
-        case.call_and_validate()
+        case.call_and_validate(excluded_checks=excluded)
 
     schema = description(asks_who=asks_who)
     method, path = operation.split(" ")
