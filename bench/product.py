@@ -24,6 +24,7 @@ from bench import NotMeasured, OutOfTime
 from bench.client import Caller
 from bench.usage import family
 from devstack.__main__ import CHECKOUT, READY_WORDS, is_healthy
+from devstack.passwords import kept_key_file
 from devstack.processes import HOST, Command, end, free_port
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
@@ -63,6 +64,7 @@ class Product:
             "data_dir": str(self.data_dir),
             "auth_enabled": "true",
             "admin_email": _ADMIN,
+            "console_key_file": kept_key_file(directory / "console-keys"),
             "gateway_secret": secret,
             "worker_soft_shutdown_seconds": "2",
             **settings,

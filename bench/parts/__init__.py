@@ -7,6 +7,7 @@ from bench.parts import (
     gone,
     lists,
     memory,
+    operators,
     requests,
     rows,
     small,
@@ -28,6 +29,7 @@ PARTS: dict[str, Part] = {
         small.PART,
         rows.PART,
         failures.PART,
+        operators.PART,
         filesets.PART,
     )
 }
