@@ -95,7 +95,7 @@ def all_routes() -> list[Route]:
 
 
 @cache
-def document(*, asks_who: bool = True) -> dict[str, Any]:
+def document(*, asks_who: bool) -> dict[str, Any]:
     """The OpenAPI document of every route; `asks_who` is False for a server without authentication.
 
     Cached, because building it takes longer than the rest of an application; callers must not change it.

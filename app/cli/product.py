@@ -21,4 +21,4 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     from app.api.application import document  # noqa: PLC0415 -- the other commands need no web framework
 
-    click.echo(json.dumps(document(), indent=2))
+    click.echo(json.dumps(document(asks_who=True), indent=2))

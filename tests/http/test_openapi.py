@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_document_is_valid_openapi_3_1() -> None:
-    OpenAPIV31SpecValidator(document()).validate()
+    OpenAPIV31SpecValidator(document(asks_who=True)).validate()
 
 
 def test_the_published_copy_is_current() -> None:
     published = json.loads((ROOT / "docs" / "openapi.json").read_text())
 
-    assert published == json.loads(json.dumps(document())), "Run `make docs`."
+    assert published == json.loads(json.dumps(document(asks_who=True))), "Run `make docs`."
 
 
 def test_every_route_of_the_server_is_declared(app: Flask) -> None:

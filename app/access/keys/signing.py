@@ -8,6 +8,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -110,12 +111,18 @@ def _keys_in(name: str) -> Sequence[RSAPrivateKey]:
 
 def _loaded(file: Path, pem: bytes) -> RSAPrivateKey:
     try:
-        key = load_pem_private_key(pem, password=None)
+        key = _parsed(pem)
     except (ValueError, TypeError):
         raise UnusableSigningFile(f"{file} has a private key that is damaged or has a password") from None
     if not isinstance(key, RSAPrivateKey) or key.key_size < MIN_KEY_BITS:
         raise UnusableSigningFile(f"{file} must have RSA keys alone, of {MIN_KEY_BITS} bits or more")
     return key
+
+
+# To check that a key is sound takes 35 ms, and each process reads its file twice: before it starts, and to use it.
+@lru_cache(maxsize=8)
+def _parsed(pem: bytes) -> Any:
+    return load_pem_private_key(pem, password=None)
 
 
 def _jwk(key: RSAPrivateKey) -> dict[str, str]:
