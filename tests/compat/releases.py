@@ -97,11 +97,10 @@ def installed(release: Release) -> Path:
     with _sole_installer(environment):
         if not stamp.is_file() or stamp.read_text() != pins:
             shutil.rmtree(environment, ignore_errors=True)
-            _execute(interpreter(release.python) or sys.executable, "-m", "venv", environment)
             _execute(
-                python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--disable-pip-version-check",
-                *release.packages, "-r", REQUIREMENTS,
-            )  # fmt: skip
+                interpreter(release.python) or sys.executable, "-m", "venv", "--without-pip", environment
+            )
+            _install(python, "--quiet", "--no-deps", *release.packages, "-r", str(REQUIREMENTS))
             stamp.write_text(pins)
     return environment / "bin"
 
@@ -112,6 +111,17 @@ def _sole_installer(environment: Path) -> Iterator[None]:
     with Path(f"{environment}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _install(python: Path, *arguments: str) -> None:
+    """Install packages for `python`: by uv in a sixth of the time, and where it finds none by pip.
+
+    uv does not know from which index this machine's pip is told to install.
+    """
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *arguments]
+    if subprocess.run(uv, capture_output=True, check=False).returncode:
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-compile"]
+        _execute(*pip, "--disable-pip-version-check", *arguments)
 
 
 def _execute(*command: str | Path) -> None:
