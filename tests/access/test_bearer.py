@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app import create_app
 from app.context import Context
+from tests.support.application import answering_from
 from tests.support.issuer import AUDIENCE, LocalIssuer
 from tests.support.people import announced
 
@@ -34,7 +34,7 @@ def asking(request: pytest.FixtureRequest, context: Context, issuer: LocalIssuer
             "oidc_scope_prefix": "api://",
         }
     )
-    return create_app(replace(context, settings=settings)).test_client()
+    return answering_from(replace(context, settings=settings)).test_client()
 
 
 def ask(client: FlaskClient, method: str, authorization: str | None) -> tuple[int, Any]:
