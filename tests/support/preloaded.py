@@ -23,11 +23,13 @@ from tempfile import TemporaryDirectory
 
 import fsspec
 
+from app.api.application import RESOURCES
 from tests.support.deadlines import DEADLINE_S
 
 _LOADED = (
     "billiard.common", "celery.bin.celery", "flower.command", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread",
     "app.api.application", "app.cleanup.engine", "app.cli", "tests.support.preloaded",
+    *(f"app.api.{name}" for name in RESOURCES),
 )  # fmt: skip
 """What the programs import. None of it reads the environment when it is imported, but for `billiard.common`."""
 
