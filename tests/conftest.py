@@ -40,7 +40,8 @@ http_transport.create_ssl_context = cache(http_transport.create_ssl_context)
 gc.set_threshold(50_000, 20, 100)
 
 pytest_plugins = [
-    f"tests.support.{name}" for name in ("access_keys", "database", "figures", "groups", "needs", "processes")
+    f"tests.support.{name}"
+    for name in ("access_keys", "database", "clusters", "figures", "groups", "needs", "processes")
 ]
 
 

@@ -21,6 +21,7 @@ from devstack.passwords import kept_key_file
 from devstack.processes import HOST, Command, free_port, kill_group
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
+from tests.support.clusters import lay_out
 from tests.support.deadlines import DEADLINE_S
 from tests.support.preloaded import Preloaded, start_preloaded
 
@@ -125,6 +126,7 @@ class Stack:
         with ExitStack() as undo:
             undo.callback(self._close)
             self.data_dir.mkdir(parents=True)
+            lay_out(self.postgres)
             for server in (self.postgres, self.valkey):
                 server.start()
             self._run_to_end("release")
