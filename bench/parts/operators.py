@@ -16,7 +16,7 @@ from bench.run import Part, Run, alternate
 from bench.usage import cpu_s
 
 _ALL, _FAILED, _DELETING, _FAILURES = 10_000, 1_000, 200, 20_000
-_ROUND_S, _EACH_S = 0.5, 6
+_ROUND_S, _EACH_S = 0.4, 3
 _GOAL = 10
 
 _FILLED = f"""
@@ -126,4 +126,4 @@ def _forget(product: Product) -> None:
     product.query("SET session_replication_role = origin")
 
 
-PART = Part("operators", tuple(one.row for one in _ASKED), _measure, usual_s=75)
+PART = Part("operators", tuple(one.row for one in _ASKED), _measure, usual_s=60)
