@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Response
 from pydantic import AwareDatetime
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from app.access.authorize import permitted_platform_wide
@@ -27,7 +27,9 @@ pages = Pages()
 _ONE = "/deletions/<deletion_id>"
 _BACK = "/console/deletions/{deletion_id}"
 _EVENTS = 50
-_FAILURES = 100
+_FAILURES = 50
+_SKIPPABLE = 10
+"""Failures that the page offers to skip one by one; their own page has all."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,11 @@ class Watched(Fields):
     version: str = ""
 
 
-class PageOf(Fields):
-    """Which page of a list."""
+class Behind(Fields):
+    """The failure behind which a page begins."""
 
-    page: int = 1
+    kind: ShortText = ""
+    resource_id: ShortText = ""
 
 
 @pages.add("GET", _ONE, permission=Permission.DELETIONS_READ)
@@ -158,26 +161,24 @@ def watch_deletion(call: PageRequest, deletion_id: str, query: Watched) -> Respo
 
 
 @pages.add("GET", f"{_ONE}/failures", permission=Permission.DELETIONS_READ)
-def list_failures(call: PageRequest, deletion_id: str, query: PageOf) -> Response:
-    """All failures of a deletion, skipped ones included."""
-    page = min(max(query.page, 1), 10_000)
+def list_failures(call: PageRequest, deletion_id: str, query: Behind) -> Response:
+    """All failures of a deletion by kind and id, skipped ones included."""
 
     def find(session: Session) -> tuple[Seen, list[FailureReport]]:
-        seen = _look(session, call, deletion_id)
-        found = session.scalars(
-            select(DeletionFailure)
-            .where(DeletionFailure.deletion_id == seen.report.id)
-            .order_by(DeletionFailure.kind, DeletionFailure.resource_id)
+        seen = _look(session, call, deletion_id, most_failures=0)
+        failure = DeletionFailure
+        place = tuple_(failure.kind, failure.resource_id)
+        found = session.execute(
+            select(*(getattr(failure, name) for name in FailureReport.model_fields if name != "path"))
+            .where(failure.deletion_id == seen.report.id, place > tuple_(query.kind, query.resource_id))
+            .order_by(failure.kind, failure.resource_id)
             .limit(_FAILURES + 1)
-            .offset((page - 1) * _FAILURES)
         )
         return seen, [FailureReport.of(one, seen.report.workspace_name) for one in found]
 
     seen, found = call.read(find)
-    more = len(found) > _FAILURES
-    return call.page(
-        "failures.html", seen=seen, failures=found[:_FAILURES], number=page, more=more, now=seen.now
-    )
+    last = found[_FAILURES - 1] if len(found) > _FAILURES else None
+    return call.page("failures.html", seen=seen, failures=found[:_FAILURES], last=last, now=seen.now)
 
 
 @pages.add("POST", f"{_ONE}/retry", permission=Permission.DELETIONS_OPERATE, back=_BACK)
@@ -247,7 +248,7 @@ def _operate(
     return call.went(done, _BACK.format(deletion_id=deletion_id))
 
 
-def _look(session: Session, call: PageRequest, deletion_id: str) -> Seen:
+def _look(session: Session, call: PageRequest, deletion_id: str, *, most_failures: int = _SKIPPABLE) -> Seen:
     deletion = requests.find_deletion(session, call.actor, deletion_id)
     operate = replace(call.actor, permission=Permission.DELETIONS_OPERATE)
     is_deleting = is_in(DeletionState.DELETING)
@@ -258,7 +259,7 @@ def _look(session: Session, call: PageRequest, deletion_id: str) -> Seen:
         operate.parameters,
     ).one()
     switch = control.state(session)
-    [described] = report(session, [deletion], most_failures=_FAILURES)
+    [described] = report(session, [deletion], most_failures=most_failures)
     return Seen(
         now=now,
         report=described,

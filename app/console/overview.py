@@ -1,8 +1,7 @@
 """The first page: what is under way, since when, who is at work, and who has stopped it."""
 
-from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from flask import Response
 from sqlalchemy import func, select
@@ -36,6 +35,15 @@ class Hour:
 
 
 @dataclass(frozen=True)
+class Day:
+    """The last 24 hours."""
+
+    hours: list[Hour]
+    is_complete: bool
+    """Whether all that ended were counted."""
+
+
+@dataclass(frozen=True)
 class Overview:
     """Everything on the page but the health of the servers."""
 
@@ -44,9 +52,6 @@ class Overview:
     switch: CleanupControl
     held: list[HeldRequester]
     heartbeats: list[tuple[str, str, datetime]]
-    hours: list[Hour]
-    is_complete: bool
-    """Whether all that ended within the day were counted."""
     scanned_at: datetime | None
 
     def number(self, name: str) -> int:
@@ -81,6 +86,12 @@ def watch_overview(call: PageRequest) -> Response:
     """What changes of the page."""
     seen = call.read(_look)
     return call.live("overview_live.html", seen=seen, now=seen.now)
+
+
+@pages.add("GET", "/day", permission=Permission.CLEANUP_READ)
+def show_day(call: PageRequest) -> Response:
+    """What has ended within a day. A part of its own, which costs what that was."""
+    return call.live("day.html", day=call.read(_ended))
 
 
 @pages.add("GET", "/health", permission=Permission.CLEANUP_READ, waits_for_store=True)
@@ -120,7 +131,6 @@ def _permitted(_: Session) -> None:
 
 def _look(session: Session) -> Overview:
     now = session.scalars(select(database_now())).one()
-    hours, is_complete = _ended(session, now)
     return Overview(
         now=now,
         groups=living_groups(session),
@@ -129,16 +139,14 @@ def _look(session: Session) -> Overview:
         heartbeats=sorted(
             (process, host, datetime.fromtimestamp(at, UTC)) for process, host, at in last_heartbeats(session)
         ),
-        hours=hours,
-        is_complete=is_complete,
         scanned_at=session.scalar(select(OrphanScan.finished_at)),
     )
 
 
-def _ended(session: Session, now: datetime) -> tuple[list[Hour], bool]:
-    """How many deletions are DONE since a day ago, by the hour; whether these are all."""
+def _ended(session: Session) -> Day:
+    """How many deletions ended since a day ago, by the hour, as far as the index of their ends alone says it."""
     recent = (
-        select(Deletion.finished_at, Deletion.state)
+        select(Deletion.finished_at)
         .where(
             is_in(DeletionState.DONE, DeletionState.RESTORED),
             Deletion.finished_at > seconds_from_now(-HOURS * 3600),
@@ -147,11 +155,13 @@ def _ended(session: Session, now: datetime) -> tuple[list[Hour], bool]:
         .limit(_MOST_COUNTED)
         .subquery()
     )
-    hour = func.date_trunc("hour", recent.c.finished_at, "UTC")
-    found = session.execute(
-        select(hour, func.count().filter(recent.c.state == DeletionState.DONE), func.count()).group_by(hour)
-    ).all()
-    ended = Counter({at.astimezone(UTC): number for at, number, _ in found})
-    first = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
-    hours = [Hour(at, ended[at]) for at in (first + timedelta(hours=one) for one in range(HOURS))]
-    return hours, sum(number for _, _, number in found) < _MOST_COUNTED
+    hour = func.floor(func.extract("epoch", recent.c.finished_at) / 3600)
+    found = session.execute(select(hour, func.count()).group_by(hour)).all()
+    ended = {int(at): number for at, number in found}
+    now = session.scalars(select(database_now())).one()
+    last = int(now.timestamp() // 3600)
+    hours = [
+        Hour(datetime.fromtimestamp(one * 3600, UTC), ended.get(one, 0))
+        for one in range(last - HOURS + 1, last + 1)
+    ]
+    return Day(hours, sum(ended.values()) < _MOST_COUNTED)

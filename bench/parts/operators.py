@@ -67,7 +67,7 @@ _ASKED = (
     _Asked("page of FAILED deletions", "/console/deletions?state=FAILED"),
     _Asked("page of a deletion", "/console/deletions/ID"),
     _Asked("what the page of a deletion asks again", "/console/deletions/ID/live"),
-    _Asked("page of its failures", "/console/deletions/ID/failures?page=100"),
+    _Asked("page of its failures", "/console/deletions/ID/failures?kind=filesets&resource_id=15"),
     _Asked("page of workspaces", "/console/workspaces"),
     _Asked("page to delete a workspace", "/console/workspaces/kept/delete"),
     _Asked("page of the audit log", "/console/audit"),

@@ -52,7 +52,8 @@ def test_the_day_is_counted_by_the_hour(session: Session, operator: Browser) -> 
         session.delete(workspace)
     session.commit()
 
-    assert "Workspaces gone in the last 24 hours: 3" in operator.open("/console").text
+    assert "Deletions that ended in the last 24 hours: 3" in operator.open("/console/day").text
+    assert 'hx-get="/console/day"' in operator.open("/console").text
 
 
 def test_destruction_is_paused_and_resumed_by_name(session: Session, operator: Browser) -> None:

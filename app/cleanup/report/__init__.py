@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -45,8 +45,8 @@ class FailureReport(BaseModel):
     skip_reason: str | None
 
     @classmethod
-    def of(cls, failure: DeletionFailure, workspace_name: str) -> Self:
-        """The failure of a deletion of the workspace that had that name."""
+    def of(cls, failure: Any, workspace_name: str) -> Self:
+        """A row of failures, of a deletion of the workspace that had that name."""
         values = {name: getattr(failure, name) for name in cls.model_fields if name != "path"}
         # Not a pattern with the id in it: each would be compiled, which takes longer than all the rest.
         behind = failure.message.split(failure.resource_id)[1:]
