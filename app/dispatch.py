@@ -28,6 +28,7 @@ log = get_logger(__name__)
 CLEANUP_QUEUE = "cleanup"
 RUNTIME_QUEUE = "runtime"
 MAINTENANCE_QUEUE = "maintenance"
+NOTIFY_QUEUE = "notify"
 
 _LAST = 9
 """The highest number that a priority can have with Redis."""
@@ -44,6 +45,7 @@ class TaskName(StrEnum):
     ORPHAN_SCAN = "workspace.maintenance.orphan_scan"
     JOB_RUN = "workspace.job.run"
     DEPLOYMENT_RUN = "workspace.deployment.run"
+    DELIVER = "workspace.notifications.deliver"
 
 
 def cleanup_task(phase: str | None) -> str:
@@ -104,6 +106,11 @@ def cleanup_message(deletion_id: UUID, workspace: str, phase: str | None, *, att
 def orphan_scan_message() -> Message:
     """The message for the next slice of the orphan scan."""
     return Message(TaskName.ORPHAN_SCAN, MAINTENANCE_QUEUE, {})
+
+
+def delivery_message(subscription_id: UUID) -> Message:
+    """The message that something is to be sent to a subscription. Its URL stands in no message: it may be a secret."""
+    return Message(TaskName.DELIVER, NOTIFY_QUEUE, {"subscription_id": str(subscription_id)})
 
 
 def job_message(job_id: UUID, workspace_id: UUID, name: str, host: str | None = None) -> Message:
@@ -201,7 +208,7 @@ class BackgroundPublisher:
 
     def lengths(self) -> dict[str, int]:
         """How many messages wait in each queue that belongs to no single host. Raises as `ping` does."""
-        return self._lengths(CLEANUP_QUEUE, RUNTIME_QUEUE, MAINTENANCE_QUEUE)
+        return self._lengths(CLEANUP_QUEUE, RUNTIME_QUEUE, MAINTENANCE_QUEUE, NOTIFY_QUEUE)
 
     def _lengths(self, *queues: str) -> dict[str, int]:
         with self._celery.connection_for_write() as connection:

@@ -290,3 +290,34 @@ class AccessKeyHolder(StrEnum):
 
     USER = "USER"  #: The user who has made it.
     SERVICE_ACCOUNT = "SERVICE_ACCOUNT"  #: A service account, for which an administrator has made it.
+
+
+class DeliveryStatus(StrEnum):
+    """Life of a delivery of a notification."""
+
+    PENDING = "PENDING"  #: It has to be sent, for the first time or again.
+    DELIVERED = "DELIVERED"  #: Its receiver has taken it. Only somebody who asks for it again moves it on.
+    GIVEN_UP = "GIVEN_UP"  #: It was tried for too long. Only somebody who asks for it again moves it on.
+
+
+class NotificationType(StrEnum):
+    """What a notification is about; the names are the contract with receivers."""
+
+    DELETION_REQUESTED = "deletion.requested"  #: Access to the workspace is revoked.
+    DELETION_STARTED = "deletion.started"  #: Destruction has begun; no restore is possible any more.
+    DELETION_PAUSED = "deletion.paused"  #: The breaker holds it, and all others of its requester.
+    DELETION_FAILED = "deletion.failed"  #: It makes no progress; an administrator must look.
+    DELETION_FINISHED = "deletion.finished"  #: Nothing of the workspace is left but what was skipped.
+    DELETION_RESTORED = "deletion.restored"  #: It was called off; the workspace is as before.
+    TEST = "notification.test"  #: Somebody has asked for it; every subscription gets its own.
+
+
+NOTIFIED_EVENTS = {
+    "requested": NotificationType.DELETION_REQUESTED,
+    "started": NotificationType.DELETION_STARTED,
+    "held": NotificationType.DELETION_PAUSED,
+    "failed": NotificationType.DELETION_FAILED,
+    "finished": NotificationType.DELETION_FINISHED,
+    "restored": NotificationType.DELETION_RESTORED,
+}
+"""The events of deletions of which subscriptions hear, and as what."""

@@ -27,8 +27,8 @@ SERVER, STOP_GRACE = "WORKSPACES_SERVER", "WORKSPACES_STOP_GRACE_SECONDS"
 FLOWER_LOGIN, SECRETS_KEYS = "FLOWER_BASIC_AUTH", "WORKSPACES_SECRETS_KEY_FILE"
 CONSOLE_KEYS, FLOWER_URL = "WORKSPACES_CONSOLE_KEY_FILE", "WORKSPACES_FLOWER_URL"
 SIGNING_FILE = "WORKSPACES_ACCESS_KEY_SIGNING_FILE"
-WORKERS = {"worker", "maintenance", "runtime"}
-USE_SECRETS = {"web", "runtime"}
+WORKERS = {"worker", "maintenance", "notify", "runtime"}
+USE_SECRETS = {"web", "notify", "runtime"}
 READY_WORDS = dict.fromkeys(WORKERS, " ready.") | {"beat": "beat: Starting"}
 """Text of the INFO line that each program prints when it is ready."""
 ANSWER_TIMEOUT_S = 30.0

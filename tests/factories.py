@@ -14,6 +14,7 @@ from app.lifecycle import (
     DeploymentStatus,
     FailureClass,
     JobStatus,
+    NotificationType,
     WorkspaceState,
 )
 from app.models import (
@@ -21,6 +22,7 @@ from app.models import (
     Deletion,
     DeletionEvent,
     DeletionFailure,
+    Delivery,
     Deployment,
     DeploymentConfig,
     Entity,
@@ -30,8 +32,10 @@ from app.models import (
     Project,
     RoleBinding,
     Secret,
+    Subscription,
     Workspace,
 )
+from app.notifications.signing import new_secret, seal_secret
 from app.services.secrets.encryption import Keyring
 from app.storage.blob_store import BlobStore
 from tests.support.keys import KEY
@@ -63,6 +67,26 @@ def make_job_log(session: Session, job: Job, /, message: str = "hello", **values
 def make_access_key(session: Session, jti: str, principal: str, **values: Any) -> AccessKey:
     values = {"holder": AccessKeyHolder.USER, "created_by": principal, **values}
     return _added(session, AccessKey(jti=jti, principal=principal, **values))
+
+
+def make_subscription(
+    session: Session, url: str = "https://hooks.example.com/", **values: Any
+) -> Subscription:
+    return _added(session, Subscription(url=url, types=["deletion.failed"], **values))
+
+
+def make_webhook(session: Session) -> Subscription:
+    """One with a secret, for the keys of the tests."""
+    webhook = make_subscription(session)
+    sealed = seal_secret(Keyring([KEY]), webhook.id, new_secret())
+    webhook.key_id, webhook.secret = sealed.key_id, sealed.ciphertext
+    return webhook
+
+
+def make_delivery(session: Session, subscription: Subscription, **values: Any) -> Delivery:
+    now = database_now()
+    values = {"type": NotificationType.TEST.value, "due_at": now, "next_attempt_at": now, **values}
+    return _added(session, Delivery(subscription_id=subscription.id, **values))
 
 
 def make_config(session: Session, workspace: Workspace, name: str = "small") -> DeploymentConfig:

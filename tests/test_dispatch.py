@@ -225,7 +225,7 @@ def test_the_queue_of_jobs_is_known_to_be_empty_or_not_whatever_the_priority(bro
         assert time.monotonic() < deadline
 
     assert not ours.is_empty("runtime")
-    assert ours.lengths() == {"cleanup": 0, "runtime": 1, "maintenance": 0}
+    assert ours.lengths() == {"cleanup": 0, "runtime": 1, "maintenance": 0, "notify": 0}
     assert broker.lpop(keys[0])
     assert ours.is_empty("runtime")
 

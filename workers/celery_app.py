@@ -38,6 +38,7 @@ def configure(settings: Settings) -> Celery:
         imports=(
             "workers.cleanup_tasks",
             "workers.maintenance_tasks",
+            "workers.notification_tasks",
             "workers.runtime_tasks",
             "workers.heartbeat",
             "workers.ending",

@@ -6,7 +6,7 @@ from typing import Any
 from celery.signals import beat_init, worker_ready
 
 from app.config import load_settings
-from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE
+from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, NOTIFY_QUEUE, RUNTIME_QUEUE
 from app.health.heartbeat import Process, start_heart
 from app.health.rejections import rejections
 from app.runtime.hosts.startup import hosts_of
@@ -15,6 +15,7 @@ from workers.host import job_slots
 _BY_QUEUE = {
     CLEANUP_QUEUE: Process.CLEANUP,
     MAINTENANCE_QUEUE: Process.MAINTENANCE,
+    NOTIFY_QUEUE: Process.NOTIFY,
     RUNTIME_QUEUE: Process.RUNTIME,
 }
 

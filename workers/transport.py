@@ -6,11 +6,11 @@ from typing import Any
 
 from kombu.transport import redis
 
-from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE
+from app.dispatch import CLEANUP_QUEUE, MAINTENANCE_QUEUE, NOTIFY_QUEUE, RUNTIME_QUEUE
 from app.health.rejections import rejections
 from workers.envelope import MalformedMessage, executable, unpackable
 
-_TASK_QUEUES = {CLEANUP_QUEUE, MAINTENANCE_QUEUE, RUNTIME_QUEUE}
+_TASK_QUEUES = {CLEANUP_QUEUE, MAINTENANCE_QUEUE, NOTIFY_QUEUE, RUNTIME_QUEUE}
 
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What kombu's reader of JSON raises."""

@@ -158,6 +158,7 @@ class _Slice:
             if claim.is_first:
                 held = remaining.count_by_kind(session, [claim.workspace_id])
                 claim = ledger.begin(session, claim, name, counts=held[claim.workspace_id])
+                history.notify_receivers(session, self._context.publisher)
             elif name != claim.phase or claim.phase_started_at is None:
                 emptied = claim.phase
                 claim = ledger.enter_phase(session, claim, name)
@@ -264,6 +265,7 @@ class _Slice:
                     is_permanent=is_permanent,
                     attempts=attempts,
                 )
+                history.notify_receivers(session, self._context.publisher)
                 where = self._context.store.located(claim.workspace_id, reason)
                 history.log_failed(claim.id, claim.workspace_name, reason=where, reattempt_at=reattempt_at)
                 return Failed(reason, claim, self._before)
@@ -381,4 +383,6 @@ class _Slice:
                 ledger.record_displaced(session, claim, name=claim.workspace_name, was=displaced)
             if claim.has_failures:
                 failures.forget_all(session, claim.id)
-            return ledger.finish(session, claim).deleted_counts
+            finished = ledger.finish(session, claim)
+            history.notify_receivers(session, self._context.publisher)
+            return finished.deleted_counts

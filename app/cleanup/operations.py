@@ -13,7 +13,7 @@ from app.access import audit
 from app.access.authorize import Actor, require_platform_wide
 from app.access.permissions import Permission
 from app.cleanup import failures, ledger
-from app.cleanup.history import record
+from app.cleanup.history import notify_receivers, record
 from app.cleanup.lease import Claim, renew, write
 from app.cleanup.requests import notify_workers, workspace_of
 from app.clock import database_now
@@ -26,7 +26,9 @@ from app.models.audit import AuditEvent
 from app.services.workspaces import changeable_workspace, move_workspace
 
 
-def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | None = None) -> Workspace:
+def restore(
+    session: Session, context: Context, actor: Actor, deletion: Deletion, *, name: str | None = None
+) -> Workspace:
     """Give a workspace back as it was, under another name if `name` is given.
 
     Raises WrongState once destruction has begun, NameTaken when a successor has the name, Forbidden for another name
@@ -36,6 +38,7 @@ def restore(session: Session, actor: Actor, deletion: Deletion, *, name: str | N
     if new_name != deletion.workspace_name:
         require_platform_wide(session, replace(actor, permission=Permission.WORKSPACES_CREATE))
     ledger.close_as_restored(session, deletion.id, actor=actor.id, name=new_name)
+    notify_receivers(session, context.publisher)
     session.execute(
         update(RoleBinding)
         .where(RoleBinding.revoked_by_deletion == deletion.id)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.access import audit
 from app.access.authorize import Actor, access_error, is_authentic, is_platform_admin
 from app.cleanup import control, ledger, remaining
-from app.cleanup.history import record
+from app.cleanup.history import notify_receivers, record
 from app.clock import database_now, seconds_since
 from app.config import Settings
 from app.context import Context
@@ -116,6 +116,7 @@ def _begin(
     deletion = _open(session, context, actor.id, workspace, asked)
     _revoke(session, actor, deletion)
     control.hold_on_burst(session, context.settings, deletion)
+    notify_receivers(session, context.publisher)
     if deletion.purge_after == deletion.requested_at:
         first = remaining.first_kind(session, workspace.id)
         notify_workers(session, context, deletion, first.name if first else None)
@@ -145,6 +146,7 @@ def repeat_deletion(
     deletion = _open(session, context, actor, workspace, DeletionRequest())
     _revoke(session, actor, deletion, replayed=str(finished_as))
     record(session, deletion.id, "replayed", actor=actor, finished_as=str(finished_as))
+    notify_receivers(session, context.publisher)
     if deletion.purge_after == deletion.requested_at:
         first = remaining.first_kind(session, workspace.id)
         notify_workers(session, context, deletion, first.name if first else None)

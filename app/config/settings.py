@@ -9,13 +9,14 @@ from pydantic import Field, PositiveInt, SecretStr, model_validator
 from app.config import processes
 from app.config.access import AccessSettings
 from app.config.cleanup import CleanupSettings
+from app.config.notifications import NotificationSettings
 from app.config.profiles import USUAL, ExecutionProfile
 from app.config.retention import RetentionSettings
 from app.config.runtime import RuntimeSettings
 from app.config.values import BrokerUrl, CollectorUrl, Duration, Group, KeyFile, Rate, WebAddress
 
 
-class Settings(AccessSettings, RuntimeSettings, CleanupSettings, RetentionSettings):
+class Settings(AccessSettings, RuntimeSettings, CleanupSettings, RetentionSettings, NotificationSettings):
     """All settings. Durations are in seconds and sizes in bytes, unless the name says otherwise."""
 
     # URLs may contain a password, so `repr(settings)` omits them.

@@ -142,6 +142,48 @@ def _secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if url and not (
+        parts.scheme in {"http", "https"} and parts.hostname and not parts.query + parts.fragment
+    ):
+        raise ValueError("must be http://host or https://host, with a path if there is one")
+    return url.rstrip("/")
+
+
+def _smtp(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        is_complete = parts.scheme in SMTP_PORTS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if text and (not is_complete or parts.path.strip("/") or parts.query or parts.fragment):
+        raise ValueError(f"must be {', '.join(f'{name}://host:port' for name in SMTP_PORTS)}, without a path")
+    if text and parts.scheme == "smtp" and "@" in parts.netloc:
+        raise ValueError(
+            "smtp:// would send its password to whoever listens: take smtps:// or smtp+starttls://"
+        )
+    return url
+
+
+def _sender(address: str) -> str:
+    if address and not is_address(address):
+        raise ValueError("must be one address of e-mail, such as workspaces@example.com")
+    return address
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is one plain address of e-mail."""
+    return len(text) <= 254 and bool(
+        re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]+", text)
+    )
+
+
+SMTP_PORTS = {"smtps": 465, "smtp+starttls": 587, "smtp": 25}
+"""The schemes of a mail server's URL, with their usual ports."""
+
+
 Quantities = dict[
     Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./-]*$")],
     Annotated[str, Field(pattern=r"^[0-9.]+[A-Za-z]*$")],
@@ -149,6 +191,7 @@ Quantities = dict[
 """Resources of a pod, each with a quantity as Kubernetes writes it."""
 
 
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 BrokerUrl = Annotated[str, AfterValidator(_broker)]
 CollectorUrl = Annotated[str, AfterValidator(_collector)]
 Group = Annotated[str, AfterValidator(_group)]
@@ -158,3 +201,5 @@ Origin = Annotated[str, AfterValidator(_origin)]
 Rate = Annotated[str, AfterValidator(_rate)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+Sender = Annotated[str, AfterValidator(_sender)]
+SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp)]

@@ -31,6 +31,7 @@ _REMEDIES = {
     Process.BEAT: "start `workspaces serve beat`, or look for `heartbeat.not_noted` in its log",
     Process.MAINTENANCE: "start `workspaces serve maintenance`, or look for `heartbeat.not_noted` in its log",
     Process.CLEANUP: "start `workspaces serve worker`; restart one that takes nothing",
+    Process.NOTIFY: "start `workspaces serve notify`; nothing is lost meanwhile, and deletions do not wait for it",
     Process.RUNTIME: "start `workspaces serve runtime` there; `workspaces runtime purge` gives up a host that is gone",
 }
 

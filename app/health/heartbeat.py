@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event, Thread
 
-from sqlalchemy import ColumnElement, Select, func, select, union
+from sqlalchemy import ColumnElement, Select, exists, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ from app.config import Settings
 from app.db import Sessions, connect, session_scope, sessions_of
 from app.health.rejections import Rejections
 from app.logs import explain, get_logger
-from app.models import Deployment, Heartbeat, Job
+from app.models import Deployment, Heartbeat, Job, Subscription
 
 log = get_logger(__name__)
 
@@ -32,6 +32,7 @@ class Process(StrEnum):
     BEAT = "beat"
     MAINTENANCE = "maintenance"
     CLEANUP = "cleanup"
+    NOTIFY = "notify"
     RUNTIME = "runtime"
 
 
@@ -127,15 +128,16 @@ def is_fresh(settings: Settings) -> ColumnElement[bool]:
 def silent_processes(session: Session, settings: Settings) -> dict[Process, tuple[str, str]]:
     """The processes of which nobody is alive where one is needed: what to say of each, and the names of hosts.
 
-    A runtime worker is needed on each host that jobs or deployments are on, and at least one anywhere.
+    A runtime worker is needed on each host that jobs or deployments are on, and at least one anywhere; a notify worker
+    where anybody has subscribed.
     """
     rows = session.execute(select(Heartbeat.process, Heartbeat.host).where(is_fresh(settings))).all()
     alive = {process for process, _ in rows}
     silent: dict[Process, tuple[str, str]] = {}
     if Process.BEAT not in alive:
         silent[Process.BEAT] = ("is silent: nobody sends the ticks of the sweep", "")
-    for process in (Process.MAINTENANCE, Process.CLEANUP):
-        if process not in alive:
+    for process in (Process.MAINTENANCE, Process.CLEANUP, Process.NOTIFY):
+        if process not in alive and (process is not Process.NOTIFY or _is_anybody_subscribed(session)):
             silent[process] = (f"has no worker: nobody listens to the queue {process.value}", "")
     awaited = _hosts_in_use(session) - {host for process, host in rows if process == Process.RUNTIME}
     if Process.RUNTIME not in alive:
@@ -144,6 +146,10 @@ def silent_processes(session: Session, settings: Settings) -> dict[Process, tupl
         message = f"is silent on {len(awaited)} of the hosts that jobs or deployments are on"
         silent[Process.RUNTIME] = (message, ", ".join(sorted(awaited)))
     return silent
+
+
+def _is_anybody_subscribed(session: Session) -> bool:
+    return bool(session.scalar(select(exists().where(Subscription.is_enabled))))
 
 
 def silent_hosts(session: Session, settings: Settings) -> set[str]:

@@ -1,17 +1,18 @@
-"""How long records are kept: the record of ended deletions, and the audit log.
+"""How long records are kept: the record of ended deletions, the audit log, and the record of notifications.
 
-They end by functions of the owner of the tables, since the role of the processes may not remove them; see migration
-0044. Whole days count, so that no sweep removes a single line and adds one that says so.
+The first two end by functions of the owner of the tables, since the role of the processes may not remove them; see
+migration 0044. Whole days count, so that no sweep removes a single line and adds one that says so.
 """
 
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import create_engine, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from app.clock import seconds_from_now
 from app.config import Settings
 from app.logs import get_logger
-from app.models import AuditRecord, Deletion, Retention
+from app.models import AuditRecord, Deletion, Delivery, Retention
 
 log = get_logger(__name__)
 
@@ -41,3 +42,20 @@ def prune_records(session: Session, *, at_most: int) -> None:
     ).one()
     if deletions or lines:
         log.info("records.pruned", deletions=deletions, audit_records=lines)
+
+
+def prune_deliveries(session: Session, settings: Settings) -> None:
+    """Remove up to a chunk of records of notifications that are too old, whatever became of them. Does not commit."""
+    if not settings.notification_retention_days:
+        return
+    old = (
+        select(Delivery.id)
+        .where(Delivery.created_at < seconds_from_now(-86400 * settings.notification_retention_days))
+        .order_by(Delivery.created_at, Delivery.id)
+        .limit(settings.chunk_size)
+        .with_for_update(skip_locked=True)  # two sweeps share the work instead of waiting for each other
+        .cte("old")  # a subquery might be run once per row, and find others each time
+    )
+    session.execute(
+        delete(Delivery).where(Delivery.id == old.c.id), execution_options={"synchronize_session": False}
+    )

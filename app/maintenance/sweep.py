@@ -19,9 +19,10 @@ from app.dispatch import RUNTIME_QUEUE, Message, notify_after_commit, orphan_sca
 from app.health.metrics.counters import fold_counters
 from app.logs import explain, get_logger
 from app.maintenance import orphan_scan
-from app.maintenance.retention import prune_records
+from app.maintenance.retention import prune_deliveries, prune_records
 from app.models import CleanupControl, MaintenanceStep
 from app.models.maintenance import Step
+from app.notifications import sweep as notifications
 from app.runtime import sweep as runtime
 from app.runtime.deployments import supervisor as deployments
 from app.runtime.jobs import supervisor as jobs
@@ -69,9 +70,9 @@ def sweep(context: Context) -> Swept:
     """Enqueue everything that is due and that no worker has, whatever became of its message.
 
     Also reopens FAILED deletions whose re-attempt has come, ends jobs and deployments whose supervisor has gone
-    silent, enqueues those that have none, removes deployments that have been shown as DELETED long enough, goes on
-    with projects that too much referred to for one request, and with the orphan scan, and forgets old access keys
-    and records whose retention is over. Requests the deletion of jobs that ended long ago.
+    silent, enqueues those that have none, and notifications that are due, removes deployments that have been shown as
+    DELETED long enough, goes on with projects that too much referred to for one request, and with the orphan scan, and
+    forgets old access keys and records whose retention is over. Requests the deletion of jobs that ended long ago.
     Each step is a transaction of its own, and notes its success in it. One that fails is logged and named in the
     result; the others go on. Any number of sweeps may run at once.
     """
@@ -147,6 +148,11 @@ def _enqueue_deletions(session: Session, context: Context) -> Swept:
     return _enqueue(session, context, messages, oldest_s)
 
 
+def _enqueue_deliveries(session: Session, context: Context) -> Swept:
+    requeue_s = context.settings.requeue_after_seconds
+    return _enqueue(session, context, notifications.due_messages(session, requeue_s=requeue_s))
+
+
 def _mark_lost_jobs(session: Session, context: Context) -> Swept:
     is_due = _silence_counts(session, Step.MARK_LOST_JOBS, context)
     return Swept(ended=jobs.mark_lost(session) if is_due else 0)
@@ -201,6 +207,7 @@ def _prune_access_keys(session: Session, context: Context) -> Swept:
 
 def _prune_records(session: Session, context: Context) -> Swept:
     prune_records(session, at_most=context.settings.chunk_size)
+    prune_deliveries(session, context.settings)
     return Swept()
 
 
@@ -217,6 +224,7 @@ def _enqueue(session: Session, context: Context, messages: list[Message], oldest
 _STEPS: dict[Step, Callable[[Session, Context], Swept]] = {
     Step.REATTEMPT_DELETIONS: _reattempt_deletions,
     Step.ENQUEUE_DELETIONS: _enqueue_deletions,
+    Step.ENQUEUE_DELIVERIES: _enqueue_deliveries,
     Step.MARK_LOST_JOBS: _mark_lost_jobs,
     Step.EXPIRE_JOBS: _expire_jobs,
     Step.ENQUEUE_JOBS: _enqueue_jobs,

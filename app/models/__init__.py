@@ -12,14 +12,14 @@ from app.models.deletion import (
 )
 from app.models.deployment import Deployment, DeploymentConfig
 from app.models.entity import Entity
-from app.models.fileset import Fileset
+from app.models.fileset import Fileset, StoreRecord
 from app.models.job import Job, JobLog
 from app.models.maintenance import Heartbeat, MaintenanceStep, OrphanScan, Retention
+from app.models.notification import Delivery, Subscription
 from app.models.project import Project
 from app.models.resource_count import DeletionCounter, ResourceCount
 from app.models.role_binding import PrincipalErasure, RoleBinding
 from app.models.secret import Secret
-from app.models.store import StoreRecord
 from app.models.workspace import BUILT_IN, Workspace
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "DeletionFailure",
     "DeletionFailureCount",
     "DeletionHold",
+    "Delivery",
     "Deployment",
     "DeploymentConfig",
     "Entity",
@@ -49,5 +50,6 @@ __all__ = [
     "RoleBinding",
     "Secret",
     "StoreRecord",
+    "Subscription",
     "Workspace",
 ]

@@ -11,7 +11,7 @@ from app.models.columns import Id, Json, Now, String
 
 
 class AuditEvent(StrEnum):
-    """The recorded actions on workspaces, members, secrets, deletions, hosts and access keys."""
+    """The recorded actions on workspaces, members, secrets, deletions, hosts, access keys and webhooks."""
 
     WORKSPACE_CREATED = "workspace.created"
     WORKSPACE_UPDATED = "workspace.updated"
@@ -37,6 +37,13 @@ class AuditEvent(StrEnum):
     ACCESS_KEY_SUSPENDED = "access_key.suspended"
     ACCESS_KEY_UNSUSPENDED = "access_key.unsuspended"
     ACCESS_KEY_REVOKED = "access_key.revoked"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_UPDATED = "webhook.updated"
+    WEBHOOK_DELETED = "webhook.deleted"
+    WEBHOOK_SECRET_ROTATED = "webhook.secret_rotated"  # noqa: S105 -- an event
+    WEBHOOK_TESTED = "webhook.tested"
+    WEBHOOK_REDELIVERED = "webhook.redelivered"
+    WEBHOOK_DISABLED = "webhook.disabled"
     RECORDS_PRUNED = "records.pruned"
     PRINCIPAL_FORGOTTEN = "principal.forgotten"
 

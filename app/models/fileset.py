@@ -1,8 +1,9 @@
-"""Filesets: named sets of files in the blob store."""
+"""Filesets: named sets of files in the blob store. And the store that belongs to this database."""
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, Text
+from sqlalchemy import CheckConstraint, DateTime, Index, Integer, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,3 +29,17 @@ class Fileset(InWorkspace, Stamped, Base):
     details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSONB(none_as_null=True))
     """`metadata` in the API; that name is reserved by the declarative base."""
     custom_fields: Mapped[Json]
+
+
+class StoreRecord(Base):
+    """The single row that says which store holds the files. Written by `app.store_identity` alone."""
+
+    __tablename__ = "store"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    store: Mapped[String]
+    """The id in the marker of the store."""
+    adopted_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    adopted_by: Mapped[str | None] = mapped_column(Text)
+    """Who ran `workspaces store adopt`; None for a store that was taken at its first use."""

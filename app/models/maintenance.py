@@ -19,6 +19,7 @@ class Step(StrEnum):
     REATTEMPT_DELETIONS = "reattempt_deletions"
     ENQUEUE_DELETIONS = "enqueue_deletions"
     MARK_LOST_JOBS = "mark_lost_jobs"
+    ENQUEUE_DELIVERIES = "enqueue_deliveries"
     ENQUEUE_JOBS = "enqueue_jobs"
     MARK_LOST_DEPLOYMENTS = "mark_lost_deployments"
     ENQUEUE_DEPLOYMENTS = "enqueue_deployments"

@@ -112,7 +112,7 @@ def test_what_is_held_and_has_not_begun_can_be_restored(session, context, make, 
 
     for deletion_id in held:
         with session_scope(context.sessions) as other:
-            operations.restore(other, trusted("root"), other.get_one(Deletion, deletion_id))
+            operations.restore(other, context, trusted("root"), other.get_one(Deletion, deletion_id))
 
     states = select(Workspace.state).where(Workspace.name.in_(names_of("ann", 5)))
     assert set(session.scalars(states)) == {WorkspaceState.ACTIVE}

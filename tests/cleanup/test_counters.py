@@ -158,7 +158,7 @@ def test_a_deletion_that_is_called_off_is_counted_as_restored(session, context, 
     session.commit()
     deletion_id = delete("ml-team")
     with session_scope(context.sessions) as other:
-        operations.restore(other, trusted("root"), other.get_one(Deletion, deletion_id))
+        operations.restore(other, context, trusted("root"), other.get_one(Deletion, deletion_id))
 
     assert counts(session, Counted.ENDED) == {("", "restored"): 1}
     assert counts(session, Counted.DURATION) == counts(session, Counted.DURATION_SUM) == {}

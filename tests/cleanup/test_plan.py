@@ -152,7 +152,7 @@ def test_a_restored_workspace_is_as_before_and_gives_back_exactly_the_roles_it_t
     deletion_id = delete("ml-team")
 
     with session_scope(context.sessions) as other:
-        operations.restore(other, ANN, other.get_one(Deletion, deletion_id))
+        operations.restore(other, context, ANN, other.get_one(Deletion, deletion_id))
 
     assert readable_workspace(session, ANN, "ml-team").id == workspace.id
     assert factories.rows_of(session, workspace.id) == held | {"role_bindings": held["role_bindings"] + 1}
@@ -172,7 +172,7 @@ def test_nothing_is_restored_once_destruction_has_begun(session, context, delete
     run_slice(context, deletion_id, owner="w")
 
     with pytest.raises(WrongState, match="begun"), session_scope(context.sessions) as other:
-        operations.restore(other, ANN, other.get_one(Deletion, deletion_id))
+        operations.restore(other, context, ANN, other.get_one(Deletion, deletion_id))
 
     assert the(session, deletion_id).state is DeletionState.DELETING
 
@@ -185,9 +185,9 @@ def test_a_taken_name_needs_another_to_restore_under(session, context, delete):
     session.commit()
 
     with pytest.raises(NameTaken), session_scope(context.sessions) as other:
-        operations.restore(other, ANN, other.get_one(Deletion, deletion_id))
+        operations.restore(other, context, ANN, other.get_one(Deletion, deletion_id))
     with session_scope(context.sessions) as other:
-        operations.restore(other, ANN, other.get_one(Deletion, deletion_id), name="ml-team-old")
+        operations.restore(other, context, ANN, other.get_one(Deletion, deletion_id), name="ml-team-old")
 
     assert readable_workspace(session, ANN, "ml-team").id == successor.id
     assert readable_workspace(session, ANN, "ml-team-old").id == workspace.id

@@ -278,7 +278,7 @@ class Cascade(RuleBasedStateMachine):
         permitted = permitted and not self._active(before.workspace_name)
         try:
             with session_scope(self.context.sessions) as session:
-                operations.restore(session, ANN, session.get_one(Deletion, before.id))
+                operations.restore(session, self.context, ANN, session.get_one(Deletion, before.id))
         except Conflict:
             assert not permitted
             return

@@ -59,7 +59,7 @@ def test_the_host_of_jobs_keeps_its_name_in_the_next_container() -> None:
     assert SERVICES["runtime"]["hostname"]
 
 
-@pytest.mark.parametrize("name", ["worker", "maintenance"])
+@pytest.mark.parametrize("name", ["worker", "maintenance", "notify"])
 def test_a_worker_has_a_minute_to_give_its_work_back(name: str) -> None:
     assert SERVICES[name]["stop_grace_period"] == "60s"
     assert SERVICES[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
@@ -93,8 +93,8 @@ def test_only_what_uses_secrets_has_the_file_with_their_keys() -> None:
     given = {name: SERVICES[name]["environment"].get("WORKSPACES_SECRETS_KEY_FILE") for name in PROCFILE}
 
     assert given.pop("flower") is None, "it gets no .env"
-    assert {name for name, file in given.items() if file} == {"web", "runtime"}
-    assert given["web"] == given["runtime"] == "${WORKSPACES_SECRETS_KEY_FILE:-}"
+    assert {name for name, file in given.items() if file} == {"web", "notify", "runtime"}
+    assert given["web"] == given["notify"] == given["runtime"] == "${WORKSPACES_SECRETS_KEY_FILE:-}"
 
 
 @pytest.mark.parametrize("variable", ["WORKSPACES_CONSOLE_KEY_FILE", "WORKSPACES_OIDC_CLIENT_SECRET"])

@@ -116,12 +116,22 @@ def test_a_database_without_a_schema_is_not_ready(context: Context, away_at: Awa
 def test_a_process_that_is_silent_is_named(
     client: FlaskClient, session: Session, healthy: None, process: Process
 ) -> None:
+    factories.make_subscription(session)
     age(session, session.scalars(select(Heartbeat).where(Heartbeat.process == process)).one(), 300)
 
     assert [name for name, _ in not_ready(client)] == [process]
     assert client.get("/status").json["status"] == "degraded"
     assert client.get("/health/ready").status_code == 200
     assert f'workspaces_up{{dependency="{process}"}} 0.0' in client.get("/metrics").text
+
+
+def test_where_nobody_is_notified_no_worker_for_it_is_needed(
+    client: FlaskClient, session: Session, healthy: None
+) -> None:
+    factories.make_subscription(session, is_enabled=False)
+    age(session, session.scalars(select(Heartbeat).where(Heartbeat.process == Process.NOTIFY)).one(), 300)
+
+    assert not_ready(client) == []
 
 
 def test_the_metrics_show_the_slots_of_each_host_and_how_many_jobs_wait(

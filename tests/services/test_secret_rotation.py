@@ -12,9 +12,9 @@ from app.cli.secrets import secrets as commands
 from app.context import Context
 from app.db import transact
 from app.lifecycle import WorkspaceState
-from app.models import AuditRecord, Secret
+from app.models import AuditRecord, Secret, Subscription
 from app.services.secrets import rotation
-from app.services.secrets.encryption import Keyring, Sealed
+from app.services.secrets.encryption import PLATFORM, Keyring, Sealed
 from tests.factories import make_secret, make_workspace
 from tests.support.keys import KEY, OTHER_KEY, write_keys
 
@@ -69,6 +69,29 @@ def test_every_secret_is_encrypted_anew_in_chunks(
     assert [value_of(session, NEW, name) for name in secrets] == [f"value of {name}" for name in secrets]
     [line] = session.scalars(select(AuditRecord).where(AuditRecord.event == "secrets.rotated"))
     assert (line.actor, line.detail) == ("ann", {"rotated": 5})
+
+
+def test_what_signs_webhooks_is_encrypted_anew(session: Session, context: Context) -> None:
+    webhook = Subscription(url="https://hooks.example.com/", types=["deletion.failed"], key_id=OLD.first)
+    session.add(webhook)
+    session.flush()
+    place = {"workspace_id": PLATFORM, "secret_id": webhook.id}
+    webhook.secret = OLD.seal("whsec_present", **place).ciphertext
+    webhook.older_secret = OLD.seal("whsec_older", **place).ciphertext
+    session.commit()
+
+    assert rotation.rotate(partial(transact, context.sessions), BOTH, "ann") == rotation.Rotation(1, {})
+
+    session.refresh(webhook, ["key_id", "secret", "older_secret"])
+    assert webhook.key_id == NEW.first
+    opened = [
+        NEW.open(Sealed(NEW.first, one or b""), **place, name="ours")
+        for one in (webhook.secret, webhook.older_secret)
+    ]
+    assert opened == ["whsec_present", "whsec_older"]
+    webhook.key_id = "of nobody"
+    session.commit()
+    assert rotation.rotate(partial(transact, context.sessions), BOTH, "ann").left == {"of nobody": 1}
 
 
 def test_one_that_was_ended_goes_on(session: Session, context: Context, secrets: list[str]) -> None:

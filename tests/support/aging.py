@@ -13,10 +13,12 @@ from app.models import (
     Deletion,
     DeletionFailure,
     DeletionHold,
+    Delivery,
     Deployment,
     Heartbeat,
     Job,
     MaintenanceStep,
+    Subscription,
 )
 from app.models.maintenance import Step
 
@@ -29,6 +31,8 @@ _WITH_LEASES = (
     Deployment,
     MaintenanceStep,
     Heartbeat,
+    Subscription,
+    Delivery,
 )
 
 

@@ -22,6 +22,7 @@ STACKS = {
     "faults-unremovable": ("faults/test_unremovable.py",),
     "faults-maintenance": ("faults/test_maintenance.py",),
     "faults-traces": ("faults/test_traces.py",),
+    "faults-notify": ("faults/test_notify.py",),
     "soak": ("soak/test_soak.py",),
     "compat": ("compat/test_cli.py", "compat/test_cli_running.py", "compat/test_deletion.py",
                "compat/test_sdk.py", "compat/test_snippets.py", "compat/test_parallel.py",

@@ -133,7 +133,7 @@ def _tables() -> dict[str, list[str]]:
         following = lifecycle.following(states, [move for _, move in moves])
         made[heading] = [
             _row("State", "Meaning", "Moves to"),
-            *(_row(_code([one]), _meaning(one), _code(_in_order(following[one]))) for one in states),
+            *(_row(_code([one]), meaning(one), _code(_in_order(following[one]))) for one in states),
             _row("Move", "From", "To", "Who", "Only if"),
             *(
                 _row(f"`{name}`", _code(move.before), _code([move.after]), move.by, move.only_if)
@@ -155,10 +155,10 @@ def _failures(settings: Settings) -> Iterator[str]:
         f"A resource times out after {settings.item_timeout_seconds:g} s.",
         FailureClass.PERMANENT: "The others go on; when only these are left: FAILED at once.",
     }
-    return (_row(_code([one]), _meaning(one), follows[one]) for one in FailureClass)
+    return (_row(_code([one]), meaning(one), follows[one]) for one in FailureClass)
 
 
-def _meaning(state: StrEnum) -> str:
+def meaning(state: StrEnum) -> str:
     """The text behind `#:` where the state is defined."""
     source = Path(lifecycle.__file__).read_text()
     _, _, body = source.partition(f"class {type(state).__name__}(StrEnum):")

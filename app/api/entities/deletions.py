@@ -339,7 +339,7 @@ def restore_workspace(call: RequestContext, deletion_id: str, body: RestoreReque
     return _operate(
         call,
         deletion_id,
-        lambda session, deletion: operations.restore(session, call.actor, deletion, name=name),
+        lambda session, deletion: operations.restore(session, call.context, call.actor, deletion, name=name),
     )
 
 

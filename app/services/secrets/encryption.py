@@ -20,6 +20,9 @@ log = get_logger(__name__)
 
 _NONCE_BYTES = 12
 
+PLATFORM = UUID(int=0)
+"""In the place of the workspace of a secret that belongs to none: no workspace has this id."""
+
 
 @dataclass(frozen=True)
 class Sealed:

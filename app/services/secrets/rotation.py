@@ -1,9 +1,15 @@
-"""Encrypting the values of secrets anew by the first key, so that the others can be taken away."""
+"""Encrypting the values of secrets anew by the first key, so that the others can be taken away.
+
+Also those that sign webhooks.
+"""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, or_, select
@@ -13,14 +19,20 @@ from app.access import audit
 from app.access.authorize import Actor
 from app.db import Transact
 from app.errors import SecretUnreadable
-from app.models import Secret
+from app.models import Secret, Subscription
 from app.models.audit import AuditEvent
-from app.services.secrets.encryption import Keyring, Sealed
+from app.services.secrets.encryption import PLATFORM, Keyring, Sealed
 
 CHUNK = 100
 """Secrets of one transaction: their values together have a few megabytes at most."""
 
 _LOWEST = UUID(int=0)
+
+_ENCRYPTED: dict[type[Secret | Subscription], tuple[str, ...]] = {
+    Secret: ("ciphertext",),
+    Subscription: ("secret", "older_secret"),
+}
+"""The columns of each table whose values the key of its row has encrypted."""
 
 
 @dataclass(frozen=True)
@@ -37,39 +49,54 @@ def rotate(transact: Transact, keys: Keyring, actor: Actor | str, *, within_s: f
     Each chunk is committed, so that it goes on where it was ended. What cannot be decrypted stays as it is.
     """
     deadline, rotated = time.monotonic() + within_s, 0
-    for key_id in keys.others:
-        cursor: UUID | None = _LOWEST
-        while cursor is not None and time.monotonic() < deadline:
-            number, cursor = transact(partial(_rotate_chunk, keys=keys, key_id=key_id, after=cursor))
-            rotated += number
+    for model in _ENCRYPTED:
+        for key_id in keys.others:
+            cursor: UUID | None = _LOWEST
+            while cursor is not None and time.monotonic() < deadline:
+                chunk = partial(_rotate_chunk, keys=keys, model=model, key_id=key_id, after=cursor)
+                number, cursor = transact(chunk)
+                rotated += number
     return transact(partial(_conclude, keys=keys, actor=actor, rotated=rotated))
 
 
-def _rotate_chunk(session: Session, *, keys: Keyring, key_id: str, after: UUID) -> tuple[int, UUID | None]:
+def _rotate_chunk(
+    session: Session, *, keys: Keyring, model: Any, key_id: str, after: UUID
+) -> tuple[int, UUID | None]:
     """Encrypt the next chunk anew; how many, and the last one of it, or None if there was none."""
     # In the order of the ids, as the cascade: neither waits for the other in a circle.
-    page = select(Secret).where(Secret.key_id == key_id, Secret.id > after).order_by(Secret.id).limit(CHUNK)
-    secrets = session.scalars(page.with_for_update().options(undefer(Secret.ciphertext))).all()
-    number = sum(_rotate(keys, secret) for secret in secrets)
-    return number, max((secret.id for secret in secrets), default=None)
+    page = select(model).where(model.key_id == key_id, model.id > after).order_by(model.id).limit(CHUNK)
+    values = [undefer(getattr(model, name)) for name in _ENCRYPTED[model]]
+    rows: Sequence[Secret | Subscription] = session.scalars(page.with_for_update().options(*values)).all()
+    number = sum(_rotate(keys, row) for row in rows)
+    return number, max((row.id for row in rows), default=None)
 
 
-def _rotate(keys: Keyring, secret: Secret) -> bool:
-    """Whether the value could be decrypted, and is encrypted anew. When it was set is left as it is."""
-    row, sealed = (secret.workspace_id, secret.id), Sealed(secret.key_id, secret.ciphertext)
+def _rotate(keys: Keyring, row: Secret | Subscription) -> bool:
+    """Whether the values could be decrypted, and are encrypted anew. When they were set is left as it is."""
+    workspace_id, name = (
+        (row.workspace_id, row.name) if isinstance(row, Secret) else (PLATFORM, f"webhook {row.id}")
+    )
+    place, anew = {"workspace_id": workspace_id, "secret_id": row.id}, {}
     try:
-        value = keys.open(sealed, workspace_id=row[0], secret_id=row[1], name=secret.name)
+        for column in _ENCRYPTED[type(row)]:
+            if ciphertext := getattr(row, column):
+                value = keys.open(Sealed(row.key_id or "", ciphertext), **place, name=name)
+                anew[column] = keys.seal(value, **place).ciphertext
     except SecretUnreadable:
         return False  # in the log, and among those that are left
-    anew = keys.seal(value, workspace_id=row[0], secret_id=row[1])
-    secret.key_id, secret.ciphertext = anew.key_id, anew.ciphertext
+    for column, ciphertext in anew.items():
+        setattr(row, column, ciphertext)
+    row.key_id = keys.first
     return True
 
 
 def _conclude(session: Session, *, keys: Keyring, actor: Actor | str, rotated: int) -> Rotation:
     if rotated:
         audit.record(session, actor, AuditEvent.SECRETS_ROTATED, rotated=rotated)
-    # Two ranges of the index, without those of the first key.
-    others = or_(Secret.key_id < keys.first, Secret.key_id > keys.first)
-    counted = select(Secret.key_id, func.count()).where(others).group_by(Secret.key_id)
-    return Rotation(rotated, dict(session.execute(counted).all()))
+    left: Counter[str] = Counter()
+    for model in _ENCRYPTED:
+        # Two ranges of the index, without those of the first key.
+        others = or_(model.key_id < keys.first, model.key_id > keys.first)
+        counted = select(model.key_id, func.count()).where(others).group_by(model.key_id)
+        left.update({key_id: number for key_id, number in session.execute(counted) if key_id})
+    return Rotation(rotated, dict(left))

@@ -1,0 +1,76 @@
+"""What was sent to a subscription, what is on its way, and sending something again."""
+
+from uuid import UUID
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import Session
+
+from app.access import audit
+from app.access.authorize import Actor
+from app.clock import database_now
+from app.context import Context
+from app.errors import NotFound, WrongState
+from app.lifecycle import DeliveryStatus, NotificationType
+from app.models import Delivery, Subscription
+from app.models.audit import AuditEvent
+from app.notifications.subscriptions import lock_subscription, try_now
+
+
+def deliveries_of(subscription_id: UUID) -> Select[Delivery]:
+    """The deliveries of a subscription, in no order: that of `created_at` and `id` has an index."""
+    return select(Delivery).where(Delivery.subscription_id == subscription_id)
+
+
+def send_test(session: Session, context: Context, actor: Actor, subscription_id: UUID) -> Delivery:
+    """Put a test on its way to a subscription, whatever its types. Does not commit.
+
+    Raises NotFound, and WrongState if it is disabled.
+    """
+    subscription = _enabled(session, subscription_id)
+    now = database_now()
+    test = Delivery(
+        subscription_id=subscription_id, type=NotificationType.TEST.value, due_at=now, next_attempt_at=now
+    )
+    session.add(test)
+    session.flush()
+    audit.record(session, actor, AuditEvent.WEBHOOK_TESTED, subject=str(subscription_id))
+    try_now(session, context, subscription)
+    session.refresh(test)
+    return test
+
+
+def redeliver(
+    session: Session, context: Context, actor: Actor, subscription_id: UUID, delivery_id: UUID
+) -> Delivery:
+    """Send a delivery again, with the same id, whatever became of it; it has its full time again. Does not commit.
+
+    Raises NotFound, and WrongState if the subscription is disabled.
+    """
+    subscription = _enabled(session, subscription_id)
+    now = database_now()
+    again = {"status": DeliveryStatus.PENDING, "attempts": 0, "due_at": now, "next_attempt_at": now}
+    found = session.scalars(
+        update(Delivery)
+        .where(Delivery.id == delivery_id, Delivery.subscription_id == subscription_id)
+        .values(again)
+        .returning(Delivery),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+    if found is None:
+        raise NotFound(f"Webhook {subscription_id} has no delivery {delivery_id}; old ones are removed.")
+    audit.record(
+        session,
+        actor,
+        AuditEvent.WEBHOOK_REDELIVERED,
+        subject=str(subscription_id),
+        delivery_id=str(delivery_id),
+    )
+    try_now(session, context, subscription)
+    return found
+
+
+def _enabled(session: Session, subscription_id: UUID) -> Subscription:
+    subscription = lock_subscription(session, subscription_id)
+    if not subscription.is_enabled:
+        raise WrongState(f"Webhook {subscription_id} is disabled: enable it first.")
+    return subscription

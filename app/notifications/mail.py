@@ -1,0 +1,69 @@
+"""Sending a notification by e-mail."""
+
+import smtplib
+import ssl
+from collections.abc import Sequence
+from email.message import EmailMessage
+from functools import cache
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from app.config import Settings
+from app.config.values import SMTP_PORTS
+from app.notifications.addresses import find_addresses
+from app.notifications.attempt import AttemptFailed, Deadline
+
+_LONGEST_S = 15.0
+"""How long a mail server may take: many keep their clients waiting on purpose."""
+
+
+def send_mail(settings: Settings, message: EmailMessage) -> int:
+    """Hand a message to the mail server of the settings; the code of its answer. Raises AttemptFailed."""
+    url = settings.smtp_url.get_secret_value()
+    if not url:
+        raise AttemptFailed("no mail server is set (WORKSPACES_SMTP_URL)")
+    deadline, parts = Deadline.after(_LONGEST_S), urlsplit(url)
+    host, port = parts.hostname or "", parts.port or SMTP_PORTS[parts.scheme]
+    addresses = find_addresses(host, port, within_s=deadline.left_s, is_private_allowed=True)
+    server = _server(parts, host, domain=settings.smtp_sender.partition("@")[2])
+    try:
+        with deadline.ending(lambda: server.sock):
+            server.connect(addresses[0], port)
+            return _hand_over(server, parts, message)
+    except smtplib.SMTPAuthenticationError:
+        raise AttemptFailed("the mail server does not accept the login of WORKSPACES_SMTP_URL") from None
+    except smtplib.SMTPRecipientsRefused as error:
+        codes: Sequence[int] = [code for code, _ in error.recipients.values()]
+        raise AttemptFailed("the mail server refuses the recipient", code=codes[0]) from None
+    except smtplib.SMTPResponseException as error:
+        raise AttemptFailed(f"the mail server answers {error.smtp_code}", code=error.smtp_code) from None
+    except (OSError, ValueError) as error:
+        late = f"no answer of the mail server within {_LONGEST_S:g} s"
+        why = f"the mail server cannot be used ({type(error).__name__})"
+        raise AttemptFailed(late if deadline.is_over else why) from None
+    finally:
+        server.close()
+
+
+def _server(parts: SplitResult, host: str, *, domain: str) -> smtplib.SMTP:
+    """A client that is not connected yet, so that its deadline begins before it is. It says that it is of `domain`."""
+    if parts.scheme == "smtps":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(local_hostname=domain, timeout=_LONGEST_S, context=_tls())
+    else:
+        server = smtplib.SMTP(local_hostname=domain, timeout=_LONGEST_S)
+    server._host = host  # type: ignore[attr-defined]  # whom its certificate must name; it is connected by address
+    return server
+
+
+def _hand_over(server: smtplib.SMTP, parts: SplitResult, message: EmailMessage) -> int:
+    if parts.scheme == "smtp+starttls":
+        server.starttls(context=_tls())
+    if parts.username:
+        server.login(unquote(parts.username), unquote(parts.password or ""))
+    server.send_message(message)
+    code, _ = server.quit()
+    return code
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

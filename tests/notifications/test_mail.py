@@ -1,0 +1,96 @@
+"""Notifications by e-mail, to a real mail server."""
+
+import pytest
+from pydantic import SecretStr
+
+from app.errors import BadRequest, WrongState
+from app.lifecycle import DeliveryStatus
+from tests import factories
+from tests.notifications.conftest import deliveries, the, with_settings
+from tests.support.aging import age_everything
+
+
+@pytest.fixture
+def context(context, box):
+    return with_settings(
+        context,
+        smtp_url=SecretStr(box.url),
+        smtp_sender="workspaces@example.com",
+        public_url="https://workspaces.example.com",
+    )
+
+
+@pytest.fixture
+def workspace(session):
+    made = factories.make_workspace(session)
+    session.commit()
+    return made
+
+
+def test_an_e_mail_says_what_happened_and_where_to_look(
+    session, box, subscribe, delete, finish, send, workspace
+):
+    ours = subscribe("mailto:ops@example.com")
+    deletion_id = delete("ml-team")
+    finish(deletion_id)
+
+    assert send(ours) == "3 sent"
+
+    requested, _, finished = box.mails
+    assert requested["To"] == "ops@example.com"
+    assert requested["From"] == "workspaces@example.com"
+    assert requested["Subject"] == "Workspace ml-team: deletion.requested"
+    link = f"https://workspaces.example.com/apis/entities/v2/deletions/{deletion_id}"
+    assert link in requested.get_content()
+    assert "Requested by:  root" in requested.get_content()
+    assert "it is gone" in finished.get_content()
+    assert len({one["Message-ID"] for one in box.mails}) == 3
+    assert ours.secret == ""
+
+
+def test_a_mail_server_that_refuses_is_tried_again(session, box, subscribe, delete, send, workspace):
+    ours = subscribe("mailto:ops@example.com")
+    delete("ml-team")
+    box.recipient_code = 450
+    assert send(ours) == "0 sent; then: the mail server refuses the recipient"
+    assert deliveries(session)[0].answer_code == 450
+    box.recipient_code = 250
+    age_everything(session, 60)
+    send(ours)
+
+    assert [one.status for one in deliveries(session)] == [DeliveryStatus.DELIVERED]
+    assert len(box.mails) == 1
+    assert the(session, ours).failures == 0
+
+
+def test_an_e_mail_needs_no_keys(context, subscribe):
+    subscribe("mailto:ops@example.com", of=with_settings(context, secrets_key_file=""))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "ops", "a@b.c,d@e.f", "ops@example.com?cc=eve@example.com", "ops@example.com\r\nBcc: x@y.z"],
+)
+def test_an_e_mail_goes_to_one_plain_address(subscribe, address):
+    with pytest.raises(BadRequest, match="one address of e-mail"):
+        subscribe(f"mailto:{address}")
+
+
+def test_without_a_mail_server_nobody_subscribes_by_e_mail(context, subscribe):
+    with pytest.raises(WrongState, match="WORKSPACES_SMTP_URL"):
+        subscribe("mailto:ops@example.com", of=with_settings(context, smtp_url=SecretStr("")))
+
+
+def test_the_password_of_the_mail_server_is_in_no_error(
+    session, context, box, subscribe, delete, send, workspace
+):
+    """This one offers no login."""
+    url = box.url.replace("smtp://", "smtp+starttls://relay:tell-nobody@")
+    ours = subscribe("mailto:ops@example.com")
+    delete("ml-team")
+
+    answer = send(ours, of=with_settings(context, smtp_url=SecretStr(url)))
+
+    assert "the mail server" in answer
+    assert "tell-nobody" not in answer + str(deliveries(session)[0].error)
+    assert box.mails == []
