@@ -40,6 +40,8 @@ class Permission(StrEnum):
     SECRETS_READ = "secrets:read"
     SECRETS_ROTATE = "secrets:rotate"
     SECRETS_WRITE = "secrets:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     WORKSPACES_CREATE = "workspaces:create"
     WORKSPACES_DELETE = "workspaces:delete"
     WORKSPACES_READ = "workspaces:read"
@@ -85,7 +87,7 @@ AUTHENTICATED = frozenset(
 PLATFORM_WIDE = frozenset(
     {
         *(P.WORKSPACES_CREATE, P.AUDIT_READ, P.CLEANUP_READ, P.CLEANUP_CONTROL, P.DELETIONS_OPERATE),
-        *(P.SECRETS_ROTATE, P.HOSTS_READ, P.HOSTS_PURGE),
+        *(P.SECRETS_ROTATE, P.HOSTS_READ, P.HOSTS_PURGE, P.WEBHOOKS_READ, P.WEBHOOKS_WRITE),
     }
 )
 """Permissions that come from roles in `system`."""

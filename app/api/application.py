@@ -36,6 +36,7 @@ RESOURCES = (
     "entities.deletions",
     "entities.deletion_events",
     "entities.cleanup_control",
+    "entities.webhooks",
     "files.filesets",
     "files.files",
     "files.otlp_logs",

@@ -1,7 +1,7 @@
 """The command line, noun then verb: a module for each noun.
 
-Those of `workspace`, `deletion`, `cleanup` and `runtime` that have a route ask a server or, with `--direct`, call the
-same route in their own process; all others work on the database. None needs the broker.
+Those of `workspace`, `deletion`, `cleanup`, `runtime` and `notify` that have a route ask a server or, with `--direct`,
+call the same route in their own process; all others work on the database. None needs the broker.
 """
 
 import click
@@ -11,6 +11,7 @@ from app.cli import (
     db,
     deletion,
     doctor,
+    notify,
     principal,
     product,
     runtime,
@@ -42,6 +43,7 @@ for _command in (
     store.store,
     principal.principal,
     runtime.runtime,
+    notify.notify,
     secrets.secrets,
 ):
     main.add_command(_command)

@@ -21,10 +21,13 @@ from app.config import Settings
 from app.context import Context
 from app.maintenance.retention import record_retentions
 from app.maintenance.sweep import sweep
-from app.models import AuditRecord, Workspace
+from app.models import AuditRecord, Delivery, Workspace
 from app.models.audit import AuditEvent
+from app.notifications.sending import send_due
 from tests.access.world import World
 from tests.factories import make_job, make_workspace
+from tests.notifications.receiver import free_port
+from tests.support.aging import age_everything
 from tests.support.keys import KEY, OTHER_KEY, write_keys
 from tests.support.people import OPERATOR, announced
 
@@ -228,6 +231,38 @@ def test_a_host_that_an_operator_purges_is_on_record(
     (line,) = lines(client, **{"filter[event]": "host.purged"})
     assert line["actor"] == f"service:cli@{socket.gethostname()}"
     assert (line["subject"], line["detail"]) == ("gone", {"jobs": 1, "deployments": 0})
+
+
+def test_who_is_notified_is_on_record_without_secret_and_path(
+    send: Callable[..., Any], client: FlaskClient, session: Session, context: Context
+) -> None:
+    webhooks = "/apis/entities/v2/webhooks"
+    host = {"receiver": "127.0.0.1"}
+    url = f"http://127.0.0.1:{free_port()}/secret-path"
+    private = context.settings.model_copy(update={"webhooks_to_private_addresses": True})
+    object.__setattr__(context, "settings", private)
+    types = ["deletion.failed"]
+    added, answer = send("POST", webhooks, {"url": url, "types": types}, ADMIN)
+    made = answer["id"]
+    one = f"{webhooks}/{made}"
+
+    assert added == [("webhook.created", made, {**host, "types": types})]
+    assert send("PATCH", one, {"description": "x"}, ADMIN)[0] == [("webhook.updated", made, host)]
+    assert send("PATCH", one, {"description": "x"}, ADMIN)[0] == []
+    assert send("POST", f"{one}/rotate-secret", None, ADMIN)[0] == [("webhook.secret_rotated", made, host)]
+    added, answer = send("POST", f"{one}/test", None, ADMIN)
+    assert added == [("webhook.tested", made, {})]
+    test = answer["id"]
+    assert send("POST", f"{one}/deliveries/{test}/redeliver", None, ADMIN)[0] == [
+        ("webhook.redelivered", made, {"delivery_id": test})
+    ]
+    age_everything(session, 4 * 86400)
+    session.execute(update(Delivery).values(next_attempt_at=Delivery.due_at))
+    session.commit()
+    send_due(context, UUID(made), owner="test")
+    (line,) = lines(client, **{"filter[event]": "webhook.disabled"})
+    assert (line["actor"], line["subject"]) == ("service:notify", made)
+    assert send("DELETE", one, None, ADMIN)[0] == [("webhook.deleted", made, host)]
 
 
 def test_the_end_of_old_lines_is_on_record(client: FlaskClient, session: Session, context: Context) -> None:

@@ -62,6 +62,7 @@ SECRETS = "/apis/secrets/v2/workspaces/<workspace>/secrets"
 BINDINGS = "/apis/auth/v2/iam/role-bindings"
 KEYS = "/apis/auth/v2/access-keys"
 DELETIONS = "/apis/entities/v2/deletions"
+WEBHOOKS = "/apis/entities/v2/webhooks"
 DELETION = f"{DELETIONS}/<deletion_id>"
 
 STEP = {"name": "main", "executor": {"provider": "subprocess", "command": ["true"]}}
@@ -175,6 +176,15 @@ ROWS: dict[str, Row] = {
     f"GET {JOBS}/<name>/results/<result>/download": Row(VIEWERS, path=JOB),
     "GET /apis/jobs/v2/hosts": Row(OPERATORS),
     "POST /apis/jobs/v2/hosts/<host>/purge": Row(OPERATORS, path={"host": "mistyped"}, status=404),
+    f"POST {WEBHOOKS}": Row(OPERATORS, {"url": "https://hooks.example.com/"}),
+    f"GET {WEBHOOKS}": Row(OPERATORS),
+    f"GET {WEBHOOKS}/<webhook_id>": Row(OPERATORS),
+    f"PATCH {WEBHOOKS}/<webhook_id>": Row(OPERATORS, {"is_enabled": False}),
+    f"DELETE {WEBHOOKS}/<webhook_id>": Row(OPERATORS),
+    f"POST {WEBHOOKS}/<webhook_id>/rotate-secret": Row(OPERATORS),
+    f"POST {WEBHOOKS}/<webhook_id>/test": Row(OPERATORS),
+    f"GET {WEBHOOKS}/<webhook_id>/deliveries": Row(OPERATORS),
+    f"POST {WEBHOOKS}/<webhook_id>/deliveries/<delivery_id>/redeliver": Row(OPERATORS),
     f"POST {DEPLOYMENTS}": Row(EDITORS, {"name": "more", "config": "small"}),
     f"GET {DEPLOYMENTS}": Row(VIEWERS),
     f"GET {DEPLOYMENTS}/<name>": Row(VIEWERS, path=DEPLOYMENT),

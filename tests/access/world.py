@@ -60,6 +60,8 @@ def make_world(session: Session, name: str) -> World:
     factories.make_secret(session, workspace, "token")
     binding = factories.make_binding(session, workspace, f"member-of-{name}")
     factories.make_binding(session, workspace, f"admin-of-{name}", "Admin")
+    webhook = factories.make_webhook(session)
+    delivery = factories.make_delivery(session, webhook)
     failed = _deletion(session, f"{name}-failed", DeletionState.FAILED)
     pending = _deletion(session, f"{name}-pending", DeletionState.DELETING)
     session.commit()
@@ -83,6 +85,8 @@ def make_world(session: Session, name: str) -> World:
             "step": "main",
             "task": "main",
             "result": "model",
+            "webhook_id": str(webhook.id),
+            "delivery_id": str(delivery.id),
             "jti": f"ak_{'0' * 32}",
         },
     )

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.cli import main
 from app.lifecycle import JobStatus
-from app.models import AuditRecord, CleanupControl, Deletion, DeletionFailure
+from app.models import AuditRecord, CleanupControl, Deletion, DeletionFailure, Subscription
 from tests import factories
 from tests.cli.conftest import MakeFailed, Run
 from tests.support.health import all_alive
@@ -41,6 +41,12 @@ READS = [
     ("cleanup", "status"),
     ("runtime", "hosts"),
     ("runtime", "purge", "mistyped"),
+    ("notify", "list"),
+    ("notify", "get", "{webhook}"),
+    ("notify", "get", MISSING),
+    ("notify", "deliveries", "{webhook}"),
+    ("notify", "redeliver", "{webhook}", MISSING),
+    ("notify", "add", "ftp://example.com"),
 ]
 """Commands that change nothing, some of them because they are refused."""
 
@@ -53,15 +59,17 @@ def failed(session: Session, make_failed: MakeFailed) -> Deletion:
     factories.make_job(session, workspace, "runs", JobStatus.ACTIVE, host="gpu-1")
     factories.make_workspace(session, "other-team")
     all_alive(session)
+    factories.make_delivery(session, factories.make_webhook(session))
     return make_failed("stuck-team")
 
 
 @pytest.mark.parametrize("format_", ["table", "json", "yaml", "name"])
 @pytest.mark.parametrize("command", READS, ids=" ".join)
 def test_it_is_the_same_over_http_and_on_the_database(
-    run: Run, server: str, failed: Deletion, command: tuple[str, ...], format_: str
+    run: Run, server: str, session: Session, failed: Deletion, command: tuple[str, ...], format_: str
 ) -> None:
-    typed = [one.format(failed=failed.id) for one in command]
+    webhook = session.scalars(select(Subscription.id)).one()
+    typed = [one.format(failed=failed.id, webhook=webhook) for one in command]
 
     asked = run(*typed, "-o", format_, server=server)
     direct = run(*typed, "-o", format_)
@@ -84,6 +92,11 @@ CHANGES = [
     ("cleanup", "pause"),
     ("cleanup", "resume"),
     ("runtime", "purge", "gone-{way}"),
+    ("notify", "add", "https://hooks.example.com/", "--type", "deletion.failed"),
+    ("notify", "update", "{webhook}", "--disable"),
+    ("notify", "rotate", "{webhook}"),
+    ("notify", "test", "{webhook}"),
+    ("notify", "redeliver", "{webhook}", "{delivery}"),
 ]
 
 
@@ -105,7 +118,7 @@ def test_it_does_the_same_over_http_and_on_the_database(
         assert {actor.partition("@")[0] for _, actor in lines} == {"" if where else "service:cli"}
         return as_said(result.stdout).replace(way, "WAY"), [event for event, _ in lines]
 
-    asked, direct = done("http", server), done("base", "")
+    asked, direct = done("far", server), done("near", "")
 
     assert asked == direct
     assert asked[1] != []
@@ -120,13 +133,23 @@ def prepared(session: Session, make_failed: MakeFailed, way: str, *, is_paused: 
     [stuck] = session.scalars(
         select(DeletionFailure.resource_id).where(DeletionFailure.deletion_id == failed.id)
     )
-    return {"way": way, "id": str(failed.id), "resource": stuck}
+    webhook = factories.make_webhook(session)
+    sent = factories.make_delivery(session, webhook)
+    session.commit()
+    return {
+        "way": way,
+        "id": str(failed.id),
+        "resource": stuck,
+        "webhook": str(webhook.id),
+        "delivery": str(sent.id),
+    }
 
 
 def as_said(text: str) -> str:
     """A text without what differs from one time to the next, and without the way that was taken."""
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME", text)
+    text = re.sub(r"whsec_[A-Za-z0-9+/=]+", "SECRET", text)
     return re.sub(r"service:cli@[^\"]*", "", text).replace(" --direct", "")
 
 
