@@ -17,6 +17,7 @@ from app.health.metrics.counters import counter_metrics
 from app.health.metrics.deletions import deletion_metrics
 from app.health.metrics.families import gauge, text_of
 from app.health.metrics.maintenance import maintenance_metrics
+from app.health.metrics.notifications import notification_metrics
 from app.health.metrics.requests import request_metrics
 from app.health.metrics.runtime import runtime_metrics
 from app.logs import explain, get_logger
@@ -50,6 +51,7 @@ def database_metrics(session: Session, settings: Settings) -> Iterator[Metric]:
     yield from deletion_metrics(session)
     yield from counter_metrics(session)
     yield from maintenance_metrics(session)
+    yield from notification_metrics(session)
     yield from runtime_metrics(session, settings)
 
 

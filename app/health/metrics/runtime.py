@@ -54,7 +54,7 @@ def _processes(session: Session) -> Iterator[Metric]:
     seen = last_heartbeats(session)
     yield gauge(
         "workspaces_process_last_seen_timestamp_seconds",
-        "When beat, a maintenance or a cleanup worker of a host was last alive, by the database's clock. "
+        "When beat, a maintenance, cleanup or notify worker of a host was last alive, by the database's clock. "
         "Missing after an hour.",
         {(process, host): at for process, host, at in seen if process != Process.RUNTIME},
         labels=["process", "host"],
