@@ -8,7 +8,7 @@ from flask import Flask
 from app.console import pages, rendering, sign_in
 from app.console.pages import Page
 
-MODULES = ("overview", "failed", "deletions", "deletion", "workspaces", "audit_log", "hosts")
+MODULES = ("overview", "failed", "deletions", "deletion", "workspaces", "audit_log", "hosts", "webhooks")
 """Modules of this package that declare `pages`, in the order of the menu."""
 
 

@@ -234,7 +234,9 @@ def restore_workspace(call: PageRequest, deletion_id: str, form: Restore) -> Res
         call,
         deletion_id,
         "The deletion is called off; the workspace and its members are as before.",
-        lambda session, deletion: operations.restore(session, call.actor, deletion, name=form.name),
+        lambda session, deletion: operations.restore(
+            session, call.context, call.actor, deletion, name=form.name
+        ),
     )
 
 

@@ -92,7 +92,7 @@ def notification(settings: Settings, about: About) -> Notification | None:
         reason=_reason(type_, about.event),
         request_reason=deletion.request_reason,
         requested_by=deletion.requested_by,
-        link=f"{settings.public_url}/apis/entities/v2/deletions/{deletion.id}",
+        link=f"{settings.public_url}/console/deletions/{deletion.id}",
     )
     return Notification(type=type_, timestamp=at, data=data)
 

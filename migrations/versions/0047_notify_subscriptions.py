@@ -73,9 +73,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
     )
-    op.create_index(
-        "ix_deliveries_subscription_id", "deliveries", ["subscription_id", "created_at", "id"]
-    )
+    op.create_index("ix_deliveries_subscription_id", "deliveries", ["subscription_id", "created_at", "id"])
     op.create_index(
         "ix_deliveries_pending",
         "deliveries",

@@ -41,7 +41,7 @@ def page_of(browser: Browser, deletion: Deletion) -> str:
 
 def test_it_says_what_a_deletion_is_doing_and_when_it_goes_on(session: Session, operator: Browser) -> None:
     now = time_of(session)
-    soon, later = now + timedelta(seconds=40), now + timedelta(hours=3)
+    soon, later = now + timedelta(hours=3, minutes=30), now + timedelta(hours=3)
     expected = {
         "Running": {"lease_owner": "w", "lease_until": later},
         "Waiting": {"polls": 3},
@@ -52,7 +52,7 @@ def test_it_says_what_a_deletion_is_doing_and_when_it_goes_on(session: Session, 
     for number, (words, values) in enumerate(expected.items()):
         text = page_of(operator, deletion_of(session, f"team-{number}", **values))
         assert f"<strong>{words}</strong>" in text
-    assert "in 3" in page_of(operator, session.scalars(select(Deletion).where(Deletion.attempts == 3)).one())
+    assert "in 3 h" in page_of(operator, session.scalars(select(Deletion).where(Deletion.attempts == 3)).one())
 
 
 def test_hung_is_told_apart_from_failing(session: Session, operator: Browser) -> None:

@@ -51,6 +51,9 @@ FORMS: dict[str, dict[str, str]] = {
     },
     "/console/workspaces/<workspace>/protection": {"protected": "true"},
     "/console/hosts/<host>/purge": {"confirm": "gpu-1"},
+    "/console/webhooks/<webhook_id>/test": {},
+    "/console/webhooks/<webhook_id>/enabled": {"enabled": "true"},
+    "/console/webhooks/<webhook_id>/deliveries/<delivery_id>/redeliver": {},
 }
 """What each action takes: a new one has no entry and fails here."""
 

@@ -40,7 +40,7 @@ def test_a_deletion_is_notified_of_from_its_request_to_its_end(
         "reason": None,
         "request_reason": None,
         "requested_by": "root",
-        "link": f"/apis/entities/v2/deletions/{deletion_id}",
+        "link": f"/console/deletions/{deletion_id}",
     }
     assert set(documents[0]) == {"type", "timestamp", "data"}
     assert {one.status for one in deliveries(session)} == {DeliveryStatus.DELIVERED}

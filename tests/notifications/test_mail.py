@@ -40,7 +40,7 @@ def test_an_e_mail_says_what_happened_and_where_to_look(
     assert requested["To"] == "ops@example.com"
     assert requested["From"] == "workspaces@example.com"
     assert requested["Subject"] == "Workspace ml-team: deletion.requested"
-    link = f"https://workspaces.example.com/apis/entities/v2/deletions/{deletion_id}"
+    link = f"https://workspaces.example.com/console/deletions/{deletion_id}"
     assert link in requested.get_content()
     assert "Requested by:  root" in requested.get_content()
     assert "it is gone" in finished.get_content()
