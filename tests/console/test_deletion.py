@@ -147,6 +147,30 @@ def test_one_resource_is_given_up_for_a_reason(session: Session, operator: Brows
     assert (skipped.skipped_by, skipped.skip_reason) == ("root", "the bucket is gone")
 
 
+def test_what_was_given_up_while_authentication_was_off_is_not_offered_again(
+    session: Session, operator: Browser
+) -> None:
+    failed = factories.make_failed_deletion(session, "ml-team")
+    failure = session.scalars(select(DeletionFailure).where(DeletionFailure.deletion_id == failed.id)).one()
+    failure.skipped_by, failure.skip_reason = "", "the bucket is gone"
+    session.commit()
+
+    assert "/skip" not in page_of(operator, failed)
+    failures = operator.open(f"/console/deletions/{failed.id}/failures").text
+    assert "by nobody: the bucket is gone" in failures
+    assert "/skip" not in failures
+
+
+def test_the_end_does_not_deny_what_was_given_up(session: Session, operator: Browser) -> None:
+    over = factories.make_failed_deletion(session, "ml-team")
+    failure = session.scalars(select(DeletionFailure).where(DeletionFailure.deletion_id == over.id)).one()
+    failure.skipped_by, failure.skip_reason = "", "the bucket is gone"
+    over.state, over.finished_at = DeletionState.DONE, time_of(session)
+    session.commit()
+
+    assert "Everything is gone, but for <strong>what was given up</strong>, since" in page_of(operator, over)
+
+
 def test_all_that_fails_is_given_up_for_a_reason(session: Session, operator: Browser) -> None:
     failed = factories.make_failed_deletion(session, "ml-team")
     session.commit()
