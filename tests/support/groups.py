@@ -23,6 +23,9 @@ STACKS = {
     "faults-maintenance": ("faults/test_maintenance.py",),
     "faults-traces": ("faults/test_traces.py",),
     "faults-notify": ("faults/test_notify.py",),
+    "console-browser": ("console/browser/test_appearance.py", "console/browser/test_deleting.py",
+                        "console/browser/test_foreign.py", "console/browser/test_keyboard.py",
+                        "console/browser/test_operating.py", "console/browser/test_without_script.py"),
     "soak": ("soak/test_soak.py",),
     "compat": ("compat/test_cli.py", "compat/test_cli_running.py", "compat/test_deletion.py",
                "compat/test_sdk.py", "compat/test_snippets.py", "compat/test_parallel.py",
@@ -39,8 +42,9 @@ STACKS = {
 """Files that need a running stack, by group."""
 
 LONGEST = (
-    "soak", "faults-broker", "schema with authentication", "faults-kill", "tests/http/test_hostile_input.py",
-    "compat", "schema without authentication", "faults-store", "faults-status", "tests/cleanup/test_state_machine.py",
+    "soak", "faults-broker", "schema with authentication", "console-browser", "faults-kill",
+    "tests/http/test_hostile_input.py", "compat", "schema without authentication", "faults-store", "faults-status",
+    "tests/cleanup/test_state_machine.py",
     "devstack", "bench", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
     "faults-running", "tests/api/files/test_files.py", "tests/api/files/test_conditions.py",
     "compat-files", "tests/runtime/test_deployments.py",

@@ -1,7 +1,8 @@
 """Tests that need a program which not every machine has: `@pytest.mark.needs("redis-server", package="redis")`.
 
-Without it they are skipped, and the run ends with a line for each program that is missing. With `REQUIRE=all` in
-the environment they fail.
+Without it they are skipped, and the last lines of the run name each program that is missing, its package and how many
+tests were not run: without `chromium`, those of the console in a browser. With `REQUIRE=all` in the environment they
+fail.
 """
 
 import os

@@ -1,8 +1,9 @@
 """`faulty://<directory>`: a local filesystem whose faults are in `<directory>/faults.json`.
 
 The file maps a part of a path to the fault of such a path when it is deleted, listed or opened:
-`503`, `forbidden`, `hang` (until the entry is taken out of the file) or `slow:<seconds>`. It is read anew
-for each operation, so that a test steers processes it has started; replace it whole, by a rename.
+`503`, `forbidden` or `forbidden:<what the store says of it>`, `hang` (until the entry is taken out of the file) or
+`slow:<seconds>`. It is read anew for each operation, so that a test steers processes it has started; replace it
+whole, by a rename.
 They find this module when this directory is on their PYTHONPATH.
 """
 
@@ -56,8 +57,8 @@ class FaultyFileSystem(LocalFileSystem):
             match fault.split(":"):
                 case ["503"]:
                     raise OSError(f"503 Service Unavailable: {path}")
-                case ["forbidden"]:
-                    raise PermissionError(f"403 Forbidden: {path}")
+                case ["forbidden", *why]:
+                    raise PermissionError(": ".join(["403 Forbidden", *why, path]))
                 case ["hang"]:
                     time.sleep(_POLL_SECONDS)
                 case ["slow", seconds]:
