@@ -52,7 +52,9 @@ def test_it_says_what_a_deletion_is_doing_and_when_it_goes_on(session: Session, 
     for number, (words, values) in enumerate(expected.items()):
         text = page_of(operator, deletion_of(session, f"team-{number}", **values))
         assert f"<strong>{words}</strong>" in text
-    assert "in 3 h" in page_of(operator, session.scalars(select(Deletion).where(Deletion.attempts == 3)).one())
+    assert "in 3 h" in page_of(
+        operator, session.scalars(select(Deletion).where(Deletion.attempts == 3)).one()
+    )
 
 
 def test_hung_is_told_apart_from_failing(session: Session, operator: Browser) -> None:

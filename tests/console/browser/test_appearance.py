@@ -43,10 +43,13 @@ ADDRESSES = {
     "/console/workspaces/<workspace>/size": [f"/console/workspaces/{GOOD}/size"],
     "/console/audit": ["/console/audit", "/console/audit?actor=nobody-is-called-this"],
     "/console/hosts": ["/console/hosts"],
+    "/console/webhooks": ["/console/webhooks"],
+    "/console/webhooks/<webhook_id>": ["/console/webhooks/{webhook}"],
+    "/console/day": ["/console/day"],
 }
 """What is looked at of each page: a new one has no entry and fails here."""
 
-PARTS = {rule for rule in ADDRESSES if rule.endswith(("/live", "/health", "/size"))}
+PARTS = {rule for rule in ADDRESSES if rule.endswith(("/live", "/health", "/size", "/day"))}
 """They are looked at as parts of pages, too; alone they are for browsers that run no script."""
 
 FILES = {"/console/audit/export"}
@@ -81,8 +84,16 @@ def looked_at(stage: Stage) -> dict[str, str]:
     with Session(stage.engine) as session:
         workspace = factories.make_workspace(session, "looks-busy", description="Runs for ever. " * 20)
         factories.make_job(session, workspace, status=JobStatus.ACTIVE, host="gpu-silent-1")
+        webhook = factories.make_webhook(session)
+        factories.make_delivery(session, webhook)
         session.commit()
-    return {"failed": failed.id, "done": done.id, "pending": answer.json()["deletion_id"]}
+        webhook_id = str(webhook.id)
+    return {
+        "failed": failed.id,
+        "done": done.id,
+        "pending": answer.json()["deletion_id"],
+        "webhook": webhook_id,
+    }
 
 
 def test_every_page_is_looked_at() -> None:
