@@ -18,8 +18,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.lifecycle import JobStatus
 from app.models import Fileset
+from tests import factories
 from tests.faults.world import EACH, MESSAGE_LOST_S, QUICK, WORK_S, Tenant, World, seconds_since
+from tests.support import guide
 from tests.support.figures import Within
 from tests.support.stack import ALL, CHECKOUT, Stack
 
@@ -376,3 +379,63 @@ def set_immutable(directory: Path, *, immutable: bool) -> None:
         ioctl(descriptor, set_flags, pack("l", flags | flag if immutable else flags & ~flag))
     finally:
         os.close(descriptor)
+
+
+def test_flower_shows_what_the_readme_says(world: World, stack: Stack) -> None:
+    """Row by row: the workspaces of its tour, deleted as there, and what a real Flower has of each."""
+    with Session(world.engine) as session:
+        team = factories.make_workspace(session, "ml-team")
+        factories.make_job(session, team, "train", JobStatus.COMPLETED)
+        factories.make_fileset(session, team, "raw")
+        factories.make_fileset(session, team, "clean")
+        factories.make_entity(session, team, "thing")
+        factories.make_project(session, team)
+        stuck = factories.make_workspace(session, "stuck")
+        bad = factories.make_fileset(session, stuck, "bad", store=world.store, files={"a.txt": b"bytes"})
+        factories.make_workspace(session, "oops")
+        unremovable = bad.id
+        session.commit()
+    set_fault(stack, unremovable, "forbidden")
+    deletions = {"ml-team": world.delete("ml-team"), "stuck": world.delete("stuck")}
+    world.wait_for_state(deletions["ml-team"], "DONE")
+    world.wait_for_state(deletions["stuck"], "FAILED")
+    world.pause(paused=True)
+    try:
+        deletions["oops"] = world.delete("oops")
+        rows = [
+            [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+            for line in guide.table_lines((CHECKOUT / "README.md").read_text(), "What Flower shows")
+        ]
+        rows = rows[1:]  # the names of the columns
+        assert len(rows) == len(deletions)
+        for row in rows:
+            [deletion] = [one for name, one in deletions.items() if f"workspace={name} " in row[1]]
+            stack.wait_until(
+                lambda row=row, deletion=deletion: any(
+                    shows(task, row) for task in tasks_of(stack, deletion)
+                ),  # type: ignore[misc]
+                f"Flower shows {row}",
+            )
+    finally:
+        world.pause(paused=False)
+
+
+def shows(task: dict[str, Any], row: list[str]) -> bool:
+    """Whether a task of Flower is what a row of the README says, where `…` stands for anything."""
+    name, facts, state, text = row
+    if " is gone: " in text:
+        # On a busy machine a small workspace takes longer than a second, and so more than one task.
+        name, facts = task["name"] or "", re.sub("phase=[a-z_]+", "phase=…", facts)
+    patterns = [".*".join(re.escape(part) for part in cell.split("…")) for cell in (facts, text)]
+    # Which quotes Python writes depends on those in the message.
+    patterns = [pattern.replace('"', "'") for pattern in patterns]
+    told = (
+        (task["exception"] or "").replace('"', "'")
+        if state == "FAILURE"
+        else (task["result"] or "").strip("'")
+    )
+    return (
+        (task["name"], task["state"]) == (name, state)
+        and re.fullmatch(patterns[0], task["args"]) is not None
+        and re.fullmatch(patterns[1], told or "") is not None
+    )
