@@ -167,6 +167,7 @@ def make_failed_deletion(
             phase="filesets",
             started_at=database_now(),
             reason=f"filesets/stuck: denied ({error_class})",
+            failed_at=database_now(),
             created_counts={"filesets": 1},
         ),
     )

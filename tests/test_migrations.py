@@ -372,6 +372,30 @@ def test_failures_from_before_and_after_the_triggers_are_counted(url: str) -> No
         assert connection.scalar(text("SELECT count(*) FROM deletion_failures")) == 9
 
 
+def test_since_when_a_deletion_is_failed_is_read_from_its_latest_failure(url: str) -> None:
+    command.upgrade(configured(url), "0046")
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "WITH made AS (INSERT INTO deletions (id, workspace_id, workspace_name, state, requested_by, "
+                "requested_at, purge_after, has_progressed, attempts, polls, round, next_run_at, created_counts, "
+                "deleted_counts) SELECT gen_random_uuid(), gen_random_uuid(), state, state, '', now(), now(), false, "
+                "0, 0, 0, now(), '{}', '{}' FROM unnest('{DELETING,FAILED,DONE}'::text[]) AS state RETURNING id) "
+                "INSERT INTO deletion_events (deletion_id, actor, event, at, detail) "
+                "SELECT id, 'w', event, at, '{}' FROM made, (VALUES ('failed', '2026-01-01 00:00+00'::timestamptz), "
+                "('retried', '2026-01-02 00:00+00'), ('failed', '2026-01-03 00:00+00'), "
+                "('skipped', '2026-01-04 00:00+00')) AS one (event, at)"
+            )
+        )
+
+    command.upgrade(configured(url), "head")
+
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT state, failed_at::date::text FROM deletions ORDER BY state"))
+        assert found.all() == [("DELETING", None), ("DONE", None), ("FAILED", "2026-01-03")]
+
+
 def test_a_release_that_was_rolled_back_leaves_a_newer_schema_as_it_is(url: str) -> None:
     """Otherwise its `release` would fail, and none of its processes would start."""
     command.upgrade(configured(url), "head")

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Text, bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Integer, Text, bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -25,7 +25,7 @@ from app.deletion_log import FinishedDeletion
 from app.errors import WrongState
 from app.lease import RELEASED
 from app.lifecycle import DeletionMove, DeletionState, WorkspaceMove
-from app.models import Deletion, DeletionEvent, Workspace
+from app.models import Deletion, Workspace
 from app.models.deletion import Counts
 from app.services.workspaces import move_workspace
 
@@ -86,17 +86,9 @@ def lock(session: Session, deletion_id: UUID) -> None:
     session.execute(row.with_for_update(key_share=True))
 
 
-def failed_at() -> ColumnElement[datetime]:
-    """SQL: since when the FAILED `Deletion` of the surrounding query has been FAILED without a break."""
-    failed = select(DeletionEvent.at).where(
-        DeletionEvent.deletion_id == Deletion.id, DeletionEvent.event == "failed"
-    )
-    return failed.order_by(DeletionEvent.id.desc()).limit(1).scalar_subquery()
-
-
-def had_failed(as_of: datetime) -> ColumnElement[bool]:
+def had_failed(as_of: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """SQL: whether the FAILED `Deletion` of the surrounding query has been FAILED since `as_of`, without a break."""
-    return failed_at() <= as_of
+    return Deletion.failed_at <= as_of
 
 
 def reopen(

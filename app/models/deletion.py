@@ -105,6 +105,8 @@ class Deletion(Leased, Base):
     """When the sweep, or a slice that yielded, last enqueued a message for it."""
     next_reattempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)
+    failed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """Since when it has been FAILED without a break; null unless it is. Kept by a trigger of each change of state."""
 
     created_counts: Mapped[Counts] = mapped_column(JSONB, default=dict)
     """Number of resources per kind when the first slice began."""

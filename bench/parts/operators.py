@@ -21,11 +21,13 @@ _GOAL = 10
 
 _FILLED = f"""
 INSERT INTO deletions (id, workspace_id, workspace_name, state, requested_by, requested_at, purge_after, started_at,
-    finished_at, phase, reason, has_progressed, attempts, polls, round, next_run_at, created_counts, deleted_counts)
+    finished_at, phase, reason, failed_at, has_progressed, attempts, polls, round, next_run_at, created_counts,
+    deleted_counts)
 SELECT gen_random_uuid(), gen_random_uuid(), 'old-' || n,
     CASE WHEN n <= {_FAILED} THEN 'FAILED' WHEN n <= {_FAILED + _DELETING} THEN 'DELETING' ELSE 'DONE' END,
     'ann', now() - n * interval '1 min', now(), now(), CASE WHEN n > {_FAILED + _DELETING} THEN now() END, 'filesets',
-    CASE WHEN n <= {_FAILED} THEN 'filesets/data: denied (permanent)' END, false, 0, 0, 0, now() + interval '1 day',
+    CASE WHEN n <= {_FAILED} THEN 'filesets/data: denied (permanent)' END,
+    CASE WHEN n <= {_FAILED} THEN now() END, false, 0, 0, 0, now() + interval '1 day',
     '{{"filesets": 10, "entities": 1000}}', '{{"filesets": 9, "entities": 1000}}'
 FROM generate_series(1, {_ALL}) AS n;
 

@@ -76,6 +76,7 @@ def fail(session: Session, deletion: Deletion, *, number: int = 1, cause: str = 
 
 def fails_anew(session: Session, deletion_id: UUID) -> None:
     session.add(DeletionEvent(deletion_id=deletion_id, actor="w", event="failed", at=database_now()))
+    session.execute(update(Deletion).where(Deletion.id == deletion_id).values(failed_at=database_now()))
     session.commit()
 
 

@@ -13,7 +13,7 @@ from app.cli.client.database import Database
 from app.clock import database_now
 from app.context import Context
 from app.lifecycle import FailureClass
-from app.models import Deletion, DeletionEvent, DeletionFailure
+from app.models import Deletion, DeletionFailure
 from tests.cli.conftest import MakeFailed, Run
 
 
@@ -30,7 +30,7 @@ def now(session: Session) -> str:
 
 
 def fails_again(session: Session, deletion: Deletion) -> None:
-    session.add(DeletionEvent(deletion_id=deletion.id, actor="w", event="failed", at=database_now()))
+    deletion.failed_at = session.scalars(select(database_now())).one()
     session.commit()
 
 

@@ -6,7 +6,6 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Integer, Select, func, literal_column, select, true
 from sqlalchemy.orm import Session
 
-from app.cleanup import ledger
 from app.clock import Timestamp
 from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailureCount
@@ -48,12 +47,11 @@ def failed_causes(
 
 def _grouped(as_of: Timestamp | None) -> Select[*tuple[Any, ...]]:
     none = literal_column("0", Integer)
-    # OFFSET keeps PostgreSQL from looking for the time of a failure once for each use of it.
     failed = (
         select(
             Deletion.id,
             func.coalesce(Deletion.reason, "").label("reason"),
-            ledger.failed_at().label("failed_at"),
+            Deletion.failed_at,
         )
         .where(is_in(DeletionState.FAILED))
         .offset(none)
