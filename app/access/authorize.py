@@ -42,6 +42,9 @@ from app.models.access_key import is_in_force
 from app.models.role_binding import folded_principal
 from app.models.workspace import is_active
 
+ACTOR_ID = bindparam("actor_id", type_=Text)
+"""The id of the actor, in a statement that is executed with `Actor.parameters`."""
+
 _IDENTITIES = bindparam("actor_identities", type_=ARRAY(Text))
 _EMAIL = bindparam("actor_email", type_=Text)
 _KEY = bindparam("actor_key", type_=Text)
@@ -96,6 +99,7 @@ class Actor:
         principal = self.principal
         email = folded(principal.email)
         known = {
+            "actor_id": principal.id,
             "actor_identities": sorted(principal.identities),
             "actor_email": email if "@" in email else None,
         }

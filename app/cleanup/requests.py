@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, false, or_, select, text, true, update
+from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, false, or_, select, text, true, update
 from sqlalchemy.orm import Session
 
 from app.access import audit
-from app.access.authorize import Actor, access_error, is_authentic, is_platform_admin
+from app.access.authorize import ACTOR_ID, Access, Actor, access_error, is_authentic, is_platform_admin
 from app.cleanup import control, ledger, remaining
 from app.cleanup.history import notify_receivers, record
 from app.clock import database_now, seconds_since
@@ -204,12 +205,18 @@ def notify_workers(session: Session, context: Context, deletion: Deletion, phase
 def may_follow(actor: Actor) -> ColumnElement[bool]:
     """Whether the actor may see the `Deletion` of the surrounding query: it asked for it, or may see all of them.
 
-    The requester need not be a member of the workspace: it has no members any more.
+    The requester need not be a member of the workspace: it has no members any more. Made once, like the conditions of
+    `authorize`, and executed with the parameters of the actor.
     """
-    if not actor.is_in_scope:
-        return is_platform_admin(actor.access)
-    is_its = and_(is_authentic(actor.access), Deletion.requested_by == actor.id)
-    return or_(is_platform_admin(actor.access), is_its)
+    return _may_follow(actor.access)
+
+
+@cache
+def _may_follow(access: Access) -> ColumnElement[bool]:
+    if not access.is_in_scope:
+        return is_platform_admin(access)
+    is_its = and_(is_authentic(access), Deletion.requested_by == ACTOR_ID)
+    return or_(is_platform_admin(access), is_its)
 
 
 def find_deletion(session: Session, actor: Actor, deletion_id: str) -> Deletion:
@@ -218,11 +225,15 @@ def find_deletion(session: Session, actor: Actor, deletion_id: str) -> Deletion:
         key = UUID(deletion_id)
     except ValueError:
         key = None
-    query = select(Deletion).where(Deletion.id == key, may_follow(actor))
-    found = session.scalars(query, actor.parameters).one_or_none()
+    found = session.scalars(_with_id(actor.access), actor.parameters | {"asked_id": key}).one_or_none()
     if found is None:
         raise access_error(session, actor, f"Deletion '{deletion_id}' not found")
     return found
+
+
+@cache
+def _with_id(access: Access) -> Select[Deletion]:
+    return select(Deletion).where(Deletion.id == bindparam("asked_id", type_=Uuid), _may_follow(access))
 
 
 def workspace_of(deletion: Deletion) -> tuple[UUID, str]:

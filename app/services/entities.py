@@ -86,7 +86,6 @@ def create_entity(
         "new_parent": parent,
         "new_project": project,
         "new_data": data,
-        "actor_id": actor.id,
     }
     for _ in range(1 if name else ATTEMPTS):
         new = {"new_id": uuid7(), "new_name": name or _free_name(entity_type)}
@@ -207,7 +206,6 @@ def update_entity(
         "new_project": project,
         "new_data": data,
         "now": clock.now(),
-        "actor_id": actor.id,
     }
     taken = NameTaken("A conflicting entity already exists.")
     with unique_or(session, taken) if renames else nullcontext():

@@ -291,7 +291,6 @@ def update_workspace(session: Session, actor: Actor, name: str, *, description: 
         "workspace": name,
         "found_id": workspace_id,
         "new_description": description,
-        "actor_id": actor.id,
         "now": clock.now(),
     }
     changed = session.scalars(_description_change(actor.access), values).one_or_none()
