@@ -4,16 +4,16 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app.cleanup import failures
 from app.cleanup.report import report
-from app.lifecycle import DeploymentStatus, FailureClass, JobStatus
+from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStatus
 from app.models import Deletion, DeletionFailure
 from tests import factories
 from tests.cleanup.conftest import the
 from tests.support.aging import age, time_of
-from tests.support.statements import counted
+from tests.support.statements import compact, counted, rows_read
 
 
 def test_a_store_that_is_down_does_not_fill_the_report(session, delete, clock):
@@ -65,7 +65,60 @@ def test_the_number_of_queries_does_not_grow_with_the_number_of_deletions(sessio
     with counted(engine) as for_all:
         report(session, deletions)
 
-    assert len(for_all) == len(for_one) > 0
+    assert len(for_all) == len(for_one) == 3
+    assert [one.text for one in for_all] == [one.text for one in for_one]
+
+
+def test_what_is_not_shown_is_not_read(session, engine):
+    failed = factories.make_failed_deletion(session, "ml-team")
+    session.refresh(failed)
+
+    with counted(engine) as without:
+        [shown] = report(session, [failed], most_failures=0)
+    with counted(engine) as none:
+        assert report(session, []) == []
+
+    assert not any("deletion_failures" in one.text for one in without)
+    assert (len(without), none, shown.failures) == (1, [], [])
+    assert [cause.count for cause in shown.causes] == [1]
+
+
+def test_no_more_failures_are_read_than_are_shown(session, engine):
+    many, few = (factories.make_failed_deletion(session, name) for name in ("many", "few"))
+    for deletion, number in ((many, 5_000), (few, 5)):
+        session.execute(
+            text(
+                "INSERT INTO deletion_failures (deletion_id, kind, resource_id, name, error_class, message, attempts, "
+                "first_seen_at, last_seen_at, skipped_by) SELECT :id, 'entities', n::text, 'e', 'permanent', "
+                "'denied', 1, now(), now(), CASE WHEN n % 2 = 0 THEN 'ann' END FROM generate_series(1, :number) AS n"
+            ),
+            {"id": deletion.id, "number": number},
+        )
+    session.commit()
+    compact(engine, "deletion_failures")
+
+    read = rows_read(engine, lambda: report(session, [many, few], most_failures=10))
+    shown = report(session, [many, few], most_failures=10)
+
+    assert read["deletion_failures"] <= 20
+    assert [[one.skipped_by for one in each.failures] for each in shown] == [
+        [None] * 10,
+        [None] * 4 + ["ann"] * 2,
+    ]
+
+
+def test_jobs_of_other_workspaces_are_not_those_of_a_deletion(session, delete):
+    for name in ("mine", "kept"):
+        workspace = factories.make_workspace(session, name)
+        factories.make_job(session, workspace, "train", JobStatus.ACTIVE, host="gpu-1")
+    over = factories.make_workspace(session, "over")
+    factories.make_job(session, over, "train", JobStatus.ACTIVE, host="gpu-1")
+    session.commit()
+    deletions = [the(session, delete(name)) for name in ("mine", "over")]
+    deletions[1].state = DeletionState.DONE
+    session.flush()
+
+    assert [one.running_jobs for one in report(session, deletions)] == [1, 0]
 
 
 def test_the_expected_end_follows_from_the_speed_so_far(session, delete, clock):

@@ -1,0 +1,151 @@
+"""What is read for a report beside the row of a deletion: what still runs, what fails, and the time.
+
+Each statement is made once: to make some anew for each request took longer than all that they do.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Integer,
+    Select,
+    TableValuedAlias,
+    Uuid,
+    any_,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy.orm import Session
+
+from app.clock import database_now
+from app.models import Deletion, DeletionFailure, DeletionFailureCount, Deployment, Job
+
+MOST_CAUSES = 10
+
+_IDS = bindparam("asked_ids", type_=ARRAY(Uuid))
+_WORKSPACES = bindparam("asked_workspaces", type_=ARRAY(Uuid))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What there is about one deletion in other rows than its own, at a time of the database."""
+
+    now: datetime | None = None
+    running_jobs: int = 0
+    running_deployments: int = 0
+    causes: Sequence[dict[str, Any]] = ()
+    """What the open failures have in common, the most frequent first: the fields of a `Cause`."""
+
+
+def read_beside(session: Session, deletions: Sequence[Deletion], living: set[UUID]) -> dict[UUID, Beside]:
+    """What is beside each of the deletions. In the workspaces of those that are not `living`, nothing runs."""
+    asked = {
+        "asked_ids": [one.id for one in deletions],
+        "asked_workspaces": [one.workspace_id if one.id in living else None for one in deletions],
+    }
+    rows = session.connection().execute(_beside(), asked)
+    return {row.id: Beside(row.now, row.jobs, row.deployments, row.causes or ()) for row in rows}
+
+
+def read_failures(session: Session, ids: Sequence[UUID], *, most: int) -> dict[UUID, list[Any]]:
+    """Up to `most` failures of each deletion: open ones, the longest known first, and behind them skipped ones.
+
+    They are rows of what a `FailureReport` is made of. No object is made of a row, which takes longer than to read it.
+    """
+    found: dict[UUID, list[Any]] = defaultdict(list)
+    if most:
+        for row in session.connection().execute(_failures(most), {"asked_ids": ids}):
+            found[row.deletion_id].append(row)
+    return found
+
+
+@cache
+def _beside() -> Select[*tuple[Any, ...]]:
+    asked = _asked(_IDS, _WORKSPACES, id=Uuid, workspace_id=Uuid)
+    # Of all workspaces, as many rows have a host as hosts can run.
+    on_hosts = union_all(
+        *(
+            select(model.workspace_id, literal_column(is_job, Boolean).label("is_job")).where(
+                model.host.is_not(None), model.workspace_id == any_(_WORKSPACES)
+            )
+            for model, is_job in ((Job, "true"), (Deployment, "false"))
+        )
+    ).subquery("on_hosts")
+    jobs, deployments = (func.count().filter(is_its) for is_its in (on_hosts.c.is_job, ~on_hosts.c.is_job))
+    running = (
+        select(on_hosts.c.workspace_id, jobs.label("jobs"), deployments.label("deployments"))
+        .group_by(on_hosts.c.workspace_id)
+        .subquery("running")
+    )
+    return select(
+        asked.c.id,
+        database_now().label("now"),
+        func.coalesce(running.c.jobs, 0).label("jobs"),
+        func.coalesce(running.c.deployments, 0).label("deployments"),
+        _causes(asked.c.id).label("causes"),
+    ).select_from(asked.outerjoin(running, running.c.workspace_id == asked.c.workspace_id))
+
+
+def _causes(deletion_id: ColumnElement[UUID]) -> ColumnElement[Any]:
+    """The causes of the deletion as one JSON array. Their numbers are kept."""
+    count = DeletionFailureCount
+    some = (
+        select(count.kind, count.error_class, count.cause, count.number)
+        .where(count.deletion_id == deletion_id, ~count.is_skipped)
+        .order_by(count.number.desc())
+        .limit(literal_column(str(MOST_CAUSES), Integer))
+        .correlate_except(count)
+        .subquery("some")
+    )
+    fields = {
+        "kind": some.c.kind,
+        "error_class": some.c.error_class,
+        "message": some.c.cause,
+        "count": some.c.number,
+    }
+    one = func.jsonb_build_object(
+        *chain.from_iterable((literal_column(f"'{name}'"), of) for name, of in fields.items())
+    )
+    ordered = aggregate_order_by(one, some.c.number.desc(), some.c.cause)
+    return select(func.jsonb_agg(ordered, type_=JSONB)).scalar_subquery()
+
+
+@cache
+def _failures(most: int) -> Select[*tuple[Any, ...]]:
+    asked, failure = _asked(_IDS, id=Uuid), DeletionFailure
+    is_open, limit = failure.skipped_by.is_(None), literal_column(str(most), Integer)
+    # Each part in the order of an index, so that it ends after `most` rows; the second one may not begin.
+    open_ones, skipped_ones = (
+        select(*failure.__table__.c)
+        .where(failure.deletion_id == asked.c.id, which)
+        .order_by(*order)
+        .limit(limit)
+        .correlate(asked)
+        for which, order in (
+            (is_open, (failure.first_seen_at, failure.resource_id)),
+            (~is_open, (failure.kind, failure.resource_id)),
+        )
+    )
+    shown = union_all(open_ones, skipped_ones).limit(limit).lateral("shown")
+    return select(*shown.c).select_from(asked).join(shown, true())
+
+
+def _asked(*arrays: Any, **columns: Any) -> TableValuedAlias:
+    """The deletions that are asked about, as a table."""
+    named = (column(name, type_) for name, type_ in columns.items())
+    return func.unnest(*arrays).table_valued(*named).render_derived(name="asked")
