@@ -22,7 +22,7 @@ log = get_logger(__name__)
 _MISSED = 3
 """Heartbeats after whose absence a process counts as silent."""
 
-_LONG_SILENT_S = 3600.0
+LONG_SILENT_S = 3600.0
 """After this time a process is shown no more, and a host gets no more messages."""
 
 
@@ -122,7 +122,17 @@ def rejected_messages(session: Session) -> dict[str, int]:
 
 def is_fresh(settings: Settings) -> ColumnElement[bool]:
     """Whether a process is not silent, as a condition of a query of heartbeats."""
-    return Heartbeat.heartbeat_at > seconds_from_now(-settings.sweep_seconds * _MISSED)
+    return was_alive_within(silent_after_s(settings))
+
+
+def silent_after_s(settings: Settings) -> float:
+    """How many seconds after its last heartbeat a process is silent."""
+    return settings.sweep_seconds * _MISSED
+
+
+def was_alive_within(seconds: float | ColumnElement[float] = LONG_SILENT_S) -> ColumnElement[bool]:
+    """Whether a process was alive within so many seconds, as a condition of a query of heartbeats."""
+    return Heartbeat.heartbeat_at > seconds_from_now(-seconds)
 
 
 def silent_processes(session: Session, settings: Settings) -> dict[Process, tuple[str, str]]:
@@ -152,17 +162,9 @@ def _is_anybody_subscribed(session: Session) -> bool:
     return bool(session.scalar(select(exists().where(Subscription.is_enabled))))
 
 
-def silent_hosts(session: Session, settings: Settings) -> set[str]:
-    """The hosts whose runtime worker has been alive and is silent now."""
-    of_runtime = select(Heartbeat.host).where(Heartbeat.process == Process.RUNTIME, ~is_fresh(settings))
-    return set(session.scalars(of_runtime))
-
-
 def lost_hosts() -> Select[str]:
     """The query for the hosts whose runtime worker was alive once, but not within an hour."""
-    return select(Heartbeat.host).where(
-        Heartbeat.process == Process.RUNTIME, Heartbeat.heartbeat_at <= seconds_from_now(-_LONG_SILENT_S)
-    )
+    return select(Heartbeat.host).where(Heartbeat.process == Process.RUNTIME, ~was_alive_within())
 
 
 def _hosts_in_use(session: Session) -> set[str]:
@@ -174,7 +176,5 @@ def last_heartbeats(session: Session) -> list[tuple[str, str, float]]:
     """Process, host and time since the epoch of what was alive within an hour, and of hosts still in use."""
     in_use = Heartbeat.host.in_(_hosts_in_use(session)) & (Heartbeat.process == Process.RUNTIME)
     since = func.extract("epoch", Heartbeat.heartbeat_at)
-    query = select(Heartbeat.process, Heartbeat.host, since).where(
-        in_use | (Heartbeat.heartbeat_at > seconds_from_now(-_LONG_SILENT_S))
-    )
+    query = select(Heartbeat.process, Heartbeat.host, since).where(in_use | was_alive_within())
     return [(process, host, float(at)) for process, host, at in session.execute(query)]

@@ -7,11 +7,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.context import Context
 from app.health.heartbeat import Process, note_alive
 from app.lifecycle import DeploymentStatus, JobStatus
 from app.models import Heartbeat
 from tests import factories
 from tests.support.aging import age
+from tests.support.statements import counted
 
 HOSTS = "/apis/jobs/v2/hosts"
 
@@ -51,6 +53,24 @@ def test_each_host_that_is_in_use_or_was_alive_within_an_hour_is_there(
     at = session.scalars(select(Heartbeat.heartbeat_at).where(Heartbeat.host == "pinned")).one()
     assert seen["pinned"][:19] == at.isoformat()[:19]
     assert seen["never-seen"] is None
+
+
+def test_the_hosts_are_found_by_one_statement(
+    client: FlaskClient, session: Session, context: Context
+) -> None:
+    with counted(context.sessions.kw["bind"]) as none:
+        assert client.get(HOSTS).json["data"] == []
+    note_alive(session, Process.RUNTIME, [f"gpu-{number}" for number in (3, 1, 2)])
+    session.commit()
+
+    with counted(context.sessions.kw["bind"]) as some:
+        found = [one["host"] for one in client.get(HOSTS).json["data"]]
+
+    assert found == ["gpu-1", "gpu-2", "gpu-3"]
+    about_hosts = [one.text for one in some if "heartbeats" in one.text]
+    assert len(about_hosts) == 1
+    assert [one.text for one in some] == [one.text for one in none]
+    assert len(some) == 2, "one of them asks for the permission"
 
 
 @pytest.mark.parametrize(
