@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select, true
+from sqlalchemy import BindParameter, ColumnElement, and_, func, literal_column, or_, select, true
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor, require_platform_wide
@@ -195,7 +196,11 @@ def _count(session: Session, *, which: ColumnElement[bool]) -> int:
     return session.scalars(select(func.count()).select_from(Deletion).where(which)).one()
 
 
-def is_alike(kind: str | None, error_class: FailureClass | None, cause: str | None) -> ColumnElement[bool]:
+def is_alike(
+    kind: str | BindParameter[str] | None,
+    error_class: FailureClass | BindParameter[FailureClass] | None,
+    cause: str | BindParameter[str] | None,
+) -> ColumnElement[bool]:
     """SQL: whether the FAILED `Deletion` of the surrounding query is so for this; None is any."""
     asked = {"kind": kind, "error_class": error_class, "cause": cause}
     given = {name: value for name, value in asked.items() if value is not None}
@@ -207,7 +212,7 @@ def is_alike(kind: str | None, error_class: FailureClass | None, cause: str | No
     return or_(_has_open(**given), and_(by_reason, ~_has_open()))
 
 
-def _has_open(**alike: str) -> ColumnElement[bool]:
+def _has_open(**alike: str | BindParameter[Any]) -> ColumnElement[bool]:
     """SQL: whether the `Deletion` of the surrounding query has such failures that are not skipped."""
     count = DeletionFailureCount
     some = select(count.number).where(count.deletion_id == Deletion.id, ~count.is_skipped, count.number > 0)

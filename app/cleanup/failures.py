@@ -232,13 +232,13 @@ def retained_kinds(session: Session, deletion_id: UUID) -> set[str]:
     return set(session.scalars(select(DeletionFailure.kind).where(_skipped(deletion_id)).distinct()))
 
 
-def kept_total(deletion_id: UUID, **chosen: str) -> Select[int]:
+def kept_total(deletion_id: UUID | BindParameter[UUID], **chosen: str | BindParameter[Any]) -> Select[int]:
     """SQL: how many failures a deletion has, skipped ones included; `chosen` are a kind, an error class, or both."""
     total = func.coalesce(func.sum(DeletionFailureCount.number), 0, type_=BigInteger)
     return select(total).filter_by(deletion_id=deletion_id, **chosen)
 
 
-def has_open(error_class: FailureClass) -> ColumnElement[bool]:
+def has_open(error_class: FailureClass | BindParameter[FailureClass]) -> ColumnElement[bool]:
     """SQL: whether the `Deletion` of the surrounding query has a failure of that class that is not skipped."""
     count = DeletionFailureCount
     return exists().where(

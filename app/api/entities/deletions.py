@@ -1,19 +1,20 @@
 """Deletions over HTTP: reports, retries, skips and restores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Annotated, Any, Literal
 
 from flask import Response
 from pydantic import AwareDatetime, Field
-from sqlalchemy import Select, exists, select
+from sqlalchemy import BindParameter, ColumnElement, DateTime, Select, Text, Uuid, bindparam, exists, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 from app import models as rows
-from app.access.authorize import Actor, require_platform_wide, still_authentic
+from app.access.authorize import ACTOR_ID, Actor, require_platform_wide, still_authentic
 from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.cleanup import failures, ledger, operations, requests
@@ -30,6 +31,7 @@ from app.http.route import Body, Query, RequestContext, Routes
 from app.http.transfers.row_stream import Items, RowStream, each, resources
 from app.lifecycle import DeletionState, FailureClass
 from app.logs import explain, get_logger
+from app.models.deletion import is_in
 
 log = get_logger(__name__)
 
@@ -51,6 +53,16 @@ class DeletionEvent(Resource):
 
 
 EVENTS = resources(DeletionEvent, rows.DeletionEvent)
+
+_ASKED_DELETION = bindparam("asked_deletion", type_=Uuid)
+_EVENTS = select(rows.DeletionEvent).where(rows.DeletionEvent.deletion_id == _ASKED_DELETION)
+_ASKED: dict[str, TypeEngine[Any]] = {
+    "kind": Text(),
+    "error_class": rows.DeletionFailure.error_class.type,
+    "cause": Text(),
+    "as_of": DateTime(timezone=True),
+}
+"""What a list can be narrowed by, as parameters of its statement."""
 
 
 class SkipRequest(Body):
@@ -159,33 +171,50 @@ def list_deletions(call: RequestContext, query: DeletionsQuery) -> Response:
         raise BadRequest("as_of goes with state=FAILED: it is about the time at which they failed.")
     if (query.kind is not None or query.cause is not None) and not is_failed:
         raise BadRequest("kind and cause go with state=FAILED: they say for what a deletion is FAILED.")
-    statement = select(rows.Deletion).where(requests.may_follow(call.actor))
     if query.scope == "all":
         require_platform_wide(call.session, replace(call.actor, permission=Permission.DELETIONS_OPERATE))
-    if query.scope == "own":
-        statement = statement.where(rows.Deletion.requested_by == call.actor.id)
-    if query.state:
-        statement = statement.where(rows.Deletion.state == query.state)
-    if is_failed:
-        statement = statement.where(is_alike(query.kind, query.error_class, query.cause))
-    elif query.error_class:
-        statement = statement.where(failures.has_open(query.error_class))
-    if query.as_of:
-        statement = statement.where(ledger.had_failed(query.as_of))
+    asked = {name: value for name in _ASKED if (value := getattr(query, name)) is not None}
+    which = requests.may_follow(call.actor)
+    found = _of_deletions(which, query.state, is_own=query.scope == "own", given=frozenset(asked))
+    parameters = {**call.actor.parameters, **_named(asked)}
     return list_page(
         call,
         query,
-        Listed(statement, call.actor.parameters, partial(still_authentic, call.actor)),
+        Listed(found, parameters, partial(still_authentic, call.actor)),
         FIELDS,
-        items=Items(
-            lambda session, found: report(
-                session, [deletion for (deletion,) in found], most_failures=FAILURES_LISTED
-            )
-        ),
+        items=_REPORTS,
         sort_fields=SORT_FIELDS,
         batch_rows=_REPORTS_AT_ONCE,
         envelope=KeysetPage[Any],
     )
+
+
+def _reports(session: Session, found: Iterable[Any]) -> list[DeletionReport]:
+    return report(session, [deletion for (deletion,) in found], most_failures=FAILURES_LISTED)
+
+
+_REPORTS = Items(_reports)
+
+
+@cache
+def _of_deletions(
+    which: ColumnElement[bool], state: DeletionState | None, *, is_own: bool, given: frozenset[str]
+) -> Select[rows.Deletion]:
+    """The deletions under the conditions that are `given`, whose values are parameters: made once for each choice."""
+    asked = _parameters(given)
+    statement = select(rows.Deletion).where(which)
+    if is_own:
+        statement = statement.where(rows.Deletion.requested_by == ACTOR_ID)
+    if state:
+        statement = statement.where(is_in(state))
+    if state is DeletionState.FAILED:
+        alike = {name: asked.get(name) for name in ("kind", "error_class", "cause")}
+        statement = statement.where(is_alike(**alike))
+    elif "error_class" in asked:
+        statement = statement.where(failures.has_open(asked["error_class"]))
+    if "as_of" in asked:
+        statement = statement.where(ledger.had_failed(asked["as_of"]))
+    return statement
 
 
 @routes.add(
@@ -206,11 +235,10 @@ def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
 def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
     """List the events of a deletion, oldest first. Events never change."""
     deletion = requests.find_deletion(call.session, call.actor, deletion_id)
-    events = select(rows.DeletionEvent).where(rows.DeletionEvent.deletion_id == deletion.id)
-    found = _about(call.actor, deletion, events)
+    found = _about(call.actor, deletion, _EVENTS)
     return paginate(
         call,
-        RowStream(found.rows, (rows.DeletionEvent.id.asc(),), EVENTS, has_cursors=True),
+        _event_stream(found.rows),
         found,
         page=query.page,
         page_size=query.page_size,
@@ -229,18 +257,11 @@ def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQu
 def list_deletion_failures(call: RequestContext, deletion_id: str, query: FailuresQuery) -> Response:
     """List the failures of a deletion, skipped ones included, by kind and resource id."""
     deletion = requests.find_deletion(call.session, call.actor, deletion_id)
-    failure, workspace = rows.DeletionFailure, deletion.workspace_name
-    asked = {"kind": query.kind, "error_class": query.error_class}
-    chosen = {name: value for name, value in asked.items() if value}
-    found = _about(call.actor, deletion, select(failure).filter_by(deletion_id=deletion.id, **chosen))
+    chosen = {name: value for name in ("kind", "error_class") if (value := getattr(query, name))}
+    found = _about(call.actor, deletion, _failures(frozenset(chosen)), **chosen)
     return paginate(
         call,
-        RowStream(
-            found.rows,
-            (failure.kind.asc(), failure.resource_id.asc()),
-            each(lambda failure: FailureReport.of(failure, workspace)),
-            failures.kept_total(deletion.id, **chosen),
-        ),
+        _failure_stream(found.rows, frozenset(chosen)),
         found,
         page=query.page,
         page_size=query.page_size,
@@ -361,9 +382,48 @@ def _operate(
         return outline(deletion)
 
 
-def _about(actor: Actor, deletion: rows.Deletion, statement: Select[*tuple[Any, ...]]) -> Listed:
-    """Rows about a deletion, as long as the actor may read about it."""
-    may_read = exists().where(rows.Deletion.id == deletion.id, requests.may_follow(actor))
-    return Listed(
-        statement.where(may_read), actor.parameters, lambda: select(may_read).params(actor.parameters)
+def _about(
+    actor: Actor, deletion: rows.Deletion, statement: Select[*tuple[Any, ...]], **asked: Any
+) -> Listed:
+    """Rows about a deletion, as long as the actor may read about it; `asked` are other parameters."""
+    may_read = _may_read(requests.may_follow(actor))
+    parameters = {**actor.parameters, "asked_deletion": deletion.id, **_named(asked)}
+    return Listed(statement, parameters, lambda: select(may_read).params(parameters)).where(may_read)
+
+
+@cache
+def _may_read(which: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(rows.Deletion.id == _ASKED_DELETION, which)
+
+
+@lru_cache(maxsize=64)
+def _event_stream(found: Select[*tuple[Any, ...]]) -> RowStream:
+    return RowStream(found, (rows.DeletionEvent.id.asc(),), EVENTS, has_cursors=True)
+
+
+@cache
+def _failures(given: frozenset[str]) -> Select[*tuple[Any, ...]]:
+    """The failures of a deletion, each with the name of the workspace."""
+    failure, deletion = rows.DeletionFailure, rows.Deletion
+    statement = select(failure, deletion.workspace_name).join(deletion, deletion.id == failure.deletion_id)
+    return statement.where(failure.deletion_id == _ASKED_DELETION).filter_by(**_parameters(given))
+
+
+@lru_cache(maxsize=64)
+def _failure_stream(found: Select[*tuple[Any, ...]], given: frozenset[str]) -> RowStream:
+    failure = rows.DeletionFailure
+    return RowStream(
+        found,
+        (failure.kind.asc(), failure.resource_id.asc()),
+        each(FailureReport.of),
+        failures.kept_total(_ASKED_DELETION, **_parameters(given)),
     )
+
+
+def _parameters(given: frozenset[str]) -> dict[str, BindParameter[Any]]:
+    """The parameters in the place of values that a request has given."""
+    return {name: bindparam(f"asked_{name}", type_=_ASKED[name]) for name in given}
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"asked_{name}": value for name, value in values.items()}
