@@ -1,18 +1,20 @@
 """The conditions of access: made once, asked with parameters, and found by index however often they are asked."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, select, text, true
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
-from app.access.authorize import Actor, permitted
-from app.access.permissions import Permission
+from app.access.authorize import Actor, permitted, permitted_platform_wide, require_platform_wide
+from app.access.permissions import WITHOUT_WORKSPACE, Permission
 from app.access.principal import Principal
 from app.access.roles import Role
+from app.errors import Forbidden, Unauthorized
 from app.models import Workspace
 from app.models.workspace import is_active
 from app.services.workspaces import readable_workspace
@@ -73,3 +75,20 @@ def read_of(plan: dict[str, Any], table: str) -> Iterator[float]:
     for node in nodes(plan):
         if node.get("Relation Name") == table:
             yield node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+
+
+@pytest.mark.parametrize("permission", sorted(WITHOUT_WORKSPACE))
+@pytest.mark.parametrize("is_admin", [False, True])
+@pytest.mark.parametrize("is_in_scope", [False, True])
+@pytest.mark.parametrize("key", ["", "ak-1"])
+def test_a_permission_is_asked_for_unless_the_answer_is_certain(
+    session: Session, database: Engine, permission: Permission, is_admin: bool, is_in_scope: bool, key: str
+) -> None:
+    actor = Actor(Principal("ann", is_platform_admin=is_admin, access_key=key), permission, is_in_scope)
+    question = select(permitted_platform_wide(actor.access))
+
+    with counted(database) as sent, suppress(Forbidden, Unauthorized):
+        require_platform_wide(session, actor)
+
+    is_certain = str(question) == str(select(true()))
+    assert bool(sent) is not is_certain
