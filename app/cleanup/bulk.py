@@ -3,12 +3,25 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, and_, func, literal_column, or_, select, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    DateTime,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Actor, require_platform_wide
@@ -90,9 +103,21 @@ _Act = Callable[[Session, Deletion, int], _Step]
 
 def matching(session: Session, selection: Selection) -> Matching:
     """Count what a selection is about, and what it would be about if the look were now."""
-    then = func.count().filter(ledger.had_failed(selection.as_of))
-    counted = select(func.count(), then).select_from(Deletion).where(selection.is_alike())
-    return Matching(*session.execute(counted).one())
+    asked = {"kind": selection.kind, "error_class": selection.error_class, "cause": selection.cause}
+    given = {f"asked_{name}": value for name, value in asked.items() if value is not None}
+    parameters = {**given, "asked_as_of": selection.as_of}
+    return Matching(*session.connection().execute(_matching(frozenset(given)), parameters).one())
+
+
+@cache
+def _matching(given: frozenset[str]) -> Select[int, int]:
+    asked: list[Any] = [
+        bindparam(name, type_=Text) if name in given else None
+        for name in ("asked_kind", "asked_error_class", "asked_cause")
+    ]
+    then = func.count().filter(ledger.had_failed(bindparam("asked_as_of", type_=DateTime(timezone=True))))
+    alike = and_(is_in(DeletionState.FAILED), is_alike(*asked))
+    return select(func.count(), then).select_from(Deletion).where(alike)
 
 
 def retry_all(context: Context, actor: Actor, selection: Selection, *, at_most: int = MOST_DELETIONS) -> Done:

@@ -60,6 +60,7 @@ def test_what_is_skipped_and_what_is_not_failed_is_in_no_group(session: Session)
     failures.skip(session, kept.id, "filesets", str(UUID(int=0)), actor="root", reason="r")
     make_failed_deletion(session, "retried").state = DeletionState.DELETING
     make_failed_deletion(session, "over").state = DeletionState.DONE
+    session.flush()
 
     assert {one.cause: (one.deletions, one.resources) for one in failed_causes(session)} == {
         "denied": (1, 1),

@@ -1,9 +1,10 @@
 """What FAILED deletions have in common: an inbox for a person, however many there are."""
 
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Integer, Select, func, literal_column, select, true
+from sqlalchemy import DateTime, Integer, Select, bindparam, func, literal_column, select, true
 from sqlalchemy.orm import Session
 
 from app.clock import Timestamp
@@ -39,13 +40,13 @@ def failed_causes(
     Every FAILED deletion is in a group, but there may be more groups than `at_most`. One statement, whose time grows
     with the FAILED deletions and their causes.
     """
-    return [
-        FailedCause.model_validate(row, from_attributes=True)
-        for row in session.execute(_grouped(as_of).limit(at_most))
-    ]
+    asked = {"seen_until": as_of, "at_most": at_most}
+    rows = session.connection().execute(_grouped(is_of_a_look=as_of is not None), asked)
+    return [FailedCause.model_validate(row, from_attributes=True) for row in rows]
 
 
-def _grouped(as_of: Timestamp | None) -> Select[*tuple[Any, ...]]:
+@cache
+def _grouped(*, is_of_a_look: bool) -> Select[*tuple[Any, ...]]:
     none = literal_column("0", Integer)
     failed = (
         select(
@@ -66,7 +67,8 @@ def _grouped(as_of: Timestamp | None) -> Select[*tuple[Any, ...]]:
         .lateral("causes")
     )
     cause = func.coalesce(causes.c.cause, failed.c.reason)
-    is_seen = failed.c.failed_at <= as_of if as_of else true()
+    seen_until = bindparam("seen_until", type_=DateTime(timezone=True))
+    is_seen = failed.c.failed_at <= seen_until if is_of_a_look else true()
     return (
         select(
             causes.c.kind,
@@ -81,4 +83,5 @@ def _grouped(as_of: Timestamp | None) -> Select[*tuple[Any, ...]]:
         .where(is_seen)
         .group_by(causes.c.kind, causes.c.error_class, cause)
         .order_by(func.count().desc(), cause, causes.c.kind, causes.c.error_class)
+        .limit(bindparam("at_most", type_=Integer))
     )
