@@ -65,7 +65,7 @@ def test_the_number_of_queries_does_not_grow_with_the_number_of_deletions(sessio
     with counted(engine) as for_all:
         report(session, deletions)
 
-    assert len(for_all) == len(for_one) == 3
+    assert len(for_all) == len(for_one) == 2
     assert [one.text for one in for_all] == [one.text for one in for_one]
 
 

@@ -1,18 +1,17 @@
 """What is going on with deletions: the read side for the API and the command line."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.cleanup import remaining
 from app.cleanup.kinds import KINDS, ORDER
-from app.cleanup.report.beside import MOST_CAUSES, Beside, read_beside, read_failures
+from app.cleanup.report.beside import MOST_CAUSES, Beside, read_beside
 from app.clock import Timestamp
 from app.lifecycle import DELETION_UNFINISHED, DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure
@@ -44,13 +43,18 @@ class FailureReport(BaseModel):
     skip_reason: str | None
 
     @classmethod
-    def of(cls, failure: DeletionFailure | Row[Any], workspace_name: str) -> Self:
-        """The failure, or a row of its columns, of a deletion of the workspace that had that name."""
+    def of(cls, failure: DeletionFailure, workspace_name: str) -> Self:
+        """The failure of a deletion of the workspace that had that name."""
         values = {name: getattr(failure, name) for name in cls.model_fields if name != "path"}
+        return cls.at(values, workspace_name)
+
+    @classmethod
+    def at(cls, values: Mapping[str, Any], workspace_name: str) -> Self:
+        """The same of all its fields but the path."""
         # Not a pattern with the id in it: each would be compiled, which takes longer than all the rest.
-        behind = failure.message.split(failure.resource_id)[1:]
+        behind = values["message"].split(values["resource_id"])[1:]
         below = next((found[0] for one in behind if (found := _PATH.match(one))), "")
-        return cls(**values, path=f"{workspace_name}/{failure.name}{below}")
+        return cls(**values, path=f"{workspace_name}/{values['name']}{below}")
 
 
 class Cause(BaseModel):
@@ -109,14 +113,14 @@ def report(
     held = remaining.count_by_kind(
         session, [one.workspace_id for one in unfinished if one.started_at is None]
     )
-    beside = read_beside(session, deletions, {one.id for one in unfinished})
-    failing = read_failures(session, [one.id for one in deletions], most=most_failures)
-    return [_describe(one, held.get(one.workspace_id), failing[one.id], beside[one.id]) for one in deletions]
+    living = {one.id for one in unfinished}
+    beside = read_beside(session, deletions, living=living, most_failures=most_failures)
+    return [_describe(one, held.get(one.workspace_id), beside[one.id]) for one in deletions]
 
 
 def outline(deletion: Deletion) -> DeletionReport:
     """Describe a deletion by its row alone, for when nothing else can be read."""
-    return _describe(deletion, None, [], Beside())
+    return _describe(deletion, None, Beside())
 
 
 def _is_unfinished(deletion: Deletion) -> bool:
@@ -133,9 +137,7 @@ def _left(deletion: Deletion, held: Counts | None) -> Counts | None:
     return {kind: number for kind, number in left.items() if number}
 
 
-def _describe(
-    deletion: Deletion, held: Counts | None, failing: Sequence[Any], beside: Beside
-) -> DeletionReport:
+def _describe(deletion: Deletion, held: Counts | None, beside: Beside) -> DeletionReport:
     is_living = deletion.state is DeletionState.DELETING
     left = _left(deletion, held)
     return DeletionReport(
@@ -158,7 +160,7 @@ def _describe(
         deleted=deletion.deleted_counts,
         remaining=left or {},
         at_least=list(KINDS) if left is None else [],
-        failures=[FailureReport.of(one, deletion.workspace_name) for one in failing],
+        failures=[FailureReport.at(one, deletion.workspace_name) for one in beside.failures],
         causes=[Cause(**cause) for cause in beside.causes],
         eta_seconds=_eta(deletion, left, beside.now) if is_living else None,
         running_jobs=beside.running_jobs,

@@ -1,10 +1,10 @@
 """What is read for a report beside the row of a deletion: what still runs, what fails, and the time.
 
-Each statement is made once: to make some anew for each request took longer than all that they do.
+It is one statement, which is made once: to make several anew for each request took longer than all that they do. The
+rows of each deletion come as JSON, because to make an object of each took longer than to read it.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     Boolean,
     ColumnElement,
     Integer,
@@ -25,17 +26,30 @@ from sqlalchemy import (
     column,
     func,
     literal_column,
+    null,
     select,
-    true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from app.clock import database_now
 from app.models import Deletion, DeletionFailure, DeletionFailureCount, Deployment, Job
 
 MOST_CAUSES = 10
+
+_FAILURE = (
+    "kind",
+    "resource_id",
+    "name",
+    "error_class",
+    "message",
+    "attempts",
+    "first_seen_at",
+    "last_seen_at",
+    "skipped_by",
+    "skip_reason",
+)
 
 _IDS = bindparam("asked_ids", type_=ARRAY(Uuid))
 _WORKSPACES = bindparam("asked_workspaces", type_=ARRAY(Uuid))
@@ -50,32 +64,27 @@ class Beside:
     running_deployments: int = 0
     causes: Sequence[dict[str, Any]] = ()
     """What the open failures have in common, the most frequent first: the fields of a `Cause`."""
+    failures: Sequence[dict[str, Any]] = ()
+    """The fields of a `FailureReport` but its path."""
 
 
-def read_beside(session: Session, deletions: Sequence[Deletion], living: set[UUID]) -> dict[UUID, Beside]:
+def read_beside(
+    session: Session, deletions: Sequence[Deletion], *, living: set[UUID], most_failures: int
+) -> dict[UUID, Beside]:
     """What is beside each of the deletions. In the workspaces of those that are not `living`, nothing runs."""
     asked = {
         "asked_ids": [one.id for one in deletions],
         "asked_workspaces": [one.workspace_id if one.id in living else None for one in deletions],
     }
-    rows = session.connection().execute(_beside(), asked)
-    return {row.id: Beside(row.now, row.jobs, row.deployments, row.causes or ()) for row in rows}
-
-
-def read_failures(session: Session, ids: Sequence[UUID], *, most: int) -> dict[UUID, list[Any]]:
-    """Up to `most` failures of each deletion: open ones, the longest known first, and behind them skipped ones.
-
-    They are rows of what a `FailureReport` is made of. No object is made of a row, which takes longer than to read it.
-    """
-    found: dict[UUID, list[Any]] = defaultdict(list)
-    if most:
-        for row in session.connection().execute(_failures(most), {"asked_ids": ids}):
-            found[row.deletion_id].append(row)
-    return found
+    rows = session.connection().execute(_beside(most_failures), asked)
+    return {
+        row.id: Beside(row.now, row.jobs, row.deployments, row.causes or (), row.failures or ())
+        for row in rows
+    }
 
 
 @cache
-def _beside() -> Select[*tuple[Any, ...]]:
+def _beside(most_failures: int) -> Select[*tuple[Any, ...]]:
     asked = _asked(_IDS, _WORKSPACES, id=Uuid, workspace_id=Uuid)
     # Of all workspaces, as many rows have a host as hosts can run.
     on_hosts = union_all(
@@ -98,6 +107,7 @@ def _beside() -> Select[*tuple[Any, ...]]:
         func.coalesce(running.c.jobs, 0).label("jobs"),
         func.coalesce(running.c.deployments, 0).label("deployments"),
         _causes(asked.c.id).label("causes"),
+        (_failures(asked.c.id, most_failures) if most_failures else null()).label("failures"),
     ).select_from(asked.outerjoin(running, running.c.workspace_id == asked.c.workspace_id))
 
 
@@ -118,31 +128,34 @@ def _causes(deletion_id: ColumnElement[UUID]) -> ColumnElement[Any]:
         "message": some.c.cause,
         "count": some.c.number,
     }
-    one = func.jsonb_build_object(
-        *chain.from_iterable((literal_column(f"'{name}'"), of) for name, of in fields.items())
-    )
-    ordered = aggregate_order_by(one, some.c.number.desc(), some.c.cause)
-    return select(func.jsonb_agg(ordered, type_=JSONB)).scalar_subquery()
+    ordered = aggregate_order_by(_object(fields), some.c.number.desc(), some.c.cause)
+    return select(func.json_agg(ordered, type_=JSON)).scalar_subquery()
 
 
-@cache
-def _failures(most: int) -> Select[*tuple[Any, ...]]:
-    asked, failure = _asked(_IDS, id=Uuid), DeletionFailure
-    is_open, limit = failure.skipped_by.is_(None), literal_column(str(most), Integer)
+def _failures(deletion_id: ColumnElement[UUID], most: int) -> ColumnElement[Any]:
+    """Up to `most` failures of the deletion as a JSON array: open ones, the longest known first, then skipped ones."""
+    failure, limit = DeletionFailure, literal_column(str(most), Integer)
+    is_open = failure.skipped_by.is_(None)
     # Each part in the order of an index, so that it ends after `most` rows; the second one may not begin.
-    open_ones, skipped_ones = (
-        select(*failure.__table__.c)
-        .where(failure.deletion_id == asked.c.id, which)
+    parts = (
+        select(*(getattr(failure, name) for name in _FAILURE))
+        .where(failure.deletion_id == deletion_id, which)
         .order_by(*order)
         .limit(limit)
-        .correlate(asked)
+        .correlate_except(failure)
         for which, order in (
             (is_open, (failure.first_seen_at, failure.resource_id)),
             (~is_open, (failure.kind, failure.resource_id)),
         )
     )
-    shown = union_all(open_ones, skipped_ones).limit(limit).lateral("shown")
-    return select(*shown.c).select_from(asked).join(shown, true())
+    shown = union_all(*parts).limit(limit).subquery("shown")
+    one = _object({name: shown.c[name] for name in _FAILURE})
+    return select(func.json_agg(one, type_=JSON)).scalar_subquery()
+
+
+def _object(fields: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
+    pairs: Iterable[tuple[Any, Any]] = ((literal_column(f"'{name}'"), one) for name, one in fields.items())
+    return func.json_build_object(*chain.from_iterable(pairs))
 
 
 def _asked(*arrays: Any, **columns: Any) -> TableValuedAlias:
