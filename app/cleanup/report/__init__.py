@@ -43,8 +43,8 @@ class FailureReport(BaseModel):
     skip_reason: str | None
 
     @classmethod
-    def of(cls, failure: DeletionFailure, workspace_name: str) -> Self:
-        """The failure of a deletion of the workspace that had that name."""
+    def of(cls, failure: Any, workspace_name: str) -> Self:
+        """A failure, or a row of its columns, of a deletion of the workspace that had that name."""
         values = {name: getattr(failure, name) for name in cls.model_fields if name != "path"}
         return cls.at(values, workspace_name)
 
