@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, exists, func, select, update
+from sqlalchemy import ColumnElement, Executable, bindparam, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -105,23 +106,33 @@ def has_just_swept(context: Context) -> bool:
 
 
 def _note_success(session: Session, step: Step, settings: Settings) -> None:
+    session.execute(_success(_longest_pause(settings)), {"step": step.value})
+
+
+@cache
+def _success(pause_s: float) -> Executable:
+    """The statement for any step: to put it together takes longer than to carry it out."""
     now = database_now()
-    success = insert(MaintenanceStep).values(name=step.value, last_success_at=now, unbroken_since=now)
-    since = case((_is_unbroken(settings), func.coalesce(MaintenanceStep.unbroken_since, now)), else_=now)
-    session.execute(
-        success.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"last_success_at": success.excluded.last_success_at, "unbroken_since": since},
-        )
+    success = insert(MaintenanceStep.__table__).values(  # type: ignore[arg-type]
+        name=bindparam("step"), last_success_at=now, unbroken_since=now
+    )
+    since = case((_is_unbroken(pause_s), func.coalesce(MaintenanceStep.unbroken_since, now)), else_=now)
+    return success.on_conflict_do_update(
+        index_elements=["name"],
+        set_={"last_success_at": success.excluded.last_success_at, "unbroken_since": since},
     )
 
 
-def _is_unbroken(settings: Settings) -> ColumnElement[bool]:
-    """Whether a step succeeded so lately that since then no outage can have cost a supervisor its lease.
+def _longest_pause(settings: Settings) -> float:
+    """Seconds between two successes of a step within which no outage can have cost a supervisor its lease.
 
     A supervisor renews its lease after a third of its time, and needs a moment to find a database that is back.
     """
-    pause_s = max(settings.sweep_seconds * 1.5, settings.runtime_lease_seconds / 2)
+    return max(settings.sweep_seconds * 1.5, settings.runtime_lease_seconds / 2)
+
+
+def _is_unbroken(pause_s: float) -> ColumnElement[bool]:
+    """Whether the last success of a step lies no further back than that."""
     return MaintenanceStep.last_success_at >= seconds_from_now(-pause_s)
 
 
@@ -133,7 +144,7 @@ def _silence_counts(session: Session, step: Step, context: Context) -> bool:
     a_lease_ago = seconds_from_now(-context.settings.runtime_lease_seconds)
     watched = exists().where(
         MaintenanceStep.name == step.value,
-        _is_unbroken(context.settings),
+        _is_unbroken(_longest_pause(context.settings)),
         MaintenanceStep.unbroken_since <= a_lease_ago,
     )
     return bool(session.scalar(select(watched)))

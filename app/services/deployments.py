@@ -182,7 +182,8 @@ def remove_gone(session: Session, *, after_s: float) -> int:
         .with_for_update(of=Deployment, skip_locked=True)  # two sweeps share the work
     )
     ids = session.scalars(due).all()
-    session.execute(delete(Deployment).where(Deployment.id.in_(ids)))
+    if ids:
+        session.execute(delete(Deployment).where(Deployment.id.in_(ids)))
     return len(ids)
 
 

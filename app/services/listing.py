@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Executable,
     Select,
     Text,
     Uuid,
@@ -118,6 +119,12 @@ def fold_counts(session: Session) -> None:
     Takes up to `_FOLDED_AT_ONCE` of those that came since the last time. Any number of processes may do so at once:
     each adds up what it has itself deleted.
     """
+    session.execute(_folding())
+
+
+@cache
+def _folding() -> Executable:
+    """The statement of a fold: to put it together takes longer than to carry it out."""
     count = ResourceCount
     counted = ("workspace_id", "kind", "entity_type")
     new = (
@@ -139,4 +146,4 @@ def fold_counts(session: Session) -> None:
     )
     whose, number = [removed.c[name] for name in counted], func.sum(removed.c.delta)
     sums = select(*whose, number.cast(BigInteger), true()).group_by(*whose).having(number != 0)
-    session.execute(insert(count).from_select([*counted, "delta", "is_folded"], sums))
+    return insert(count).from_select([*counted, "delta", "is_folded"], sums)
