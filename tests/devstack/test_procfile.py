@@ -49,6 +49,7 @@ def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
             "WORKSPACES_BROKER_URL": valkey.start(),
             "WORKSPACES_DATA_DIR": str(tmp_path / "data"),
             "WORKSPACES_SWEEP_SECONDS": "1",
+            "WEB_CONCURRENCY": "1",  # each imports the product by itself
         }
         with running(REPOSITORY, output=tmp_path, **variables) as stack:
             with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/health/ready") as answer:

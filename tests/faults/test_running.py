@@ -17,9 +17,16 @@ from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Within
 from tests.support.processes import FEWEST, NewWord, living, stubborn, stubborn_server
 from tests.support.stack import Stack
-from tests.support.stores import STORES, Store, keeping
+from tests.support.stores import Store, keeping
 
 JOBS, DEPLOYMENTS, UPLOADS = 20, 5, 4
+FEW_JOBS, FEW_DEPLOYMENTS = 4, 1
+"""Beside a bucket: what runs does not know which store there is, and its full number is `long` there."""
+CROWDS = [
+    pytest.param("disk", JOBS, DEPLOYMENTS, id="disk"),
+    pytest.param("bucket", FEW_JOBS, FEW_DEPLOYMENTS, id="bucket"),
+    pytest.param("bucket", JOBS, DEPLOYMENTS, id="bucket and many", marks=pytest.mark.long),
+]
 GONE_WITHIN_S = 30.0
 """Several times what two busy cores take; the product itself would wait for longer."""
 SETTINGS: dict[str, Any] = {
@@ -38,7 +45,7 @@ MEGABYTE = b"x" * 1024 * 1024
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with keeping(request.param, tmp_path_factory.mktemp("store")) as store:
         yield store
@@ -117,8 +124,9 @@ class Upload:
         return self._answer
 
 
+@pytest.mark.parametrize(("store", "jobs", "deployments"), CROWDS, indirect=["store"])
 def test_a_workspace_goes_with_everything_that_runs_in_it(
-    stack: Stack, store: Store, within: Within, new_word: NewWord
+    stack: Stack, store: Store, within: Within, new_word: NewWord, jobs: int, deployments: int
 ) -> None:
     stack.client.post(W, json={"name": "neighbour"})
     word, neighbours = new_word(), new_word()
@@ -132,15 +140,18 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(
     files = "/apis/files/v2/workspaces/busy/filesets"
     assert stack.client.post(files, json={"name": "data"}).is_success
     assert stack.client.put(f"{files}/data/-/whole", content=MEGABYTE).is_success
-    ids = deploy(stack, "busy", stubborn_server(word), number=DEPLOYMENTS)
-    for number in range(JOBS):
+    ids = deploy(stack, "busy", stubborn_server(word), number=deployments)
+    for number in range(jobs):
         script = stubborn(word) if number % 2 else f"sleep {word}; :"
         ids.append(submit(stack, "busy", f"job-{number}", script))
-    jobs, deployments = "/apis/jobs/v2/workspaces/busy/jobs", "/apis/models/v2/workspaces/busy/deployments"
-    stack.wait_until(lambda: statuses(stack, jobs) == ["active"] * JOBS, "all jobs run")
-    stack.wait_until(lambda: statuses(stack, deployments) == ["READY"] * DEPLOYMENTS, "all servers serve")
+    its_jobs, its_deployments = (
+        "/apis/jobs/v2/workspaces/busy/jobs",
+        "/apis/models/v2/workspaces/busy/deployments",
+    )
+    stack.wait_until(lambda: statuses(stack, its_jobs) == ["active"] * jobs, "all jobs run")
+    stack.wait_until(lambda: statuses(stack, its_deployments) == ["READY"] * deployments, "all servers serve")
     # Of each server and each modest job its reaper, itself, and its `sleep`.
-    fewest = FEWEST * JOBS // 2 + 3 * JOBS // 2 + 3 * DEPLOYMENTS
+    fewest = FEWEST * jobs // 2 + 3 * jobs // 2 + 3 * deployments
     stack.wait_until(lambda: len(living(word)) >= fewest, "every process of them lives")
     bound = ports(stack, "busy")
     assert not any(port_is_free(port) for port in bound)
@@ -175,10 +186,10 @@ def test_a_workspace_goes_with_everything_that_runs_in_it(
     assert [path for path in store.paths() if workspace_id in path] == []
     assert store.paths() == kept
     report = stack.client.get(address).json()
-    assert (report["deleted"]["jobs"], report["deleted"]["deployments"]) == (JOBS, DEPLOYMENTS)
+    assert (report["deleted"]["jobs"], report["deleted"]["deployments"]) == (jobs, deployments)
     scheme = store.url.partition(":")[0]
     within(
-        f"{JOBS} jobs, {DEPLOYMENTS} deployments, {UPLOADS} uploads, {scheme}: gone", took_s, GONE_WITHIN_S
+        f"{jobs} jobs, {deployments} deployments, {UPLOADS} uploads, {scheme}: gone", took_s, GONE_WITHIN_S
     )
 
     assert len(living(neighbours)) >= 2

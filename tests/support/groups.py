@@ -48,7 +48,7 @@ LONGEST = (
     "devstack", "bench", "tests/access/test_matrix.py", "runtime", "tests/runtime/test_attempts.py",
     "faults-running", "tests/api/files/test_files.py", "tests/api/files/test_conditions.py",
     "compat-files", "tests/runtime/test_deployments.py",
-    "faults-unremovable", "faults-maintenance", "faults-traces", "faults-secrecy",
+    "faults-unremovable", "faults-maintenance", "faults-notify", "faults-traces", "faults-secrecy",
     "compat-access", "tests/docs/test_extending.py",
     "server", "server-waiting", "server-shared",
     "tests/devstack/test_servers.py", "tests/storage/test_storage_s3.py", "tests/access/test_tokens.py",
