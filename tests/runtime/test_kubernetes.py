@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import delete, update
@@ -18,13 +18,14 @@ from app.config import Settings
 from app.context import Context
 from app.lifecycle import DeploymentStatus
 from app.models import Deployment, DeploymentConfig
-from app.runtime.deployments.backends.kubernetes import watch
-from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime
 from app.runtime.deployments.contract import DeploymentSpec, InvalidDeploymentSpec, ObservedState
 from tests.runtime.runs import QUICK, tuned, wait_until
 from tests.runtime.test_deployments import Serving, deploy
 from tests.support.aging import time_of
 from tests.support.kube_api import ApiError, KubeApi
+
+if TYPE_CHECKING:
+    from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime
 
 READY, PENDING, ERROR = DeploymentStatus.READY, DeploymentStatus.PENDING, DeploymentStatus.ERROR
 DELETING, DELETED = DeploymentStatus.DELETING, DeploymentStatus.DELETED
@@ -34,7 +35,7 @@ NAME = f"ws-{ID.hex}"
 BILLING = "example.com/billing"
 
 
-MADE: list[KubernetesRuntime] = []
+MADE: "list[KubernetesRuntime]" = []
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def runtime(
     namespace: str = "default",
     late_s: float = 60,
     **spec: Any,
-) -> KubernetesRuntime:
+) -> "KubernetesRuntime":
     """Of a small deployment; a request may take half a second."""
     chosen: dict[str, Any] = {
         "kubernetes_api_url": api.url,
@@ -66,13 +67,16 @@ def runtime(
 
 def of(
     settings: Settings, spec: DeploymentSpec, *, namespace: str = "default", late_s: float = 60
-) -> KubernetesRuntime:
+) -> "KubernetesRuntime":
     """One whose watch ends with the test."""
+    # Its client takes a second to import: every process would, when it collects the tests.
+    from app.runtime.deployments.backends.kubernetes.backend import KubernetesRuntime
+
     MADE.append(KubernetesRuntime(settings, spec, namespace=namespace, late_s=late_s))
     return MADE[-1]
 
 
-def started(api: KubeApi, *, namespace: str = "default", **settings: Any) -> KubernetesRuntime:
+def started(api: KubeApi, *, namespace: str = "default", **settings: Any) -> "KubernetesRuntime":
     """One whose objects are there."""
     made = runtime(api, settings=settings, namespace=namespace)
     made.observe()
@@ -286,7 +290,7 @@ def test_the_clusters_words_are_kept_short_and_clean(api: KubeApi) -> None:
     assert "\0" not in message
 
 
-def ready(api: KubeApi) -> KubernetesRuntime:
+def ready(api: KubeApi) -> "KubernetesRuntime":
     """One that serves and is watched."""
     made = started(api)
     api.report(available=1)
@@ -322,7 +326,7 @@ def test_changes_of_it_are_seen(api: KubeApi) -> None:
 def test_a_cluster_without_the_watched_version_is_read_anew(
     api: KubeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "_TRY_AGAIN_S", 0.01)
+    monkeypatch.setattr("app.runtime.deployments.backends.kubernetes.watch._TRY_AGAIN_S", 0.01)
     made = ready(api)
 
     api.oldest_version = 1000  # the history of changes is cut
