@@ -23,7 +23,7 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
     """
     deadline = Deadline.after(settings.webhook_timeout_seconds)
     connection = _connection(settings, url, deadline)
-    target = urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    target = _target(url)
     try:
         with deadline.ending(lambda: connection.sock):
             connection.request("POST", target, body=body, headers=dict(headers))
@@ -43,6 +43,12 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
     if 300 <= status < 400:
         raise AttemptFailed(f"the receiver redirects ({status}), which is not followed", code=status)
     raise AttemptFailed(f"the receiver answers {status}", code=status)
+
+
+def _target(url: str) -> str:
+    """The path and the query of a URL, as they stand in it; a URL without a path has that of its host's root."""
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
 
 
 def _connection(settings: Settings, url: str, deadline: Deadline) -> http.client.HTTPConnection:

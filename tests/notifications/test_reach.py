@@ -129,6 +129,26 @@ def test_a_host_without_an_address_is_said_so(context, monkeypatch):
         post(context.settings, "http://nowhere.example/", b"{}", {})
 
 
+@pytest.mark.parametrize(
+    ("end", "asked"),
+    [("", "/"), ("?token=ours", "/?token=ours"), ("//twice?a=//b", "//twice?a=//b"), ("/a;b", "/a;b")],
+)
+def test_a_receiver_is_asked_for_what_its_url_names(context, receiver, end, asked):
+    """Without a path there is a slash all the same: `POST ?token=ours` is no request."""
+    found: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        found.append(handler.requestline)
+        handler.send_response(204)
+        handler.end_headers()
+
+    receiver.answer = answer
+
+    post(context.settings, receiver.url.removesuffix("/hook?of=ours") + end, b"{}", {})
+
+    assert found == [f"POST {asked} HTTP/1.1"]
+
+
 def test_a_redirect_is_not_followed(context, receiver):
     with receiving() as other:
         receiver.status, receiver.headers = 302, {"Location": other.url}
