@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, get_type_hints
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from flask import Flask, Response, current_app, g, redirect, request
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
@@ -13,20 +13,19 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 from app.access.authorize import Actor
 from app.access.permissions import Permission
 from app.console import cookies, visitor
+from app.console.forms import sent_form
 from app.console.rendering import POLICY, render
 from app.console.visitor import NotSignedIn, Visitor
-from app.errors import BadRequest, DomainError
+from app.errors import DomainError
 from app.http.route import RequestContext
-from app.http.validation import InvalidRequest, path_parameters, raw_body
+from app.http.validation import InvalidRequest, path_parameters
 from app.http.views import Service
 
 HOME = "/console"
-_FORM_BYTES = 64 * 1024
-_MOST_FIELDS = 50
 
 
 class Fields(BaseModel):
-    """The fields of a form, or the parameters of a page's address. An empty one is not given."""
+    """The fields of a form, or the parameters of a page's address that it knows. An empty one is not given."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -187,26 +186,19 @@ def _answer(
 ) -> Response:
     service.limit.check(call.actor.id or call.actor.address, page.method)
     given = path_parameters(path, page.path)
-    form = _form() if page.is_action else {}
+    form = sent_form() if page.is_action else {}
     if page.is_action:
         visitor.require_token(call.visitor, form.pop("token", ""))
     if "form" in declared:
         given["form"] = _validated(declared["form"], form)
     if "query" in declared:
-        given["query"] = _validated(declared["query"], request.args.to_dict())
+        asked = request.args.to_dict()
+        # Links get parameters of others on their way; a form has only what a page of ours has put there.
+        known = {name: asked[name] for name in declared["query"].model_fields if name in asked}
+        given["query"] = _validated(declared["query"], known)
     if page.waits_for_store:
         return service.transfers.counted(lambda: page.handler(call, **given))
     return page.handler(call, **given)
-
-
-def _form() -> dict[str, str]:
-    if request.mimetype != "application/x-www-form-urlencoded":
-        raise BadRequest("A form is required: send it as application/x-www-form-urlencoded.")
-    try:
-        text = raw_body(_FORM_BYTES).decode()
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict"))
-    except ValueError:
-        raise BadRequest("The form cannot be read: load the page again.") from None
 
 
 def _validated(model: type[BaseModel], given: dict[str, str]) -> BaseModel:

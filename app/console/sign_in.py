@@ -11,6 +11,7 @@ from flask import Flask, Response, current_app, request, url_for
 
 from app.access.code_flow import Attempt, CodeFlow, SignInFailed, failure_at_issuer
 from app.console import cookies, visitor
+from app.console.forms import sent_form
 from app.console.rendering import notice
 from app.errors import DomainError
 from app.http.views import Service
@@ -100,7 +101,7 @@ def _sign_out(service: Service) -> Response:
     except visitor.NotSignedIn:
         found = None
     if found:
-        visitor.require_token(found, request.form.get("token", ""))
+        visitor.require_token(found, sent_form().get("token", ""))
     if found and not found.is_signed_in:
         response = notice(
             "Nothing to sign out of", "You have not signed in here: something else says who you are.", 200

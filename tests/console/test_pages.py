@@ -188,10 +188,36 @@ def test_errors_are_pages_with_the_status_and_the_words_of_the_api(
     assert missing.status_code == 404
     assert "Deletion &#39;no-such&#39; not found" in missing.text
 
-    wrong = operator.open("/console/deletions?state=NONE&colour=red")
+    wrong = operator.open("/console/deletions?state=NONE")
     assert wrong.status_code == 422
     assert "state" in wrong.text
-    assert "colour" in wrong.text
+
+
+def test_a_link_to_which_others_have_added_something_leads_to_its_page(
+    session: Session, world: World, operator: Browser
+) -> None:
+    found = operator.open("/console/deletions?state=FAILED&utm_source=chat")
+
+    assert found.status_code == 200
+    assert str(world.failed.id) in found.text
+
+
+@pytest.mark.parametrize("name", [name for name, page in ACTIONS.items() if FORMS[page.rule]])
+def test_text_that_cannot_be_stored_is_refused_in_every_field(
+    session: Session, world: World, operator: Browser, name: str
+) -> None:
+    operator.open("/console")
+    token = operator.form("/pause").fields["token"]
+    before = everything(session)
+
+    for field in FORMS[ACTIONS[name].rule]:
+        sent = FORMS[ACTIONS[name].rule] | {"token": token, field: "a\0b"}
+        answer = operator.client.post(address(ACTIONS[name], world), data=sent, headers=operator.headers)
+        assert answer.status_code == 303
+        operator.open(answer.headers["Location"])
+        assert operator.message == "refused: The form contains a NUL character; remove it."
+
+    assert everything(session) == before
 
 
 def test_what_others_have_named_stays_text(session: Session, world: World, operator: Browser) -> None:

@@ -1,5 +1,6 @@
 """Signing in at a real issuer on loopback, and what others may try meanwhile."""
 
+import io
 import json
 import subprocess
 import sys
@@ -447,7 +448,7 @@ def test_signing_out_forgets_everything_and_needs_the_token(ann: Person, context
     ann.sign_in()
     ann.begin()
     assert refused(ann.client.post("/console/sign-out", data={"token": "guessed"}), 403, "out of date")
-    assert refused(ann.client.post("/console/sign-out"), 403, "out of date")
+    assert refused(ann.client.post("/console/sign-out", data={"other": ""}), 403, "out of date")
     assert ann.session
 
     response = ann.client.post("/console/sign-out", data={"token": seen(context, ann).token})
@@ -458,6 +459,19 @@ def test_signing_out_forgets_everything_and_needs_the_token(ann: Person, context
     assert ann.session is None
     assert ann.client.get_cookie(ATTEMPT.name, path=ATTEMPT.path) is None
     assert ann.client.post("/console/sign-out").status_code == 200
+
+
+def test_signing_out_reads_no_more_than_a_form(ann: Person, context: Context) -> None:
+    """What comes with a form as a file would be written to the disk of the server, whatever its size."""
+    ann.sign_in()
+    token, file = seen(context, ann).token, (io.BytesIO(b"x" * 100), "a-file")
+
+    in_parts = ann.client.post("/console/sign-out", data={"token": token, "file": file})
+    long = ann.client.post("/console/sign-out", data={"token": token, "more": "x" * 70_000})
+
+    assert refused(in_parts, 400, "A form is required")
+    assert refused(long, 413, "larger than 65536 bytes")
+    assert ann.session
 
 
 def test_another_site_signs_nobody_out(ann: Person, context: Context) -> None:
@@ -474,7 +488,8 @@ def test_behind_a_gateway_there_is_nothing_to_sign_in_to_or_out_of(person: Calla
     response = ann.client.get(f"/console/sign-in?next={PAGE}", headers=headers)
 
     assert (response.status_code, response.location) == (303, PAGE)
-    assert refused(ann.client.post("/console/sign-out", headers=headers), 403, "out of date")
+    form = {"token": "guessed"}
+    assert refused(ann.client.post("/console/sign-out", data=form, headers=headers), 403, "out of date")
 
 
 def test_without_authentication_there_is_nothing_to_sign_in_to(person: Callable[..., Person]) -> None:
