@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -37,12 +37,14 @@ _LAST_COLUMNS = ("subject", "detail")
 
 
 def _in_utc(value: Any) -> Any:
-    """A time as a browser's field has it, which knows no zone."""
-    return (
-        f"{value}Z"
-        if isinstance(value, str) and "T" in value and value[-1:].isdigit() and "+" not in value
-        else value
-    )
+    """A time in UTC, which is what the page says and shows: a browser's field knows no zone."""
+    if not isinstance(value, str):
+        return value
+    try:
+        time = datetime.fromisoformat(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("a time is given as 2026-03-01T12:00, in UTC") from None
 
 
 TimeOfField = Annotated[AwareDatetime | None, BeforeValidator(_in_utc)]

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -172,6 +172,21 @@ def test_records_are_searched_and_paged(session: Session, operator: Browser) -> 
     assert operator.open(f"/console/audit?until={early}").text.count('<td data-label="Time">') == 49, (
         "of the 50 one is of that very minute"
     )
+
+
+def test_a_time_of_any_zone_is_asked_for_and_shown_in_utc(session: Session, operator: Browser) -> None:
+    session.add(
+        AuditRecord(event="workspace.created", actor="ann", at=datetime(2026, 3, 1, 12, 30, tzinfo=UTC))
+    )
+    session.commit()
+
+    for since, number in (("2026-03-01T07:00:00-05:00", 1), ("2026-03-01T14:00%2B01:00", 0)):
+        text = operator.open(f"/console/audit?since={since}&until=2026-03-02T00:00").text
+        assert text.count('<td data-label="Time">') == number
+        assert f'name="since" value="2026-03-01T1{3 - number}:00"' in text
+    for since in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00%2B14:00", "1e9", "yesterday"):
+        answer = operator.open(f"/console/audit?since={since}")
+        assert (answer.status_code, "given as 2026-03-01T12:00" in answer.text) == (422, True)
 
 
 def test_records_are_taken_along(session: Session, operator: Browser) -> None:
