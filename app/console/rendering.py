@@ -1,5 +1,6 @@
 """From values to the text of a page: the templates, how times and numbers are written, and the files beside them."""
 
+import shlex
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -132,6 +133,7 @@ def _made() -> Environment:
         "size": size,
         "span": span,
         "words": words,
+        "quoted": shlex.quote,
     }
     environment.globals |= {"file": address_of, "timedelta": timedelta}
     return environment

@@ -1,9 +1,13 @@
 """The page of one deletion: what it says in each condition, what its buttons do, and how it is kept up to date."""
 
+import re
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
+import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -147,6 +151,23 @@ def test_one_resource_is_given_up_for_a_reason(session: Session, operator: Brows
     [skipped] = session.scalars(select(DeletionFailure).where(DeletionFailure.deletion_id == failed.id))
     session.refresh(skipped)
     assert (skipped.skipped_by, skipped.skip_reason) == ("root", "the bucket is gone")
+
+
+@pytest.mark.parametrize("resource_id", ["*", "$(reboot)", "it's; rm -rf ~"])
+def test_a_line_for_a_shell_says_the_same_there(
+    session: Session, operator: Browser, resource_id: str
+) -> None:
+    """The id of a kind that fails as a whole is `*`, which a shell replaces by the names of files."""
+    failed = factories.make_failed_deletion(session, "ml-team")
+    failure = session.scalars(select(DeletionFailure).where(DeletionFailure.deletion_id == failed.id)).one()
+    failure.resource_id = resource_id
+    session.commit()
+
+    lines = re.findall(r"<code>(workspaces deletion skip .*?)</code>", page_of(operator, failed))
+
+    words = shlex.split(unescape(lines[0]))
+    assert words[words.index("--resource") + 1 :] == [resource_id, "--reason", "…"]
+    assert shlex.quote(resource_id) in unescape(lines[0])
 
 
 def test_what_was_given_up_while_authentication_was_off_is_not_offered_again(
