@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.cleanup.report.causes import MOST_CAUSES
 from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure
 from tests import factories
@@ -89,3 +90,17 @@ def test_a_cause_without_words_is_not_every_cause(session: Session, operator: Br
 
     assert "1 match now, 1 when you looked: 1 retried" in operator.message
     assert sorted(states(session).values()) == ["DELETING", "FAILED", "FAILED"]
+
+
+def test_that_there_are_more_causes_than_a_page_has_is_said(session: Session, operator: Browser) -> None:
+    failing(session, MOST_CAUSES + 1)
+    failures = session.scalars(select(DeletionFailure)).all()
+    for number, failure in enumerate(failures):
+        failure.cause = f"cause {number:02}"
+    session.commit()
+    assert f"There are more causes: these {MOST_CAUSES}" in operator.open(INBOX).text
+
+    failures[0].cause = failures[1].cause
+    session.commit()
+
+    assert "There are more causes" not in operator.open(INBOX).text
