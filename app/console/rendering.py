@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from werkzeug.exceptions import NotFound
 
 from app.clock import now as process_now
 from app.http.headers import STRICT_POLICY
 
 _HERE = Path(__file__).parent
-_STATIC = _HERE / "static"
+_STATIC, _TEMPLATES = _HERE / "static", _HERE / "templates"
 STATIC = {path.name: path.read_bytes() for path in sorted(_STATIC.iterdir())}
 """The files that the pages use, all of them ours or kept with their licence: no page asks another server."""
 
@@ -120,7 +120,8 @@ def size(number: float) -> str:
 
 def _made() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
+        # Read with the code that fills them in: what is installed over a running process must not be mixed with it.
+        loader=DictLoader({path.name: path.read_text() for path in sorted(_TEMPLATES.iterdir())}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

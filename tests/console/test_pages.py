@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.access.permissions import PLATFORM_WIDE, Permission
 from app.access.roles import Role
+from app.console import rendering
 from app.console.application import all_pages
 from app.console.pages import Page
 from app.console.rendering import STATIC, address_of
@@ -276,6 +277,18 @@ def test_the_files_beside_the_pages_are_those_that_were_looked_at(operator: Brow
         assert again.status_code == 304
     assert operator.open("/console/static/no-such.js").status_code == 404
     assert operator.open("/console/static/..%2fpages.py").status_code == 404
+
+
+def test_a_release_that_is_installed_over_a_running_process_changes_no_page_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pages = rendering._environment
+    with monkeypatch.context() as patched:
+        patched.setattr("builtins.open", lambda *_, **__: pytest.fail("read while it runs"))
+        found = [pages.loader.get_source(pages, name)[0] for name in pages.list_templates()]
+
+    assert found
+    assert all(found)
 
 
 def test_the_root_leads_browsers_to_the_console_and_tells_programs_where_things_are(
