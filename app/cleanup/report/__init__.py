@@ -14,7 +14,7 @@ from app.cleanup.kinds import KINDS, ORDER
 from app.cleanup.report.beside import MOST_CAUSES, Beside, read_beside
 from app.clock import Timestamp
 from app.lifecycle import DELETION_UNFINISHED, DeletionState, FailureClass
-from app.models import Deletion, DeletionFailure
+from app.models import Deletion
 from app.models.deletion import Counts
 
 FAILURES_SHOWN = 100
