@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -70,19 +71,19 @@ class HeldRequester:
 
 def held(session: Session) -> list[HeldRequester]:
     """Every requester whose deletions are held, the longest first."""
-    rows = session.execute(
+    return [HeldRequester(*row) for row in session.execute(_held())]
+
+
+@cache
+def _held() -> Select[str, int, datetime]:
+    its = and_(Deletion.requested_by == DeletionHold.requested_by, Deletion.state == DeletionState.DELETING)
+    return (
         select(DeletionHold.requested_by, func.count(Deletion.id), DeletionHold.held_at)
-        .outerjoin(
-            Deletion,
-            and_(
-                Deletion.requested_by == DeletionHold.requested_by, Deletion.state == DeletionState.DELETING
-            ),
-        )
+        .outerjoin(Deletion, its)
         .where(DeletionHold.released_at.is_(None))
         .group_by(DeletionHold.requested_by, DeletionHold.held_at)
         .order_by(DeletionHold.held_at, DeletionHold.requested_by)
     )
-    return [HeldRequester(*row) for row in rows]
 
 
 def release(session: Session, actor: Actor, requested_by: str) -> None:

@@ -1,18 +1,20 @@
 """One deletion: what it is doing, what is left and why, what a person can do about it, and what has happened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
+from uuid import UUID
 
 from flask import Response
 from pydantic import AwareDatetime
-from sqlalchemy import select, tuple_
+from sqlalchemy import Select, Text, Uuid, bindparam, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from app.access.authorize import permitted_platform_wide
+from app.access.authorize import Access, permitted_platform_wide
 from app.access.permissions import Permission
-from app.cleanup import control, failures, operations, requests
+from app.cleanup import operations, requests
 from app.cleanup.kinds import ORDER
 from app.cleanup.report import DeletionReport, FailureReport, report
 from app.clock import database_now
@@ -20,14 +22,14 @@ from app.console.pages import Fields, PageRequest, Pages
 from app.health.metrics.deletions import condition
 from app.http.field_types import Name, Reason, ShortText
 from app.lifecycle import DELETION_UNFINISHED, DeletionState
-from app.models import Deletion, DeletionEvent, DeletionFailure
+from app.models import CleanupControl, Deletion, DeletionEvent, DeletionFailure
 from app.models.deletion import is_in, is_on_hold
 
 pages = Pages()
 _ONE = "/deletions/<deletion_id>"
 _BACK = "/console/deletions/{deletion_id}"
 _EVENTS = 50
-_FAILURES = 50
+_FAILURES = 25
 _SKIPPABLE = 10
 """Failures that the page offers to skip one by one; their own page has all."""
 
@@ -164,21 +166,17 @@ def watch_deletion(call: PageRequest, deletion_id: str, query: Watched) -> Respo
 def list_failures(call: PageRequest, deletion_id: str, query: Behind) -> Response:
     """All failures of a deletion by kind and id, skipped ones included."""
 
-    def find(session: Session) -> tuple[Seen, list[FailureReport]]:
-        seen = _look(session, call, deletion_id, most_failures=0)
-        failure = DeletionFailure
-        place = tuple_(failure.kind, failure.resource_id)
-        found = session.execute(
-            select(*(getattr(failure, name) for name in FailureReport.model_fields if name != "path"))
-            .where(failure.deletion_id == seen.report.id, place > tuple_(query.kind, query.resource_id))
-            .order_by(failure.kind, failure.resource_id)
-            .limit(_FAILURES + 1)
-        )
-        return seen, [FailureReport.of(one, seen.report.workspace_name) for one in found]
+    def find(session: Session) -> tuple[Deletion, Any, list[FailureReport]]:
+        deletion = requests.find_deletion(session, call.actor, deletion_id)
+        found = session.execute(_failures_behind(), {**query.model_dump(), "deletion_id": deletion.id})
+        failures = [FailureReport.of(one, deletion.workspace_name) for one in found]
+        return deletion, _circumstances(session, call, deletion.id), failures
 
-    seen, found = call.read(find)
+    deletion, (now, *_, may_operate), found = call.read(find)
     last = found[_FAILURES - 1] if len(found) > _FAILURES else None
-    return call.page("failures.html", seen=seen, failures=found[:_FAILURES], last=last, now=seen.now)
+    return call.page(
+        "failures.html", one=deletion, may_operate=may_operate, failures=found[:_FAILURES], last=last, now=now
+    )
 
 
 @pages.add("POST", f"{_ONE}/retry", permission=Permission.DELETIONS_OPERATE, back=_BACK)
@@ -229,7 +227,7 @@ def force_deletion(call: PageRequest, deletion_id: str, form: Force) -> Response
 
 @pages.add("POST", f"{_ONE}/restore", permission=Permission.DELETIONS_RESTORE, back=_BACK)
 def restore_workspace(call: PageRequest, deletion_id: str, form: Restore) -> Response:
-    """PageRequest it off."""
+    """Call it off."""
     return _operate(
         call,
         deletion_id,
@@ -250,33 +248,66 @@ def _operate(
     return call.went(done, _BACK.format(deletion_id=deletion_id))
 
 
-def _look(session: Session, call: PageRequest, deletion_id: str, *, most_failures: int = _SKIPPABLE) -> Seen:
+def _look(session: Session, call: PageRequest, deletion_id: str) -> Seen:
     deletion = requests.find_deletion(session, call.actor, deletion_id)
-    operate = replace(call.actor, permission=Permission.DELETIONS_OPERATE)
-    is_deleting = is_in(DeletionState.DELETING)
-    now, doing, is_held, may_operate = session.execute(
-        select(
-            database_now(), condition(is_deleting), is_on_hold(), permitted_platform_wide(operate.access)
-        ).where(Deletion.id == deletion.id),
-        operate.parameters,
-    ).one()
-    switch = control.state(session)
-    [described] = report(session, [deletion], most_failures=most_failures)
+    now, doing, is_held, paused_by, may_operate = _circumstances(session, call, deletion.id)
+    [described] = report(session, [deletion], most_failures=_SKIPPABLE)
     return Seen(
         now=now,
         report=described,
         condition=doing,
         is_held=is_held,
-        paused_by=(switch.paused_by or "somebody") if switch.paused else None,
+        paused_by=paused_by,
         last_progress_at=deletion.last_progress_at,
         may_operate=may_operate,
     )
 
 
-def _events(session: Session, deletion_id: str) -> list[DeletionEvent]:
+def _circumstances(session: Session, call: PageRequest, deletion_id: UUID) -> Any:
+    """The time, what the deletion is doing, whether it is held, who has paused all, and whether the caller may act."""
+    operate = replace(call.actor, permission=Permission.DELETIONS_OPERATE)
+    return session.execute(_asking(operate.access), {**operate.parameters, "deletion_id": deletion_id}).one()
+
+
+@cache
+def _asking(operate: Access) -> Select[*tuple[Any, ...]]:
+    """Made once, because that takes longer than asking it."""
+    paused_by = select(func.coalesce(CleanupControl.paused_by, "somebody")).where(CleanupControl.paused)
+    doing = condition(is_in(DeletionState.DELETING))
+    asked = (
+        database_now(),
+        doing,
+        is_on_hold(),
+        paused_by.scalar_subquery(),
+        permitted_platform_wide(operate),
+    )
+    return select(*asked).where(Deletion.id == bindparam("deletion_id", type_=Uuid))
+
+
+def _events(session: Session, deletion_id: str) -> Sequence[Any]:
     """The latest events, the newest first, of a deletion that the caller may follow."""
-    events = select(DeletionEvent).where(DeletionEvent.deletion_id == deletion_id)
-    return list(session.scalars(events.order_by(DeletionEvent.id.desc()).limit(_EVENTS)))
+    return session.execute(_latest_events(), {"deletion_id": deletion_id}).all()
 
 
-WHOLE_KIND = failures.WHOLE_KIND
+@cache
+def _latest_events() -> Select[*tuple[Any, ...]]:
+    event = DeletionEvent
+    events = select(event.at, event.actor, event.event, event.detail)
+    of_one = events.where(event.deletion_id == bindparam("deletion_id", type_=Uuid(as_uuid=False)))
+    return of_one.order_by(event.id.desc()).limit(_EVENTS)
+
+
+@cache
+def _failures_behind() -> Select[*tuple[Any, ...]]:
+    """A page of failures, and one more if there is one."""
+    failure = DeletionFailure
+    place = tuple_(failure.kind, failure.resource_id)
+    return (
+        select(*(getattr(failure, name) for name in FailureReport.model_fields if name != "path"))
+        .where(
+            failure.deletion_id == bindparam("deletion_id", type_=Uuid),
+            place > tuple_(bindparam("kind", type_=Text), bindparam("resource_id", type_=Text)),
+        )
+        .order_by(failure.kind, failure.resource_id)
+        .limit(_FAILURES + 1)
+    )

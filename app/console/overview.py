@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 from flask import Response
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app.access.permissions import Permission
@@ -130,17 +131,24 @@ def _permitted(_: Session) -> None:
 
 
 def _look(session: Session) -> Overview:
-    now = session.scalars(select(database_now())).one()
+    now, scanned_at, switch = session.execute(_scanned_and_switched()).one()
     return Overview(
         now=now,
         groups=living_groups(session),
-        switch=control.state(session),
+        switch=switch,
         held=control.held(session),
         heartbeats=sorted(
             (process, host, datetime.fromtimestamp(at, UTC)) for process, host, at in last_heartbeats(session)
         ),
-        scanned_at=session.scalar(select(OrphanScan.finished_at)),
+        scanned_at=scanned_at,
     )
+
+
+@cache
+def _scanned_and_switched() -> Select[datetime, datetime | None, CleanupControl]:
+    """The time, when the last orphan scan ended, and the switch."""
+    scanned_at = select(OrphanScan.finished_at).scalar_subquery()
+    return select(database_now(), scanned_at, CleanupControl)
 
 
 def _ended(session: Session) -> Day:

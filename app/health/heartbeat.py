@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from threading import Event, Thread
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Select, exists, func, select, union
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -168,13 +169,20 @@ def lost_hosts() -> Select[str]:
 
 
 def _hosts_in_use(session: Session) -> set[str]:
-    query = union(*(select(model.host).where(model.host.is_not(None)) for model in (Job, Deployment)))
-    return set(session.scalars(query))
+    return set(session.scalars(_in_use()))
+
+
+def _in_use() -> CompoundSelect[str]:
+    return union(*(select(model.host).where(model.host.is_not(None)) for model in (Job, Deployment)))
 
 
 def last_heartbeats(session: Session) -> list[tuple[str, str, float]]:
     """Process, host and time since the epoch of what was alive within an hour, and of hosts still in use."""
-    in_use = Heartbeat.host.in_(_hosts_in_use(session)) & (Heartbeat.process == Process.RUNTIME)
+    return [(process, host, float(at)) for process, host, at in session.execute(_last_heartbeats())]
+
+
+@cache
+def _last_heartbeats() -> Select[str, str, float]:
+    in_use = Heartbeat.host.in_(_in_use()) & (Heartbeat.process == Process.RUNTIME)
     since = func.extract("epoch", Heartbeat.heartbeat_at)
-    query = select(Heartbeat.process, Heartbeat.host, since).where(in_use | was_alive_within())
-    return [(process, host, float(at)) for process, host, at in session.execute(query)]
+    return select(Heartbeat.process, Heartbeat.host, since).where(in_use | was_alive_within())

@@ -338,8 +338,8 @@ def test_twenty_thousand_failures_cost_a_page_no_more_than_a_hundred(
     assert read["deletion_failures"] <= 500
     assert len(sent) <= 16
     assert "20\N{NARROW NO-BREAK SPACE}001" in operator.page.text
-    last = operator.open(f"/console/deletions/{failed.id}/failures?kind=entities&resource_id=r-19970")
+    last = operator.open(f"/console/deletions/{failed.id}/failures?kind=entities&resource_id=r-19980")
     assert "r-19999" in last.text
     assert 'rel="next"' not in last.text
     first = operator.open(f"/console/deletions/{failed.id}/failures").text
-    assert "?kind=entities&amp;resource_id=r-00049" in first
+    assert "?kind=entities&amp;resource_id=r-00024" in first
