@@ -10,6 +10,7 @@ from app.cleanup.outcomes import Failed, Finished
 from app.models import Workspace
 from tests import factories
 from tests.support.application import answering_from
+from tests.support.statements import counted
 
 WORKSPACES = "/apis/entities/v2/workspaces"
 DELETIONS = "/apis/entities/v2/deletions"
@@ -340,3 +341,27 @@ def test_destruction_is_paused_and_resumed_by_hand(client, context, session, wor
     while not isinstance(run_slice(context, owner="w"), Finished):
         pass
     assert session.scalar(select(Workspace.id).where(Workspace.name == "ml-team")) is None
+
+
+def test_what_a_list_is_narrowed_by_is_a_parameter_of_its_statements(client, session, context):
+    for number in range(3):
+        factories.make_failed_deletion(session, f"stuck-{number}")
+    session.commit()
+    engine = context.sessions.kw["bind"]
+    which = f"{DELETIONS}?scope=all&state=FAILED&page_size=2&kind=filesets&cause"
+    client.get(f"{which}=denied")
+
+    with counted(engine) as some:
+        assert client.get(f"{which}=denied").json["pagination"]["total_results"] == 3
+    with counted(engine) as none:
+        assert client.get(f"{which}=lost").json["data"] == []
+
+    assert len(some) == 4, "keys, rows, what is beside them, and their number"
+    assert [one.text for one in none] == [one.text for one in some][: len(none)]
+
+
+def test_a_deletion_is_described_by_two_statements_and_its_events_by_two(client, context, failed):
+    for path in ("", "/events"):
+        with counted(context.sessions.kw["bind"]) as sent:
+            assert client.get(f"{DELETIONS}/{failed['id']}{path}").status_code == 200
+        assert len(sent) == 2, path
