@@ -28,6 +28,7 @@ from sqlalchemy import (
     literal_column,
     null,
     select,
+    tuple_,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
@@ -136,21 +137,41 @@ def _failures(deletion_id: ColumnElement[UUID], most: int) -> ColumnElement[Any]
     """Up to `most` failures of the deletion as a JSON array: open ones, the longest known first, then skipped ones."""
     failure, limit = DeletionFailure, literal_column(str(most), Integer)
     is_open = failure.skipped_by.is_(None)
-    # Each part in the order of an index, so that it ends after `most` rows; the second one may not begin.
-    parts = (
-        select(*(getattr(failure, name) for name in _FAILURE))
-        .where(failure.deletion_id == deletion_id, which)
-        .order_by(*order)
-        .limit(limit)
-        .correlate_except(failure)
-        for which, order in (
-            (is_open, (failure.first_seen_at, failure.resource_id)),
-            (~is_open, (failure.kind, failure.resource_id)),
+    oldest: ColumnElement[Any] = literal_column("'-infinity'::timestamptz")
+    first: ColumnElement[Any] = literal_column("''")
+    shown = (
+        union_all(
+            _first(deletion_id, is_open, {failure.first_seen_at: oldest, failure.resource_id: first}, limit),
+            _first(deletion_id, ~is_open, {failure.kind: first, failure.resource_id: first}, limit),
         )
+        .limit(limit)
+        .subquery("shown")
     )
-    shown = union_all(*parts).limit(limit).subquery("shown")
     one = _object({name: shown.c[name] for name in _FAILURE})
     return select(func.json_agg(one, type_=JSON)).scalar_subquery()
+
+
+def _first(
+    deletion_id: ColumnElement[UUID],
+    which: ColumnElement[bool],
+    order: Mapping[Any, ColumnElement[Any]],
+    limit: ColumnElement[int],
+) -> Select[*tuple[Any, ...]]:
+    """The first of the failures in an order, which is that of an index; with the least value of each column."""
+    failure = DeletionFailure
+    place = tuple_(failure.deletion_id, *order)
+    # Not only those of the deletion: PostgreSQL expects few of it, however many there are, and would sort them all. The
+    # order of the index alone leads to so many from here on, so that it ends after them.
+    following = (
+        select(failure.deletion_id, *(getattr(failure, name) for name in _FAILURE))
+        .where(which, place >= tuple_(deletion_id, *order.values()))
+        .order_by(failure.deletion_id, *order)
+        .limit(limit)
+        .correlate_except(failure)
+        .subquery()
+    )
+    its_own = select(*(following.c[name] for name in _FAILURE)).where(following.c.deletion_id == deletion_id)
+    return its_own.correlate_except(following)
 
 
 def _object(fields: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
