@@ -61,6 +61,8 @@ def create_subscription(
     SecretsDisabled without keys.
     """
     require_receiver(context.settings, url)
+    # Otherwise two at once would each be the last that there is room for. It ends with the transaction.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("workspaces webhooks", 0))))
     if (session.scalar(select(func.count()).select_from(Subscription)) or 0) >= MOST:
         raise Conflict(f"There are {MOST} webhooks already, which is the most: delete one first.")
     subscription = Subscription(

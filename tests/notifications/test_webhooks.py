@@ -1,25 +1,29 @@
 """Webhooks over HTTP: their routes, what they refuse, and who sees their secrets."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from app.errors import Conflict
 from app.lifecycle import NotificationType
 from app.models import AuditRecord, Subscription
 from app.notifications import subscriptions
 from tests import factories
-from tests.notifications.conftest import Subscribed, deliveries, with_settings
+from tests.notifications.conftest import ROOT, Subscribed, deliveries, with_settings
 from tests.notifications.receiver import Receiver
 from tests.support.aging import age_everything
 from tests.support.application import answering_from
 
 BASE = "/apis/entities/v2/webhooks"
 URL = "https://hooks.example.com/services/T0/very-secret-path"
+DEADLINE_S = 30
 
 
 @pytest.fixture
@@ -128,6 +132,34 @@ def test_there_are_no_more_than_so_many(client, session, monkeypatch):
 
     assert answer.status_code == 409
     assert "delete one first" in answer.json["detail"]
+
+
+def test_two_at_once_are_not_both_the_last(context, session, subscribe, monkeypatch):
+    monkeypatch.setattr(subscriptions, "MOST", 1)
+    with ThreadPoolExecutor() as pool:
+        subscriptions.create_subscription(session, context, ROOT, url=URL, types=subscriptions.TYPES)
+        second = pool.submit(subscribe, URL)
+        wait_until_waiting(session, second)
+        session.commit()
+
+        with pytest.raises(Conflict, match="delete one first"):
+            second.result(DEADLINE_S)
+
+    assert session.scalar(select(func.count()).select_from(Subscription)) == 1
+
+
+def wait_until_waiting(session, call):
+    """Return once another session waits for a lock. Fails if `call`, which should, ends before."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = monotonic() + DEADLINE_S
+    with Session(session.get_bind()) as observer:
+        while not observer.scalar(waiting):
+            observer.rollback()  # what it sees of others stays the same within a transaction
+            assert not call.done(), "it has not waited"
+            assert monotonic() < deadline
 
 
 def test_a_rotation_shows_the_new_secret_once(client, created):
