@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, get_type_hints
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, current_app, g, redirect, request
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
@@ -221,12 +221,24 @@ def _actor(sitting: Visitor, page: Page) -> Actor:
 
 
 def _to_sign_in() -> Response:
-    sign_in = f"{HOME}/sign-in"
-    if request.headers.get("HX-Request"):
+    is_part = bool(request.headers.get("HX-Request"))
+    if is_part:
+        asked = _path_of(request.headers.get("HX-Current-URL", ""))
+    else:
+        asked = request.full_path.rstrip("?") if request.method == "GET" else HOME
+    sign_in = f"{HOME}/sign-in?next={quote(asked)}"
+    if is_part:
         # A part of a page cannot become the page of sign-in.
         return Response(status=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": sign_in})
-    asked = request.full_path.rstrip("?") if request.method == "GET" else HOME
-    return _redirect(f"{sign_in}?next={quote(asked)}")
+    return _redirect(sign_in)
+
+
+def _path_of(url: str) -> str:
+    """The path and the query of the page that asks; whether the sign-in may lead there is looked at by itself."""
+    try:
+        return urlsplit(url)._replace(scheme="", netloc="", fragment="").geturl()
+    except ValueError:
+        return HOME
 
 
 def _back(page: Page, path: dict[str, str]) -> str:

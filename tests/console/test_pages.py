@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from sqlalchemy.orm import Session
@@ -15,6 +16,7 @@ from app.console import rendering
 from app.console.application import all_pages
 from app.console.pages import Page
 from app.console.rendering import STATIC, address_of
+from app.console.sign_in import own_path
 from app.context import Context
 from tests import factories
 from tests.access.world import World, everything
@@ -128,6 +130,28 @@ def test_who_is_not_signed_in_is_led_to_the_sign_in(
 
     assert answer.status_code == 303
     assert answer.headers["Location"].startswith("/console/sign-in")
+
+
+@pytest.mark.parametrize(
+    ("shown", "next_"),
+    [
+        ("http://localhost/console/deletions?state=FAILED", "/console/deletions?state=FAILED"),
+        ("https://evil.example//elsewhere", "//elsewhere"),
+        ("http://[", "/console"),
+        ("", ""),
+    ],
+)
+def test_a_page_whose_sign_in_has_ended_is_led_there_and_back(
+    session: Session, console: Context, shown: str, next_: str
+) -> None:
+    headers = {"HX-Request": "true", "HX-Current-URL": shown}
+    client = answering_from(console).test_client()
+
+    answer = client.get("/console/live", headers=headers)
+
+    assert answer.status_code == 204
+    assert parse_qs(urlsplit(answer.headers["HX-Redirect"]).query).get("next", [""]) == [next_]
+    assert own_path(next_) in (next_, "/console")
 
 
 @pytest.mark.parametrize("name", PAGES)
