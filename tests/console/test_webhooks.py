@@ -45,6 +45,8 @@ def test_it_says_what_was_answered_and_when_the_next_try_comes(
     assert "https://hooks.example/a&lt;b&gt;" in operator.open("/console/webhooks").text
 
     text = operator.open(f"/console/webhooks/{webhook.id}").text
+    title = text.partition("<title>")[2].partition("</title>")[0]
+    assert "hooks.example" not in title, "it would stay in the history of the browser"
 
     assert "500 it answers 500" in text
     assert "in 3 h" in text
