@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     Select,
     SQLColumnExpression,
+    Subquery,
     Text,
     UnaryExpression,
     any_,
@@ -134,7 +135,8 @@ class RowStream:
         width = len(self._keys)
         keys = [(row[0] if width == 1 else tuple(row[:width]), row.row_size) for row in rows]
         first, *rest = batches(keys, rows=self.batch_rows) or [[]]
-        return FirstRows(len(rows), self._texts(session, parameters, first), rest, None, last)
+        total = rows[-1].total if rows else None
+        return FirstRows(len(rows), self._texts(session, parameters, first), rest, total, last)
 
     def answer(
         self,
@@ -228,8 +230,8 @@ class RowStream:
         sorted_by = [one.element.label(f"sort_{number}") for number, one in enumerate(self.order)]
         places = sorted_by if self.has_cursors else []
         if not isinstance(self.items, RowText):
-            keys = self.statement.with_only_columns(*self._keys, size, *places, maintain_column_froms=True)
-            return narrowed(keys).order_by(*self.order)
+            keys = self.statement.with_only_columns(*self._keys, size, *sorted_by, maintain_column_froms=True)
+            return self._with_total(narrowed(keys).order_by(*self.order).subquery("page"))
         key = self._only_key.label("row_key")
         columns = self.items.columns
         selected = self.statement.with_only_columns(
@@ -258,6 +260,13 @@ class RowStream:
             ),
             *(row.c[place.name] for place in places),
         ).order_by(row.c.number)
+
+    def _with_total(self, page: Subquery) -> Select[*tuple[Any, ...]]:
+        """A page of keys, and with the last one of a full page the number of all rows, if there is a way to know it."""
+        order = [like(one, page.c[f"sort_{place}"]) for place, one in enumerate(self.order)]
+        is_last = func.row_number().over(order_by=order) == _LIMIT
+        total = case((is_last, self.total.scalar_subquery())) if self.total is not None else null()
+        return select(*page.c, total.label("total")).order_by(*order)
 
     def _place(self, row: Any) -> tuple[Any, ...]:
         """What a row of a page is sorted by."""
