@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from sqlalchemy import exists, func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.clock import seconds_from_now
@@ -113,7 +114,9 @@ def _faults(found: dict[str, object]) -> Iterator[Fault]:
         cause = broker.__cause__ or broker
         yield Fault("broker", f"does not answer ({type(cause).__name__})", explain(cause))
     if isinstance(store, Exception):
-        yield _store_fault(store) if isinstance(seen, _Seen) else Fault("store", UNKNOWN)
+        # Which store is ours stands in the database: without its tables nobody can say anything of the store.
+        is_known = isinstance(seen, _Seen) and not isinstance(store, SQLAlchemyError)
+        yield _store_fault(store) if is_known else Fault("store", UNKNOWN)
 
 
 def _database_fault(error: Exception) -> Fault:

@@ -198,10 +198,12 @@ def test_without_the_database_nothing_else_is_asked_of_it(context: Context) -> N
 
 
 def test_a_database_that_was_never_migrated_is_named(context: Context) -> None:
-    message, remedy = at(context, database_at(context.settings.database_url, "postgres"))["schema"]
+    found = at(context, database_at(context.settings.database_url, "postgres"))
 
+    message, remedy = found["schema"]
     assert "is missing" in message
     assert "workspaces db upgrade" in remedy
+    assert found["store"] == ("is not known without the database", "mend the database first")
 
 
 # --- the clock ----------------------------------------------------------------------------------------------
