@@ -14,6 +14,7 @@ from app.cleanup.control import HeldRequester
 from app.clock import database_now, seconds_from_now
 from app.console.pages import Fields, PageRequest, Pages
 from app.health.dependencies import Health, check_health
+from app.health.diagnosis import concern_of
 from app.health.heartbeat import last_heartbeats
 from app.health.metrics.deletions import Group, living_groups
 from app.http.field_types import ShortText
@@ -100,7 +101,8 @@ def show_health(call: PageRequest) -> Response:
     """What the product depends on: seconds, if anything hangs."""
     call.read(_permitted)
     health: Health = check_health(call.context)
-    return call.live("health.html", health=health)
+    concerns = [concern_of(name) for name, is_well in health.controllers.items() if not is_well]
+    return call.live("health.html", health=health, concerns=concerns)
 
 
 @pages.add("POST", "/pause", permission=Permission.CLEANUP_CONTROL)

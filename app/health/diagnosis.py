@@ -55,6 +55,15 @@ _CONTROLLERS = {
 """Parts of the background work by their names in `/status`: what to say while one of them does not do well."""
 
 
+def concern_of(controller: str) -> str:
+    """What to say while a part of the background work, by its name in `/status`, does not do well."""
+    if controller in _CONTROLLERS:
+        name, message, _ = _CONTROLLERS[controller]
+        return f"{name}: {message}"
+    step = controller.removeprefix("workspace_maintenance_")
+    return f"sweep: {step} was not done lately" if step != controller else "sweep: none has succeeded lately"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the diagnosis: what was looked at, whether it is as it should be, and what to do if not."""

@@ -102,6 +102,21 @@ def test_what_it_depends_on_is_a_part_of_its_own(session: Session, operator: Bro
     assert "Everything that it needs is ready" not in text
 
 
+def test_what_does_not_do_well_in_the_background_is_said_in_words(
+    session: Session, operator: Browser
+) -> None:
+    factories.make_failed_deletion(session, "stuck")
+    session.commit()
+
+    text = operator.open("/console/health", **{"HX-Request": "true"}).text
+
+    assert "deletions: some are FAILED" in text
+    assert "sweep: none has succeeded lately" in text
+    assert "sweep: enqueue_deletions was not done lately" in text
+    assert "workspace cleanup" not in text
+    assert "breaker:" not in text
+
+
 def test_an_overview_costs_as_many_statements_whatever_there_is(
     session: Session, console: Context, operator: Browser
 ) -> None:
