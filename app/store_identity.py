@@ -26,7 +26,8 @@ log = get_logger(__name__)
 
 _REMEDY = "mount it or mend WORKSPACES_STORAGE_URL or WORKSPACES_DATA_DIR; `workspaces store adopt` takes it as it is"
 _NOTHING_OF_OURS = (
-    "files are expected in the store, and none of them is there: it is not mounted, or is another one"
+    "files are expected in the store, and none of them is there: it is not mounted, or is another one; "
+    "if they are lost for good, `workspaces store adopt --empty` takes it all the same"
 )
 _NO_MARKER = f"the store has no marker: it is not mounted, or it is another one; {_REMEDY}"
 

@@ -205,7 +205,9 @@ class TestTaking:
         session.commit()
         (root / "files" / str(uuid4())).mkdir()
 
-        with pytest.raises(StoreAbsent, match="files are expected"):
+        with pytest.raises(
+            StoreAbsent, match=r"files are expected in the store, .* `workspaces store adopt --empty`"
+        ):
             open_store(settings, context.sessions).verify()
 
         assert not (root / "files" / KEY).exists()
@@ -270,7 +272,9 @@ class TestAdopting:
         unmount(root)
         identity = StoreIdentity(context.sessions)
 
-        with pytest.raises(StoreAbsent, match="files are expected"):
+        with pytest.raises(
+            StoreAbsent, match=r"files are expected in the store, .* `workspaces store adopt --empty`"
+        ):
             identity.adopt(context.store, actor="root")
         assert not root.exists()
 
