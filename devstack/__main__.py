@@ -172,15 +172,22 @@ def provide_servers(supervisor: Supervisor, data_dir: Path, environment: dict[st
     # The role of the processes may be one that `release` is about to make.
     asked = {DATABASE: environment.get(OWNER) or environment[DATABASE], BROKER: environment[BROKER]}
     for (variable, url), answers in zip(asked.items(), (database_answers, broker_answers), strict=True):
-        supervisor.wait_until(
-            partial(answers, url), f"no server answers at {variable}", timeout_s=ANSWER_TIMEOUT_S
-        )
+        supervisor.wait_until(partial(answers, url), no_answer_at(variable), timeout_s=ANSWER_TIMEOUT_S)
     names = (DATABASE, OWNER, BROKER, DATA_DIR, SECRETS_KEYS)
     known = {name: environment[name] for name in names if environment.get(name)}
     known[SERVER] = f"http://{HOST}:{environment['PORT']}"
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in known.items())
     write_private(data_dir / "environment", exports)
     return places
+
+
+def no_answer_at(variable: str) -> str:
+    """What is wrong if no server answers at the URL of that variable."""
+    why = f"no server answers at {variable}"
+    if not os.environ.get(variable):
+        return why
+    # The file `environment` of a data directory sets it, and whoever has read that has it in the shell.
+    return f"{why}, which is set here; without it `make up` starts a server of its own"
 
 
 @contextmanager

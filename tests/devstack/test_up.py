@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app.config.keys import read_keys
+from devstack.__main__ import no_answer_at
 from devstack.processes import free_port
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 from devstack.supervisor import GRACE_S, Stage
@@ -291,3 +292,14 @@ def test_a_release_that_fails_ends_everything_with_its_reason(tmp_path: Path) ->
     assert stack.process.wait(DEADLINE_S) == 1
     assert stack.lines[-1] == "make up: release ended with status 3: no such table"
     assert not any(str(checkout) in (process.info["cwd"] or "") for process in psutil.process_iter(["cwd"]))
+
+
+def test_a_server_that_was_named_and_is_away_is_not_taken_for_one_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a shell that has read the file `environment` of a stack that has ended."""
+    monkeypatch.delenv("WORKSPACES_BROKER_URL", raising=False)
+    assert no_answer_at("WORKSPACES_BROKER_URL") == "no server answers at WORKSPACES_BROKER_URL"
+
+    monkeypatch.setenv("WORKSPACES_BROKER_URL", "redis://127.0.0.1:1/0")
+    assert "without it `make up` starts a server of its own" in no_answer_at("WORKSPACES_BROKER_URL")
