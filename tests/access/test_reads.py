@@ -18,6 +18,9 @@ _WRITES_OR_LOCKS = re.compile(
 
 READS = [name for name, route in ROUTES.items() if route.action == "read" and route.permission not in OPEN]
 
+OF_SETTINGS = {"GET /apis/jobs/v2/execution-profiles"}
+"""Reads of what every caller may know and no row says: nothing is asked of the database."""
+
 
 @pytest.mark.parametrize("name", READS)
 def test_a_get_holds_no_lock_and_writes_nothing(
@@ -42,4 +45,4 @@ def test_a_get_holds_no_lock_and_writes_nothing(
         assert statement.startswith(("SELECT", "WITH")), statement
         assert not _WRITES_OR_LOCKS.search(statement), statement
         assert is_alone, f"in a transaction: {statement}"
-    assert sent
+    assert sent or name in OF_SETTINGS

@@ -14,7 +14,7 @@ from app.access.permissions import PLATFORM_WIDE, Permission
 from app.access.roles import Role
 from app.console import rendering
 from app.console.application import all_pages
-from app.console.pages import Page
+from app.console.page import Page
 from app.console.rendering import STATIC, address_of
 from app.console.sign_in import own_path
 from app.context import Context
@@ -332,7 +332,7 @@ def test_an_unexpected_error_is_a_page_without_the_insides_of_the_server(
     def broken(*_: object) -> None:
         raise RuntimeError("secret: /srv/data")
 
-    monkeypatch.setattr("app.console.overview.living_groups", broken)
+    monkeypatch.setattr("app.console.pages.overview.living_groups", broken)
 
     answer = operator.open("/console")
 

@@ -155,7 +155,10 @@ def texts(schema: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str, A
 
 
 def is_bounded(text: dict[str, Any]) -> bool:
-    return bool(text.keys() & {"maxLength", "enum", "const", "pattern"}) or text.get("format") == "uuid"
+    return bool(text.keys() & {"maxLength", "enum", "const", "pattern"}) or text.get("format") in {
+        "uuid",
+        "date-time",
+    }
 
 
 @pytest.mark.parametrize("body", sorted(BODIES, key=lambda body: body.__name__))

@@ -9,27 +9,26 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import AwareDatetime
-from sqlalchemy import Select, Text, Uuid, bindparam, func, select, tuple_
+from sqlalchemy import Select, Uuid, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app.access.authorize import Access, permitted_platform_wide
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
 from app.cleanup.kinds import ORDER
-from app.cleanup.report import DeletionReport, FailureReport, report
+from app.cleanup.report import DeletionReport, report
 from app.clock import database_now
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.health.metrics.deletions import condition
 from app.http.field_types import Name, Reason, ShortText
 from app.lifecycle import DELETION_UNFINISHED, DeletionState
-from app.models import CleanupControl, Deletion, DeletionEvent, DeletionFailure
+from app.models import CleanupControl, Deletion, DeletionEvent
 from app.models.deletion import is_in, is_on_hold
 
 pages = Pages()
 _ONE = "/deletions/<deletion_id>"
 _BACK = "/console/deletions/{deletion_id}"
 _EVENTS = 50
-_FAILURES = 25
 _SKIPPABLE = 10
 """Failures that the page offers to skip one by one; their own page has all."""
 
@@ -130,13 +129,6 @@ class Watched(Fields):
     version: str = ""
 
 
-class Behind(Fields):
-    """The failure behind which a page begins."""
-
-    kind: ShortText = ""
-    resource_id: ShortText = ""
-
-
 @pages.add("GET", _ONE, permission=Permission.DELETIONS_READ)
 def show_deletion(call: PageRequest, deletion_id: str) -> Response:
     """The whole page."""
@@ -160,23 +152,6 @@ def watch_deletion(call: PageRequest, deletion_id: str, query: Watched) -> Respo
         lambda session: (_look(session, call, deletion_id), _events(session, deletion_id))
     )
     return call.live("deletion_live.html", seen=seen, events=events, now=seen.now, version=query.version)
-
-
-@pages.add("GET", f"{_ONE}/failures", permission=Permission.DELETIONS_READ)
-def list_failures(call: PageRequest, deletion_id: str, query: Behind) -> Response:
-    """All failures of a deletion by kind and id, skipped ones included."""
-
-    def find(session: Session) -> tuple[Deletion, Any, list[FailureReport]]:
-        deletion = requests.find_deletion(session, call.actor, deletion_id)
-        found = session.execute(_failures_behind(), {**query.model_dump(), "deletion_id": deletion.id})
-        failures = [FailureReport.of(one, deletion.workspace_name) for one in found]
-        return deletion, _circumstances(session, call, deletion.id), failures
-
-    deletion, (now, *_, may_operate), found = call.read(find)
-    last = found[_FAILURES - 1] if len(found) > _FAILURES else None
-    return call.page(
-        "failures.html", one=deletion, may_operate=may_operate, failures=found[:_FAILURES], last=last, now=now
-    )
 
 
 @pages.add("POST", f"{_ONE}/retry", permission=Permission.DELETIONS_OPERATE, back=_BACK)
@@ -250,7 +225,7 @@ def _operate(
 
 def _look(session: Session, call: PageRequest, deletion_id: str) -> Seen:
     deletion = requests.find_deletion(session, call.actor, deletion_id)
-    now, doing, is_held, paused_by, may_operate = _circumstances(session, call, deletion.id)
+    now, doing, is_held, paused_by, may_operate = circumstances(session, call, deletion.id)
     [described] = report(session, [deletion], most_failures=_SKIPPABLE)
     return Seen(
         now=now,
@@ -263,7 +238,7 @@ def _look(session: Session, call: PageRequest, deletion_id: str) -> Seen:
     )
 
 
-def _circumstances(session: Session, call: PageRequest, deletion_id: UUID) -> Any:
+def circumstances(session: Session, call: PageRequest, deletion_id: UUID) -> Any:
     """The time, what the deletion is doing, whether it is held, who has paused all, and whether the caller may act."""
     operate = replace(call.actor, permission=Permission.DELETIONS_OPERATE)
     return session.execute(_asking(operate.access), {**operate.parameters, "deletion_id": deletion_id}).one()
@@ -295,19 +270,3 @@ def _latest_events() -> Select[*tuple[Any, ...]]:
     events = select(event.at, event.actor, event.event, event.detail)
     of_one = events.where(event.deletion_id == bindparam("deletion_id", type_=Uuid(as_uuid=False)))
     return of_one.order_by(event.id.desc()).limit(_EVENTS)
-
-
-@cache
-def _failures_behind() -> Select[*tuple[Any, ...]]:
-    """A page of failures, and one more if there is one."""
-    failure = DeletionFailure
-    place = tuple_(failure.kind, failure.resource_id)
-    return (
-        select(*(getattr(failure, name) for name in FailureReport.model_fields if name != "path"))
-        .where(
-            failure.deletion_id == bindparam("deletion_id", type_=Uuid),
-            place > tuple_(bindparam("kind", type_=Text), bindparam("resource_id", type_=Text)),
-        )
-        .order_by(failure.kind, failure.resource_id)
-        .limit(_FAILURES + 1)
-    )

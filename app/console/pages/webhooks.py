@@ -8,7 +8,7 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.access.permissions import Permission
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.errors import NotFound
 from app.lifecycle import DeliveryStatus
 from app.models import Delivery, Subscription

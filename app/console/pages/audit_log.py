@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.access.authorize import permitted_platform_wide
 from app.access.permissions import Permission
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.http.field_types import ShortText
 from app.models import AuditRecord
 from app.models.audit import AuditEvent

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.access.permissions import Permission
 from app.cleanup import requests
 from app.clock import database_now
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.http.field_types import ShortText
 from app.lifecycle import DELETION_UNFINISHED, DeletionState
 from app.models import Deletion

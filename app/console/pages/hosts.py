@@ -3,7 +3,7 @@
 from flask import Response
 
 from app.access.permissions import Permission
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.errors import BadRequest
 from app.http.field_types import ShortText
 from app.services.hosts.overview import hosts

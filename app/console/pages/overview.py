@@ -12,7 +12,7 @@ from app.access.permissions import Permission
 from app.cleanup import control
 from app.cleanup.control import HeldRequester
 from app.clock import database_now, seconds_from_now
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.health.dependencies import Health, check_health
 from app.health.diagnosis import concern_of
 from app.health.heartbeat import last_heartbeats

@@ -1,150 +1,23 @@
-"""One declaration for each page and action of the console: permission, form, and what becomes of an error."""
+"""Flask views for the declared pages: who sits there, what the form says, and what becomes of an error."""
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, get_type_hints
 from urllib.parse import quote, urlsplit
 
-from flask import Flask, Response, current_app, g, redirect, request
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from flask import Flask, Response, current_app, g, request
+from pydantic import BaseModel, ValidationError
 
 from app.access.authorize import Actor
-from app.access.permissions import Permission
-from app.console import cookies, visitor
+from app.console import visitor
 from app.console.forms import sent_form
+from app.console.page import HOME, Page, PageRequest, redirect_to
 from app.console.rendering import POLICY, render
 from app.console.visitor import NotSignedIn, Visitor
 from app.errors import DomainError
-from app.http.route import RequestContext
 from app.http.validation import InvalidRequest, path_parameters
 from app.http.views import Service
-
-HOME = "/console"
-
-
-class Fields(BaseModel):
-    """The fields of a form, or the parameters of a page's address that it knows. An empty one is not given."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    keeps_empty: ClassVar[frozenset[str]] = frozenset()
-    """Fields for which empty is a value like others."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, data: Any) -> Any:
-        return (
-            {name: value for name, value in data.items() if value != "" or name in cls.keeps_empty}
-            if isinstance(data, dict)
-            else data
-        )
-
-
-@dataclass
-class PageRequest(RequestContext):
-    """A request of a browser: the context and the actor, as a route of the API has them, and who sits there."""
-
-    visitor: Visitor = field(kw_only=True)
-
-    def page(self, template: str, **values: Any) -> Response:
-        """A whole page."""
-        message = cookies.message(self.context)
-        response = self.part(template, message=message, status=values.pop("status", 200), **values)
-        if message:
-            cookies.forget_message(response)
-        return response
-
-    def part(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        """A page, or the part of one that is looked at again and again."""
-        settings = self.context.settings
-        text = render(template, visitor=self.visitor, settings=settings, path=request.path, **values)
-        response = Response(text, status, mimetype="text/html")
-        response.headers["Content-Security-Policy"] = POLICY
-        return response
-
-    def live(self, template: str, **values: Any) -> Response:
-        """A part that a page asks for again: the browser keeps it, and asks each time whether it still holds.
-
-        Without a script it is a page of its own.
-        """
-        if not request.headers.get("HX-Request"):
-            return self.page("alone.html", part=template, **values)
-        response = self.part(template, **values)
-        response.headers["Cache-Control"] = "private, no-cache"
-        response.headers["Vary"] = "HX-Request"
-        response.add_etag()
-        response.make_conditional(request)
-        return response
-
-    def went(self, text: str, to: str) -> Response:
-        """What an action answers: the page `to`, with a line that says what was done."""
-        return _going(self, text, to, kind="done")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """A page, or an action of one."""
-
-    method: str
-    rule: str
-    permission: Permission
-    area: str
-    """The area of the API whose scopes a caller needs."""
-    handler: Callable[..., Response]
-    back: str
-    """Of an action: the address of the page that shows its outcome, with the parameters of `rule`."""
-    waits_for_store: bool
-    path: dict[str, TypeAdapter[Any]]
-
-    ACTIONS: ClassVar[frozenset[str]] = frozenset({"POST"})
-
-    @property
-    def is_action(self) -> bool:
-        """Whether it changes anything."""
-        return self.method in self.ACTIONS
-
-
-@dataclass
-class Pages:
-    """The pages of one module, in the order of its file."""
-
-    pages: list[Page] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[Page]:
-        return iter(self.pages)
-
-    def add(
-        self,
-        method: str,
-        rule: str,
-        *,
-        permission: Permission,
-        area: str = "entities",
-        back: str = HOME,
-        waits_for_store: bool = False,
-    ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
-        """Declare a handler `(call, *path parameters, query=…, form=…)`, whose annotations validate both."""
-
-        def declare(handler: Callable[..., Response]) -> Callable[..., Response]:
-            hints = get_type_hints(handler, include_extras=True)
-            names = [part[1:-1] for part in rule.split("/") if part.startswith("<")]
-            self.pages.append(
-                Page(
-                    method=method,
-                    rule=f"{HOME}{rule}",
-                    permission=permission,
-                    area=area,
-                    handler=handler,
-                    back=back,
-                    waits_for_store=waits_for_store,
-                    path={name: TypeAdapter(hints[name]) for name in names},
-                )
-            )
-            return handler
-
-        return declare
 
 
 def register(app: Flask, pages: Iterator[Page]) -> None:
@@ -184,7 +57,9 @@ def _view(page: Page) -> Callable[..., Response]:
 def _answer(
     service: Service, call: PageRequest, page: Page, declared: dict[str, Any], path: dict[str, str]
 ) -> Response:
-    service.limit.check(call.actor.id or call.actor.address, page.method)
+    # As a route of the API does: an id that nobody proves could be another one with each request.
+    caller = (call.context.settings.has_login and call.actor.id) or call.actor.address
+    service.limit.check(caller, page.method)
     given = path_parameters(path, page.path)
     form = sent_form() if page.is_action else {}
     if page.is_action:
@@ -230,7 +105,7 @@ def _to_sign_in() -> Response:
     if is_part:
         # A part of a page cannot become the page of sign-in.
         return Response(status=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": sign_in})
-    return _redirect(sign_in)
+    return redirect_to(sign_in)
 
 
 def _path_of(url: str) -> str:
@@ -252,7 +127,7 @@ def _failed(
     answer = current_app.make_response(current_app.handle_user_exception(error))
     text = _in_words((answer.get_json(silent=True) or {}).get("detail", ""))
     if call and back and answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _going(call, text, back, kind="refused")
+        return call.went(text, back, kind="refused")
     sitting = call.visitor if call else None
     page = render(
         "error.html", visitor=sitting, settings=service.context.settings, path="", text=text, message=None
@@ -269,14 +144,3 @@ def _in_words(detail: Any) -> str:
     if not isinstance(detail, list):
         return str(detail)
     return "; ".join(f"{'.'.join(map(str, one.get('loc', ())))}: {one.get('msg', '')}" for one in detail)
-
-
-def _going(call: PageRequest, text: str, to: str, *, kind: cookies.Kind) -> Response:
-    response = _redirect(to)
-    cookies.say(response, call.context, text, kind=kind)
-    return response
-
-
-def _redirect(to: str) -> Response:
-    answer = redirect(to, HTTPStatus.SEE_OTHER)
-    return Response(status=answer.status_code, headers={"Location": answer.location})

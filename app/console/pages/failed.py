@@ -11,7 +11,7 @@ from app.access.permissions import Permission
 from app.cleanup import bulk
 from app.cleanup.report.causes import MOST_CAUSES, FailedCause, failed_causes
 from app.clock import database_now
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.http.field_types import Reason
 from app.lifecycle import FailureClass
 

@@ -13,7 +13,7 @@ from app.access.permissions import Permission
 from app.cleanup import operations, preview, requests
 from app.cleanup.preview import Preview
 from app.config import Settings
-from app.console.pages import Fields, PageRequest, Pages
+from app.console.page import Fields, PageRequest, Pages
 from app.errors import BadRequest
 from app.http.field_types import Reason, ShortText
 from app.models import BUILT_IN, Workspace
