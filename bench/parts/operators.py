@@ -64,6 +64,7 @@ _D = "/apis/entities/v2/deletions"
 _ASKED = (
     _Asked("overview", "/console"),
     _Asked("what the overview asks again", "/console/live"),
+    _Asked("chart of what ended within a day", "/console/day"),
     _Asked("FAILED by cause", "/console/failed"),
     _Asked("page of deletions", "/console/deletions"),
     _Asked("page of FAILED deletions", "/console/deletions?state=FAILED"),
@@ -74,6 +75,7 @@ _ASKED = (
     _Asked("page to delete a workspace", "/console/workspaces/kept/delete"),
     _Asked("page of the audit log", "/console/audit"),
     _Asked("page of hosts", "/console/hosts"),
+    _Asked("page of webhooks", "/console/webhooks"),
     _Asked("`deletion list --all --state FAILED`", f"{_D}?scope=all&state=FAILED&page_size=20"),
     _Asked("`deletion get`", f"{_D}/ID"),
     _Asked("`deletion events`", f"{_D}/ID/events"),
