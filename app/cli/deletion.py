@@ -15,8 +15,8 @@ from app.cli.client.waiting import DELETIONS, causes, failures, how_far, wait_fo
 from app.cli.outcome import echo
 from app.lifecycle import DeletionState, FailureClass
 
-_PAGE = 100
-"""Deletions in a page: each is described with what it fails of."""
+_PAGE = 15
+"""Deletions in a page. Each is described with what it fails of: of more, a request would cost over ten bare ones."""
 
 _CAUSES = "/apis/entities/v2/deletion-causes"
 _CAUSE = fields("deletions", "resources", "kind", "error_class", "oldest_failed_at", "cause")

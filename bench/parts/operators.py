@@ -76,7 +76,7 @@ _ASKED = (
     _Asked("page of the audit log", "/console/audit"),
     _Asked("page of hosts", "/console/hosts"),
     _Asked("page of webhooks", "/console/webhooks"),
-    _Asked("`deletion list --all --state FAILED`", f"{_D}?scope=all&state=FAILED&page_size=20"),
+    _Asked("`deletion list --all --state FAILED`", f"{_D}?scope=all&state=FAILED&page_size=15"),
     _Asked("`deletion get`", f"{_D}/ID"),
     _Asked("`deletion events`", f"{_D}/ID/events"),
     _Asked("`deletion causes`", "/apis/entities/v2/deletion-causes"),

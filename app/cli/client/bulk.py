@@ -10,7 +10,8 @@ from app.cli.outcome import echo
 _MOST = 10_000
 """Deletions that one command asks for; it can be given again."""
 
-_PAGE = 100
+_PAGE = 15
+"""As of `deletion list`."""
 
 _LEFT_ALONE = {404, 409}
 """Answers for a deletion that is not FAILED any more, has failed anew since, or has nothing of that sort to skip."""

@@ -24,8 +24,8 @@ from app.models.deletion import is_in
 
 pages = Pages()
 HOURS = 24
-_MOST_COUNTED = 10_000
-"""Finished deletions that the chart counts: a busier day is shown as far as it goes."""
+MOST_COUNTED = 1_500
+"""Deletions that the chart counts, the latest: a busier day is shown as far back as they go."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _ended(session: Session) -> Day:
             Deletion.finished_at > seconds_from_now(-HOURS * 3600),
         )
         .order_by(Deletion.finished_at.desc())
-        .limit(_MOST_COUNTED)
+        .limit(MOST_COUNTED)
         .subquery()
     )
     hour = func.floor(func.extract("epoch", recent.c.finished_at) / 3600)
@@ -174,4 +174,4 @@ def _ended(session: Session) -> Day:
         Hour(datetime.fromtimestamp(one * 3600, UTC), ended.get(one, 0))
         for one in range(last - HOURS + 1, last + 1)
     ]
-    return Day(hours, sum(ended.values()) < _MOST_COUNTED)
+    return Day(hours, sum(ended.values()) < MOST_COUNTED)
