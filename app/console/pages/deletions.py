@@ -19,7 +19,7 @@ from app.models import Deletion
 from app.models.deletion import Counts
 
 pages = Pages()
-SHOWN = 50
+SHOWN = 40
 _COLUMNS = (
     Deletion.id,
     Deletion.workspace_name,
