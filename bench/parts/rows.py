@@ -81,4 +81,4 @@ def _plain_rate(run: Run, workspace: UUID, number: int) -> float:
     return number / (monotonic() - began)
 
 
-PART = Part("rows", (_RATE, _FAIR, _MEMORY), _measure, usual_s=110)
+PART = Part("rows", (_RATE, _FAIR, _MEMORY), _measure, usual_s=100)

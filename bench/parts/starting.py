@@ -69,4 +69,4 @@ def _is_ready(name: str, program: Program, port: int) -> Callable[[], bool]:
     return lambda: is_healthy(port, "/health/ready")
 
 
-PART = Part("starting", (*_IMPORTS, _WEB, _WORKER), _measure, usual_s=40)
+PART = Part("starting", (*_IMPORTS, _WEB, _WORKER), _measure, usual_s=60)
