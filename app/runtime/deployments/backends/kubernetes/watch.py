@@ -4,6 +4,7 @@ import time
 from functools import cache
 from threading import Event, Lock, Thread
 from typing import Any
+from weakref import WeakSet
 
 from kubernetes.watch import Watch
 
@@ -50,7 +51,8 @@ class NamespaceWatch:
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
-        self._subscriptions: set[Subscription] = set()
+        # Weak: one that nobody holds any more is not waited for, closed or not.
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._lock, self._is_running = Lock(), False
         self.is_live = False
 
