@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, get_type_hints
+from uuid import UUID
 
 from flask import Response, request
-from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, model_validator
+from sqlalchemy import ColumnElement, SQLColumnExpression, true, tuple_
 
 from app.access.permissions import Permission
 from app.console import cookies
-from app.console.rendering import POLICY, render
+from app.console.rendering import html, render
 from app.console.visitor import Visitor
 from app.http.route import RequestContext
 
@@ -35,6 +37,19 @@ class Fields(BaseModel):
         )
 
 
+class Before(Fields):
+    """The row of a list, newest first, behind which its page begins."""
+
+    before: AwareDatetime | None = None
+    before_id: UUID | None = None
+
+    def behind(self, time: SQLColumnExpression[Any], key: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+        """A condition: a row comes after that one; every row does, if there is none."""
+        if self.before is None or self.before_id is None:
+            return true()
+        return tuple_(time, key) < tuple_(self.before, self.before_id)
+
+
 @dataclass
 class PageRequest(RequestContext):
     """A request of a browser: the context and the actor, as a route of the API has them, and who sits there."""
@@ -53,9 +68,7 @@ class PageRequest(RequestContext):
         """A page, or the part of one that is looked at again and again."""
         settings = self.context.settings
         text = render(template, visitor=self.visitor, settings=settings, path=request.path, **values)
-        response = Response(text, status, mimetype="text/html")
-        response.headers["Content-Security-Policy"] = POLICY
-        return response
+        return html(text, status)
 
     def live(self, template: str, **values: Any) -> Response:
         """A part that a page asks for again: the browser keeps it, and asks each time whether it still holds.

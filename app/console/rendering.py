@@ -37,8 +37,15 @@ def render(template: str, **values: Any) -> str:
 
 def notice(title: str, text: str, status: int, *, go_to: str = "") -> Response:
     """A page of one sentence; the browser goes on by itself if there is somewhere to go."""
-    page = render("notice.html", visitor=None, message=None, path="", title=title, text=text, go_to=go_to)
-    return Response(page, status, mimetype="text/html", headers={"Content-Security-Policy": POLICY})
+    return html(
+        render("notice.html", visitor=None, message=None, path="", title=title, text=text, go_to=go_to),
+        status,
+    )
+
+
+def html(text: str, status: int) -> Response:
+    """An answer that browsers show, and that runs nothing but our files."""
+    return Response(text, status, mimetype="text/html", headers={"Content-Security-Policy": POLICY})
 
 
 def register(app: Flask) -> None:

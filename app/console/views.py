@@ -13,7 +13,7 @@ from app.access.authorize import Actor
 from app.console import visitor
 from app.console.forms import sent_form
 from app.console.page import HOME, Page, PageRequest, redirect_to
-from app.console.rendering import POLICY, render
+from app.console.rendering import html, render
 from app.console.visitor import NotSignedIn, Visitor
 from app.errors import DomainError
 from app.http.validation import InvalidRequest, path_parameters
@@ -132,8 +132,7 @@ def _failed(
     page = render(
         "error.html", visitor=sitting, settings=service.context.settings, path="", text=text, message=None
     )
-    response = Response(page, answer.status_code, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = POLICY
+    response = html(page, answer.status_code)
     if retry := answer.headers.get("Retry-After"):
         response.headers["Retry-After"] = retry
     return response

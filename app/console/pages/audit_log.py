@@ -9,12 +9,12 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import AwareDatetime, BeforeValidator, Field
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.access.authorize import permitted_platform_wide
 from app.access.permissions import Permission
-from app.console.page import Fields, PageRequest, Pages
+from app.console.page import Before, PageRequest, Pages
 from app.http.field_types import ShortText
 from app.models import AuditRecord
 from app.models.audit import AuditEvent
@@ -50,7 +50,7 @@ def _in_utc(value: Any) -> Any:
 TimeOfField = Annotated[AwareDatetime | None, BeforeValidator(_in_utc)]
 
 
-class Asked(Fields):
+class Asked(Before):
     """Which records, and behind which one the page begins."""
 
     event: AuditEvent | None = None
@@ -59,8 +59,6 @@ class Asked(Fields):
     subject: ShortText | None = None
     since: TimeOfField = None
     until: TimeOfField = None
-    before: AwareDatetime | None = None
-    before_id: UUID | None = None
 
 
 class Exported(Asked):
@@ -110,9 +108,7 @@ def _matching(asked: Asked) -> Select[AuditRecord]:
         rows = rows.where(AuditRecord.at >= asked.since)
     if asked.until:
         rows = rows.where(AuditRecord.at < asked.until)
-    if asked.before and asked.before_id:
-        rows = rows.where(tuple_(AuditRecord.at, AuditRecord.id) < tuple_(asked.before, asked.before_id))
-    return rows
+    return rows.where(asked.behind(AuditRecord.at, AuditRecord.id))
 
 
 def _plain(record: AuditRecord) -> dict[str, Any]:

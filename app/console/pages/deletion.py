@@ -132,9 +132,7 @@ class Watched(Fields):
 @pages.add("GET", _ONE, permission=Permission.DELETIONS_READ)
 def show_deletion(call: PageRequest, deletion_id: str) -> Response:
     """The whole page."""
-    seen, events = call.read(
-        lambda session: (_look(session, call, deletion_id), _events(session, deletion_id))
-    )
+    seen, events = _read(call, deletion_id)
     return call.page(
         "deletion.html",
         seen=seen,
@@ -148,9 +146,7 @@ def show_deletion(call: PageRequest, deletion_id: str) -> Response:
 @pages.add("GET", f"{_ONE}/live", permission=Permission.DELETIONS_READ)
 def watch_deletion(call: PageRequest, deletion_id: str, query: Watched) -> Response:
     """What changes of the page; the actions only if there are others than it shows."""
-    seen, events = call.read(
-        lambda session: (_look(session, call, deletion_id), _events(session, deletion_id))
-    )
+    seen, events = _read(call, deletion_id)
     return call.live("deletion_live.html", seen=seen, events=events, now=seen.now, version=query.version)
 
 
@@ -221,6 +217,11 @@ def _operate(
 
     call.transact(work)
     return call.went(done, _BACK.format(deletion_id=deletion_id))
+
+
+def _read(call: PageRequest, deletion_id: str) -> tuple[Seen, Sequence[Any]]:
+    """The deletion, and its latest events."""
+    return call.read(lambda session: (_look(session, call, deletion_id), _events(session, deletion_id)))
 
 
 def _look(session: Session, call: PageRequest, deletion_id: str) -> Seen:

@@ -5,14 +5,13 @@ from datetime import datetime
 from uuid import UUID
 
 from flask import Response
-from pydantic import AwareDatetime
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.access.permissions import Permission
 from app.cleanup import requests
 from app.clock import database_now
-from app.console.page import Fields, PageRequest, Pages
+from app.console.page import Before, PageRequest, Pages
 from app.http.field_types import ShortText
 from app.lifecycle import DELETION_UNFINISHED, DeletionState
 from app.models import Deletion
@@ -60,13 +59,11 @@ class Listed:
         return sum(max(number - self.deleted.get(kind, 0), 0) for kind, number in self.created.items())
 
 
-class Asked(Fields):
+class Asked(Before):
     """Which deletions, and behind which one the page begins."""
 
     state: DeletionState | None = None
     workspace: ShortText | None = None
-    before: AwareDatetime | None = None
-    before_id: UUID | None = None
 
 
 @pages.add("GET", "/deletions", permission=Permission.DELETIONS_READ)
@@ -92,8 +89,6 @@ def _page(session: Session, call: PageRequest, asked: Asked) -> list[Listed]:
         rows = rows.where(Deletion.state == asked.state)
     if asked.workspace:
         rows = rows.where(Deletion.workspace_name == asked.workspace)
-    if asked.before and asked.before_id:
-        place = tuple_(Deletion.requested_at, Deletion.id)
-        rows = rows.where(place < tuple_(asked.before, asked.before_id))
+    rows = rows.where(asked.behind(Deletion.requested_at, Deletion.id))
     rows = rows.order_by(Deletion.requested_at.desc(), Deletion.id.desc()).limit(SHOWN + 1)
     return [Listed(**row._mapping) for row in session.execute(rows, call.actor.parameters)]

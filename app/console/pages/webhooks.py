@@ -3,12 +3,11 @@
 from uuid import UUID
 
 from flask import Response
-from pydantic import AwareDatetime
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.access.permissions import Permission
-from app.console.page import Fields, PageRequest, Pages
+from app.console.page import Before, Fields, PageRequest, Pages
 from app.errors import NotFound
 from app.lifecycle import DeliveryStatus
 from app.models import Delivery, Subscription
@@ -26,12 +25,10 @@ _BACK = "/console/webhooks/{webhook_id}"
 SHOWN = 50
 
 
-class Asked(Fields):
+class Asked(Before):
     """Which deliveries, and behind which one the page begins."""
 
     status: DeliveryStatus | None = None
-    before: AwareDatetime | None = None
-    before_id: UUID | None = None
 
 
 class Enabled(Fields):
@@ -102,8 +99,7 @@ def _page(subscription: Subscription, asked: Asked) -> Select[Delivery]:
     rows = deliveries_of(subscription.id)
     if asked.status:
         rows = rows.where(Delivery.status == asked.status)
-    if asked.before and asked.before_id:
-        rows = rows.where(tuple_(Delivery.created_at, Delivery.id) < tuple_(asked.before, asked.before_id))
+    rows = rows.where(asked.behind(Delivery.created_at, Delivery.id))
     return rows.order_by(Delivery.created_at.desc(), Delivery.id.desc()).limit(SHOWN + 1)
 
 
