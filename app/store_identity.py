@@ -75,10 +75,7 @@ class StoreIdentity:
                 raise StoreAbsent(_NOTHING_OF_OURS)
             marker = Marker(before.store if before else str(uuid4()), database)
             store.write_marker(marker)
-            row = {"store": marker.store, "adopted_by": actor, "adopted_at": func.now()}
-            session.execute(
-                insert(StoreRecord).values(id=1, **row).on_conflict_do_update(index_elements=["id"], set_=row)
-            )
+            _record(session, marker, adopted_by=actor)
         return Adopted(before is not None, found.known, found.unknown)
 
     def _recorded(self, store: BlobStore) -> str:
@@ -99,7 +96,7 @@ class StoreIdentity:
             raise StoreAbsent(f"{_NOTHING_OF_OURS}; {_REMEDY}")
         if marker is None:
             store.write_marker(marker := Marker(str(uuid4()), database))
-        session.add(StoreRecord(store=marker.store))
+        _record(session, marker, adopted_by=None)
         log.info("store.taken", store=marker.store)
         return marker.store
 
@@ -166,10 +163,16 @@ class _Contents:
                 | exists().where(Deletion.workspace_id == is_stored.c.id)
             )
         )
+        # Without a record no file was ever stored, in whatever filesets there are.
+        are_expected = select(exists().select_from(StoreRecord) & exists().select_from(Fileset))
         number = session.scalar(known) or 0
-        return cls(
-            number, len(ids) - number, number > 0 or not session.scalar(select(exists().select_from(Fileset)))
-        )
+        return cls(number, len(ids) - number, number > 0 or not session.scalar(are_expected))
+
+
+def _record(session: Session, marker: Marker, *, adopted_by: str | None) -> None:
+    row = {"store": marker.store, "adopted_by": adopted_by, "adopted_at": func.now()}
+    statement = insert(StoreRecord).values(id=1, **row)
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=row))
 
 
 def _lock(session: Session) -> None:

@@ -51,6 +51,8 @@ def test_the_newest_version_is_the_schema_of_the_models(url: str) -> None:
 
     engine = create_engine(url)
     assert differences(engine) == []
+    with engine.connect() as connection:  # a new installation takes the store that is there
+        assert connection.execute(text("SELECT count(*) FROM store")).scalar_one() == 0
     engine.dispose()
 
 
@@ -72,11 +74,21 @@ def test_a_database_of_the_first_version_keeps_its_rows(url: str) -> None:
             ),
             {"workspace_id": workspace_id},
         )
+        connection.execute(
+            text(
+                "INSERT INTO filesets (id, workspace_id, name, description, project, purpose, created_at, created_by, "
+                "updated_at, updated_by) VALUES (gen_random_uuid(), :workspace_id, 'f', '', '', 'generic', now(), '', "
+                "now(), '')"
+            ),
+            {"workspace_id": workspace_id},
+        )
 
     command.upgrade(configured(url), "head")
 
     with engine.connect() as connection:
         assert connection.execute(text("SELECT name, status FROM jobs")).all() == [("train", "pending")]
+        # Its files are in a store that nobody recorded: an empty one is not taken for it.
+        assert connection.execute(text("SELECT store FROM store")).all() == [(None,)]
     engine.dispose()
 
 

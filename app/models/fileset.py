@@ -32,14 +32,17 @@ class Fileset(InWorkspace, Stamped, Base):
 
 
 class StoreRecord(Base):
-    """The single row that says which store holds the files. Written by `app.store_identity` alone."""
+    """The single row that says which store holds the files. Written by `app.store_identity` alone.
+
+    Without it nothing was ever stored: only a fileset, as long as nobody has uploaded a file.
+    """
 
     __tablename__ = "store"
     __table_args__ = (CheckConstraint("id = 1", name="single"),)
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
-    store: Mapped[String]
-    """The id in the marker of the store."""
+    store: Mapped[str | None] = mapped_column(Text)
+    """The id in the marker of the store; None while it is not known which store has the files of an older release."""
     adopted_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     adopted_by: Mapped[str | None] = mapped_column(Text)
     """Who ran `workspaces store adopt`; None for a store that was taken at its first use."""

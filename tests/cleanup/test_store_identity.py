@@ -140,10 +140,17 @@ def test_a_store_that_goes_during_a_purge_is_not_believed(
 
 @pytest.fixture
 def unrecorded(session: Session, context: Context, root: Path) -> None:
-    """An installation from before stores had markers."""
+    """An installation that has used no store yet."""
     session.execute(delete_from(StoreRecord))
     session.commit()
     (root / "files" / KEY).unlink()
+
+
+@pytest.fixture
+def older(session: Session, unrecorded: None) -> None:
+    """One from before stores had markers, as its upgrade leaves it."""
+    session.add(StoreRecord(store=None))
+    session.commit()
 
 
 @pytest.mark.usefixtures("unrecorded")
@@ -158,6 +165,17 @@ class TestTaking:
         marker = store.marker()
         assert marker is not None
         assert session.scalar(select(StoreRecord.store)) == marker.store
+
+    def test_it_does_also_if_a_fileset_was_created_while_the_store_was_away(
+        self, context: Context, session: Session, client: FlaskClient, root: Path
+    ) -> None:
+        factories.make_fileset(session, factories.make_workspace(session, "ml-team"), "data")
+        session.commit()
+
+        answer = client.put(FILE, data=b"first")
+
+        assert answer.status_code == 200, answer.json
+        assert (root / "files" / KEY).exists()
 
     def test_one_that_another_process_takes_after_the_look_at_it_is_not_absent(
         self, settings: Settings, context: Context, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +204,7 @@ class TestTaking:
         assert only.store.marker() is not None
         only.sessions.kw["bind"].dispose()
 
+    @pytest.mark.usefixtures("older")
     def test_an_older_installation_takes_the_store_with_its_workspaces(
         self, settings: Settings, context: Context, session: Session, root: Path
     ) -> None:
@@ -198,6 +217,7 @@ class TestTaking:
 
         assert (root / "files" / KEY).exists()
 
+    @pytest.mark.usefixtures("older")
     def test_but_not_one_without_them(
         self, settings: Settings, context: Context, session: Session, root: Path
     ) -> None:
