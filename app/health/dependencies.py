@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from app.clock import seconds_from_now
 from app.config import Settings
 from app.context import Context
-from app.database_faults import DatabaseFault, fault_of
 from app.db import session_scope
 from app.health.asking import ask
+from app.health.database_faults import DatabaseFault, fault_of
 from app.health.heartbeat import Process, silent_processes
 from app.health.schema import schema_revisions_known, why_too_old
 from app.lifecycle import DeletionState

@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from app.database_faults import DatabaseFault, fault_of
 from app.db import OutcomeUnknown
 from app.errors import DomainError, RangeNotSatisfiable, TooManyRequests, Unauthorized
+from app.health.database_faults import DatabaseFault, fault_of
 from app.http.validation import InvalidRequest
 from app.logs import explain, get_logger
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app import create_app
 from app.context import Context
-from app.database_faults import DatabaseFault, fault_of
+from app.health.database_faults import DatabaseFault, fault_of
 from tests.support.database import database_at
 
 SAMPLES = [
