@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from app.cli import main
 from app.config import Settings
 from app.context import Context
-from app.logs import configure_logs, get_logger, printable
+from app.logs import configure_logs, get_logger
+from app.terminal import printable
 
 ATTACK = "a\x1b]0;title\x07b\x9b2Jc\r\u202ed"
 SHOWN = r"a\x1b]0;title\x07b\x9b2Jc\r\u202ed"

@@ -1,22 +1,22 @@
 """`workspaces cleanup`: the work on deletions, and its switch."""
 
+from __future__ import annotations
+
 import os
 import socket
 from datetime import datetime
 from getpass import getuser
+from typing import TYPE_CHECKING
 
 import click
 
-from app.cleanup.engine import run_slice
-from app.cleanup.outcomes import Failed, Idle, Postponed
 from app.cli.client.api import Api, Item
-from app.cli.client.options import with_api
+from app.cli.client.options import with_api, with_context
 from app.cli.client.output import fields, show_one, with_format
-from app.cli.direct import with_context
 from app.cli.outcome import echo
-from app.context import Context
-from app.maintenance import replay
-from app.maintenance import sweep as maintenance
+
+if TYPE_CHECKING:
+    from app.context import Context
 
 _CONTROL = "/apis/entities/v2/cleanup-control"
 
@@ -37,6 +37,9 @@ def cleanup() -> None:
 @with_context
 def run(context: Context) -> None:
     """Clean up everything that is due, in this process, until nothing is left."""
+    from app.cleanup.engine import run_slice
+    from app.cleanup.outcomes import Failed, Idle, Postponed
+
     owner = f"cli@{socket.gethostname()}/{os.getpid()}"
     while not isinstance(outcome := run_slice(context, owner=owner), Idle):
         match outcome:
@@ -53,6 +56,8 @@ def run(context: Context) -> None:
 @with_context
 def sweep(context: Context) -> None:
     """Do one round of maintenance: enqueue what is due, reopen what may be tried again; exit with 1 if a step fails."""
+    from app.maintenance import sweep as maintenance
+
     swept = maintenance.sweep(context)
     echo(str(swept))
     if swept.failed:
@@ -103,6 +108,8 @@ def replay_deletions(
 
     Exits with 1 if it leaves a protected workspace alone.
     """
+    from app.maintenance import replay
+
     try:
         replayed = replay.replay(
             context,

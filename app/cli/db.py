@@ -4,9 +4,11 @@ import click
 
 from app import distribution
 from app.cleanup.report.feed import place_restored_events
+from app.cli.direct import in_one_line
 from app.cli.outcome import echo
 from app.config import load_settings
 from app.db import Base, connect, session_scope, sessions_of
+from app.logs import configure_logs
 from app.maintenance.retention import record_retentions
 from app.models import AuditRecord, Retention
 from app.postgres import is_behind_pooler, provide_role, set_limits
@@ -20,6 +22,7 @@ def db() -> None:
 
 
 @db.command()
+@in_one_line()
 def upgrade() -> None:
     """Bring the schema to this release, and make the built-in workspaces if they are missing.
 
@@ -27,6 +30,7 @@ def upgrade() -> None:
     Writes down how long records are kept: WORKSPACES_DELETION_RETENTION_DAYS and WORKSPACES_AUDIT_RETENTION_DAYS.
     """
     settings = load_settings()
+    configure_logs(settings)
     distribution.upgrade_database()
     record_retentions(settings)
     tables = [table.name for table in Base.metadata.sorted_tables]

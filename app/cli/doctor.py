@@ -2,8 +2,8 @@
 
 import click
 
+from app.cli.client.options import with_context
 from app.cli.client.output import fields, show_list, show_one, with_format
-from app.cli.direct import with_context
 from app.cli.outcome import Exit
 from app.context import Context
 from app.health.diagnosis import Finding, diagnose

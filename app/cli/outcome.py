@@ -4,13 +4,8 @@ from enum import IntEnum
 from typing import Any
 
 import click
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable, UndefinedColumn, UndefinedTable
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.db import WRONG_SERVER
-from app.logs import printable, without_values
-from app.postgres import UnfitServer
+from app.terminal import printable
 
 
 class Exit(IntEnum):
@@ -47,34 +42,8 @@ class Commands(click.Group):
             raise
         except click.ClickException as error:
             raise Ended(printable(error.message), error.exit_code) from None
-        except (PoolTimeout, UnfitServer, DBAPIError) as error:
-            raise Ended(describe(error)) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(Exit.INTERRUPTED) from None
-
-
-def describe(error: PoolTimeout | UnfitServer | DBAPIError) -> str:
-    """One line about a database that does not serve, with the remedy. Raises the error if it is a bug."""
-    if isinstance(error, PoolTimeout):
-        return "the database of WORKSPACES_DATABASE_URL has no connection left"
-    if isinstance(error, UnfitServer):
-        return f"{WRONG_SERVER}: {error}"
-    message = " ".join(without_values(error.orig or error).split())
-    match error.orig:
-        case UndefinedTable() | UndefinedColumn():
-            return (
-                "the schema of the database is not that of this release; run `workspaces db upgrade` "
-                f"({message})"
-            )
-        case UnfitServer():
-            return f"{WRONG_SERVER}: {message}"
-        case LockNotAvailable():
-            return f"another transaction holds a lock for too long; nothing was changed ({message})"
-        case InsufficientPrivilege():
-            return f"the role of the database's URL may not do that: {message}"
-    if isinstance(error, OperationalError):
-        return f"the database of WORKSPACES_DATABASE_URL does not answer: {message}"
-    raise error
 
 
 def echo(text: str, *, err: bool = False) -> None:

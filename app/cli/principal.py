@@ -9,7 +9,8 @@ from app.access.forget import begin_erasure, erase, names_of
 from app.access.permissions import Permission
 from app.access.principal import MAX_EMAIL_CHARS, Principal, is_name
 from app.access.roles import OTHER_NAMES, PLATFORM, Role
-from app.cli.direct import OPERATOR, with_context
+from app.cli.client.options import with_context
+from app.cli.direct import OPERATOR
 from app.cli.outcome import echo
 from app.context import Context
 from app.db import session_scope, transact

@@ -4,7 +4,8 @@ from functools import partial
 
 import click
 
-from app.cli.direct import OPERATOR, with_context
+from app.cli.client.options import with_context
+from app.cli.direct import OPERATOR
 from app.cli.outcome import echo
 from app.context import Context
 from app.db import transact

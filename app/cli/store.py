@@ -4,7 +4,7 @@ from getpass import getuser
 
 import click
 
-from app.cli.direct import with_context
+from app.cli.client.options import with_context
 from app.cli.outcome import echo
 from app.context import Context
 from app.maintenance import orphan_scan

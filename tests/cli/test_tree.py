@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from app.cli import main
+from app.cli import NOUNS, command_of, main
 from app.cli.outcome import Exit
 from app.version import VERSION
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cleanup.md").read_text()
 
 
-def leaves(command: click.Command, path: str = "workspaces") -> Iterator[tuple[str, click.Command]]:
+def leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
             yield from leaves(below, f"{path} {name}")
@@ -27,7 +27,9 @@ def leaves(command: click.Command, path: str = "workspaces") -> Iterator[tuple[s
         yield path, command
 
 
-COMMANDS = dict(leaves(main))
+COMMANDS = {
+    path: command for noun in NOUNS for path, command in leaves(command_of(noun), f"workspaces {noun}")
+}
 
 
 def test_the_runbook_has_every_command_where_it_works_and_what_it_does() -> None:
@@ -57,13 +59,23 @@ def test_every_command_explains_itself(path: str) -> None:
     assert COMMANDS[path].help
 
 
+@pytest.mark.parametrize("noun", NOUNS)
+def test_the_list_of_nouns_has_of_each_what_its_own_help_says_first(noun: str) -> None:
+    listed, own = main.commands[noun], command_of(noun)
+
+    for width in range(20, 160):
+        assert listed.get_short_help_str(width) == own.get_short_help_str(width), (
+            "Write the first sentence of its docstring into NOUNS of app/cli/__init__.py."
+        )
+
+
 def test_commands_in_the_documents_are_commands() -> None:
     """Their nouns and verbs are; a word behind them is an argument."""
     wrong = set()
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
         for typed in re.findall(r"[`$/] ?(workspaces [a-z]+(?: [a-z]+)?)", page.read_text()):
             noun, _, verb = typed.removeprefix("workspaces ").partition(" ")
-            command = main.commands.get(noun)
+            command = command_of(noun) if noun in NOUNS else None
             is_known = command and (
                 not isinstance(command, click.Group) or not verb or verb in command.commands
             )

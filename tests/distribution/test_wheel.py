@@ -15,7 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
-from app.cli.product import serve
+from app.cli.serve import serve
 from app.version import VERSION
 from devstack.processes import Command, free_port, kill_group
 from devstack.procfile import read_procfile

@@ -24,12 +24,14 @@ from tempfile import TemporaryDirectory
 import fsspec
 
 from app.api.application import RESOURCES
+from app.cli import NOUNS
 from tests.support.deadlines import DEADLINE_S
 
 _LOADED = (
     "billiard.common", "celery.bin.celery", "flower.command", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread",
-    "app.api.application", "app.cleanup.engine", "app.cli", "tests.support.preloaded",
+    "app.api.application", "app.cleanup.engine", "app.cli.client.database", "tests.support.preloaded",
     *(f"app.api.{name}" for name in RESOURCES),
+    *(f"app.cli.{noun}" for noun in NOUNS),
 )  # fmt: skip
 """What the programs import. None of it reads the environment when it is imported, but for `billiard.common`."""
 

@@ -15,8 +15,7 @@ from app.access.gateway import Header
 from app.access.principal import Principal
 from app.api.application import assemble
 from app.cli.client.api import Away, Query, refused
-from app.cli.direct import OPERATOR
-from app.cli.outcome import describe
+from app.cli.direct import OPERATOR, describe
 from app.clock import database_now
 from app.context import Context
 from app.db import read

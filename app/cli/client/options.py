@@ -1,17 +1,23 @@
-"""Options and values that commands share."""
+"""What commands are given: the API, the connections, and the options and values that they share."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import update_wrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from app.cli.client.api import Api
 from app.cli.client.server import Server, token_of
-from app.cli.direct import context_of
+
+if TYPE_CHECKING:
+    from app.context import Context
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -35,18 +41,31 @@ def with_api(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.pass_context
     def run(ctx: click.Context, /, *, server: str, direct: bool, **options: Any) -> None:
-        if direct and ctx.get_parameter_source("server") is ParameterSource.COMMANDLINE:
+        if not direct:
+            ctx.invoke(command, Server(server, token_of()), **options)
+            return
+        if ctx.get_parameter_source("server") is ParameterSource.COMMANDLINE:
             raise click.UsageError("--direct asks no server: leave out --server.")
-        api = _direct(ctx) if direct else Server(server, token_of())
-        ctx.invoke(command, api, **options)
+        from app.cli.client.database import Database
+        from app.cli.direct import context_of, in_one_line
+
+        with in_one_line():
+            ctx.invoke(command, Database(context_of(ctx)), **options)
 
     return update_wrapper(run, command)
 
 
-def _direct(ctx: click.Context) -> Api:
-    from app.cli.client.database import Database  # noqa: PLC0415 -- asking a server needs no web framework
+def with_context(command: Callable[Concatenate[Context, P], T]) -> Callable[P, T]:
+    """Give a command the connections that the settings name."""
 
-    return Database(context_of(ctx))
+    @click.pass_context
+    def run(ctx: click.Context, /, *args: P.args, **options: P.kwargs) -> T:
+        from app.cli.direct import context_of, in_one_line
+
+        with in_one_line():
+            return ctx.invoke(command, context_of(ctx), *args, **options)
+
+    return update_wrapper(run, command)
 
 
 class Duration(click.ParamType[float]):

@@ -10,7 +10,7 @@ import yaml
 
 from app.cli.client.api import Item
 from app.cli.outcome import echo
-from app.logs import printable
+from app.terminal import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import click
 
 from app.cli.client.api import Away, Query, refused
-from app.clock import now
 from app.version import VERSION
 
 _TIMEOUT_S = 30.0
@@ -60,7 +59,7 @@ class Server:
         )
         while True:
             status, headers, text = self._send(request)
-            self._answered_at = headers.get("Date", "")
+            self._answered_at = headers.get("Date") or formatdate()
             pause_s = _pause(headers) if status == 429 else None
             if pause_s is None:
                 return self._body(status, text)
@@ -69,8 +68,7 @@ class Server:
     def time(self) -> str:
         """The server's time, in full seconds."""
         self.ask("GET", "/cluster-info")
-        at = parsedate_to_datetime(self._answered_at) if self._answered_at else now()
-        return f"{at:%Y-%m-%dT%H:%M:%S}Z"
+        return f"{parsedate_to_datetime(self._answered_at):%Y-%m-%dT%H:%M:%S}Z"
 
     def _send(self, request: Request) -> tuple[int, Any, bytes]:
         try:
