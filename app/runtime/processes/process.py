@@ -79,15 +79,14 @@ class Process:
             given = {"environment": {**environment, **run_variable}, "limits": dict(limits)}
             stdin.write(json.dumps(given).encode())
         with status:
-            # One read, not up to the end: the command can stop its reaper between the report and the end.
-            report = status.read(_REPORT_BYTES) if select.select([status], [], [], _START_S)[0] else b""
-        if report == b"ok":
+            begun, number = _report(reaper, status)
+        if begun and not number:
             return cls(reaper, output, run=run, grace_s=grace_s)
         output.close()
         reaper.kill()
         reaper.wait()
         kill_leaked_processes(run, within_s=_START_S)
-        number = int(report or errno.ESRCH)
+        number = number or errno.ESRCH
         raise OSError(number, f"'{command[0]}' cannot be run: {os.strerror(number)}")
 
     def poll(self) -> int | None:
@@ -159,6 +158,23 @@ class Process:
             return psutil.Process(self._reaper.pid).children(recursive=True)
         except psutil.Error:
             return []
+
+
+def _report(reaper: "subprocess.Popen[bytes]", status: IO[bytes]) -> tuple[bool, int]:
+    """Whether the command has begun, and the number of the error that kept it from running, or 0.
+
+    The report has no end if the command stops its reaper, and none if it kills it.
+    """
+    report, deadline = b"", time.monotonic() + _START_S
+    while not report.endswith(b"ok") and time.monotonic() < deadline:
+        if select.select([status], [], [], _KILL_POLL_S)[0]:
+            if not (word := status.read(_REPORT_BYTES)):
+                break
+            report += word
+        elif report and _is_stopped(reaper.pid):
+            break
+    number = report.removeprefix(b"begun").removesuffix(b"ok")
+    return bool(report), int(number or 0)
 
 
 def _start_reaper(

@@ -7,7 +7,8 @@ adopts every descendant of the command, including those that detach themselves (
 command has ended, on SIGTERM, or when its parent dies, it ends them all: SIGTERM, after the grace SIGKILL, until none
 is left. Then it ends as the command did. On SIGUSR1 it kills at once.
 
-It writes "ok" to the status fd, or the number of the error that kept the command from starting.
+The command says "begun" at the status fd just before it runs, because it may end its reaper in that moment. Then the
+reaper says "ok", or the number of the error that kept the command from starting.
 """
 
 import ctypes
@@ -58,7 +59,7 @@ def main() -> None:
             env=given["environment"],
             process_group=0,
             stdin=subprocess.DEVNULL,
-            preexec_fn=partial(_limit, given["limits"]),  # noqa: PLW1509 -- there is only this thread
+            preexec_fn=partial(_begin, given["limits"], status_fd),  # noqa: PLW1509 -- there is only this thread
         )
     except (OSError, ValueError) as error:
         _report(status_fd, str(getattr(error, "errno", errno.EINVAL)))
@@ -82,12 +83,13 @@ def main() -> None:
     os._exit(code)
 
 
-def _limit(limits: dict[str, int]) -> None:
-    """Limit this process and all its descendants. Lower limits of the host stay."""
+def _begin(limits: dict[str, int], status_fd: int) -> None:
+    """Limit this process and all its descendants, and say that it begins. Lower limits of the host stay."""
     for name, highest in limits.items():
         _, hard = resource.getrlimit(RESOURCES[name])
         limit = highest if hard == resource.RLIM_INFINITY else min(highest, hard)
         resource.setrlimit(RESOURCES[name], (limit, limit))
+    os.write(status_fd, b"begun")
 
 
 def _report(status_fd: int, word: str) -> None:
