@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 
 from devstack.processes import free_port
+from devstack.servers import EmbeddedPostgres
+from tests.support.clusters import lay_out
 from tests.support.deadlines import DEADLINE_S
 from tests.support.processes import is_alive
 
@@ -96,8 +98,16 @@ class Stack:
 
 
 @contextmanager
-def running(checkout: Path, *, output: Path | None = None, **variables: str) -> Iterator[Stack]:
-    """A stack that is ready, its log below `output` or in the checkout; it is stopped afterwards."""
+def running(
+    checkout: Path, *, output: Path | None = None, is_new: bool = False, **variables: str
+) -> Iterator[Stack]:
+    """A stack that is ready, its log below `output` or in the checkout; it is stopped afterwards.
+
+    Unless it `is_new`, a first start finds a cluster of PostgreSQL that was made before.
+    """
+    postgres = Path(variables.get("WORKSPACES_DATA_DIR") or checkout / ".data") / "postgres"
+    if not (is_new or postgres.exists() or "WORKSPACES_DATABASE_URL" in variables):
+        lay_out(EmbeddedPostgres(postgres, durable=False), migrated=False)
     stack = Stack(checkout, output=output, **variables)
     try:
         assert eventually(stack.is_ready, within_s=180), stack.lines
