@@ -52,8 +52,13 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _logs() -> None:
+def _logs() -> Iterator[None]:
+    """Set up once: a command that runs in this process would leave the log in a file that is closed behind it."""
     configure_logs(Settings())
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("app.cli.direct", "app.cli.db"):
+            patch.setattr(f"{module}.configure_logs", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

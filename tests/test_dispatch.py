@@ -39,7 +39,7 @@ def broker(monkeypatch) -> Iterator[redis.Redis]:
     # Small packets would otherwise wait 40 ms each for the other side's acknowledgement.
     monkeypatch.setattr(TCPFakeRequestHandler, "disable_nagle_algorithm", True)
     server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     client = redis.Redis(port=server.server_address[1])
     yield client

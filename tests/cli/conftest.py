@@ -1,6 +1,7 @@
 """Commands as they are typed: asked of a server over HTTP, or of the database."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from threading import Thread
 from typing import Any
 
@@ -10,7 +11,9 @@ from flask import Flask
 from sqlalchemy.orm import Session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from app.api.application import assemble
 from app.cli import main
+from app.cli.client import database
 from app.context import Context
 from app.models import Deletion
 from tests import factories
@@ -28,12 +31,20 @@ class _Silent(WSGIRequestHandler):
 def server(app: Flask) -> Iterator[str]:
     """The address of a server of the application."""
     served = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Silent)
-    thread = Thread(target=served.serve_forever)
+    thread = Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{served.port}"
     served.shutdown()
     thread.join()
     served.server_close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _application() -> Iterator[None]:
+    """One for all commands of the process: to put it together takes longer than what most do with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "assemble", cache(assemble))
+        yield
 
 
 @pytest.fixture

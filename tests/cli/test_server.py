@@ -39,7 +39,7 @@ def answering() -> Iterator[Callable[..., tuple[str, list[Any]]]]:
                 pass
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         servers.append((server, thread))
         return f"http://127.0.0.1:{server.server_port}", seen

@@ -52,8 +52,8 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False, symlinks=True)
     python = home / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index"]
-    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--python", str(python)]
+    subprocess.run([*uv, "--no-deps", "--no-index", "--no-cache", wheel], check=True, capture_output=True)
     [packages] = home.glob("lib/python*/site-packages")
     # By path alone: what the tests' own environment does to find this checkout is not carried out.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))

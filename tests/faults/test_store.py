@@ -23,6 +23,7 @@ from tests.support.stack import Stack
 URL = f"s3://{BUCKET}/production"
 ADMIN = {"X-NMP-Principal-Id": "ada@example.com"}
 OUTAGE_S = 12.0
+PAUSE_S = 0.1  # between what a customer does, who would else take the processors from everybody
 SLOW = Fault(delay_s=0.2)
 # Until the client gives up the requests that hang, so that their files are tried again.
 STORE_CLIENT_S = 10.0
@@ -105,6 +106,7 @@ class Customer:
                 self._read(client)
                 if is_last:
                     return
+                self._is_over.wait(PAUSE_S)
 
     def _write(self, client: httpx.Client, content: bytes) -> None:
         status = client.put(self._url, content=content).status_code

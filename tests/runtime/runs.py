@@ -123,10 +123,11 @@ def supervised(context: Context, job_id: UUID, **settings: Any) -> Iterator[Run]
 
 def wait_until(condition: Callable[[], Any], what: str, *, timeout_s: float = DEADLINE_S) -> None:
     """Return as soon as it holds; fail after the time-out."""
-    deadline = time.monotonic() + timeout_s
+    started = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
+        waited_s = time.monotonic() - started
+        assert waited_s < timeout_s, f"not within {timeout_s:g} s: {what}"
+        time.sleep(min(max(0.02, waited_s / 10), 0.2))
 
 
 def is_all_gone(run: Run) -> bool:

@@ -35,6 +35,6 @@ class _Server(socketserver.ThreadingTCPServer):
 def old_postgres() -> Iterator[str]:
     """The URL of one that says it is PostgreSQL 14.9, and never answers a statement."""
     with _Server(("127.0.0.1", 0), _Greeting) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield f"postgresql+psycopg://app@127.0.0.1:{server.server_address[1]}/workspaces"
         server.shutdown()
