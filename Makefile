@@ -10,10 +10,10 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: help up test quick long clients search soak bench check fmt docs lock clean
 
-# Two processes more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
+# Three processes more than there are cores, because tests with a running stack wait a lot. Without bytecode each of the
 # hundreds of programs that they start would compile the product anew.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --durations=15
-WORKERS ?= $(shell echo $$((2 + $$(getconf _NPROCESSORS_ONLN))))
+WORKERS ?= $(shell echo $$((3 + $$(getconf _NPROCESSORS_ONLN))))
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'

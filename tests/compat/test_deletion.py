@@ -79,7 +79,8 @@ def fill(nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack) -> Fill:
     return fill
 
 
-@pytest.mark.parametrize("made", [FULL, pytest.param(LARGE, marks=pytest.mark.long)], ids=["full", "large"])
+@pytest.mark.long  # its short form are the deletions of test_sdk.py, test_cli.py and test_snippets.py
+@pytest.mark.parametrize("made", [FULL, LARGE], ids=["full", "large"])
 def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
     nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack, fill: Fill, made: dict[str, int]
 ) -> None:

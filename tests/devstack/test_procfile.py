@@ -4,6 +4,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from devstack.procfile import read_procfile
 from devstack.servers import EmbeddedPostgres, EmbeddedValkey
 from tests.devstack.stacks import REPOSITORY, alive, eventually, running
@@ -37,8 +39,12 @@ def status(port: int) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.long
 def test_the_lines_of_the_project_run_the_product(tmp_path: Path) -> None:
-    """The whole of `make up`: the project's own Procfile on servers that it is given."""
+    """The whole of `make up`: the project's own Procfile on servers that it is given.
+
+    Without it `make up` is tested with other lines, and these lines by whatever has a running stack.
+    """
     postgres, valkey = (
         EmbeddedPostgres(tmp_path / "given", durable=False),
         EmbeddedValkey(tmp_path / "valkey"),

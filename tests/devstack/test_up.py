@@ -40,6 +40,9 @@ with psycopg.connect(os.environ["WORKSPACES_DATABASE_URL"].replace("+psycopg", "
 """
 
 
+KEPT = ("environment", "access-key-signing.pem", "secrets-keys", "console-keys")
+"""Files below the data directory that are for its owner alone. All but the first are never made anew."""
+
 COUNTING = PROCFILE | {
     "release": "python release.py",
     "worker": "python count.py; echo at work, ready.; exec sleep 600",
@@ -53,7 +56,7 @@ def write_counting(checkout: Path) -> None:
 
 
 def test_it_says_what_is_where_and_labels_every_line(checkout: Path) -> None:
-    with running(checkout) as stack:
+    with running(checkout, is_new=True) as stack:
         assert eventually(lambda: stack.printed("data"))
         assert stack.printed(f"API       http://127.0.0.1:{stack.port}")
 
@@ -62,7 +65,10 @@ def test_it_says_what_is_where_and_labels_every_line(checkout: Path) -> None:
         assert all(line[9:11] == "| " for line in stack.lines)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.long) for one in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_signal_stops_everything_in_order(checkout: Path, number: signal.Signals) -> None:
     with running(checkout) as stack:
         processes = stack.descendants()
@@ -109,9 +115,16 @@ def test_a_second_run_finds_the_data_of_the_first(tmp_path: Path) -> None:
             assert eventually(lambda: stack.printed(f"worker   | run number {number}"))  # noqa: B023 -- called at once
 
 
-def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(checkout: Path) -> None:
-    """Flower's login is printed, the passwords of the servers are not; all are the same after a restart."""
-    data_dir, logins, environments, signing_files = checkout / ".data", [], [], []
+def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(tmp_path: Path) -> None:
+    """Flower's login is printed, the passwords of the servers are not; all are the same after a restart.
+
+    Each program is told of the keys that it uses, and of no others.
+    """
+    told = "echo for secrets: $WORKSPACES_SECRETS_KEY_FILE.; echo for cookies: $WORKSPACES_CONSOLE_KEY_FILE."
+    checkout = make_checkout(
+        tmp_path / "checkout", {name: f"{told}; {line}" for name, line in PROCFILE.items()}
+    )
+    data_dir, logins, environments, files = checkout / ".data", [], [], []
     data_dir.mkdir(mode=0o755)  # as an earlier release made it
     for _ in range(2):
         with running(checkout) as stack:
@@ -126,50 +139,24 @@ def test_what_it_makes_up_is_kept_for_its_owner_and_the_command_line(checkout: P
             assert all(url.password and not stack.printed(url.password) for url in urls)
             assert not any(url.password in str(one.cmdline()) for url in urls for one in stack.descendants())
             assert data_dir.stat().st_mode & 0o777 == 0o700
-            assert (data_dir / "environment").stat().st_mode & 0o777 == 0o600
-            signing = data_dir / "access-key-signing.pem"
-            assert signing.stat().st_mode & 0o777 == 0o600
-            signing_files.append(signing.read_text())
+            kept = [data_dir / name for name in KEPT]
+            assert [file.stat().st_mode & 0o777 for file in kept] == [0o600] * len(kept)
+            files.append([file.read_bytes() for file in kept[1:]])
+
+            secrets, cookies = data_dir / "secrets-keys", data_dir / "console-keys"
+            assert environments[-1]["WORKSPACES_SECRETS_KEY_FILE"] == str(secrets)
+            assert {f"web      | for secrets: {secrets}.", f"web      | for cookies: {cookies}."} <= set(
+                stack.lines
+            )
+            for name in ("release", "worker", "flower"):
+                assert {f"{name:<8} | for secrets: .", f"{name:<8} | for cookies: ."} <= set(stack.lines)
 
     assert logins[0].startswith("workspaces:")
     assert logins == [logins[0]] * 2
-    assert signing_files == [signing_files[0]] * 2
+    assert files[0] == files[1]
+    assert read_keys(str(secrets)) != read_keys(str(cookies))
     first, second = ([make_url(url).password for url in one.values() if "://" in url] for one in environments)
     assert first == second
-
-
-def test_the_keys_of_secrets_are_made_once_and_for_what_uses_secrets_alone(tmp_path: Path) -> None:
-    shown = "echo keys: $WORKSPACES_SECRETS_KEY_FILE."
-    checkout = make_checkout(
-        tmp_path / "checkout", {name: f"{shown}; {line}" for name, line in PROCFILE.items()}
-    )
-    keys = checkout / ".data" / "secrets-keys"
-    made = []
-    for _ in range(2):
-        with running(checkout) as stack:
-            made.append(read_keys(str(keys)))
-            assert exported(checkout / ".data" / "environment")["WORKSPACES_SECRETS_KEY_FILE"] == str(keys)
-            assert f"web      | keys: {keys}." in stack.lines
-            assert all(f"{name:<8} | keys: ." in stack.lines for name in ("release", "worker", "flower"))
-
-    assert keys.stat().st_mode & 0o777 == 0o600
-    assert made[0] == made[1]
-
-
-def test_the_keys_of_the_console_are_made_once_and_for_what_answers_browsers_alone(tmp_path: Path) -> None:
-    shown = "echo cookies: $WORKSPACES_CONSOLE_KEY_FILE."
-    checkout = make_checkout(
-        tmp_path / "checkout", {name: f"{shown}; {line}" for name, line in PROCFILE.items()}
-    )
-    keys, made = checkout / ".data" / "console-keys", []
-    for _ in range(2):
-        with running(checkout) as stack:
-            made.append(read_keys(str(keys)))
-            assert f"web      | cookies: {keys}." in stack.lines
-            assert all(f"{name:<8} | cookies: ." in stack.lines for name in ("release", "worker", "flower"))
-
-    assert keys.stat().st_mode & 0o777 == 0o600
-    assert made[0] == made[1] != read_keys(str(checkout / ".data" / "secrets-keys"))
 
 
 def exported(file: Path) -> dict[str, str]:
@@ -213,7 +200,7 @@ def test_servers_that_are_given_are_used_instead_of_its_own(tmp_path: Path) -> N
 
 def test_a_killed_database_comes_back_with_its_data(tmp_path: Path) -> None:
     procfile = COUNTING | {
-        "beat": "echo beat: Starting; while true; do python count.py 2>/dev/null; sleep 0.2; done"
+        "beat": "echo beat: Starting; while true; do python count.py 2>/dev/null; sleep 1; done"
     }
     checkout = make_checkout(tmp_path / "checkout", procfile)
     write_counting(checkout)

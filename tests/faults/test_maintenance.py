@@ -35,7 +35,8 @@ SLOW_S = 0.1
 """Of each operation on a store; a fileset takes several."""
 ROUNDS = 5
 
-pytestmark = pytest.mark.needs("cc", package="gcc")
+pytestmark = [pytest.mark.needs("cc", package="gcc"), pytest.mark.long]
+"""Programs whose clocks are set are not forked: each loads its packages. What is short of it sets the clock of one."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,6 @@ class Watch:
             self.silence_s[name] = max(self.silence_s[name], seconds)
 
 
-@pytest.mark.long
 def test_slow_deletions_silence_no_step(world: World, tell: Tell) -> None:
     tenants = [world.fill(f"slow-{number}", each=FILESETS) for number in range(DELETIONS)]
     world.stack.wait_until(lambda: len(last_successes(world)) == len(Step), "a sweep")

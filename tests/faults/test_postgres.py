@@ -28,9 +28,14 @@ STATEMENT_S, CONNECT_S = 7.0, 3.0
 """The longest that a statement and a new connection wait for a database that never answers."""
 
 
-@pytest.mark.parametrize("phase", ["filesets", "entities"])
 @pytest.mark.parametrize(
-    "end", [lambda server: server.stop(), lambda server: server.kill()], ids=["stop", "kill"]
+    ("end", "phase"),
+    [
+        pytest.param(EmbeddedPostgres.stop, "filesets", id="stop-filesets"),
+        pytest.param(EmbeddedPostgres.kill, "entities", id="kill-entities"),
+        pytest.param(EmbeddedPostgres.stop, "entities", id="stop-entities", marks=pytest.mark.long),
+        pytest.param(EmbeddedPostgres.kill, "filesets", id="kill-filesets", marks=pytest.mark.long),
+    ],
 )
 def test_a_restart_of_postgres_delays_a_deletion_and_nothing_else(
     world: World, phase: str, end: Callable[[object], None], within: Within

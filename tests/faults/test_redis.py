@@ -94,7 +94,7 @@ def test_a_hung_redis_does_not_slow_a_delete(world: World, within: Within) -> No
     assert median(hung) < QUICK["publish_timeout_seconds"]
 
 
-@pytest.mark.parametrize("ending", ["kill", "stop"])
+@pytest.mark.parametrize("ending", ["kill", pytest.param("stop", marks=pytest.mark.long)])
 def test_a_busy_worker_survives_the_loss_of_redis(world: World, ending: str, within: Within) -> None:
     """Celery 5.7.0 as it is ends here with an AttributeError; see workers/consumer.py."""
     doomed, following = world.fill(), world.fill()

@@ -345,6 +345,7 @@ def test_a_workspace_is_deleted_with_the_jobs_that_run_in_it(jobs: Jobs) -> None
     assert jobs.stored() == []
 
 
+@pytest.mark.long  # a stack of its own for what tests/runtime/test_slots.py shows in one process
 def test_what_was_left_on_a_host_does_not_wait_for_a_free_slot(tmp_path: Path, new_word: NewWord) -> None:
     with Stack(tmp_path, **{**SETTINGS, "runtime_job_slots": 1}) as stack:
         jobs = Jobs(stack, "crowded")
@@ -419,6 +420,7 @@ def test_the_guide_of_jobs_does_what_it_says(stack: Stack, tmp_path: Path) -> No
     assert done.stdout.splitlines() == [line for line in lines if not line.startswith(("$ ", "> "))]
 
 
+@pytest.mark.long  # a stack of its own for what tests/runtime/test_slots.py shows in one process
 def test_a_worker_without_a_free_slot_keeps_no_job_from_one_that_has(tmp_path: Path) -> None:
     alone = {**SETTINGS, "runtime_job_slots": 1}
     with Stack(tmp_path, **alone) as stack:

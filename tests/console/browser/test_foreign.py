@@ -52,7 +52,7 @@ def is_paused(stage: Stage) -> bool:
     return bool(stage.stack.client.get("/apis/entities/v2/cleanup-control").json()["paused"])
 
 
-@pytest.mark.parametrize("host", [FOREIGN, "127.0.0.1"])
+@pytest.mark.parametrize("host", [FOREIGN, pytest.param("127.0.0.1", marks=pytest.mark.long)])
 def test_a_form_of_another_origin_is_refused_even_with_the_token(
     new_context: NewContext, stage: Stage, host: str
 ) -> None:

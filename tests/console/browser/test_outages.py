@@ -28,7 +28,7 @@ def gone(route: Route) -> None:
     route.abort("connectionrefused")
 
 
-@pytest.mark.parametrize("fault", [unavailable, gone])
+@pytest.mark.parametrize("fault", [unavailable, pytest.param(gone, marks=pytest.mark.long)])
 def test_an_open_page_keeps_what_it_shows_says_so_and_goes_on_by_itself(
     page: Page, fault: Callable[[Route], None]
 ) -> None:

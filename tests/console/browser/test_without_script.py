@@ -32,6 +32,7 @@ def test_a_failed_deletion_is_retried(page: Page, stage: Stage) -> None:
     reload_until(page, stage, failed.id, "DONE")
 
 
+@pytest.mark.long
 def test_a_resource_is_skipped(page: Page, stage: Stage) -> None:
     [failed] = stage.fail("plain-skip", why="plain skip")
     page.goto(f"/console/deletions/{failed.id}")
@@ -44,6 +45,7 @@ def test_a_resource_is_skipped(page: Page, stage: Stage) -> None:
     expect(page.locator("#events")).to_contain_text("it may stay")
 
 
+@pytest.mark.long
 def test_a_workspace_is_deleted(page: Page, stage: Stage) -> None:
     stage.make("plain-delete")
     page.goto("/console/workspaces?prefix=plain-delete")
