@@ -8,14 +8,21 @@ from collections.abc import Iterator
 import pytest
 from flask.testing import FlaskClient
 from pydantic import ValidationError
-from sqlalchemy import update
+from sqlalchemy import Engine, update
 from werkzeug.test import TestResponse
 
-from app.api.application import all_routes
+from app.api.application import all_routes, build
+from app.config import Settings
+from app.context import Context
+from app.db import session_scope, sessions_of
 from app.http.route import Body
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
 from tests import factories
+from tests.support.application import Engines
+from tests.support.database import restore
+from tests.support.publisher import RecordingPublisher
+from tests.support.store import store_of
 
 ROUTES = all_routes()
 WITH_BODY = [route for route in ROUTES if route.body]
@@ -43,6 +50,25 @@ def is_clear(response: TestResponse) -> bool:
 
 def named(route) -> str:
     return f"{route.method} {route.rule}"
+
+
+@pytest.fixture(scope="module")
+def standing(
+    engine: Engine, _settings: Settings, engines: Engines, tmp_path_factory: pytest.TempPathFactory
+) -> FlaskClient:
+    """A client of a product with one workspace, the same for all: what is refused leaves nothing behind."""
+    restore(engine)
+    settings = _settings.model_copy(update={"data_dir": tmp_path_factory.mktemp("standing")})
+    sessions = sessions_of(engines.of(settings))
+    with session_scope(sessions) as session:
+        factories.make_workspace(session)
+    context = Context(
+        settings=settings,
+        sessions=sessions,
+        store=store_of(settings, sessions),
+        publisher=RecordingPublisher(),
+    )
+    return build(context).test_client()
 
 
 BODIES = {
@@ -85,16 +111,35 @@ def test_an_unknown_key_is_refused_with_a_value_and_ignored_without(body: type[B
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @pytest.mark.parametrize("route", WITH_BODY, ids=named)
-def test_a_body_that_makes_no_sense_is_refused(client: FlaskClient, session, route, body: bytes) -> None:
-    factories.make_workspace(session)
-    session.commit()
-
-    response = client.open(address(route), method=route.method, data=body, headers=JSON)
+def test_a_body_that_makes_no_sense_is_refused(standing: FlaskClient, route, body: bytes) -> None:
+    response = standing.open(address(route), method=route.method, data=body, headers=JSON)
 
     assert is_clear(response)
     takes_any_key = route.body.model_config.get("extra") != "forbid" and body.startswith(b'{"certainly')
     if (body or not route.body_is_optional) and not takes_any_key:
         assert response.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "value", ["%00", "a%00b", "%ff", "..", "%2F", "%2e%2e%2f", "x" * 3000, "%F0%9F%8D%B2", "'--"]
+)
+@pytest.mark.parametrize("route", [route for route in ROUTES if "<" in route.rule], ids=named)
+def test_a_strange_address_is_refused_or_leads_nowhere(standing: FlaskClient, route, value: str) -> None:
+    parameters = re.findall(r"<(?:\w+:)?(\w+)>", route.rule)
+
+    response = standing.open(
+        address(route, **dict.fromkeys(parameters, value)), method=route.method, headers=JSON, data=b"{}"
+    )
+
+    assert is_clear(response)
+
+
+@pytest.mark.parametrize(
+    "query", ["page=0", "page=99999999999999999999", "page_size=x", "sort=%00", "filter=%00", "filter={"]
+)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.query], ids=named)
+def test_a_strange_query_is_refused(standing: FlaskClient, route, query: str) -> None:
+    assert is_clear(standing.open(f"{address(route)}?{query}", method=route.method, headers=JSON, data=b"{}"))
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=named)
@@ -128,28 +173,6 @@ def test_a_body_must_say_that_it_is_json_and_must_not_be_endless(client: FlaskCl
     assert plain.status_code == 422
     assert endless.status_code == 413
     assert str(context.settings.max_body_bytes) in endless.json["detail"]
-
-
-@pytest.mark.parametrize(
-    "value", ["%00", "a%00b", "%ff", "..", "%2F", "%2e%2e%2f", "x" * 3000, "%F0%9F%8D%B2", "'--"]
-)
-@pytest.mark.parametrize("route", [route for route in ROUTES if "<" in route.rule], ids=named)
-def test_a_strange_address_is_refused_or_leads_nowhere(client: FlaskClient, route, value: str) -> None:
-    parameters = re.findall(r"<(?:\w+:)?(\w+)>", route.rule)
-
-    response = client.open(
-        address(route, **dict.fromkeys(parameters, value)), method=route.method, headers=JSON, data=b"{}"
-    )
-
-    assert is_clear(response)
-
-
-@pytest.mark.parametrize(
-    "query", ["page=0", "page=99999999999999999999", "page_size=x", "sort=%00", "filter=%00", "filter={"]
-)
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.query], ids=named)
-def test_a_strange_query_is_refused(client: FlaskClient, session, route, query: str) -> None:
-    assert is_clear(client.open(f"{address(route)}?{query}", method=route.method, headers=JSON, data=b"{}"))
 
 
 @pytest.mark.parametrize("route", BELOW_A_WORKSPACE, ids=named)
