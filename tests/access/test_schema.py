@@ -161,6 +161,7 @@ class TestWithAuthentication:
         enough_were_sent("with authentication", tell)
 
 
+@pytest.mark.long  # the requests are the same, and whoever is asked nothing reaches less of the product
 class TestWithoutAuthentication:
     """As anybody."""
 
