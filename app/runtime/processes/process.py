@@ -163,7 +163,7 @@ class Process:
 def _report(reaper: "subprocess.Popen[bytes]", status: IO[bytes]) -> tuple[bool, int]:
     """Whether the command has begun, and the number of the error that kept it from running, or 0.
 
-    The report has no end if the command stops its reaper, and none if it kills it.
+    A command that stops its reaper leaves the report without an end, one that kills it without the reaper's word.
     """
     report, deadline = b"", time.monotonic() + _START_S
     while not report.endswith(b"ok") and time.monotonic() < deadline:
