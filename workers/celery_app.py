@@ -42,6 +42,7 @@ def configure(settings: Settings) -> Celery:
             "workers.runtime_tasks",
             "workers.heartbeat",
             "workers.ending",
+            "workers.time_limit",
             "workers.tracing",
         ),
         task_default_queue=CLEANUP_QUEUE,
