@@ -64,10 +64,15 @@ def engine(stack: Stack) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def fill(nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack) -> Fill:
-    """Makes and fills a workspace, and returns its id once the runtime has taken up what is in it."""
+def fill(nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack) -> Iterator[Fill]:
+    """Makes and fills a workspace, and returns its id once the runtime has taken up what is in it.
+
+    What runs in those that are left ends with the test: a host has so many job slots, and others need some.
+    """
+    names = set()
 
     def fill(name: str, wanted: dict[str, int]) -> str:
+        names.add(name)
         filled = nemo.run(SCRIPTS / "fill.py", name, json.dumps(wanted))
         assert filled.returncode == 0, filled.stderr
         workspace_id = http.get(f"{WORKSPACES}/{name}").json()["id"]
@@ -76,7 +81,10 @@ def fill(nemo: Nemo, http: httpx.Client, engine: Engine, stack: Stack) -> Fill:
         )
         return workspace_id
 
-    return fill
+    yield fill
+    for name in names:
+        http.delete(f"{WORKSPACES}/{name}")
+    stack.wait_until(lambda: not running(engine), "all that runs has ended")
 
 
 @pytest.mark.long  # its short form are the deletions of test_sdk.py, test_cli.py and test_snippets.py
@@ -123,6 +131,12 @@ def test_a_full_workspace_goes_completely_and_takes_nothing_else_with_it(
     assert successor != old
     assert holdings(engine, stack, successor) == successor_before
     assert holdings(engine, stack, neighbour) == neighbour_before
+
+
+def running(engine: Engine) -> int:
+    """Jobs that a supervisor has."""
+    with engine.connect() as connection:
+        return connection.scalar(select(func.count()).where(Job.lease_owner.is_not(None))) or 0
 
 
 def untouched(engine: Engine, workspace_id: str) -> int:
