@@ -43,8 +43,17 @@ class Scale:
 SCALES = {
     "usual": Scale(),
     "full": Scale(entities=10_000_000, total_s=6 * 3600),
+    # For tests: beside others a part takes several times as long.
     "tiny": Scale(
-        entities=3_000, some=500, few=300, workspaces=12, rounds=2, requests=3, seconds=0.2, filesets=4
+        entities=3_000,
+        some=500,
+        few=300,
+        workspaces=12,
+        rounds=2,
+        requests=3,
+        seconds=0.2,
+        filesets=4,
+        total_s=45 * 60,
     ),
 }
 
