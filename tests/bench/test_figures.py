@@ -58,7 +58,7 @@ def test_the_table_shows_value_baseline_ratio_and_whether_the_goals_are_met(run:
     ("error", "why"),
     [
         (None, "it has no result"),
-        (OutOfTime(), "not within the 840 s of its part"),
+        (OutOfTime(), f"not within the {SCALES['tiny'].total_s:.0f} s of its part"),
         (NotMeasured("the answer\nis 503"), "the answer is 503"),
         (ValueError("broken"), "ValueError: broken"),
     ],
