@@ -79,14 +79,13 @@ class Process:
             given = {"environment": {**environment, **run_variable}, "limits": dict(limits)}
             stdin.write(json.dumps(given).encode())
         with status:
-            begun, number = _report(reaper, status)
-        if begun and not number:
+            number = _failure(reaper, status)
+        if not number:
             return cls(reaper, output, run=run, grace_s=grace_s)
         output.close()
         reaper.kill()
         reaper.wait()
         kill_leaked_processes(run, within_s=_START_S)
-        number = number or errno.ESRCH
         raise OSError(number, f"'{command[0]}' cannot be run: {os.strerror(number)}")
 
     def poll(self) -> int | None:
@@ -160,8 +159,8 @@ class Process:
             return []
 
 
-def _report(reaper: "subprocess.Popen[bytes]", status: IO[bytes]) -> tuple[bool, int]:
-    """Whether the command has begun, and the number of the error that kept it from running, or 0.
+def _failure(reaper: "subprocess.Popen[bytes]", status: IO[bytes]) -> int:
+    """The number of the error that kept the command from running, or 0 if it has begun.
 
     A command that stops its reaper leaves the report without an end, one that kills it without the reaper's word.
     """
@@ -173,8 +172,9 @@ def _report(reaper: "subprocess.Popen[bytes]", status: IO[bytes]) -> tuple[bool,
             report += word
         elif report and _is_stopped(reaper.pid):
             break
-    number = report.removeprefix(b"begun").removesuffix(b"ok")
-    return bool(report), int(number or 0)
+    if not report:
+        return errno.ESRCH
+    return int(report.removeprefix(b"begun").removesuffix(b"ok") or 0)
 
 
 def _start_reaper(
