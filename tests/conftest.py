@@ -18,13 +18,11 @@ from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.context import Context
-from app.db import sessions_of
 from app.logs import configure_logs
 from tests.support.application import Engines, answering_from
 from tests.support.keys import KEY, write_keys
-from tests.support.publisher import RecordingPublisher
+from tests.support.publisher import RecordingPublisher, recording
 from tests.support.statements import refuse_locking_subquery
-from tests.support.store import store_of
 
 # No search fails because the machine is busy.
 search_settings.register_profile(
@@ -100,9 +98,8 @@ def settings(_settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def publisher() -> Iterator[RecordingPublisher]:
-    publisher = RecordingPublisher()
-    yield publisher
-    assert not publisher.too_early, "published inside a transaction: use notify_after_commit"
+    with recording() as publisher:
+        yield publisher
 
 
 @pytest.fixture(scope="session")
@@ -116,13 +113,7 @@ def engines() -> Iterator[Engines]:
 def context(
     database: Engine, settings: Settings, publisher: RecordingPublisher, engines: Engines
 ) -> Iterator[Context]:
-    sessions = sessions_of(engines.of(settings))
-    yield Context(
-        settings=settings,
-        sessions=sessions,
-        store=store_of(settings, sessions),
-        publisher=publisher,
-    )
+    yield engines.context_of(settings, publisher)
     engines.tidy()
 
 

@@ -13,16 +13,14 @@ from werkzeug.test import TestResponse
 
 from app.api.application import all_routes, build
 from app.config import Settings
-from app.context import Context
-from app.db import session_scope, sessions_of
+from app.db import session_scope
 from app.http.route import Body
 from app.lifecycle import WorkspaceState
 from app.models import Workspace
 from tests import factories
 from tests.support.application import Engines
 from tests.support.database import restore
-from tests.support.publisher import RecordingPublisher
-from tests.support.store import store_of
+from tests.support.publisher import recording
 
 ROUTES = all_routes()
 WITH_BODY = [route for route in ROUTES if route.body]
@@ -55,20 +53,15 @@ def named(route) -> str:
 @pytest.fixture(scope="module")
 def standing(
     engine: Engine, _settings: Settings, engines: Engines, tmp_path_factory: pytest.TempPathFactory
-) -> FlaskClient:
+) -> Iterator[FlaskClient]:
     """A client of a product with one workspace, the same for all: what is refused leaves nothing behind."""
     restore(engine)
     settings = _settings.model_copy(update={"data_dir": tmp_path_factory.mktemp("standing")})
-    sessions = sessions_of(engines.of(settings))
-    with session_scope(sessions) as session:
-        factories.make_workspace(session)
-    context = Context(
-        settings=settings,
-        sessions=sessions,
-        store=store_of(settings, sessions),
-        publisher=RecordingPublisher(),
-    )
-    return build(context).test_client()
+    with recording() as publisher:
+        context = engines.context_of(settings, publisher)
+        with session_scope(context.sessions) as session:
+            factories.make_workspace(session)
+        yield build(context).test_client()
 
 
 BODIES = {

@@ -9,8 +9,10 @@ from sqlalchemy.pool import QueuePool
 from app.api.application import assemble, serve
 from app.config import Settings
 from app.context import Context
-from app.db import connect
+from app.db import connect, sessions_of
 from app.logs import configure_logs
+from tests.support.publisher import RecordingPublisher
+from tests.support.store import store_of
 
 _assembled = cache(assemble)
 
@@ -38,6 +40,13 @@ class Engines:
         if key not in self._made:
             self._made[key] = connect(settings)
         return self._made[key]
+
+    def context_of(self, settings: Settings, publisher: RecordingPublisher) -> Context:
+        """The connections of these settings, with a store that the pristine database knows."""
+        sessions = sessions_of(self.of(settings))
+        return Context(
+            settings=settings, sessions=sessions, store=store_of(settings, sessions), publisher=publisher
+        )
 
     def tidy(self) -> None:
         """Give up those whose connections somebody has kept."""

@@ -5,6 +5,8 @@ A worker may receive a message at once. Sent before the commit, it would find th
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -54,3 +56,11 @@ class RecordingPublisher:
 
     def lengths(self) -> dict[str, int]:
         return dict(Counter(message.queue for message in self.published))
+
+
+@contextmanager
+def recording() -> Iterator[RecordingPublisher]:
+    """A publisher that must have been given nothing inside a transaction by the end."""
+    publisher = RecordingPublisher()
+    yield publisher
+    assert not publisher.too_early, "published inside a transaction: use notify_after_commit"
