@@ -161,7 +161,7 @@ class TestWithAuthentication:
         enough_were_sent("with authentication", tell)
 
 
-@pytest.mark.long  # the requests are the same, and whoever is asked nothing reaches less of the product
+@pytest.mark.long  # its requests are the good ones of those with authentication
 class TestWithoutAuthentication:
     """As anybody."""
 

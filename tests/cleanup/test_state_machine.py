@@ -377,7 +377,7 @@ def _seconds_in_the_way(deletion: Any, seen: Snapshot) -> float:
 
 SEARCH_EXAMPLES = os.environ.get("CLEANUP_SEARCH_EXAMPLES")
 SEARCH = search_settings(
-    max_examples=int(SEARCH_EXAMPLES or examples(short=4, long=40)),
+    max_examples=int(SEARCH_EXAMPLES or examples(short=6, long=40)),
     stateful_step_count=50,
     derandomize=SEARCH_EXAMPLES is None,
     database=None,
