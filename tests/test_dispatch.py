@@ -2,10 +2,9 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from uuid import UUID
 
 import pytest
@@ -29,6 +28,7 @@ from app.dispatch import (
 from devstack.processes import free_port
 from tests.support.deadlines import DEADLINE_S
 from tests.support.publisher import RecordingPublisher
+from tests.support.serving import serving
 
 DELETION = UUID("01a20aef-a8b0-7202-a731-b66b5e2bb8e2")
 
@@ -39,14 +39,8 @@ def broker(monkeypatch) -> Iterator[redis.Redis]:
     # Small packets would otherwise wait 40 ms each for the other side's acknowledgement.
     monkeypatch.setattr(TCPFakeRequestHandler, "disable_nagle_algorithm", True)
     server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    client = redis.Redis(port=server.server_address[1])
-    yield client
-    client.close()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server), closing(redis.Redis(port=server.server_address[1])) as client:
+        yield client
 
 
 def publisher_at(port: int) -> BackgroundPublisher:

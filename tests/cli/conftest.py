@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from app.cli.client import database
 from app.context import Context
 from app.models import Deletion
 from tests import factories
+from tests.support.serving import serving
 
 Run = Callable[..., Result]
 MakeFailed = Callable[..., Deletion]
@@ -31,12 +31,8 @@ class _Silent(WSGIRequestHandler):
 def server(app: Flask) -> Iterator[str]:
     """The address of a server of the application."""
     served = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Silent)
-    thread = Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{served.port}"
-    served.shutdown()
-    thread.join()
-    served.server_close()
+    with serving(served):
+        yield f"http://127.0.0.1:{served.port}"
 
 
 @pytest.fixture(scope="session", autouse=True)

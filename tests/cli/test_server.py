@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from app.cli import main
+from tests.support.serving import serving
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -18,7 +19,6 @@ Answer = tuple[int, dict[str, str], bytes]
 @pytest.fixture
 def answering() -> Iterator[Callable[..., tuple[str, list[Any]]]]:
     """Makes a server that gives these answers, the last one again and again; its address, and the headers it got."""
-    servers = []
 
     def make(*answers: Answer) -> tuple[str, list[Any]]:
         left, seen = list(answers), []
@@ -39,16 +39,11 @@ def answering() -> Iterator[Callable[..., tuple[str, list[Any]]]]:
                 pass
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        servers.append((server, thread))
+        servers.enter_context(serving(server))
         return f"http://127.0.0.1:{server.server_port}", seen
 
-    yield make
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with ExitStack() as servers:
+        yield make
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """A page whose name is made to lead to this machine, in a real browser."""
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ import pytest
 
 from tests.server.test_exposure import web
 from tests.support.deadlines import DEADLINE_S
+from tests.support.serving import serving
 
 WORKSPACES = "/apis/entities/v2/workspaces"
 PAGE = f"""<!doctype html><title>A page</title><p id=answer>nothing</p><script>
@@ -43,14 +43,8 @@ def page_in_front_of(url: str) -> Iterator[int]:
             """Quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def opened(url: str, profile: Path) -> str:

@@ -31,6 +31,7 @@ from tests.support.deadlines import DEADLINE_S
 from tests.support.figures import Flat
 from tests.support.s3 import BUCKET, S3Server, environment, s3fs_uses, serving_s3
 from tests.support.s3_proxy import FORBIDDEN, SLOW_DOWN, TRUNCATED, Fault, Proxy, proxying
+from tests.support.serving import serving
 
 FILESET = uuid4()
 ROOT = Path(__file__).parents[2]
@@ -374,12 +375,10 @@ class Trickle(BaseRequestHandler):
 
 @pytest.fixture
 def trickling(s3: S3Server) -> Iterator[BlobStore]:
-    with ThreadingTCPServer(("127.0.0.1", 0), Trickle) as server:
-        server.daemon_threads, server.block_on_close = True, False
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        with s3fs_uses(f"http://127.0.0.1:{server.server_address[1]}"):
-            yield BlobStore.open(f"s3://{BUCKET}")
-        server.shutdown()
+    server = ThreadingTCPServer(("127.0.0.1", 0), Trickle)
+    server.daemon_threads, server.block_on_close = True, False
+    with serving(server), s3fs_uses(f"http://127.0.0.1:{server.server_address[1]}"):
+        yield BlobStore.open(f"s3://{BUCKET}")
 
 
 def test_an_answer_that_never_ends_is_given_up(

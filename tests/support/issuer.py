@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +15,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from tests.support.serving import serving
 
 AUDIENCE = "workspaces"
 
@@ -71,6 +73,8 @@ class LocalIssuer:
     misbehaving_at: str = ""
     """The only path where it is silent, trickles or answers `raw`; empty for all."""
 
+    _serving: ExitStack = field(default_factory=ExitStack)
+
     def __enter__(self) -> Self:
         issuer = self
 
@@ -107,10 +111,9 @@ class LocalIssuer:
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        self._serving.enter_context(serving(server))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,9 +123,7 @@ class LocalIssuer:
         """Go away: connections are refused from now on."""
         self.trickling = False
         self.silent.clear()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._serving.close()
 
     def answer(self, path: str) -> Any:
         if path == "/.well-known/openid-configuration":

@@ -5,12 +5,14 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
+
+from tests.support.serving import serving
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
@@ -79,14 +81,15 @@ class KubeApi:
     """The history of changes is kept from this version on."""
     url: str = ""
 
+    _serving: ExitStack = field(default_factory=ExitStack)
+
     def __enter__(self) -> Self:
         self._lock, self._version = threading.RLock(), 0
         self._changes: list[tuple[int, str, Object]] = []
         self._leaving = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        self._serving.enter_context(serving(server))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,9 +98,7 @@ class KubeApi:
     def stop(self) -> None:
         """Stop serving: connections are refused from now on."""
         self._leaving.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._serving.close()
 
     def one(self, resource: str) -> Object:
         """The only object of that sort."""

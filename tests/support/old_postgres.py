@@ -4,7 +4,8 @@ import socketserver
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
+
+from tests.support.serving import serving
 
 _SSL_REQUEST, _GSS_REQUEST = 80877103, 80877104
 _VERSION = b"server_version\x0014.9\x00"
@@ -34,7 +35,6 @@ class _Server(socketserver.ThreadingTCPServer):
 @contextmanager
 def old_postgres() -> Iterator[str]:
     """The URL of one that says it is PostgreSQL 14.9, and never answers a statement."""
-    with _Server(("127.0.0.1", 0), _Greeting) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    server = _Server(("127.0.0.1", 0), _Greeting)
+    with serving(server):
         yield f"postgresql+psycopg://app@127.0.0.1:{server.server_address[1]}/workspaces"
-        server.shutdown()

@@ -10,6 +10,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from devstack.processes import HOST
+from tests.support.serving import serving
 
 _UPSTREAM_TIMEOUT_S = 60
 
@@ -66,15 +67,11 @@ def proxying(upstream: str) -> Iterator[Proxy]:
     server = ThreadingHTTPServer((HOST, 0), Handler)
     server.daemon_threads, server.block_on_close = True, False
     proxy = Handler.proxy = Proxy(f"http://{HOST}:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(server):
+        try:
+            yield proxy
+        finally:
+            proxy.released.set()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,6 +1,5 @@
 """What pages of others make an operator's browser send: none of it counts."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -12,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.console.browser.conftest import FOREIGN, NewContext
 from tests.console.browser.stage import Stage
+from tests.support.serving import serving
 
 pytestmark = pytest.mark.needs("chromium", package="chromium")
 
@@ -33,14 +33,8 @@ def page_with_form(action: str, fields: dict[str, str]) -> Iterator[int]:
             """Quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def token_on(page: Page) -> str:
