@@ -118,7 +118,7 @@ def _install(python: Path, *arguments: str) -> None:
 
     uv does not know from which index this machine's pip is told to install.
     """
-    uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python, *arguments]
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--system-certs", "--python", python, *arguments]
     if subprocess.run(uv, capture_output=True, check=False).returncode:
         pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-compile"]
         _execute(*pip, "--disable-pip-version-check", *arguments)
