@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from app.config.keys import read_keys
 from app.config.loading import _OF_JOBS
 from app.runtime.processes.leaked_processes import RUN_VARIABLE
 from app.storage.blob_store import BlobStore
+from tests.support.preloaded import run_preloaded
 
 ROOT = Path(__file__).parent.parent
 A_KEY = base64.b64encode(bytes(range(32))).decode()
@@ -35,17 +35,10 @@ def refusal(
     return line
 
 
-def start(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program of the product with these settings."""
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def upgrade(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `workspaces db upgrade` with these settings."""
+    command = ("python", "-m", "app.cli", "db", "upgrade")
+    return run_preloaded(*command, env={**os.environ, **environment}, cwd=ROOT)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +163,7 @@ def test_what_others_set_under_our_prefix_is_no_mistake() -> None:
         "WORKSPACES_PORT_8080_TCP_ADDR": "10.0.0.1",
     }
 
-    ended = start(
-        "-m",
-        "app.cli",
-        "db",
-        "upgrade",
-        **told,
-        WORKSPACES_DATABASE_URL="postgresql+psycopg://app@127.0.0.1:1/x",
-    )
+    ended = upgrade(**told, WORKSPACES_DATABASE_URL="postgresql+psycopg://app@127.0.0.1:1/x")
 
     assert ended.returncode == 1
     assert "does not answer" in ended.stderr
@@ -223,7 +209,7 @@ def test_a_key_file_may_have_several_keys_and_comments(tmp_path: Path) -> None:
 
 
 def test_the_command_line_refuses_to_start_with_a_wrong_setting() -> None:
-    ended = start("-m", "app.cli", "db", "upgrade", WORKSPACES_SLICE_SECONDS="soon")
+    ended = upgrade(WORKSPACES_SLICE_SECONDS="soon")
 
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
 

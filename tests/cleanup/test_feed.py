@@ -1,10 +1,9 @@
 """The feed of the events of all deletions: nothing is lost between two pages, and nobody sees more than they may."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,10 @@ from app.context import Context
 from app.models import Deletion, DeletionEvent
 from tests import factories
 from tests.support.deadlines import DEADLINE_S
+from tests.support.preloaded import run_preloaded
 from tests.support.statements import compact, rows_read
 
+ROOT = Path(__file__).parents[2]
 FEED = "/apis/entities/v2/deletion-events"
 
 
@@ -209,8 +210,9 @@ def test_an_upgrade_puts_restored_events_in_their_place(
     session.commit()
     environment = {**os.environ, "WORKSPACES_DATABASE_URL": database_url}
 
-    subprocess.run([sys.executable, "-m", "app.cli", "db", "upgrade"], env=environment, check=True)
+    ended = run_preloaded("python", "-m", "app.cli", "db", "upgrade", env=environment, cwd=ROOT)
 
+    assert ended.returncode == 0, ended.stderr
     assert session.scalars(text("SELECT transaction_id::text FROM deletion_events")).all() == ["0"]
 
 

@@ -3,12 +3,10 @@
 import json
 import os
 import pty
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from app.models import Deletion, Workspace
 from tests import factories
 from tests.cli.conftest import Run
 from tests.support.deadlines import DEADLINE_S
+from tests.support.preloaded import Preloaded
 from tests.support.publisher import RecordingPublisher
 
 ROOT = Path(__file__).parents[2]
@@ -86,29 +85,41 @@ def test_what_is_no_duration_is_refused(run: Run, given: str) -> None:
     assert "is no duration" in result.stderr
 
 
-def sit_down() -> None:
-    """The terminal becomes the controlling one, from which Ctrl-C comes."""
-    os.close(os.open(os.ttyname(0), os.O_RDWR))
-    # Also where the tests run in the background, for which a shell lets them ignore it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+class Asking:
+    """`workspace delete ml-team` on a terminal, once it asks."""
+
+    def __init__(self, process: Preloaded, keyboard: int, output: Path, errors: Path) -> None:
+        self._process, self._keyboard, self._output = process, keyboard, output
+        deadline = time.monotonic() + DEADLINE_S
+        while "type the name" not in (said := errors.read_text()):
+            assert process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+        self.said = said
+
+    def answer(self, typed: bytes) -> tuple[int, str]:
+        """Type that: the exit status, and what stands on standard output."""
+        deadline = time.monotonic() + DEADLINE_S
+        while self._process.poll() is None:
+            # Again, because a sign that comes before it reads can be lost, as an interrupt in a destructor is.
+            os.write(self._keyboard, typed)
+            assert time.monotonic() < deadline, "it does not end"
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+        return self._process.wait(), self._output.read_text()
 
 
-@contextmanager
-def asked(context: Context) -> Iterator[tuple[bytes, Callable[[bytes], tuple[int, str]]]]:
-    """`workspace delete ml-team` on a terminal, once it asks: what it has said, and what answers it.
-
-    The answer returns the exit status and what stands on standard output.
-    """
-    ours, its = pty.openpty()
-    command = [sys.executable, "-m", "app.cli", "workspace", "delete", "ml-team", "--direct", "-o", "name"]
-    process = subprocess.Popen(
-        command,
+@pytest.fixture
+def asking(context: Context, workspace: Workspace, tmp_path: Path) -> Iterator[Asking]:
+    keyboard, screen = pty.openpty()
+    output, errors = tmp_path / "stdout", tmp_path / "stderr"
+    errors.touch()
+    process = Preloaded(
+        ["python", "-m", "app.cli", "workspace", "delete", workspace.name, "--direct", "-o", "name"],
         cwd=ROOT,
-        stdin=its,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=sit_down,  # noqa: PLW1509 -- no thread has a lock here
+        output=output,
+        errors=errors,
+        terminal=Path(os.ttyname(screen)),
         env={
             **os.environ,
             "WORKSPACES_DATABASE_URL": context.settings.database_url,
@@ -116,29 +127,10 @@ def asked(context: Context) -> Iterator[tuple[bytes, Callable[[bytes], tuple[int
             "WORKSPACES_BROKER_URL": "redis://127.0.0.1:1/0",
         },
     )
-    os.close(its)
-    said = b""
-    with process:
-        assert process.stdout
-        assert process.stderr
-        printed = process.stdout
-        while b"type the name" not in said:
-            sign = process.stderr.read(1)
-            assert sign, said
-            said += sign
-
-        def answer(typed: bytes) -> tuple[int, str]:
-            deadline = time.monotonic() + DEADLINE_S
-            while process.poll() is None:
-                # Again, because a sign that comes before it reads can be lost, as an interrupt in a destructor is.
-                os.write(ours, typed)
-                assert time.monotonic() < deadline, "it does not end"
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
-            return process.wait(), printed.read().decode()
-
-        yield said, answer
-    os.close(ours)
+    yield Asking(process, keyboard, output, errors)
+    process.kill()
+    os.close(keyboard)
+    os.close(screen)
 
 
 @pytest.mark.parametrize(
@@ -147,27 +139,24 @@ def asked(context: Context) -> Iterator[tuple[bytes, Callable[[bytes], tuple[int
     ids=["its name", "another", "Ctrl-C", "Ctrl-D"],
 )
 def test_on_a_terminal_it_shows_what_goes_and_asks_for_the_name(
-    session: Session, context: Context, workspace: Workspace, typed: bytes, exit_code: int, is_deleted: bool
+    session: Session, asking: Asking, workspace: Workspace, typed: bytes, exit_code: int, is_deleted: bool
 ) -> None:
-    with asked(context) as (said, answer):
-        ended, printed = answer(typed)
+    ended, printed = asking.answer(typed)
 
     assert ended == exit_code
-    assert b"'ml-team' holds: filesets 1, projects 1; 5 bytes." in said
+    assert "'ml-team' holds: filesets 1, projects 1; 5 bytes." in asking.said
     found = deletions(session)
     assert [one.workspace_id for one in found] == ([workspace.id] if is_deleted else [])
     assert printed == "".join(f"{one.id}\n" for one in found)
 
 
 def test_what_was_shown_is_what_goes_and_no_successor_of_its_name(
-    session: Session, context: Context, workspace: Workspace
+    session: Session, asking: Asking, workspace: Workspace
 ) -> None:
-    with asked(context) as (_, answer):
-        workspace.name = "renamed"
-        session.flush()
-        session.add(Workspace(name="ml-team"))
-        session.commit()
-        ended, printed = answer(b"ml-team\n")
+    workspace.name = "renamed"
+    session.flush()
+    session.add(Workspace(name="ml-team"))
+    session.commit()
 
-    assert (ended, printed) == (1, "")
+    assert asking.answer(b"ml-team\n") == (1, "")
     assert deletions(session) == []

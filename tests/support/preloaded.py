@@ -39,7 +39,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Preloaded:
-    """A running program, with the methods of `subprocess.Popen` that the tests use."""
+    """A running program, with the methods of `subprocess.Popen` that the tests use.
+
+    It reads from `terminal`, which sends it Ctrl-C if it is one.
+    """
 
     def __init__(
         self,
@@ -49,10 +52,11 @@ class Preloaded:
         cwd: Path,
         output: Path,
         errors: Path | None = None,
+        terminal: Path = Path(os.devnull),
     ) -> None:
         ours, its = _fork_server().Pipe(duplex=False)
         with ours, its:
-            arguments = (list(argv), dict(env), cwd, (output, errors or output), its)
+            arguments = (list(argv), dict(env), cwd, (terminal, output, errors or output), its)
             self._process = _fork_server().Process(target=_become, args=arguments)
             self._process.start()
             assert self._process.pid
@@ -89,7 +93,7 @@ def _fork_server() -> ForkServerContext:
 
 
 def _become(
-    argv: list[str], env: dict[str, str], directory: Path, logs: tuple[Path, Path], told: Connection
+    argv: list[str], env: dict[str, str], directory: Path, files: tuple[Path, Path, Path], told: Connection
 ) -> None:
     """Take on what a program is started with, and run it."""
     gc.freeze()  # the garbage collector would copy what is shared with the process that has loaded it
@@ -97,10 +101,12 @@ def _become(
     # Also where the tests run in the background, for which a shell lets them ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    output, errors = logs
-    with Path(os.devnull).open() as nothing, output.open("ab") as out, errors.open("ab") as err:
-        for number, file in enumerate((nothing, out, err)):
+    terminal, output, errors = files
+    # The first terminal that the leader of a session opens is the one that controls it.
+    with terminal.open("rb") as given, output.open("ab") as out, errors.open("ab") as err:
+        for number, file in enumerate((given, out, err)):
             os.dup2(file.fileno(), number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 -- multiprocessing has put another in its place
     os.environ.clear()
     os.environ.update(env)
     os.chdir(directory)
