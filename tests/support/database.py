@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy.pool import NullPool
 
 from app.db import Base, session_scope, sessions_of
@@ -74,7 +74,7 @@ def _prepare(server: EmbeddedPostgres) -> None:
         seed(session)
         record_store(session)
     with engine.begin() as made:
-        made.exec_driver_sql(_restoring("pristine"))
+        _keep(made, "pristine")
     with _administrator(server.url) as connection:
         connection.execute(f"ALTER DATABASE unfinished RENAME TO {TEMPLATE}")
 
@@ -86,23 +86,26 @@ def migrate(url: str) -> None:
     command.upgrade(config, "head")
 
 
-def _restoring(name: str) -> str:
-    """SQL of a function `name.restore` that gives every table the rows back that it has now, in one statement.
+def _keep(connection: Connection, name: str) -> None:
+    """Make a function `name.restore` that gives every table the rows back that it has now, in one statement.
 
     DELETE beats TRUNCATE by an order of magnitude on small tables.
     """
     tables = [table.name for table in Base.metadata.sorted_tables]
-    copies = "".join(f"CREATE TABLE {name}.{table} AS TABLE public.{table};" for table in tables)
+    connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+    kept = [
+        connection.exec_driver_sql(f"CREATE TABLE {name}.{table} AS TABLE public.{table}").rowcount
+        for table in tables
+    ]
     deletes = "".join(f"DELETE FROM public.{table};" for table in tables)
     # Only into those that had rows: a column that PostgreSQL numbers itself would refuse even none.
     inserts = "".join(
-        f"IF EXISTS (SELECT FROM {name}.{table}) THEN "
-        f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM {name}.{table}; END IF;"
-        for table in tables
+        f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM {name}.{table};"
+        for table, rows in zip(tables, kept, strict=True)
+        if rows
     )
     # As a replica would: the audit log refuses it to everybody else, and foreign keys need no order.
-    return (
-        f"CREATE SCHEMA {name}; {copies} "
+    connection.exec_driver_sql(
         f"CREATE FUNCTION {name}.restore() RETURNS void LANGUAGE plpgsql "
         f"SET session_replication_role = replica AS $$ BEGIN {deletes} {inserts} END $$"
     )
@@ -158,7 +161,7 @@ def database(engine: Engine) -> Engine:
 def remember(engine: Engine, name: str) -> None:
     """Keep the rows that there are now, for `restore`; once in a run for each name."""
     with engine.begin() as connection:
-        connection.exec_driver_sql(_restoring(name))
+        _keep(connection, name)
 
 
 def restore(engine: Engine, name: str = "pristine") -> None:

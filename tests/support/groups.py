@@ -59,6 +59,13 @@ LONGEST = (
     "tests/postgres/test_pooler.py", "tests/postgres/test_failover.py", "tests/cleanup/test_replay.py",
     "tests/cleanup/test_many.py", "tests/services/test_writers_against_delete.py", "tests/postgres/test_version.py",
     "tests/cleanup/test_engine.py", "tests/storage/test_deletion_log.py", "tests/server/test_rebinding.py",
+    "tests/runtime/test_kubernetes.py", "tests/runtime/test_results.py", "tests/test_migrations.py",
+    "tests/api/entities/test_lists_at_scale.py", "tests/cli/test_doctor.py", "tests/cleanup/test_bulk.py",
+    "tests/compat/test_access_keys.py", "tests/cleanup/test_maintenance.py", "tests/ops/test_ops.py",
+    "tests/console/test_sign_in.py", "tests/cli/test_both_ways.py", "tests/console/test_pages.py",
+    "tests/health/test_dependencies.py", "tests/test_tracing.py", "tests/access/test_key_authority.py",
+    "tests/cli/test_delete.py", "tests/cli/test_bulk.py", "tests/cleanup/test_causes.py",
+    "tests/health/test_metrics_at_scale.py", "tests/cleanup/test_rows.py", "tests/cleanup/test_hanging.py",
 )  # fmt: skip
 """Groups that take long, the longest first: by turns some that wait and some that compute."""
 
