@@ -34,6 +34,7 @@ RESOURCES = (
     "entities.workspace_deletion",
     "entities.failed_deletions",
     "entities.deletions",
+    "entities.deletion_records",
     "entities.deletion_events",
     "entities.cleanup_control",
     "entities.webhooks",

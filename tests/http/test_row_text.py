@@ -13,7 +13,7 @@ from sqlalchemy import literal, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.api.auth import audit_log, role_bindings
-from app.api.entities import deletions, entities, projects, workspaces
+from app.api.entities import deletion_records, entities, projects, workspaces
 from app.api.files import filesets
 from app.api.jobs import jobs
 from app.api.models import deployment_configs, deployments
@@ -26,7 +26,7 @@ from app.models import Workspace
 LISTS: dict[str, tuple[RowText, type[BaseModel]]] = {
     "audit records": (audit_log.ITEMS, audit_log.AuditRecord),
     "role bindings": (role_bindings.ITEMS, role_bindings.RoleBinding),
-    "deletion events": (deletions.EVENTS, deletions.DeletionEvent),
+    "deletion events": (deletion_records.EVENTS, deletion_records.DeletionEvent),
     "entities": (entities.ITEMS, entities.Entity),
     "projects": (projects.ITEMS, projects.Project),
     "workspaces": (workspaces.ITEMS, workspaces.Workspace),

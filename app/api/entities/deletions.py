@@ -2,33 +2,31 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 
 from flask import Response
 from pydantic import AwareDatetime, Field
-from sqlalchemy import BindParameter, ColumnElement, DateTime, Select, Text, Uuid, bindparam, exists, select
+from sqlalchemy import BindParameter, ColumnElement, DateTime, Select, Text, bindparam, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from app import models as rows
-from app.access.authorize import ACTOR_ID, Actor, require_platform_wide, still_authentic
+from app.access.authorize import ACTOR_ID, require_platform_wide, still_authentic
 from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.cleanup import failures, ledger, operations, requests
 from app.cleanup.bulk import is_alike
-from app.cleanup.report import FAILURES_LISTED, DeletionReport, FailureReport, outline, report
-from app.clock import Timestamp
+from app.cleanup.report import FAILURES_LISTED, DeletionReport, outline, report
 from app.db import read
 from app.errors import BadRequest, Conflict, Forbidden, NotFound, WrongState
 from app.filters.fields import Fields
-from app.http.field_types import Name, Reason, Resource, ShortText
-from app.http.keyset import After
-from app.http.paging import MAX_PAGE, KeysetPage, KeysetQuery, Page, list_page, paginate
+from app.http.field_types import Name, Reason, ShortText
+from app.http.paging import KeysetPage, KeysetQuery, list_page
 from app.http.route import Body, Query, RequestContext, Routes
-from app.http.transfers.row_stream import Items, RowStream, each, resources
+from app.http.transfers.row_stream import Items
 from app.lifecycle import DeletionState, FailureClass
 from app.logs import explain, get_logger
 from app.models.deletion import is_in
@@ -43,19 +41,6 @@ _REPORTS_AT_ONCE = 100
 """Each has up to a hundred failures."""
 
 
-class DeletionEvent(Resource):
-    """One line of a deletion's history."""
-
-    at: Timestamp
-    actor: str
-    event: str
-    detail: dict[str, Any]
-
-
-EVENTS = resources(DeletionEvent, rows.DeletionEvent)
-
-_ASKED_DELETION = bindparam("asked_deletion", type_=Uuid)
-_EVENTS = select(rows.DeletionEvent).where(rows.DeletionEvent.deletion_id == _ASKED_DELETION)
 _ASKED: dict[str, TypeEngine[Any]] = {
     "kind": Text(),
     "error_class": rows.DeletionFailure.error_class.type,
@@ -117,26 +102,6 @@ class DeletionsQuery(KeysetQuery):
         description="Only FAILED deletions of this cause, as `deletion-causes` says it.",
     )
     as_of: AsOf = None
-
-
-class PageQuery(Query):
-    """Paging of what belongs to a deletion."""
-
-    page: int = Field(1, ge=1, le=MAX_PAGE)
-    page_size: int = Field(100, ge=1, le=1000)
-
-
-class EventsQuery(PageQuery):
-    """Paging of a deletion's events."""
-
-    after: After = None
-
-
-class FailuresQuery(PageQuery):
-    """Paging and choice of a deletion's failures."""
-
-    kind: str | None = Field(None, max_length=256, description="Only failures of this kind.")
-    error_class: FailureClass | None = Field(None, description="Only failures of this class.")
 
 
 FIELDS = Fields(
@@ -223,50 +188,6 @@ def _of_deletions(
 def get_deletion(call: RequestContext, deletion_id: str) -> DeletionReport:
     """Get a deletion: its state, progress, failures and expected end."""
     return report(call.session, [requests.find_deletion(call.session, call.actor, deletion_id)])[0]
-
-
-@routes.add(
-    "GET",
-    f"{_DELETION}/events",
-    permission=Permission.DELETIONS_READ,
-    returns=KeysetPage[DeletionEvent],
-    raises=(BadRequest, NotFound),
-)
-def list_deletion_events(call: RequestContext, deletion_id: str, query: EventsQuery) -> Response:
-    """List the events of a deletion, oldest first. Events never change."""
-    deletion = requests.find_deletion(call.session, call.actor, deletion_id)
-    found = _about(call.actor, deletion, _EVENTS)
-    return paginate(
-        call,
-        _event_stream(found.rows),
-        found,
-        page=query.page,
-        page_size=query.page_size,
-        envelope=partial(KeysetPage, sort="at", filter=None),
-        after=query.after,
-    )
-
-
-@routes.add(
-    "GET",
-    f"{_DELETION}/failures",
-    permission=Permission.DELETIONS_READ,
-    returns=Page[FailureReport],
-    raises=(NotFound,),
-)
-def list_deletion_failures(call: RequestContext, deletion_id: str, query: FailuresQuery) -> Response:
-    """List the failures of a deletion, skipped ones included, by kind and resource id."""
-    deletion = requests.find_deletion(call.session, call.actor, deletion_id)
-    chosen = {name: value for name in ("kind", "error_class") if (value := getattr(query, name))}
-    found = _about(call.actor, deletion, _failures(frozenset(chosen)), **chosen)
-    return paginate(
-        call,
-        _failure_stream(found.rows, frozenset(chosen)),
-        found,
-        page=query.page,
-        page_size=query.page_size,
-        envelope=partial(Page, sort="kind", filter=None),
-    )
 
 
 @routes.add(
@@ -380,44 +301,6 @@ def _operate(
     except (DBAPIError, PoolTimeout) as error:
         log.warning("deletion.not_described", deletion_id=deletion_id, error=explain(error))
         return outline(deletion)
-
-
-def _about(
-    actor: Actor, deletion: rows.Deletion, statement: Select[*tuple[Any, ...]], **asked: Any
-) -> Listed:
-    """Rows about a deletion, as long as the actor may read about it; `asked` are other parameters."""
-    may_read = _may_read(requests.may_follow(actor))
-    parameters = {**actor.parameters, "asked_deletion": deletion.id, **_named(asked)}
-    return Listed(statement, parameters, lambda: select(may_read).params(parameters)).where(may_read)
-
-
-@cache
-def _may_read(which: ColumnElement[bool]) -> ColumnElement[bool]:
-    return exists().where(rows.Deletion.id == _ASKED_DELETION, which)
-
-
-@lru_cache(maxsize=64)
-def _event_stream(found: Select[*tuple[Any, ...]]) -> RowStream:
-    return RowStream(found, (rows.DeletionEvent.id.asc(),), EVENTS, has_cursors=True)
-
-
-@cache
-def _failures(given: frozenset[str]) -> Select[*tuple[Any, ...]]:
-    """The failures of a deletion, each with the name of the workspace."""
-    failure, deletion = rows.DeletionFailure, rows.Deletion
-    statement = select(failure, deletion.workspace_name).join(deletion, deletion.id == failure.deletion_id)
-    return statement.where(failure.deletion_id == _ASKED_DELETION).filter_by(**_parameters(given))
-
-
-@lru_cache(maxsize=64)
-def _failure_stream(found: Select[*tuple[Any, ...]], given: frozenset[str]) -> RowStream:
-    failure = rows.DeletionFailure
-    return RowStream(
-        found,
-        (failure.kind.asc(), failure.resource_id.asc()),
-        each(FailureReport.of),
-        failures.kept_total(_ASKED_DELETION, **_parameters(given)),
-    )
 
 
 def _parameters(given: frozenset[str]) -> dict[str, BindParameter[Any]]:
