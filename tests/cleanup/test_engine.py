@@ -507,7 +507,7 @@ def test_a_hanging_resource_costs_its_time_limit_and_no_more(
     factories.make_fileset(session, workspace, "free")
     session.commit()
     impatient = type(context)(
-        settings=settings.model_copy(update={"item_timeout_seconds": 0.05, "max_attempts": 2}),
+        settings=settings.model_copy(update={"item_timeout_seconds": 1, "max_attempts": 2}),
         sessions=context.sessions,
         store=_Hanging(faulty.real, stuck.id),
         publisher=context.publisher,

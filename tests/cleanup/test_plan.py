@@ -60,7 +60,7 @@ def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session
     workspace = factories.make_workspace(session)
     session.commit()
     hasty = context.settings.model_copy(
-        update={"statement_timeout_seconds": 0.2, "delete_lock_timeout_seconds": 60}
+        update={"statement_timeout_seconds": 0.5, "delete_lock_timeout_seconds": 60}
     )
     engine = connect(hasty)
     impatient = replace(context, settings=hasty, sessions=sessions_of(engine))
@@ -71,7 +71,7 @@ def test_a_deletion_waits_for_writers_longer_than_any_statement_may_take(session
 
     waits = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND wait_event_type = 'Lock' AND now() - query_start > '0.5 s'"
+        "AND wait_event_type = 'Lock' AND now() - query_start > '1 s'"
     )
     with database.connect() as writer, database.connect() as observer, ThreadPoolExecutor() as pool:
         writer.execute(select(Workspace.id).where(Workspace.id == workspace.id).with_for_update(read=True))

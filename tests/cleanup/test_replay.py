@@ -113,7 +113,7 @@ class TestTheRecord:
         factories.make_workspace(session)
         session.commit()
         deletion_id = delete("ml-team")
-        quick = settings.model_copy(update={"item_timeout_seconds": 0.1})
+        quick = settings.model_copy(update={"item_timeout_seconds": 1})
         hanging = HangingLog()
         object.__setattr__(context, "settings", quick)
         object.__setattr__(context, "deletion_log", hanging)
@@ -125,7 +125,7 @@ class TestTheRecord:
 
         hanging.answer()
         assert isinstance(outcomes[-1], Postponed)
-        assert outcomes[-1].reason.startswith("deletion_log/*: TimeoutError: no answer within 0.1 s")
+        assert outcomes[-1].reason.startswith("deletion_log/*: TimeoutError: no answer within 1 s")
 
     def test_of_a_slice_that_was_killed_before_its_commit_is_not_doubled(
         self,
