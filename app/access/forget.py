@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session, aliased
 from app.access.principal import EVERYBODY, FORGOTTEN_PREFIX, folded, is_reserved
 from app.db import Base, Transact
 from app.errors import WrongState
-from app.models import AccessKey, AuditRecord, DeletionHold, PrincipalErasure, RoleBinding
+from app.models import AccessKey, AuditRecord, DeletionHold, PrincipalErasure, RoleBinding, Subscription
 
 CHUNK = 1000
 """Rows that one transaction looks at."""
@@ -75,7 +75,8 @@ def names_of(session: Session, name: str) -> list[str]:
 def begin_erasure(session: Session, names: Sequence[str]) -> Erasure:
     """Begin to forget these names of one principal, or go on where it was interrupted. Does not commit.
 
-    Raises WrongState while one of them has a role, an access key or an unfinished deletion, or if it is no principal's.
+    Raises WrongState while one of them has a role, an access key or an unfinished deletion, or is notified by e-mail,
+    or if it is no principal's.
     """
     if unfit := [one for one in names if one == EVERYBODY or is_reserved(one)]:
         raise WrongState(f"'{unfit[0]}' is no name of a person: it cannot be forgotten.")
@@ -84,6 +85,12 @@ def begin_erasure(session: Session, names: Sequence[str]) -> Erasure:
         raise WrongState(
             f"'{names[0]}' cannot be forgotten yet, because of {reason}: revoke its roles and access keys, and wait "
             "until its deletions and those of its workspaces have ended."
+        )
+    is_to_them = func.lower(Subscription.url).in_([f"mailto:{name}" for name in names])
+    if subscription := session.scalar(select(Subscription.id).where(is_to_them).limit(1)):
+        raise WrongState(
+            f"'{names[0]}' cannot be forgotten yet: the subscription {subscription} sends e-mail to an address of it. "
+            f"Delete it with `workspaces notify rm {subscription}`, or have it go to somebody else."
         )
     begun = session.scalars(_begun(names[0])).one_or_none()
     if begun is None:

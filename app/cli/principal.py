@@ -57,7 +57,7 @@ def forget(context: Context, name: str, *, yes: bool) -> None:
     """Put a pseudonym in the place of NAME, an id or an email, and of its other ids and emails, wherever they are kept.
 
     It cannot be undone. What was interrupted goes on when the command is repeated. Refused while there is still a role,
-    an access key or an unfinished deletion.
+    an access key or an unfinished deletion, or a subscription that sends it e-mail.
     """
     try:
         with session_scope(context.sessions) as session:

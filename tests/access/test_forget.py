@@ -32,6 +32,7 @@ from tests.factories import (
     make_entity,
     make_failed_deletion,
     make_job,
+    make_subscription,
     make_workspace,
 )
 
@@ -150,6 +151,22 @@ def test_what_was_interrupted_goes_on_under_the_same_pseudonym(
     assert set(session.scalars(forgotten)) == {erasure.pseudonym}
     assert session.scalars(select(PrincipalErasure)).all() == []
     assert session.scalars(select(Deletion.requested_by)).one() == erasure.pseudonym
+
+
+@pytest.mark.usefixtures("traces")
+def test_nobody_is_forgotten_to_whom_e_mail_is_sent(session: Session, context: Context) -> None:
+    subscription = make_subscription(session, f"mailto:{EMAIL}")
+    make_subscription(session, "mailto:bob@example.org")
+    session.commit()
+
+    refused = run(context)
+
+    assert refused.exit_code == 1
+    assert f"workspaces notify rm {subscription.id}" in refused.output
+    assert session.scalars(select(PrincipalErasure)).all() == []
+    session.delete(subscription)
+    session.commit()
+    assert run(context).exit_code == 0
 
 
 @pytest.mark.usefixtures("traces")
