@@ -1,4 +1,4 @@
-"""Every state in the product, what it means, and every move: from where, to where, by whom, and only if what.
+"""Every state of a row, what it means, and every move: from where, to where, by whom, and only if what.
 
 The tables below are data: each change of a state takes its guard from them, and docs/cleanup.md is compared with
 them by a test. The text behind `#:` is the meaning that stands in the guide.
@@ -53,7 +53,7 @@ class WorkspaceMove(Enum):
     RESTORE = Move(
         (WorkspaceState.DELETING,),
         WorkspaceState.ACTIVE,
-        by="an administrator, with `restore` of its deletion",
+        by="who requested its deletion, or an administrator, with `restore` of it",
         only_if="its name is free, or another one is given",
     )
     FAIL = Move((WorkspaceState.DELETING,), WorkspaceState.FAILED, by="with `fail` of its deletion")
@@ -85,7 +85,7 @@ class DeletionMove(Enum):
     RESTORE = Move(
         (DeletionState.DELETING,),
         DeletionState.RESTORED,
-        by="an administrator",
+        by="who requested it; an administrator",
         only_if="no slice has begun (`started_at` is null)",
     )
     FAIL = Move(
@@ -298,6 +298,29 @@ class DeliveryStatus(StrEnum):
     PENDING = "PENDING"  #: It has to be sent, for the first time or again.
     DELIVERED = "DELIVERED"  #: Its receiver has taken it. Only somebody who asks for it again moves it on.
     GIVEN_UP = "GIVEN_UP"  #: It was tried for too long. Only somebody who asks for it again moves it on.
+
+
+class DeliveryMove(Enum):
+    """Made by `notifications.deliveries.move` alone."""
+
+    DELIVER = Move(
+        (DeliveryStatus.PENDING,),
+        DeliveryStatus.DELIVERED,
+        by="the sender that holds the lease of its subscription",
+        only_if="its receiver has answered 2xx, or the mail server has taken it",
+    )
+    GIVE_UP = Move(
+        (DeliveryStatus.PENDING,),
+        DeliveryStatus.GIVEN_UP,
+        by="the sender that holds the lease of its subscription",
+        only_if="its time is over, its receiver is gone for good (410), or its deletion is not on record any more",
+    )
+    REDELIVER = Move(
+        (DeliveryStatus.DELIVERED, DeliveryStatus.GIVEN_UP),
+        DeliveryStatus.PENDING,
+        by="an administrator who asks for it again",
+        only_if="its subscription is enabled",
+    )
 
 
 class NotificationType(StrEnum):

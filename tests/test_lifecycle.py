@@ -25,13 +25,16 @@ from app.lifecycle import (
     JOB_TERMINAL,
     DeletionMove,
     DeletionState,
+    DeliveryMove,
+    DeliveryStatus,
     DeploymentMove,
     JobMove,
     JobStatus,
     WorkspaceMove,
     WorkspaceState,
 )
-from app.models import Deletion, DeletionEvent, Workspace
+from app.models import Deletion, DeletionEvent, Delivery, Workspace
+from app.notifications import deliveries
 from app.services import deployments, jobs, workspaces
 from tests import factories
 from tests.support.actors import trusted
@@ -134,7 +137,7 @@ def test_a_deletion_makes_a_move_from_exactly_the_states_it_leads_from(
         state, workspace, events = state_of(session, deletion)
         expected = {
             DeletionMove.FINISH: None,
-            DeletionMove.RESTORE: WorkspaceState.DELETING,  # `plan.restore` gives it back
+            DeletionMove.RESTORE: WorkspaceState.DELETING,  # `operations.restore` gives it back
         }.get(move, FOLLOWS.get(state, WorkspaceState.DELETING))
         assert (state, workspace, events) == (move.value.after, expected, 1)
     else:
@@ -161,6 +164,23 @@ def test_a_workspace_makes_a_move_from_exactly_the_states_it_leads_from(
     assert (moved is not None) == leads_from_it
     assert states.get(workspace.id) == (move.value.after if leads_from_it else before)
     assert states[neighbour.id] is before
+
+
+@pytest.mark.parametrize("before", DeliveryStatus)
+@pytest.mark.parametrize("move", DeliveryMove)
+def test_a_delivery_makes_a_move_from_exactly_the_states_it_leads_from(
+    session: Session, move: DeliveryMove, before: DeliveryStatus
+) -> None:
+    subscription = factories.make_subscription(session)
+    delivery, neighbour = (factories.make_delivery(session, subscription, status=before) for _ in range(2))
+
+    deliveries.move(session, move, Delivery.id == delivery.id, attempts=7)
+    session.commit()
+
+    leads_from_it = before in move.value.before
+    assert delivery.status is (move.value.after if leads_from_it else before)
+    assert (delivery.attempts == 7) == leads_from_it
+    assert (neighbour.status, neighbour.attempts) == (before, 0)
 
 
 def test_a_deletion_that_has_begun_is_not_restored(session: Session) -> None:
@@ -237,7 +257,7 @@ def named_by_code() -> frozenset[str]:
     )
 
 
-@pytest.mark.parametrize("move", [*WorkspaceMove, *DeletionMove, *JobMove], ids=str)
+@pytest.mark.parametrize("move", [*WorkspaceMove, *DeletionMove, *JobMove, *DeliveryMove], ids=str)
 def test_every_move_is_made_by_some_code(move: Enum) -> None:
     assert str(move) in named_by_code(), (
         f"No code makes {move}: make it where its state is written, or take it out of app/lifecycle.py."
@@ -264,11 +284,11 @@ def test_every_move_of_a_deployment_is_made_by_who_reports_it(session: Session, 
         assert reported.status is move.value.after
 
 
-WRITERS = {workspaces.move_workspace, ledger._move, jobs._change, deployments.move}
+WRITERS = {workspaces.move_workspace, ledger._move, jobs._change, deployments.move, deliveries.move}
 """The functions that write the state of a row that is there."""
 
 
-def test_nothing_but_the_four_writers_changes_a_state() -> None:
+def test_nothing_but_the_one_writer_of_a_table_changes_a_state() -> None:
     allowed = {(Path(inspect.getsourcefile(one) or ""), one.__name__) for one in WRITERS}
     found = {(path, name) for path in FILES for name in state_writers(parsed(path))}
 
@@ -282,12 +302,22 @@ def state_writers(tree: ast.AST) -> Iterator[str]:
     """The functions that set `state` or `status` of a row, in an UPDATE or as an attribute."""
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef):
+            # The keys of what it collects in a dictionary before it updates a row.
+            given = {
+                key.value
+                for node in ast.walk(function)
+                if isinstance(node, ast.Assign | ast.AugAssign) and isinstance(node.value, ast.Dict)
+                for key in node.value.keys
+                if isinstance(key, ast.Constant)
+            }
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and _called(node) in {"values", "write", "setattr"}:
                     if ast.unparse(node.func).startswith(("upsert(", "insert(")):
                         continue  # a row that was not there
                     named = {keyword.arg for keyword in node.keywords}
                     named |= {one.value for one in node.args if isinstance(one, ast.Constant)}
+                    if any(isinstance(one, ast.Name) for one in node.args) or None in named:
+                        named |= given
                     if named & {"state", "status"}:
                         yield function.name
                 elif (

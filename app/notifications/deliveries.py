@@ -1,8 +1,9 @@
 """What was sent to a subscription, what is on its way, and sending something again."""
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ColumnElement, Select, select, update
 from sqlalchemy.orm import Session
 
 from app.access import audit
@@ -10,10 +11,23 @@ from app.access.authorize import Actor
 from app.clock import database_now
 from app.context import Context
 from app.errors import NotFound, WrongState
-from app.lifecycle import DeliveryStatus, NotificationType
+from app.lifecycle import DeliveryMove, DeliveryStatus, NotificationType
 from app.models import Delivery, Subscription
 from app.models.audit import AuditEvent
 from app.notifications.subscriptions import lock_subscription, try_now
+
+
+def move(session: Session, which: DeliveryMove, *guard: ColumnElement[bool], **values: Any) -> None:
+    """Change the status of the delivery that meets the guard, and set `values`: the only writer of statuses.
+
+    Nothing, if no such delivery has the move.
+    """
+    session.execute(
+        update(Delivery)
+        .where(Delivery.status.in_(which.value.before), *guard)
+        .values(status=which.value.after, **values),
+        execution_options={"synchronize_session": "fetch"},
+    )
 
 
 def deliveries_of(subscription_id: UUID) -> Select[Delivery]:
@@ -47,17 +61,14 @@ def redeliver(
     Raises NotFound, and WrongState if the subscription is disabled.
     """
     subscription = _enabled(session, subscription_id)
-    now = database_now()
-    again = {"status": DeliveryStatus.PENDING, "attempts": 0, "due_at": now, "next_attempt_at": now}
-    found = session.scalars(
-        update(Delivery)
-        .where(Delivery.id == delivery_id, Delivery.subscription_id == subscription_id)
-        .values(again)
-        .returning(Delivery),
-        execution_options={"populate_existing": True},
-    ).one_or_none()
+    which = Delivery.id == delivery_id, Delivery.subscription_id == subscription_id
+    found = session.scalars(select(Delivery).where(*which).with_for_update()).one_or_none()
     if found is None:
         raise NotFound(f"Webhook {subscription_id} has no delivery {delivery_id}; old ones are removed.")
+    found.attempts, found.due_at, found.next_attempt_at = 0, database_now(), database_now()
+    session.flush()
+    if found.status is not DeliveryStatus.PENDING:
+        move(session, DeliveryMove.REDELIVER, *which)
     audit.record(
         session,
         actor,

@@ -18,11 +18,12 @@ from app.clock import database_now, seconds_from_now
 from app.config import Settings
 from app.context import Context
 from app.db import session_scope
-from app.lifecycle import DeliveryStatus
+from app.lifecycle import DeliveryMove
 from app.logs import get_logger
 from app.models import Delivery, Subscription
 from app.models.audit import AuditEvent
 from app.notifications.attempt import AttemptFailed
+from app.notifications.deliveries import move
 from app.notifications.lease import Claim, write
 
 log = get_logger(__name__)
@@ -53,7 +54,7 @@ def note_delivered(context: Context, claim: Claim, attempt: Attempt, *, code: in
     """Write down a success. Raises LeaseLost."""
     with session_scope(context.sessions) as session:
         write(session, claim, failures=0, last_success_at=database_now())
-        _note(session, attempt, status=DeliveryStatus.DELIVERED, answer_code=code, error=None)
+        _note(session, attempt, DeliveryMove.DELIVER, answer_code=code, error=None)
 
 
 def note_lost_record(context: Context, claim: Claim, attempt: Attempt) -> None:
@@ -61,7 +62,7 @@ def note_lost_record(context: Context, claim: Claim, attempt: Attempt) -> None:
     with session_scope(context.sessions) as session:
         write(session, claim)
         reason = "its deletion is not on record any more"
-        _note(session, attempt, status=DeliveryStatus.GIVEN_UP, answer_code=None, error=reason)
+        _note(session, attempt, DeliveryMove.GIVE_UP, answer_code=None, error=reason)
 
 
 def note_failed(context: Context, claim: Claim, attempt: Attempt, failed: AttemptFailed) -> None:
@@ -71,11 +72,11 @@ def note_failed(context: Context, claim: Claim, attempt: Attempt, failed: Attemp
     with session_scope(context.sessions) as session:
         if is_given_up:
             write(session, claim, failures=Subscription.failures + 1)
-            _note(session, attempt, status=DeliveryStatus.GIVEN_UP, **about)
+            _note(session, attempt, DeliveryMove.GIVE_UP, **about)
             _disable_if_dead(session, context.settings, claim, attempt, failed)
         else:
             again_at = _next_attempt_at(context.settings, attempt)
-            _note(session, attempt, next_attempt_at=again_at, **about)
+            _note(session, attempt, None, next_attempt_at=again_at, **about)
             number = write(session, claim, failures=Subscription.failures + 1).failures
             write(session, claim, next_attempt_at=seconds_from_now(pause_after(number - 1)))
     log.warning(
@@ -102,14 +103,17 @@ def _next_attempt_at(settings: Settings, attempt: Attempt) -> ColumnElement[Any]
     return func.least(seconds_from_now(pause_after(attempt.delivery.attempts)), ends_at)
 
 
-def _note(session: Session, attempt: Attempt, **values: Any) -> None:
+def _note(session: Session, attempt: Attempt, outcome: DeliveryMove | None, **values: Any) -> None:
     """Nothing, if somebody has asked for the delivery again meanwhile: then it is sent once more."""
-    session.execute(
-        update(Delivery)
-        .where(Delivery.id == attempt.delivery.id, Delivery.due_at == attempt.delivery.due_at)
-        .values(attempts=Delivery.attempts + 1, last_attempt_at=database_now(), **values),
-        execution_options={"synchronize_session": False},
-    )
+    is_same = Delivery.id == attempt.delivery.id, Delivery.due_at == attempt.delivery.due_at
+    values |= {"attempts": Delivery.attempts + 1, "last_attempt_at": database_now()}
+    if outcome:
+        move(session, outcome, *is_same, **values)
+    else:
+        session.execute(
+            update(Delivery).where(*is_same).values(values),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def _disable_if_dead(

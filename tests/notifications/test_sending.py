@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from app.db import session_scope
 from app.lease import LeaseLost
-from app.lifecycle import DeliveryStatus, NotificationType
+from app.lifecycle import DeliveryMove, DeliveryStatus, NotificationType
 from app.maintenance.sweep import sweep
 from app.models import AuditRecord, Delivery
 from app.models.audit import AuditEvent
@@ -335,7 +335,7 @@ def test_what_is_asked_for_again_while_it_is_sent_is_sent_once_more(
         service.redeliver(other, context, ROOT, ours.id, due.delivery.id)
 
     with session_scope(context.sessions) as other:
-        sending.ledger._note(other, due, status=DeliveryStatus.DELIVERED)
+        sending.ledger._note(other, due, DeliveryMove.DELIVER)
 
     assert [one.status for one in deliveries(session)] == [DeliveryStatus.PENDING]
 

@@ -13,6 +13,8 @@ from app.config import Settings
 from app.lifecycle import (
     DeletionMove,
     DeletionState,
+    DeliveryMove,
+    DeliveryStatus,
     DeploymentMove,
     DeploymentStatus,
     FailureClass,
@@ -34,6 +36,7 @@ MACHINES: dict[str, tuple[type[StrEnum], tuple[type[Enum], ...]]] = {
     "Deletion": (DeletionState, (DeletionMove,)),
     "Job": (JobStatus, (JobMove, StepMove)),
     "Deployment": (DeploymentStatus, (DeploymentMove,)),
+    "Delivery": (DeliveryStatus, (DeliveryMove,)),
 }
 """By heading in the guide: the states, and the moves between them."""
 
