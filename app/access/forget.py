@@ -4,7 +4,7 @@ Documents and texts of users are theirs: what somebody has written into a descri
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,10 +29,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Session, aliased
 
-from app.access.principal import EVERYBODY, FORGOTTEN_PREFIX, folded, is_reserved
+from app.access.principal import EVERYBODY, FORGOTTEN_PREFIX, MAX_EMAIL_CHARS, folded, is_name, is_reserved
 from app.db import Base, Transact
 from app.errors import WrongState
-from app.models import AccessKey, AuditRecord, DeletionHold, PrincipalErasure, RoleBinding, Subscription
+from app.models import AccessKey, AuditRecord, DeletionHold, PrincipalErasure, RoleBinding
 
 CHUNK = 1000
 """Rows that one transaction looks at."""
@@ -57,19 +57,45 @@ class Erasure:
 def names_of(session: Session, name: str) -> list[str]:
     """Under which ids and emails a principal with that id or email is on record, the given one first.
 
-    As an erasure that was interrupted has them, else as the audit log and the access keys say.
+    As an erasure that was interrupted has them; else those ids that the audit log and the access keys have beside the
+    name, and all emails beside these ids, in any spelling. It goes no further: an address may have had several owners.
+    Raises WrongState for what is no name of a person.
     """
+    _require_persons([name])
     begun = session.scalars(_begun(folded(name))).one_or_none()
     if begun:
         return begun.names
-    queries = (
-        select(AuditRecord.email).where(AuditRecord.actor == name),
-        select(AccessKey.email).where(AccessKey.principal == name),
-        select(AuditRecord.actor).where(AuditRecord.email.in_({name, folded(name)})),
+    ids = {name} | _found(
+        session,
+        select(AuditRecord.actor).where(_is_one_of(AuditRecord.email, {name})),
+        select(AccessKey.principal).where(_is_one_of(AccessKey.email, {name})),
     )
-    found = {folded(one) for query in queries for one in session.scalars(query.distinct())}
-    others = {one for one in found - {""} if not is_reserved(one)}
+    emails = _found(
+        session,
+        select(AuditRecord.email).where(_is_one_of(AuditRecord.actor, ids)),
+        select(AccessKey.email).where(_is_one_of(AccessKey.principal, ids)),
+    )
+    others = {folded(one) for one in ids | emails if _is_person(one)}
     return [folded(name), *sorted(others - {folded(name)})]
+
+
+def _found(session: Session, *queries: Select[str]) -> set[str]:
+    return {one for query in queries for one in session.scalars(query.distinct())}
+
+
+def _is_one_of(column: Any, names: Set[str]) -> ColumnElement[bool]:
+    """SQL: whether a column is one of the names; an email is, however it is written."""
+    emails = {folded(name) for name in names if "@" in name}
+    return or_(column.in_(names), func.lower(column.collate("C")).in_(emails))
+
+
+def _require_persons(names: Sequence[str]) -> None:
+    if unfit := [name for name in names if not _is_person(name)]:
+        raise WrongState(f"'{unfit[0]}' is no name of a person: it cannot be forgotten.")
+
+
+def _is_person(name: str) -> bool:
+    return is_name(name, MAX_EMAIL_CHARS) and name != EVERYBODY and not is_reserved(name)
 
 
 def begin_erasure(session: Session, names: Sequence[str]) -> Erasure:
@@ -78,19 +104,12 @@ def begin_erasure(session: Session, names: Sequence[str]) -> Erasure:
     Raises WrongState while one of them has a role, an access key or an unfinished deletion, or is notified by e-mail,
     or if it is no principal's.
     """
-    if unfit := [one for one in names if one == EVERYBODY or is_reserved(one)]:
-        raise WrongState(f"'{unfit[0]}' is no name of a person: it cannot be forgotten.")
+    _require_persons(names)
     reason = session.scalar(select(func.reason_to_remember(literal(list(names), ARRAY(Text)))))
     if reason:
         raise WrongState(
-            f"'{names[0]}' cannot be forgotten yet, because of {reason}: revoke its roles and access keys, and wait "
-            "until its deletions and those of its workspaces have ended."
-        )
-    is_to_them = func.lower(Subscription.url).in_([f"mailto:{name}" for name in names])
-    if subscription := session.scalar(select(Subscription.id).where(is_to_them).limit(1)):
-        raise WrongState(
-            f"'{names[0]}' cannot be forgotten yet: the subscription {subscription} sends e-mail to an address of it. "
-            f"Delete it with `workspaces notify rm {subscription}`, or have it go to somebody else."
+            f"'{names[0]}' cannot be forgotten yet, because of {reason}: revoke its roles and access keys, delete "
+            "subscriptions that send it e-mail, and wait until its deletions and those of its workspaces have ended."
         )
     begun = session.scalars(_begun(names[0])).one_or_none()
     if begun is None:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Index, Text
+from sqlalchemy import Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base
@@ -63,6 +63,7 @@ class AuditRecord(Base):
         Index("ix_audit_records_event", "event", "at"),
         Index("ix_audit_records_subject", "subject"),
         Index("ix_audit_records_email", "email"),
+        Index("ix_audit_records_folded_email", text('lower(email COLLATE "C")')),
         Index("ix_audit_records_request_id", "request_id"),
     )
 

@@ -80,7 +80,7 @@ def rows_with(connection: Connection, name: str) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("traces")
-@pytest.mark.parametrize("name", [BOB, EMAIL])
+@pytest.mark.parametrize("name", [BOB, EMAIL, EMAIL.lower(), EMAIL.upper()])
 def test_no_name_of_it_is_left_and_one_pseudonym_stands_everywhere(
     session: Session, context: Context, engine: Engine, name: str
 ) -> None:
@@ -153,6 +153,39 @@ def test_what_was_interrupted_goes_on_under_the_same_pseudonym(
     assert session.scalars(select(Deletion.requested_by)).one() == erasure.pseudonym
 
 
+def test_all_emails_of_an_id_go_with_it_and_no_other_owner_of_one(session: Session) -> None:
+    session.add_all(
+        AuditRecord(event="member.granted", actor=actor, email=email)
+        for actor, email in (
+            (BOB, "Old@example.com"),
+            (BOB, "new@example.com"),
+            ("successor", "old@example.com"),
+        )
+    )
+    make_access_key(session, "ak_1", "bob-4712", email="NEW@example.com")
+    session.commit()
+
+    both = [BOB, "new@example.com", "old@example.com"]
+    assert forget.names_of(session, BOB) == both
+    assert forget.names_of(session, "New@example.com") == [
+        "new@example.com",
+        BOB,
+        "bob-4712",
+        "old@example.com",
+    ]
+    assert forget.names_of(session, "successor") == ["successor", "old@example.com"]
+
+
+def test_whoever_is_known_by_an_email_is_somebody_in_any_spelling(session: Session, context: Context) -> None:
+    make_access_key(session, "ak_1", EMAIL)
+    session.commit()
+    assert "the access key ak_1" in run(context, EMAIL.lower()).output
+    session.execute(update(AccessKey).values(revoked_at=database_now()))
+    make_failed_deletion(session, "gone").requested_by = EMAIL
+    session.commit()
+    assert "the unfinished deletion" in run(context, EMAIL.lower()).output
+
+
 @pytest.mark.usefixtures("traces")
 def test_nobody_is_forgotten_to_whom_e_mail_is_sent(session: Session, context: Context) -> None:
     subscription = make_subscription(session, f"mailto:{EMAIL}")
@@ -162,7 +195,7 @@ def test_nobody_is_forgotten_to_whom_e_mail_is_sent(session: Session, context: C
     refused = run(context)
 
     assert refused.exit_code == 1
-    assert f"workspaces notify rm {subscription.id}" in refused.output
+    assert f"because of the subscription {subscription.id}, which sends it e-mail" in refused.output
     assert session.scalars(select(PrincipalErasure)).all() == []
     session.delete(subscription)
     session.commit()
@@ -203,7 +236,7 @@ def _at_once(session: Session, *, erasure: forget.Erasure) -> Any:
     return forget._erase_lines(session, erasure=erasure, actor="cli", after=forget.UUID(int=0))
 
 
-@pytest.mark.parametrize("name", ["*", "service:jobs", "service-account:ci", "forgotten:1"])
+@pytest.mark.parametrize("name", ["*", "service:jobs", "service-account:ci", "forgotten:1", "", " ", "bob\n"])
 def test_what_is_no_name_of_a_person_is_refused(context: Context, name: str) -> None:
     assert "is no name of a person" in run(context, name).output
 
