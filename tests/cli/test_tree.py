@@ -69,20 +69,39 @@ def test_the_list_of_nouns_has_of_each_what_its_own_help_says_first(noun: str) -
         )
 
 
-def test_commands_in_the_documents_are_commands() -> None:
-    """Their nouns and verbs are; a word behind them is an argument."""
-    wrong = set()
-    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
-        for typed in re.findall(r"[`$/] ?(workspaces [a-z]+(?: [a-z]+)?)", page.read_text()):
-            noun, _, verb = typed.removeprefix("workspaces ").partition(" ")
-            command = command_of(noun) if noun in NOUNS else None
-            is_known = command and (
-                not isinstance(command, click.Group) or not verb or verb in command.commands
-            )
-            if not is_known:
-                wrong.add(f"{page.name}: {typed}")
+SHOWN = {
+    ".md": r"[`$/] ?",
+    ".html": r"(?:<code>|command\(\")",
+    ".py": "`",
+}
+"""What stands before a command in the files that show some, by their suffix."""
+
+
+def shown() -> Iterator[tuple[Path, str, list[str]]]:
+    """Each command that a document, a page or a message shows: noun and verb, and the options behind them."""
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    for path in (*documents, *(ROOT / "app").rglob("*.*")):
+        if before := SHOWN.get(path.suffix):
+            typed = re.compile(rf"{before}(workspaces [a-z]+(?: [a-z]+)?)\b([^`\n]*)")
+            for words, rest in typed.findall(path.read_text()):
+                yield path, words, re.findall(r" (--[a-z-]+)", rest)
+
+
+def test_every_command_that_is_shown_can_be_typed() -> None:
+    """Its noun, its verb and its options are there; a word behind them is an argument."""
+    wrong, looked_at = set(), set()
+    for path, words, options in shown():
+        looked_at.add(path.suffix)
+        noun, _, verb = words.removeprefix("workspaces ").partition(" ")
+        command: click.Command | None = command_of(noun) if noun in NOUNS else None
+        if isinstance(command, click.Group) and verb:
+            command = command.commands.get(verb)
+        known = {option for one in command.params for option in one.opts} if command else set()
+        if command is None or not known.issuperset(options):
+            wrong.add(f"{path.relative_to(ROOT)}: {' '.join([words, *options])}")
 
     assert wrong == set()
+    assert looked_at == set(SHOWN)
 
 
 def complete(words: str) -> list[str]:

@@ -166,7 +166,7 @@ def test_a_line_for_a_shell_says_the_same_there(
     lines = re.findall(r"<code>(workspaces deletion skip .*?)</code>", page_of(operator, failed))
 
     words = shlex.split(unescape(lines[0]))
-    assert words[words.index("--resource") + 1 :] == [resource_id, "--reason", "…"]
+    assert words[words.index("--resource-id") + 1 :] == [resource_id, "--reason", "…"]
     assert shlex.quote(resource_id) in unescape(lines[0])
 
 
