@@ -249,9 +249,11 @@ def test_every_setting_is_in_the_example_file_and_nothing_else_is() -> None:
 
 def test_every_setting_is_documented_with_its_default_and_nothing_else_is() -> None:
     document = (ROOT / "docs" / "configuration.md").read_text()
-    rows = dict(re.findall(r"^\| `(WORKSPACES_\w+)` \| (.*?) \| .+ \|$", document, re.M))
+    found = re.findall(r"^\| `(WORKSPACES_\w+)` \| (.*?) \| .+ \|$", document, re.M)
+    rows = dict(found)
 
     assert set(rows) == NAMES, "Give each field of Settings a row in docs/configuration.md."
+    assert len(found) == len(NAMES), "Give it one row."
     for name, shown in rows.items():
         default = Settings.model_fields[name.removeprefix("WORKSPACES_").lower()].default
         expected = list(default) if isinstance(default, tuple) else default

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from app.config.keys import read_keys
 
-_LONGEST_S = 10 * 365 * 86400
-Duration = Annotated[float, Field(gt=0, le=_LONGEST_S, allow_inf_nan=False)]
-DurationOrZero = Annotated[float, Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)]
+LONGEST_DURATION_S = 10 * 365 * 86400
+Duration = Annotated[float, Field(gt=0, le=LONGEST_DURATION_S, allow_inf_nan=False)]
+DurationOrZero = Annotated[float, Field(ge=0, le=LONGEST_DURATION_S, allow_inf_nan=False)]
 
 
 def _rate(text: str) -> str:

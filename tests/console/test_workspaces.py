@@ -95,6 +95,23 @@ def test_the_least_grace_is_that_of_the_settings(
     assert '<option value="3600">' not in text
 
 
+def test_a_grace_as_long_as_that_of_the_settings_can_be_chosen(
+    session: Session, world: World, console: Context, operator: Browser
+) -> None:
+    grace = timedelta(days=400)
+    settings = console.settings.model_copy(update={"deletion_grace": grace.total_seconds()})
+    object.__setattr__(console, "settings", settings)
+    text = operator.open(WIZARD).text
+    choice = f"{grace.total_seconds():.0f}"
+    assert f'<option value="{choice}">' in text
+
+    operator.send(operator.form("/delete"), confirm="ml-team", grace_seconds=choice)
+
+    assert operator.message.startswith("done: ")
+    deletion = session.scalars(select(Deletion).where(Deletion.workspace_name == "ml-team")).one()
+    assert deletion.purge_after - deletion.requested_at == grace
+
+
 def test_workspaces_are_listed_by_name_a_page_at_a_time(
     session: Session, operator: Browser, sitting: Callable[[str], Browser]
 ) -> None:

@@ -15,6 +15,7 @@ from app.access.permissions import Permission
 from app.access.principal import folded
 from app.cleanup import operations, preview, requests
 from app.clock import Timestamp
+from app.config.values import LONGEST_DURATION_S
 from app.errors import Busy, Conflict, NotFound
 from app.http.field_types import Reason, Resource
 from app.http.route import Body, Query, RequestContext, Routes
@@ -23,7 +24,6 @@ from app.storage.tree import told_to_clients
 
 routes = Routes("workspaces")
 _WORKSPACE = "/apis/entities/v2/workspaces/<workspace>"
-_LONGEST_GRACE_S = 10 * 365 * 86400
 _ERRORS_SHOWN, _MAX_ERROR_CHARS = 10, 300
 
 
@@ -38,7 +38,7 @@ class DeletionQuery(Query):
     grace_seconds: float = Field(
         0,
         ge=0,
-        le=_LONGEST_GRACE_S,
+        le=LONGEST_DURATION_S,
         description="Grace period in seconds, if it is longer than that of the settings.",
     )
     reason: Reason | None = Field(None, description="Kept with the deletion and in the audit log.")

@@ -13,6 +13,7 @@ from app.access.permissions import Permission
 from app.cleanup import operations, preview, requests
 from app.cleanup.preview import Preview
 from app.config import Settings
+from app.config.values import LONGEST_DURATION_S
 from app.console.page import Fields, PageRequest, Pages
 from app.errors import BadRequest
 from app.http.field_types import Reason, ShortText
@@ -26,7 +27,6 @@ SHOWN = 50
 _ONE = "/workspaces/<workspace>/delete"
 _BACK = "/console/workspaces/{workspace}/delete"
 _GRACES = (timedelta(), timedelta(hours=1), timedelta(days=1), timedelta(days=3), timedelta(days=7))
-_LONGEST_GRACE_S = 30 * 86400
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Delete(Fields):
 
     id: UUID
     confirm: ShortText = ""
-    grace_seconds: Annotated[int, Field(ge=0, le=_LONGEST_GRACE_S)] = 0
+    grace_seconds: Annotated[int, Field(ge=0, le=LONGEST_DURATION_S)] = 0
     reason: Reason | None = None
 
 
