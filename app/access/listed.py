@@ -8,7 +8,7 @@ from typing import Any, Self
 from sqlalchemy import BindParameter, ColumnElement, Select, UnaryExpression, select, true
 from sqlalchemy.sql.operators import desc_op
 
-from app.access.authorize import Question, always
+from app.access.authorize import Actor, Question, always, permitted_platform_wide
 from app.models import Workspace
 
 
@@ -56,6 +56,16 @@ class Listed:
     """How many rows there are, where that is known in another way than by counting them under these conditions."""
     everywhere: EveryWorkspace | None = None
     """The same rows, if they are those of many workspaces."""
+
+    @classmethod
+    def for_administrators(cls, actor: Actor, statement: Select[*tuple[Any, ...]]) -> Self:
+        """All that the statement selects, for those who may read it platform-wide; nothing for others."""
+        is_permitted = permitted_platform_wide(actor.access)
+        return cls(
+            statement.where(is_permitted),
+            actor.parameters,
+            lambda: select(is_permitted).params(actor.parameters),
+        )
 
     def where(self, *conditions: ColumnElement[bool], **parameters: Any) -> Self:
         """Those that meet conditions on the model, which are made once, with these `parameters`."""

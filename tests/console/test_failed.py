@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.cleanup.report.causes import MOST_CAUSES
+from app.cleanup.report.causes import MOST_GROUPS
 from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailure
 from tests import factories
@@ -93,12 +93,12 @@ def test_a_cause_without_words_is_not_every_cause(session: Session, operator: Br
 
 
 def test_that_there_are_more_causes_than_a_page_has_is_said(session: Session, operator: Browser) -> None:
-    failing(session, MOST_CAUSES + 1)
+    failing(session, MOST_GROUPS + 1)
     failures = session.scalars(select(DeletionFailure)).all()
     for number, failure in enumerate(failures):
         failure.cause = f"cause {number:02}"
     session.commit()
-    assert f"There are more causes: these {MOST_CAUSES}" in operator.open(INBOX).text
+    assert f"There are more causes: these {MOST_GROUPS}" in operator.open(INBOX).text
 
     failures[0].cause = failures[1].cause
     session.commit()

@@ -8,7 +8,6 @@ from pydantic import Field
 from sqlalchemy import select
 
 from app import models as rows
-from app.access.authorize import permitted_platform_wide
 from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.clock import Timestamp
@@ -80,13 +79,7 @@ def list_audit_records(call: RequestContext, query: AuditQuery) -> Response:
 
     Records outlive their workspaces. For platform administrators.
     """
-    actor = call.actor
-    is_permitted = permitted_platform_wide(actor.access)
-    found = Listed(
-        select(rows.AuditRecord).where(is_permitted),
-        actor.parameters,
-        lambda: select(is_permitted).params(actor.parameters),
-    )
+    found = Listed.for_administrators(call.actor, select(rows.AuditRecord))
     return list_page(
         call, query, found, FIELDS, items=ITEMS, sort_fields=SORT_FIELDS, envelope=KeysetPage[Any]
     )

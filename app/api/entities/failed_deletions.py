@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app.access.permissions import Permission
 from app.cleanup import bulk
 from app.cleanup.bulk import Selection
-from app.cleanup.report.causes import MOST_CAUSES, FailedCause, failed_causes
+from app.cleanup.report.causes import MOST_GROUPS, FailedCause, failed_causes
 from app.clock import Timestamp, database_now
 from app.http.field_types import Reason, ShortText
 from app.http.route import Body, Query, RequestContext, Routes
@@ -52,7 +52,7 @@ class CausesQuery(Query):
 class FailedCauseList(BaseModel):
     """The causes of FAILED deletions, that of the most deletions first."""
 
-    data: list[FailedCause] = Field(description=f"Up to {MOST_CAUSES}.")
+    data: list[FailedCause] = Field(description=f"Up to {MOST_GROUPS}.")
     as_of: Timestamp = Field(description="The time of this look, for what is done with these deletions.")
     deletions: int = Field(description="The FAILED deletions, also those of causes that are not in `data`.")
 

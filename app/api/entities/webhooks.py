@@ -5,10 +5,9 @@ from uuid import UUID
 
 from flask import Response
 from pydantic import AfterValidator, Field, model_validator
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from app import models as rows
-from app.access.authorize import Actor, permitted_platform_wide
 from app.access.listed import Listed
 from app.access.permissions import Permission
 from app.clock import Timestamp
@@ -141,7 +140,7 @@ class DeliveriesQuery(KeysetQuery):
 @routes.add("GET", BASE, permission=Permission.WEBHOOKS_READ, returns=Page[Webhook], raises=(BadRequest,))
 def list_webhooks(call: RequestContext, query: ListQuery) -> Response:
     """List the webhooks, newest first. For platform administrators."""
-    found = _for_administrators(call.actor, select(rows.Subscription))
+    found = Listed.for_administrators(call.actor, select(rows.Subscription))
     return list_page(call, query, found, FIELDS, items=ITEMS)
 
 
@@ -233,7 +232,7 @@ def test_webhook(call: RequestContext, webhook_id: str) -> WebhookDelivery:
 def list_webhook_deliveries(call: RequestContext, webhook_id: str, query: DeliveriesQuery) -> Response:
     """List what was sent to a webhook and what is on its way, newest first. Old ones are removed."""
     subscriptions.find_subscription(call.session, _key(webhook_id))
-    found = _for_administrators(call.actor, deliveries.deliveries_of(_key(webhook_id)))
+    found = Listed.for_administrators(call.actor, deliveries.deliveries_of(_key(webhook_id)))
     return list_page(
         call,
         query,
@@ -266,12 +265,3 @@ def _key(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise NotFound(f"'{text}' is no id of a webhook, nor of a delivery.") from None
-
-
-def _for_administrators(actor: Actor, statement: Select[*tuple[Any, ...]]) -> Listed:
-    is_permitted = permitted_platform_wide(actor.access)
-    return Listed(
-        statement.where(is_permitted),
-        actor.parameters,
-        lambda: select(is_permitted).params(actor.parameters),
-    )

@@ -12,7 +12,7 @@ from app.lifecycle import DeletionState, FailureClass
 from app.models import Deletion, DeletionFailureCount
 from app.models.deletion import is_in
 
-MOST_CAUSES = 50
+MOST_GROUPS = 50
 """In one answer. Each is a decision for a person."""
 
 
@@ -33,7 +33,7 @@ class FailedCause(BaseModel):
 
 
 def failed_causes(
-    session: Session, *, as_of: Timestamp | None = None, at_most: int = MOST_CAUSES
+    session: Session, *, as_of: Timestamp | None = None, at_most: int = MOST_GROUPS
 ) -> list[FailedCause]:
     """The causes of FAILED deletions, or of those FAILED since `as_of`, that of the most deletions first.
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.access.permissions import Permission
 from app.cleanup import bulk
-from app.cleanup.report.causes import MOST_CAUSES, FailedCause, failed_causes
+from app.cleanup.report.causes import MOST_GROUPS, FailedCause, failed_causes
 from app.clock import database_now
 from app.console.page import Fields, PageRequest, Pages
 from app.http.field_types import Reason
@@ -49,11 +49,11 @@ def list_causes(call: PageRequest) -> Response:
     def find(session: Session) -> tuple[list[FailedCause], AwareDatetime]:
         # The time first: what fails while the causes are read is newer than it.
         now = session.scalars(select(database_now())).one()
-        return failed_causes(session, at_most=MOST_CAUSES + 1), now
+        return failed_causes(session, at_most=MOST_GROUPS + 1), now
 
     causes, now = call.read(find)
-    more = len(causes) > MOST_CAUSES
-    return call.page("failed.html", causes=causes[:MOST_CAUSES], more=more, now=now)
+    more = len(causes) > MOST_GROUPS
+    return call.page("failed.html", causes=causes[:MOST_GROUPS], more=more, now=now)
 
 
 @pages.add("POST", "/failed/retry", permission=Permission.DELETIONS_OPERATE, back=_BACK)
