@@ -59,6 +59,7 @@ class AuditRecord(Base):
         Index("ix_audit_records_workspace_id", "workspace_id"),
         Index("ix_audit_records_workspace_name", "workspace_name"),
         Index("ix_audit_records_actor", "actor"),
+        Index("ix_audit_records_folded_actor", text('lower(actor COLLATE "C")')),
         Index("ix_audit_records_at", "at"),
         Index("ix_audit_records_event", "event", "at"),
         Index("ix_audit_records_subject", "subject"),

@@ -10,8 +10,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.build_index("ix_audit_records_folded_email", "audit_records", [sa.text('lower(email COLLATE "C")')])
+    for column in ("actor", "email"):
+        name, folded = f"ix_audit_records_folded_{column}", sa.text(f'lower({column} COLLATE "C")')
+        op.build_index(name, "audit_records", [folded])
 
 
 def downgrade() -> None:
-    op.drop_index("ix_audit_records_folded_email", "audit_records")
+    for column in ("email", "actor"):
+        op.drop_index(f"ix_audit_records_folded_{column}", "audit_records")

@@ -35,6 +35,7 @@ from tests.factories import (
     make_subscription,
     make_workspace,
 )
+from tests.support.statements import nodes, noted
 
 BOB, EMAIL = "bob-4711", "Bob@Example.com"
 
@@ -174,6 +175,24 @@ def test_all_emails_of_an_id_go_with_it_and_no_other_owner_of_one(session: Sessi
         "old@example.com",
     ]
     assert forget.names_of(session, "successor") == ["successor", "old@example.com"]
+
+
+def test_names_are_found_by_an_index(session: Session, context: Context) -> None:
+    session.add_all(
+        AuditRecord(event="member.granted", actor=f"a-{n}", email=f"a-{n}@b.c") for n in range(3000)
+    )
+    session.commit()
+    session.execute(text("ANALYZE audit_records"))
+    session.commit()
+
+    with noted(context.sessions.kw["bind"]) as sent, Session(context.sessions.kw["bind"]) as asking:
+        assert forget.names_of(asking, "a-7@B.c") == ["a-7@b.c", "a-7"]
+
+    about = [(statement, values) for statement, values in sent if "FROM audit_records" in statement]
+    assert len(about) == 2
+    for statement, values in about:
+        plan = session.connection().exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values).scalar()
+        assert not any(node["Node Type"] == "Seq Scan" for node in nodes(plan[0]["Plan"]))
 
 
 def test_whoever_is_known_by_an_email_is_somebody_in_any_spelling(session: Session, context: Context) -> None:
