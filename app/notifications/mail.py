@@ -3,6 +3,7 @@
 import smtplib
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from functools import cache
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -15,9 +16,12 @@ from app.notifications.attempt import AttemptFailed, Deadline
 _LONGEST_S = 15.0
 """How long a mail server may take: many keep their clients waiting on purpose."""
 
+_ACCEPTED = 250
+"""The only answer to a message that smtplib does not raise."""
+
 
 def send_mail(settings: Settings, message: EmailMessage) -> int:
-    """Hand a message to the mail server of the settings; the code of its answer. Raises AttemptFailed."""
+    """Hand a message to the mail server of the settings; the code with which it accepts. Raises AttemptFailed."""
     url = settings.smtp_url.get_secret_value()
     if not url:
         raise AttemptFailed("no mail server is set (WORKSPACES_SMTP_URL)")
@@ -60,8 +64,10 @@ def _hand_over(server: smtplib.SMTP, parts: SplitResult, message: EmailMessage) 
     if parts.username:
         server.login(unquote(parts.username), unquote(parts.password or ""))
     server.send_message(message)
-    code, _ = server.quit()
-    return code
+    # The server has the message: a failure of QUIT would have it sent again, for days.
+    with suppress(OSError):
+        server.quit()
+    return _ACCEPTED
 
 
 @cache

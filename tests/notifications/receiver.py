@@ -85,6 +85,8 @@ class Mailbox:
     mails: list[EmailMessage] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     recipient_code: int = 250
+    is_abrupt: bool = False
+    """Whether it closes the connection at QUIT, without a word."""
 
 
 @contextmanager
@@ -111,7 +113,8 @@ def mailbox() -> Iterator[Mailbox]:
                     case "RSET":
                         self._say(250, "fine")
                     case "QUIT":
-                        self._say(221, "bye")
+                        if not box.is_abrupt:
+                            self._say(221, "bye")
                         return
                     case _:
                         self._say(500, "what?")

@@ -63,6 +63,21 @@ def test_a_mail_server_that_refuses_is_tried_again(session, box, subscribe, dele
     assert the(session, ours).failures == 0
 
 
+@pytest.mark.parametrize("is_abrupt", [False, True])
+def test_what_a_mail_server_has_accepted_is_delivered_whatever_it_says_to_quit(
+    session, box, subscribe, delete, send, workspace, is_abrupt
+):
+    box.is_abrupt = is_abrupt
+    ours = subscribe("mailto:ops@example.com")
+    delete("ml-team")
+
+    assert send(ours) == "1 sent"
+
+    [sent] = deliveries(session)
+    assert (sent.status, sent.answer_code, sent.error) == (DeliveryStatus.DELIVERED, 250, None)
+    assert len(box.mails) == 1
+
+
 def test_an_e_mail_needs_no_keys(context, subscribe):
     subscribe("mailto:ops@example.com", of=with_settings(context, secrets_key_file=""))
 
