@@ -1,21 +1,21 @@
 """Sending a notification by e-mail."""
 
 import smtplib
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from email.message import EmailMessage
-from functools import cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from app.config import Settings
 from app.config.values import SMTP_PORTS
 from app.notifications.addresses import find_addresses
 from app.notifications.attempt import AttemptFailed, Deadline
+from app.notifications.connecting import connect, tls
 
 _LONGEST_S = 15.0
 """How long a mail server may take: many keep their clients waiting on purpose."""
 
+_READY = 220
 _ACCEPTED = 250
 """The only answer to a message that smtplib does not raise."""
 
@@ -28,10 +28,11 @@ def send_mail(settings: Settings, message: EmailMessage) -> int:
     deadline, parts = Deadline.after(_LONGEST_S), urlsplit(url)
     host, port = parts.hostname or "", parts.port or SMTP_PORTS[parts.scheme]
     addresses = find_addresses(host, port, within_s=deadline.left_s, is_private_allowed=True)
-    server = _server(parts, host, domain=settings.smtp_sender.partition("@")[2])
+    server = _server(host, domain=settings.smtp_sender.partition("@")[2])
     try:
         with deadline.ending(lambda: server.sock):
-            server.connect(addresses[0], port)
+            server.sock = connect(addresses, port, deadline)
+            _begin(server, parts, host)
             return _hand_over(server, parts, message)
     except smtplib.SMTPAuthenticationError:
         raise AttemptFailed("the mail server does not accept the login of WORKSPACES_SMTP_URL") from None
@@ -48,19 +49,25 @@ def send_mail(settings: Settings, message: EmailMessage) -> int:
         server.close()
 
 
-def _server(parts: SplitResult, host: str, *, domain: str) -> smtplib.SMTP:
+def _server(host: str, *, domain: str) -> smtplib.SMTP:
     """A client that is not connected yet, so that its deadline begins before it is. It says that it is of `domain`."""
-    if parts.scheme == "smtps":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(local_hostname=domain, timeout=_LONGEST_S, context=_tls())
-    else:
-        server = smtplib.SMTP(local_hostname=domain, timeout=_LONGEST_S)
+    server = smtplib.SMTP(local_hostname=domain)
     server._host = host  # type: ignore[attr-defined]  # whom its certificate must name; it is connected by address
     return server
 
 
+def _begin(server: smtplib.SMTP, parts: SplitResult, host: str) -> None:
+    """Let the server of a new connection greet. Raises SMTPConnectError if it does not."""
+    if parts.scheme == "smtps" and server.sock:
+        server.sock = tls().wrap_socket(server.sock, server_hostname=host)
+    code, text = server.getreply()
+    if code != _READY:
+        raise smtplib.SMTPConnectError(code, text)
+
+
 def _hand_over(server: smtplib.SMTP, parts: SplitResult, message: EmailMessage) -> int:
     if parts.scheme == "smtp+starttls":
-        server.starttls(context=_tls())
+        server.starttls(context=tls())
     if parts.username:
         server.login(unquote(parts.username), unquote(parts.password or ""))
     server.send_message(message)
@@ -68,8 +75,3 @@ def _hand_over(server: smtplib.SMTP, parts: SplitResult, message: EmailMessage) 
     with suppress(OSError):
         server.quit()
     return _ACCEPTED
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()

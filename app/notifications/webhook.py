@@ -1,19 +1,15 @@
 """Posting a notification to a URL: to a checked address, without redirects, within one deadline."""
 
 import http.client
-import socket
 import ssl
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from app.config import Settings
 from app.notifications.addresses import find_addresses
 from app.notifications.attempt import AttemptFailed, Deadline
-
-_LONGEST_CONNECT_S = 2.0
-"""How long one of several addresses is tried."""
+from app.notifications.connecting import connect, tls
 
 
 def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -75,23 +71,7 @@ class _Checked(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect to the first address that answers."""
-        self.sock = self._connected()
-
-    def _connected(self) -> socket.socket:
-        error: OSError | None = None
-        for number, address in enumerate(self._addresses, start=1):
-            left_s = self._deadline.left_s
-            is_last = number == len(self._addresses)
-            try:
-                opened = socket.create_connection(
-                    (address, self.port), timeout=left_s if is_last else min(left_s, _LONGEST_CONNECT_S)
-                )
-            except OSError as refused:
-                error = refused
-                continue
-            opened.settimeout(self._deadline.left_s)
-            return opened
-        raise error or OSError("no address")
+        self.sock = connect(self._addresses, self.port, self._deadline)
 
 
 class _CheckedTls(_Checked):
@@ -101,17 +81,11 @@ class _CheckedTls(_Checked):
 
     def connect(self) -> None:
         """Connect, and prove that it is the host of that name."""
-        self.sock = self._connected()
+        super().connect()
         # Not at once: until there is an object for it, nobody could end a handshake that never does.
-        protected = _tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+        protected = tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
         self.sock = protected
         protected.do_handshake()
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Kept: to read all certificates of the system takes longer than a request."""
-    return ssl.create_default_context()
 
 
 def _in_words(error: Exception) -> str:

@@ -1,10 +1,13 @@
 """Notifications by e-mail, to a real mail server."""
 
+import socket
+
 import pytest
 from pydantic import SecretStr
 
 from app.errors import BadRequest, WrongState
 from app.lifecycle import DeliveryStatus
+from app.notifications import addresses
 from tests import factories
 from tests.notifications.conftest import deliveries, the, with_settings
 from tests.support.aging import age_everything
@@ -75,6 +78,26 @@ def test_what_a_mail_server_has_accepted_is_delivered_whatever_it_says_to_quit(
 
     [sent] = deliveries(session)
     assert (sent.status, sent.answer_code, sent.error) == (DeliveryStatus.DELIVERED, 250, None)
+    assert len(box.mails) == 1
+
+
+def test_each_address_of_a_mail_server_is_tried(
+    session, context, box, subscribe, delete, send, workspace, monkeypatch
+):
+    """Its name leads to ::1 first, where nobody listens."""
+    real = socket.getaddrinfo
+
+    def both(host, *arguments, **options):
+        hosts = ["::1", "127.0.0.1"] if host == "mail.example" else [host]
+        return [found for one in hosts for found in real(one, *arguments, **options)]
+
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", both)
+    url = SecretStr(box.url.replace("127.0.0.1", "mail.example"))
+    ours = subscribe("mailto:ops@example.com")
+    delete("ml-team")
+
+    assert send(ours, of=with_settings(context, smtp_url=url)) == "1 sent"
+
     assert len(box.mails) == 1
 
 
