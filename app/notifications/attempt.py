@@ -1,7 +1,7 @@
 """One attempt to send something: why it failed, and the time that it may take."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Timer
@@ -39,22 +39,23 @@ class Deadline:
         return monotonic() >= self.at
 
     @contextmanager
-    def ending(self, connection: Callable[[], socket.socket | None]) -> Iterator[None]:
-        """Shut the socket of the block down when the deadline comes: what is read or written then fails.
+    def ending(self, opened: socket.socket) -> Iterator[None]:
+        """Shut the connection down when the deadline comes: what is read or written in the block then fails.
 
         The time-out of a socket begins anew with each byte: a receiver that trickles would hold its worker for hours.
         """
-        timer = Timer(self.left_s, _shut_down, [connection])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+        # A duplicate: TLS takes the socket itself away, and has none in its place before the handshake is done.
+        with opened.dup() as duplicate:
+            timer = Timer(self.left_s, _shut_down, [duplicate])
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            finally:
+                timer.cancel()
+                timer.join()  # otherwise it could shut down what has the number of the duplicate by then
 
 
-def _shut_down(connection: Callable[[], socket.socket | None]) -> None:
-    if opened := connection():
-        with suppress(OSError):
-            # Not that of a TLS socket, which would change what another thread is using.
-            socket.socket.shutdown(opened, socket.SHUT_RDWR)
+def _shut_down(opened: socket.socket) -> None:
+    with suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)

@@ -2,7 +2,8 @@
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 from app.notifications.attempt import Deadline
@@ -11,8 +12,17 @@ _LONGEST_CONNECT_S = 2.0
 """How long one of several addresses is tried."""
 
 
-def connect(addresses: Sequence[str], port: int, deadline: Deadline) -> socket.socket:
-    """A connection to the first of some addresses that answers. Raises OSError."""
+@contextmanager
+def connected(addresses: Sequence[str], port: int, deadline: Deadline) -> Iterator[socket.socket]:
+    """A connection to the first of some addresses that answers, for the block. Raises OSError.
+
+    It is shut down at the deadline, also during a handshake. The caller closes the TLS socket that it has made of it.
+    """
+    with _connect(addresses, port, deadline) as opened, deadline.ending(opened):
+        yield opened
+
+
+def _connect(addresses: Sequence[str], port: int, deadline: Deadline) -> socket.socket:
     error: OSError | None = None
     for number, address in enumerate(addresses, start=1):
         left_s = deadline.left_s

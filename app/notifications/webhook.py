@@ -1,15 +1,16 @@
 """Posting a notification to a URL: to a checked address, without redirects, within one deadline."""
 
 import http.client
+import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from contextlib import closing
 from urllib.parse import urlsplit
 
 from app.config import Settings
 from app.notifications.addresses import find_addresses
 from app.notifications.attempt import AttemptFailed, Deadline
-from app.notifications.connecting import connect, tls
+from app.notifications.connecting import connected, tls
 
 
 def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -18,12 +19,8 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
     The body of the answer is not read: nobody is shown what the server can reach.
     """
     deadline = Deadline.after(settings.webhook_timeout_seconds)
-    connection = _connection(settings, url, deadline)
-    target = _target(url)
     try:
-        with deadline.ending(lambda: connection.sock):
-            connection.request("POST", target, body=body, headers=dict(headers))
-            status = connection.getresponse().status
+        status = _answer(settings, url, deadline, body, headers)
         if deadline.is_over:  # what was cut off is no answer, though it may look like one
             raise TimeoutError
     except ssl.SSLCertVerificationError as error:
@@ -32,13 +29,27 @@ def post(settings: Settings, url: str, body: bytes, headers: Mapping[str, str]) 
         if deadline.is_over:
             raise AttemptFailed(f"no answer within {settings.webhook_timeout_seconds:g} s") from None
         raise AttemptFailed(_in_words(error)) from None
-    finally:
-        connection.close()
     if 200 <= status < 300:
         return status
     if 300 <= status < 400:
         raise AttemptFailed(f"the receiver redirects ({status}), which is not followed", code=status)
     raise AttemptFailed(f"the receiver answers {status}", code=status)
+
+
+def _answer(settings: Settings, url: str, deadline: Deadline, body: bytes, headers: Mapping[str, str]) -> int:
+    """The status that the receiver answers, at an address that was looked at."""
+    parts = urlsplit(url)
+    host, is_safe = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if is_safe else 80)
+    addresses = find_addresses(
+        host, port, within_s=deadline.left_s, is_private_allowed=settings.webhooks_to_private_addresses
+    )
+    with (
+        connected(addresses, port, deadline) as opened,
+        closing(_connection(opened, host, port, is_safe=is_safe)) as connection,
+    ):
+        connection.request("POST", _target(url), body=body, headers=dict(headers))
+        return connection.getresponse().status
 
 
 def _target(url: str) -> str:
@@ -47,45 +58,16 @@ def _target(url: str) -> str:
     return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
 
 
-def _connection(settings: Settings, url: str, deadline: Deadline) -> http.client.HTTPConnection:
-    """A connection that is open once something is sent on it, to an address that was looked at."""
-    parts = urlsplit(url)
-    host, is_safe = parts.hostname or "", parts.scheme == "https"
-    port = parts.port or (443 if is_safe else 80)
-    addresses = find_addresses(
-        host, port, within_s=deadline.left_s, is_private_allowed=settings.webhooks_to_private_addresses
-    )
+def _connection(opened: socket.socket, host: str, port: int, *, is_safe: bool) -> http.client.HTTPConnection:
+    """HTTP on that connection, if it is safe by TLS, for which the name counts."""
     if is_safe:
-        return _CheckedTls(host, port, addresses, deadline)
-    return _Checked(host, port, addresses, deadline)
-
-
-class _Checked(http.client.HTTPConnection):
-    """A connection to one of some addresses of a host, whatever its name leads to by now."""
-
-    def __init__(
-        self, host: str, port: int, addresses: list[str], deadline: Deadline, **options: Any
-    ) -> None:
-        super().__init__(host, port, **options)
-        self._addresses, self._deadline = addresses, deadline
-
-    def connect(self) -> None:
-        """Connect to the first address that answers."""
-        self.sock = connect(self._addresses, self.port, self._deadline)
-
-
-class _CheckedTls(_Checked):
-    """The same with TLS, for which the name counts."""
-
-    default_port = http.client.HTTPS_PORT
-
-    def connect(self) -> None:
-        """Connect, and prove that it is the host of that name."""
-        super().connect()
-        # Not at once: until there is an object for it, nobody could end a handshake that never does.
-        protected = tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
-        self.sock = protected
-        protected.do_handshake()
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(host, port, context=tls())
+        connection.sock = tls().wrap_socket(opened, server_hostname=host)
+    else:
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = opened
+    connection.auto_open = 0  # it would search for the host again, and could find another address
+    return connection
 
 
 def _in_words(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import socket
 import socketserver
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,21 +88,30 @@ class Mailbox:
     recipient_code: int = 250
     is_abrupt: bool = False
     """Whether it closes the connection at QUIT, without a word."""
+    protected: int = 0
+    """Connections that came to TLS."""
 
 
 @contextmanager
-def mailbox() -> Iterator[Mailbox]:
-    """A mail server on loopback, of the little that a client needs."""
+def mailbox(tls: ssl.SSLContext | None = None, *, is_tls_first: bool = False) -> Iterator[Mailbox]:
+    """A mail server on loopback, of the little that a client needs; with STARTTLS, or TLS from the first byte on."""
     box = Mailbox()
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
+            if tls and is_tls_first:
+                self._protect(tls)
             self._say(220, "ready")
             while line := self.rfile.readline():
                 command = line.decode().strip()
                 match command[:4].upper():
+                    case "EHLO" if tls:
+                        self.wfile.write(b"250-fine\r\n250 STARTTLS\r\n")
                     case "EHLO" | "HELO" | "MAIL":
                         self._say(250, "fine")
+                    case "STAR" if tls:
+                        self._say(220, "go ahead")
+                        self._protect(tls)
                     case "RCPT":
                         if box.recipient_code == 250:
                             box.recipients.append(command.partition(":")[2])
@@ -118,6 +128,15 @@ def mailbox() -> Iterator[Mailbox]:
                         return
                     case _:
                         self._say(500, "what?")
+
+        def _protect(self, tls: ssl.SSLContext) -> None:
+            box.protected += 1
+            self.connection = tls.wrap_socket(self.connection, server_side=True)
+            self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
+
+        def finish(self) -> None:
+            super().finish()
+            self.connection.close()
 
         def _mail(self) -> EmailMessage:
             lines = iter(self.rfile.readline, b".\r\n")

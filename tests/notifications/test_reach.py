@@ -1,22 +1,18 @@
 """What a webhook may reach, and for how long: no private address, no redirect, and no receiver that trickles."""
 
 import socket
-import ssl
 import threading
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from app import clock
 from app.notifications import addresses
 from app.notifications.addresses import find_addresses, is_public
 from app.notifications.attempt import AttemptFailed
 from app.notifications.webhook import post
 from tests import factories
+from tests.notifications.certificate import server_tls
 from tests.notifications.conftest import deliveries, with_settings
 from tests.notifications.receiver import free_port, receiving
 
@@ -258,27 +254,7 @@ def answering(text: bytes, *, is_open: bool = False):
 @contextmanager
 def answering_with_tls(directory):
     """The same with TLS, and a certificate that nobody has signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(clock.now())
-        .not_valid_after(clock.now().replace(year=clock.now().year + 1))
-        .sign(key, hashes.SHA256())
-    )
-    file = directory / "server.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(file)
+    tls = server_tls(directory / "server.pem")
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
