@@ -20,4 +20,4 @@ def deliver(task: Task, subscription_id: str) -> str:
     try:
         return send_due(context(), UUID(subscription_id), owner=owner) or NOTHING_TO_DO
     except LeaseLost:
-        return "another worker has taken over, or there is no such subscription any more"
+        return "another worker has taken over, or the subscription was changed or deleted"

@@ -82,3 +82,16 @@ def release(context: Context, claim: Claim) -> None:
     with session_scope(context.sessions) as session:
         if session.scalar(left):
             notify_after_commit(session, context.publisher, delivery_message(subscription_id))
+
+
+def end_claim(session: Session, subscription_id: UUID) -> None:
+    """Take the lease from the worker that has it: its next write raises LeaseLost. Does not commit.
+
+    That worker sends as the subscription was when it claimed it. What it has on its way is not recorded, so it is
+    sent again.
+    """
+    session.execute(
+        update(Subscription)
+        .where(Subscription.id == subscription_id)
+        .values(fence=Subscription.fence + 1, **RELEASED)
+    )

@@ -47,7 +47,7 @@ def send_due(context: Context, subscription_id: UUID, *, owner: str) -> str | No
     """Send to a subscription what is due, for about `_SLICE_S`; what came of it, in words. None if there is nothing.
 
     Ends with the first attempt that fails. Commits after each. Enqueues another message if something is left that is
-    due. Raises LeaseLost if another worker has taken over, or the subscription was deleted.
+    due. Raises LeaseLost if another worker has taken over, or the subscription was changed or deleted.
     """
     claimed = claim(context, subscription_id, owner=owner)
     if claimed is None:

@@ -19,6 +19,7 @@ from app.errors import Conflict, NotFound, SecretUnreadable, WrongState
 from app.lifecycle import NOTIFIED_EVENTS, DeliveryStatus, NotificationType
 from app.models import Delivery, Subscription
 from app.models.audit import AuditEvent
+from app.notifications.lease import end_claim
 from app.notifications.receivers import MAILTO, receiver_of, require_receiver
 from app.notifications.signing import new_secret, open_secret, seal_secret
 from app.services.secrets.encryption import Keyring
@@ -103,11 +104,35 @@ def lock_subscription(session: Session, subscription_id: UUID) -> Subscription:
 def update_subscription(
     session: Session, context: Context, actor: Actor, subscription_id: UUID, change: SubscriptionChange
 ) -> Subscription:
-    """Change a subscription. One that is enabled again is sent what is left, for which it has its full time again.
+    """Change a subscription, also for the worker that is sending to it.
 
-    Raises NotFound, and for a URL as `create_subscription`.
+    One that is enabled again is sent what is left, for which it has its full time again. Raises NotFound, and for a URL
+    as `create_subscription`.
     """
     subscription = lock_subscription(session, subscription_id)
+    before = subscription.url, subscription.is_enabled
+    _apply(context, subscription, change)
+    if not session.is_modified(subscription):
+        return subscription
+    subscription.updated_at, subscription.updated_by = database_now(), actor.id
+    session.flush()
+    _record(
+        session,
+        actor,
+        AuditEvent.WEBHOOK_UPDATED,
+        subscription,
+        types=subscription.types if change.types is not None else None,
+        is_enabled=change.is_enabled,
+    )
+    if (subscription.url, subscription.is_enabled) != before:
+        end_claim(session, subscription_id)
+    if subscription.is_enabled:
+        _end_pauses(session, subscription)
+        try_now(session, context, subscription)
+    return subscription
+
+
+def _apply(context: Context, subscription: Subscription, change: SubscriptionChange) -> None:
     if change.url is not None and change.url != subscription.url:
         require_receiver(context.settings, change.url)
         if change.url.startswith(MAILTO) != subscription.url.startswith(MAILTO):
@@ -121,22 +146,6 @@ def update_subscription(
         subscription.is_enabled, subscription.disabled_reason = change.is_enabled, None
         if change.is_enabled:
             subscription.enabled_at = database_now()
-    if not session.is_modified(subscription):
-        return subscription
-    subscription.updated_at, subscription.updated_by = database_now(), actor.id
-    session.flush()
-    _record(
-        session,
-        actor,
-        AuditEvent.WEBHOOK_UPDATED,
-        subscription,
-        types=subscription.types if change.types is not None else None,
-        is_enabled=change.is_enabled,
-    )
-    if subscription.is_enabled:
-        _end_pauses(session, subscription)
-        try_now(session, context, subscription)
-    return subscription
 
 
 def delete_subscription(session: Session, actor: Actor, subscription_id: UUID) -> None:
@@ -156,7 +165,8 @@ def rotate_secret(
 ) -> tuple[Subscription, str]:
     """Give a webhook another secret, which is shown this once; the one before it signs, too, for a day.
 
-    Raises NotFound, WrongState for e-mail, and SecretsDisabled without keys.
+    Both sign what is sent from now on, also by a worker that is sending. Raises NotFound, WrongState for e-mail, and
+    SecretsDisabled without keys.
     """
     subscription = lock_subscription(session, subscription_id)
     if subscription.secret is None:
@@ -172,6 +182,8 @@ def rotate_secret(
     subscription.updated_at, subscription.updated_by = database_now(), actor.id
     session.flush()
     _record(session, actor, AuditEvent.WEBHOOK_SECRET_ROTATED, subscription)
+    end_claim(session, subscription_id)
+    notify_after_commit(session, context.publisher, delivery_message(subscription_id))
     return subscription, secret
 
 
