@@ -70,15 +70,15 @@ def note_failed(context: Context, claim: Claim, attempt: Attempt, failed: Attemp
     is_given_up = attempt.is_last or failed.code == _GONE
     about = {"answer_code": failed.code, "error": str(failed)}
     with session_scope(context.sessions) as session:
+        # The subscription before the delivery, as `redeliver` and `delete_subscription` lock them.
+        number = write(session, claim, failures=Subscription.failures + 1).failures
         if is_given_up:
-            write(session, claim, failures=Subscription.failures + 1)
             _note(session, attempt, DeliveryMove.GIVE_UP, **about)
             _disable_if_dead(session, context.settings, claim, attempt, failed)
         else:
+            write(session, claim, next_attempt_at=seconds_from_now(pause_after(number - 1)))
             again_at = _next_attempt_at(context.settings, attempt)
             _note(session, attempt, None, next_attempt_at=again_at, **about)
-            number = write(session, claim, failures=Subscription.failures + 1).failures
-            write(session, claim, next_attempt_at=seconds_from_now(pause_after(number - 1)))
     log.warning(
         "delivery.given_up" if is_given_up else "delivery.failed",
         delivery_id=str(attempt.delivery.id),
