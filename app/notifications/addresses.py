@@ -42,6 +42,8 @@ def find_addresses(host: str, port: int, *, within_s: float, is_private_allowed:
 def is_public(text: str) -> bool:
     """Whether an address is one of the internet: neither private, nor of this host or link, nor of many hosts."""
     address = _within(ipaddress.ip_address(text))
+    if isinstance(address, IPv6Address) and address.is_site_local:  # `is_global` all the same
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
