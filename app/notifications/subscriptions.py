@@ -142,10 +142,11 @@ def _apply(context: Context, subscription: Subscription, change: SubscriptionCha
         subscription.types = list(change.types)
     if change.description is not None:
         subscription.description = change.description
-    if change.is_enabled is not None and change.is_enabled != subscription.is_enabled:
-        subscription.is_enabled, subscription.disabled_reason = change.is_enabled, None
-        if change.is_enabled:
+    if change.is_enabled is not None:
+        subscription.disabled_reason = None  # an administrator knows of it now, and the alert ends
+        if change.is_enabled and not subscription.is_enabled:
             subscription.enabled_at = database_now()
+        subscription.is_enabled = change.is_enabled
 
 
 def delete_subscription(session: Session, actor: Actor, subscription_id: UUID) -> None:

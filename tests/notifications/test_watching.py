@@ -4,14 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from app.db import session_scope
 from app.health.metrics.notifications import notification_metrics
 from app.lifecycle import NotificationType
 from app.maintenance.sweep import sweep
+from app.models import AuditRecord
+from app.models.audit import AuditEvent
+from app.notifications import subscriptions
 from app.notifications.sweep import due_messages
 from tests import factories
-from tests.notifications.conftest import notified, the
+from tests.notifications.conftest import ROOT, notified, the
 from tests.support import guide
 from tests.support.aging import age_everything, time_of
 from tests.support.statements import compact, rows_read
@@ -45,6 +49,23 @@ def test_metrics_say_what_waits_since_when_and_who_is_disabled(session, receiver
     age_everything(session, 3 * 86400)
     send(ours)
     assert values(session) == {"pending": 0, "oldest_timestamp_seconds": None, "disabled": 1}
+
+
+def test_one_that_an_administrator_leaves_disabled_alerts_nobody_any_more(session, context, subscribe):
+    ours = subscribe("https://hooks.example.com/")
+    dead = the(session, ours)
+    dead.is_enabled, dead.disabled_reason = False, "the receiver says that it is gone for good (410)"
+    session.commit()
+    assert values(session)["disabled"] == 1
+
+    with session_scope(context.sessions) as other:
+        disabled = subscriptions.SubscriptionChange(is_enabled=False)
+        subscriptions.update_subscription(other, context, ROOT, ours.id, disabled)
+
+    assert values(session)["disabled"] == 0
+    dead = the(session, ours)
+    assert (dead.is_enabled, dead.disabled_reason) == (False, None)
+    assert AuditEvent.WEBHOOK_UPDATED in session.scalars(select(AuditRecord.event)).all()
 
 
 def test_neither_a_sweep_nor_a_scrape_reads_what_is_over(session, context, subscribe, receiver):
