@@ -1,5 +1,7 @@
 """The inbox of FAILED deletions: by cause, and the same action for all that somebody has seen."""
 
+import re
+
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -40,8 +42,13 @@ def test_forty_are_retried_and_the_one_that_failed_since_is_left_alone(
     session.commit()
 
     operator.send(retry)
+    before = 40
+    while again := re.match(r"done: .* (\d+) are left: do it again\.", operator.message):
+        assert int(again[1]) < before, "some are done each time, also on a busy machine"
+        before = int(again[1])
+        operator.send(retry)
 
-    assert operator.message.startswith("done: 41 match now, 40 when you looked: 40 retried")
+    assert re.match(rf"done: \d+ match now, {before} when you looked: {before} retried", operator.message)
     found = states(session)
     assert found.pop("late") is DeletionState.FAILED
     assert set(found.values()) == {DeletionState.DELETING}

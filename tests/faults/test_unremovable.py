@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.config import Settings
 from app.lifecycle import JobStatus
 from app.models import Fileset
 from tests import factories
@@ -54,6 +55,14 @@ TASK_NAMES = {
 
 
 LOGIN = ("ops", "its-password")
+AS_RELEASED = {
+    f"WORKSPACES_{name.upper()}": str(Settings.model_fields[name].default)
+    for name in (
+        *("slice_seconds", "task_soft_limit_seconds", "task_hard_limit_seconds"),
+        *("lease_seconds", "visibility_timeout_seconds"),
+    )
+}
+"""The settings by which a slice has time for several kinds, also on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -397,6 +406,9 @@ def test_flower_shows_what_the_readme_says(world: World, stack: Stack) -> None:
         unremovable = bad.id
         session.commit()
     set_fault(stack, unremovable, "forbidden")
+    for worker in stack.running("worker"):
+        worker.stop()
+    stack.start("worker", **AS_RELEASED)
 
     delete_in_one_task(world, stack, gone)
     deletion = world.delete("stuck")
