@@ -84,6 +84,21 @@ def test_a_test_is_sent_and_one_that_is_disabled_gets_none(
     assert operator.message == "done: It is enabled: what is left is sent."
 
 
+def test_one_that_the_product_has_disabled_can_be_left_so(
+    session: Session, operator: Browser, webhook: Subscription
+) -> None:
+    webhook.is_enabled, webhook.disabled_reason = False, "the receiver says that it is gone for good (410)"
+    session.commit()
+    assert "gone for good (410)" in operator.open(f"/console/webhooks/{webhook.id}").text
+
+    operator.send(operator.form("/enabled", "Leave it disabled, and end the alert"))
+
+    assert operator.message == "done: It is disabled: nothing more is sent."
+    session.refresh(webhook)
+    assert (webhook.is_enabled, webhook.disabled_reason) == (False, None)
+    assert "Leave it disabled" not in operator.page.text
+
+
 def test_what_is_not_there_is_a_page(session: Session, operator: Browser) -> None:
     for webhook_id in ("no-id", uuid4()):
         assert operator.open(f"/console/webhooks/{webhook_id}").status_code == 404

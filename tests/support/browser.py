@@ -16,6 +16,7 @@ class Form:
     action: str
     method: str
     fields: dict[str, str] = field(default_factory=dict)
+    words: str = ""
 
 
 class _Forms(HTMLParser):
@@ -23,6 +24,7 @@ class _Forms(HTMLParser):
         super().__init__()
         self.forms: list[Form] = []
         self._select: str | None = None
+        self._is_in_button = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
@@ -34,6 +36,14 @@ class _Forms(HTMLParser):
             self._select = given["name"]
         elif tag == "option" and self._select and self._select not in self.forms[-1].fields:
             self.forms[-1].fields[self._select] = given.get("value", "")
+        self._is_in_button = tag == "button" and bool(self.forms)
+
+    def handle_data(self, data: str) -> None:
+        if self._is_in_button:
+            self.forms[-1].words += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_in_button = False
 
 
 @dataclass
@@ -59,9 +69,11 @@ class Browser:
         parser.feed(self.page.text)
         return parser.forms
 
-    def form(self, action: str) -> Form:
-        """The first form that goes to an address that ends like this."""
-        found = [one for one in self.forms if (one.action or self.address).endswith(action)]
+    def form(self, action: str, words: str = "") -> Form:
+        """The first form that goes to an address that ends like this, with these words on its button."""
+        found = [
+            one for one in self.forms if (one.action or self.address).endswith(action) and words in one.words
+        ]
         assert found, f"no form to …{action} among {[one.action for one in self.forms]}"
         return found[0]
 
