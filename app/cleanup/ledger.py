@@ -123,6 +123,7 @@ def reopen(
         pass_started_at=database_now(),
         next_run_at=database_now(),
         next_reattempt_at=None,
+        reopened_at=database_now(),
         reason=None,
         last_enqueued_at=None,
         **values,
@@ -205,6 +206,24 @@ def count_deleted(
         raise lost(claim)
 
 
+def _seconds(span: Any) -> ColumnElement[Any]:
+    return func.extract("epoch", span)
+
+
+_PROGRESS: dict[str, Any] = {
+    "has_progressed": True,
+    "last_progress_at": database_now(),
+    # Of a deletion that an earlier release has begun: as if it had never been FAILED.
+    "worked_seconds": func.coalesce(
+        Deletion.worked_seconds, _seconds(Deletion.last_progress_at - Deletion.started_at), 0.0
+    )
+    + _seconds(
+        database_now() - func.greatest(Deletion.started_at, Deletion.last_progress_at, Deletion.reopened_at)
+    ),
+}
+"""What is written with each progress."""
+
+
 @cache
 def _counting_deleted() -> ReturningUpdate[UUID]:
     """Made once: to make it anew took longer than all else that Python does for a chunk of a thousand rows."""
@@ -220,8 +239,7 @@ def _counting_deleted() -> ReturningUpdate[UUID]:
         )
         .values(
             lease_until=seconds_from_now(bindparam("seconds")),
-            has_progressed=True,
-            last_progress_at=database_now(),
+            **_PROGRESS,
             cursor=bindparam("reached"),
             deleted_counts=func.jsonb_set(Deletion.deleted_counts, array([kind]), number),
         )
@@ -232,7 +250,7 @@ def _counting_deleted() -> ReturningUpdate[UUID]:
 
 def note_part(session: Session, claim: Claim, *, cursor: UUID) -> None:
     """Note that a part of one resource was deleted: progress, although no row is gone. Renews the lease."""
-    renew(session, claim, has_progressed=True, last_progress_at=database_now(), cursor=cursor)
+    renew(session, claim, cursor=cursor, **_PROGRESS)
 
 
 def record_displaced(session: Session, claim: Claim, *, name: str, was: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -94,6 +95,8 @@ class Deletion(Leased, Base):
     has_progressed: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether anything was removed since the last back-off."""
     last_progress_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    worked_seconds: Mapped[float | None] = mapped_column(Double)
+    """From the first slice to the last progress, without the time in which it was FAILED. None before any progress."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     """Attempts without progress in this round."""
     polls: Mapped[int] = mapped_column(Integer, default=0)
@@ -104,6 +107,8 @@ class Deletion(Leased, Base):
     last_enqueued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """When the sweep, or a slice that yielded, last enqueued a message for it."""
     next_reattempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reopened_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When it was last set to work again after it had been FAILED."""
     reason: Mapped[str | None] = mapped_column(Text)
     failed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     """Since when it has been FAILED without a break; null unless it is. Kept by a trigger of each change of state."""

@@ -6,8 +6,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, text, update
 
-from app.cleanup import failures
+from app.cleanup import failures, lease, ledger
 from app.cleanup.report import report
+from app.config import Settings
 from app.lifecycle import DeletionState, DeploymentStatus, FailureClass, JobStatus
 from app.models import Deletion, DeletionFailure
 from tests import factories
@@ -177,6 +178,38 @@ def test_the_expected_end_follows_from_the_speed_so_far(session, delete, clock):
         etas.append(report(session, [deletion])[0].eta_seconds)
     assert etas == sorted(etas, reverse=True)
     assert etas[-1] == 0
+
+
+def test_the_time_in_which_it_was_failed_says_nothing_of_the_speed(session, delete, clock):
+    workspace = factories.make_workspace(session)
+    for i in range(40):
+        factories.make_project(session, workspace, f"p-{i}")
+    session.commit()
+    deletion = the(session, delete("ml-team"))
+
+    deletion.started_at, deletion.created_counts = time_of(session), {"projects": 40}
+    session.commit()
+
+    def delete_chunk(number):
+        claim = lease.claim(session, owner="w", lease_s=60, deletion_id=deletion.id)
+        ledger.count_deleted(session, claim, "projects", removed=number)
+        lease.release(session, claim, cursor=None)
+        session.commit()
+        session.refresh(deletion)
+
+    age(session, deletion, 9)
+    delete_chunk(10)
+    claim = lease.claim(session, owner="w", lease_s=60, deletion_id=deletion.id)
+    ledger.fail(session, claim, Settings(), reason="no", is_permanent=True, attempts=1)
+    session.commit()
+    age(session, deletion, 36_000)
+    ledger.reopen(session, deletion.id, event="retried", actor="ann")
+    session.commit()
+
+    assert report(session, [the(session, deletion.id)])[0].eta_seconds == pytest.approx(27, abs=2)
+    age(session, deletion, 9)
+    delete_chunk(10)
+    assert report(session, [the(session, deletion.id)])[0].eta_seconds == pytest.approx(18, abs=2)
 
 
 @pytest.fixture

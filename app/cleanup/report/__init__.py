@@ -173,10 +173,18 @@ def _eta(deletion: Deletion, left: Counts | None, now: datetime | None) -> int |
 
     None before anything was deleted, and if it is not known what is left.
     Time without progress counts as spent, not as speed: otherwise a deletion that waits would seem ever further away.
+    Time in which it was FAILED counts as neither.
     """
-    deleted = sum(deletion.deleted_counts.values())
-    began, progressed = deletion.started_at, deletion.last_progress_at
-    if now is None or began is None or progressed is None or not deleted or left is None:
+    deleted, worked_s = sum(deletion.deleted_counts.values()), worked_seconds(deletion)
+    if now is None or worked_s is None or not deleted or left is None:
         return None
-    worked_s, idle_s = (progressed - began).total_seconds(), (now - progressed).total_seconds()
-    return max(round(worked_s / deleted * sum(left.values()) - idle_s), 0)
+    since = max(at for at in (deletion.last_progress_at, deletion.reopened_at) if at)
+    return max(round(worked_s / deleted * sum(left.values()) - (now - since).total_seconds()), 0)
+
+
+def worked_seconds(deletion: Deletion) -> float | None:
+    """How long was worked on a deletion until its last progress; None before the first."""
+    if deletion.worked_seconds is not None:
+        return deletion.worked_seconds
+    began, progressed = deletion.started_at, deletion.last_progress_at
+    return (progressed - began).total_seconds() if began and progressed else None

@@ -16,7 +16,7 @@ from app.access.authorize import Access, permitted_platform_wide
 from app.access.permissions import Permission
 from app.cleanup import operations, requests
 from app.cleanup.kinds import ORDER
-from app.cleanup.report import DeletionReport, report
+from app.cleanup.report import DeletionReport, report, worked_seconds
 from app.clock import database_now
 from app.console.page import Fields, PageRequest, Pages
 from app.health.metrics.deletions import condition
@@ -59,7 +59,7 @@ class Seen:
     is_held: bool
     paused_by: str | None
     """Who has paused destruction; None while nobody has."""
-    last_progress_at: datetime | None
+    worked_seconds: float | None
     may_operate: bool
 
     @property
@@ -81,12 +81,11 @@ class Seen:
 
     @property
     def pace(self) -> float | None:
-        """Resources a second since it has begun, on which the expected end is based; None before the first."""
-        started, at = self.report.started_at, self.last_progress_at
+        """Resources a second of work, on which the expected end is based; None before the first."""
         deleted = sum(self.report.deleted.values())
-        if not (started and at and deleted):
+        if self.worked_seconds is None or not deleted:
             return None
-        return deleted / max((at - started).total_seconds(), 1.0)
+        return deleted / max(self.worked_seconds, 1.0)
 
     @property
     def version(self) -> str:
@@ -234,7 +233,7 @@ def _look(session: Session, call: PageRequest, deletion_id: str) -> Seen:
         condition=doing,
         is_held=is_held,
         paused_by=paused_by,
-        last_progress_at=deletion.last_progress_at,
+        worked_seconds=worked_seconds(deletion),
         may_operate=may_operate,
     )
 
