@@ -13,7 +13,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 from app.access.claims import principal_of
-from app.access.issuers import Document, Issuer, fetch
+from app.access.exchange import Document, fetch
+from app.access.issuers import Issuer
 from app.access.principal import Principal
 from app.access.tokens import Tokens
 from app.config import Settings
@@ -153,7 +154,7 @@ def _refused(error: HTTPError) -> SignInFailed:
 def _code_of(error: HTTPError) -> str:
     """The issuer's word for what is wrong; empty if there is none."""
     with suppress(OSError, HTTPException, ValueError, AttributeError, RecursionError):
-        # One read, which the time-out bounds.
+        # One read, which the deadline of the exchange bounds.
         code = str(json.loads(error.read1(4096)).get("error"))
         return code if _ERROR_CODE.fullmatch(code) else ""
     return ""

@@ -1,17 +1,15 @@
 """Token issuers: their discovery documents and signing keys, fetched over HTTP and cached."""
 
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http.client import HTTPException
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from jwt import PyJWK
 
+from app.access.exchange import TIMEOUT_S, Document, fetch
 from app.config import Settings, is_protected
 from app.errors import Busy
 from app.logs import get_logger
@@ -21,12 +19,9 @@ log = get_logger(__name__)
 ALGORITHMS = ("RS256", "ES256")
 """Asymmetric algorithms only: a key that verifies tokens cannot sign them."""
 
-_TIMEOUT_S = 3.0
-_MAX_BYTES = 1024 * 1024
 _LONGEST_S = 24 * 3600.0
 """Limit on the use of cached keys: an attacker who blocks the issuer must not keep a revoked key valid for ever."""
 
-Document = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -57,7 +52,7 @@ class _CachedFetch(Generic[T]):
 
     def _refresh(self, suffices: Callable[[T], bool]) -> None:
         # A request that can use a cached answer does not wait: a slow issuer would block every thread of the server.
-        if not self._lock.acquire(timeout=0 if self._last else 2 * _TIMEOUT_S):
+        if not self._lock.acquire(timeout=0 if self._last else 2 * TIMEOUT_S):
             return
         try:
             if self._is_fresh(suffices) or self._monotonic() < self._cooldown_until:
@@ -165,39 +160,3 @@ def _signing_key(published: Any) -> PyJWK | None:
     except Exception as error:  # noqa: BLE001 -- PyJWT raises whatever a key of another sort happens to lead to
         log.info("issuer.key_ignored", kid=published["kid"][:100], reason=type(error).__name__)
         return None
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """Refuses redirects: trust belongs to the configured URL, not to the target of a redirect."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def fetch(
-    url: str,
-    *,
-    form: bytes | None = None,
-    headers: Mapping[str, str] = MappingProxyType({}),
-    timeout_s: float = _TIMEOUT_S,
-) -> Document:
-    """The JSON object that a server of an issuer answers with, to a POST if there is a `form`.
-
-    Raises HTTPError for any status but success, a redirect too; OSError, HTTPException or ValueError for an answer that
-    does not come in time, is too long, or is no such object; ValueError for a URL that others could answer for.
-    """
-    if not is_protected(url):
-        raise ValueError(f"{url[:200]} is neither an https URL nor on this host")
-    deadline = time.monotonic() + timeout_s
-    body = bytearray()
-    request = Request(url, data=form, headers=dict(headers))  # noqa: S310 -- https, or this host: see above
-    with build_opener(_NoRedirects).open(request, timeout=timeout_s) as answer:
-        while part := answer.read1():
-            body += part
-            # The timeout bounds each read; the deadline bounds the whole answer.
-            if len(body) > _MAX_BYTES or time.monotonic() > deadline:
-                raise ValueError(f"the answer of {url} is too long or too slow")
-    document = json.loads(body)
-    if not isinstance(document, dict):
-        raise ValueError(f"the answer of {url} is no JSON object")  # noqa: TRY004 -- the answer's type, not ours
-    return document

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jwt
 import pytest
@@ -362,10 +362,14 @@ def test_nobody_with_a_known_key_waits_for_a_silent_issuer(
     assert server.hits.total() == asked_before + 2
 
 
-def test_a_trickling_issuer_is_given_up(meet: Callable[..., Issuer], server: LocalIssuer) -> None:
-    server.trickling = True
-    with pytest.raises(Busy):  # it would trickle for ever
+@pytest.mark.parametrize("part", ["header", "body"])
+def test_a_trickling_issuer_is_given_up(
+    meet: Callable[..., Issuer], server: LocalIssuer, part: Literal["header", "body"]
+) -> None:
+    server.trickling = part
+    with pytest.raises(Busy):
         meet(server).key("rsa-1")
+    assert not server.was_waited_for
 
 
 def test_many_who_come_first_together_ask_once(meet: Callable[..., Issuer], server: LocalIssuer) -> None:

@@ -331,7 +331,12 @@ def test_the_token_endpoint_leads_nowhere_else(ann: Person, issuer: SignInIssuer
 
 @pytest.mark.parametrize(
     "how",
-    [{"trickling": True}, {"raw": b"\r\n"}, {"raw": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"}],
+    [
+        {"trickling": "header"},
+        {"trickling": "body"},
+        {"raw": b"\r\n"},
+        {"raw": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"},
+    ],
     ids=str,
 )
 def test_an_issuer_that_never_ends_its_answer_is_given_up(
@@ -344,6 +349,7 @@ def test_an_issuer_that_never_ends_its_answer_is_given_up(
     response = ann.sign_in()
     assert refused(response, response.status_code, "begin again")
     assert response.status_code in {502, 503}
+    assert not issuer.was_waited_for
 
 
 def test_an_issuer_that_is_silent_is_given_up_and_does_not_take_all_threads(

@@ -1,6 +1,7 @@
 """A real token issuer on loopback: keys of its own, a discovery document, a JWKS; and ways to misbehave."""
 
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -9,13 +10,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from tests.support.deadlines import DEADLINE_S
 from tests.support.serving import serving
 
 AUDIENCE = "workspaces"
@@ -68,8 +70,12 @@ class LocalIssuer:
     """Sent instead of any answer."""
     silent: threading.Event = field(default_factory=threading.Event)
     """While set, connections are accepted and nothing is answered."""
-    trickling: bool = False
-    """Send the answer byte by byte, never silent for long and never done."""
+    trickling: Literal["", "header", "body"] = ""
+    """What of the answer is sent byte by byte, never silent for long."""
+    was_waited_for: bool = False
+    """Somebody waited until the end of what was trickling."""
+    tls: ssl.SSLContext | None = None
+    """With which it answers at `https://localhost`."""
     misbehaving_at: str = ""
     """The only path where it is silent, trickles or answers `raw`; empty for all."""
 
@@ -95,24 +101,38 @@ class LocalIssuer:
                     self.close_connection = True
                     self.wfile.write(issuer.raw)
                     return
-                status, answer = made()
-                body = json.dumps(answer).encode()
-                is_trickling = is_bad and issuer.trickling
+                with suppress(OSError):
+                    self.send(*made(), slowly=issuer.trickling if is_bad else "")
+
+            def send(self, status: int, answer: Any, *, slowly: str) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(10**6 if is_trickling else len(body)))
+                if slowly == "header":
+                    self.trickle(b"Slow:")
+                    self.wfile.write(b"\r\n")
                 self.end_headers()
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    while is_trickling and issuer.trickling:
-                        self.wfile.write(b" ")
-                        time.sleep(0.01)
-                    self.wfile.write(body)
+                if slowly == "body":
+                    self.trickle(b" ")
+                self.wfile.write(json.dumps(answer).encode())
+
+            def trickle(self, first: bytes) -> None:
+                """Send spaces, which say nothing."""
+                self.flush_headers()
+                self.wfile.write(first)
+                until = time.monotonic() + DEADLINE_S
+                while issuer.trickling and not issuer.was_waited_for:
+                    self.wfile.write(b" ")
+                    time.sleep(0.01)
+                    issuer.was_waited_for = time.monotonic() > until
 
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{server.server_port}"
+        if self.tls:
+            self.url = f"https://localhost:{server.server_port}"
+            server.socket = self.tls.wrap_socket(server.socket, server_side=True)
         self._serving.enter_context(serving(server))
         return self
 
@@ -121,7 +141,7 @@ class LocalIssuer:
 
     def stop(self) -> None:
         """Go away: connections are refused from now on."""
-        self.trickling = False
+        self.trickling = ""
         self.silent.clear()
         self._serving.close()
 
