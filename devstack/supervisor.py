@@ -60,7 +60,8 @@ class RestartPolicy:
 
     def delay_s(self, crashes: int) -> float:
         """The delay after this many crashes in a row: 2, 4, 8, 16, 30, 30 … seconds."""
-        return float(min(self.longest_s, self.first_s * 2 ** (crashes - 1)))
+        # Bounded, because 2 ** 1024 is beyond a float: by then the longest one has long been reached.
+        return min(self.longest_s, self.first_s * 2.0 ** min(crashes - 1, 100))
 
 
 @dataclass(eq=False)

@@ -111,6 +111,11 @@ def test_the_wait_before_a_restart_doubles_up_to_half_a_minute() -> None:
     assert [RestartPolicy().delay_s(crashes) for crashes in range(1, 7)] == [2, 4, 8, 16, 30, 30]
 
 
+def test_a_part_that_crashes_for_days_is_still_started_again() -> None:
+    """From the 1025th crash on, after some nine hours, the doubling is beyond a float."""
+    assert RestartPolicy().delay_s(1025) == RestartPolicy().delay_s(10**9) == 30
+
+
 def test_processes_that_a_crashed_part_left_are_ended_before_its_restart(log: io.StringIO) -> None:
     supervisor = Supervisor(log, restarts=RestartPolicy(first_s=60))  # it crashes once meanwhile
     supervisor.start(shell("worker", "sleep 600 & echo child $!; exit 1"))
