@@ -49,7 +49,7 @@ def begin_call(
     """Begin `action`, which gets `timeout_s` seconds.
 
     It is not tried, and its outcome is a TimeoutError, while the last call for the same resource has not returned, or
-    `at_once` to the same dependency have not.
+    `at_once` to the same dependency have not. Its outcome is a RuntimeError if no thread can be started.
     """
     future: Future[T] = Future()
     if hung := _note(dependency, resource_id, future, at_once):
@@ -63,7 +63,11 @@ def begin_call(
             future.set_exception(error)
 
     # What it logs names the work that it is done for.
-    Thread(target=copy_context().run, args=[run], name=f"call to {dependency}", daemon=True).start()
+    thread = Thread(target=copy_context().run, args=[run], name=f"call to {dependency}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # the limit of threads is reached; what never began is not unanswered
+        future.set_exception(error)
     return BegunCall(future, timeout_s)
 
 

@@ -29,7 +29,12 @@ def _begin(key: tuple[str, int], check: Callable[[], Any]) -> Future[Any]:
         if key in _running:
             return _running[key]
         future = _running[key] = Future[Any]()
-    Thread(target=_carry_out, args=(key, check, future), name=f"check of {key[0]}", daemon=True).start()
+    thread = Thread(target=_carry_out, args=(key, check, future), name=f"check of {key[0]}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # the limit of threads is reached: nobody must wait for what never began
+        _forget(key)
+        future.set_exception(error)
     return future
 
 
@@ -38,9 +43,13 @@ def _carry_out(key: tuple[str, int], check: Callable[[], Any], future: Future[An
         outcome, error = check(), None
     except Exception as raised:  # noqa: BLE001 -- handed to those who wait
         outcome, error = None, raised
-    with _lock:
-        del _running[key]
+    _forget(key)
     if error:
         future.set_exception(error)
     else:
         future.set_result(outcome)
+
+
+def _forget(key: tuple[str, int]) -> None:
+    with _lock:
+        del _running[key]
