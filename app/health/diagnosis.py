@@ -16,6 +16,7 @@ from app.health.asking import ask
 from app.health.capacity import Slots, slots_by_host, waiting_jobs
 from app.health.dependencies import UNKNOWN, WITHIN_S, Fault, Health, check_health
 from app.health.heartbeat import Process
+from app.logs import explain
 from app.models import CleanupControl
 
 _APART = timedelta(seconds=5)
@@ -91,12 +92,10 @@ class _Seen:
 def diagnose(context: Context) -> list[Finding]:
     """Look at everything, in the order in which a person would. Takes seconds at most, and raises nothing."""
     health = check_health(context)
-    seen = None
+    findings = [Finding("settings", ok=True, message="ok"), *_dependencies(health)]
     if health.serves:
         # From here on only what was not asked yet.
         seen = ask({"diagnosis": lambda: _look(context)}, of=context, within_s=WITHIN_S)["diagnosis"]
-    findings = [Finding("settings", ok=True, message="ok"), *_dependencies(health)]
-    if isinstance(seen, _Seen):
         findings += [_clock(seen), _sweep(seen, health), _slots(seen), *_background(health)]
     return findings
 
@@ -132,7 +131,18 @@ def _in_full(fault: Fault) -> str:
     return f"{fault.message}: {fault.detail}" if fault.detail else fault.message
 
 
-def _clock(seen: _Seen) -> Finding:
+def _not_seen(name: str, error: Exception) -> Finding:
+    return Finding(
+        name,
+        ok=False,
+        message=f"was not looked at: {explain(error)}",
+        remedy="mend or unburden the database, which answered other questions, and run `workspaces doctor` again",
+    )
+
+
+def _clock(seen: _Seen | Exception) -> Finding:
+    if isinstance(seen, Exception):
+        return _not_seen("clock", seen)
     seconds = seen.ahead.total_seconds()
     if abs(seen.ahead) < _APART:
         return Finding("clock", ok=True, message="ok")
@@ -145,13 +155,16 @@ def _clock(seen: _Seen) -> Finding:
     )
 
 
-def _sweep(seen: _Seen, health: Health) -> Finding:
+def _sweep(seen: _Seen | Exception, health: Health) -> Finding:
     failing = [
         name.removeprefix("workspace_maintenance_")
         for name, does_well in health.controllers.items()
         if name.startswith("workspace_maintenance_") and not does_well
     ]
-    age = "never" if seen.swept_s is None else f"{seen.swept_s:.0f} s ago"
+    if isinstance(seen, Exception):
+        age = "at a time that was not read"
+    else:
+        age = "never" if seen.swept_s is None else f"{seen.swept_s:.0f} s ago"
     if health.controllers["workspace_cleanup_sweep"] and not failing:
         return Finding("sweep", ok=True, message=f"ok: {age}")
     steps = f"; not done lately: {', '.join(failing)}" if failing else ""
@@ -163,7 +176,9 @@ def _sweep(seen: _Seen, health: Health) -> Finding:
     )
 
 
-def _slots(seen: _Seen) -> Finding:
+def _slots(seen: _Seen | Exception) -> Finding:
+    if isinstance(seen, Exception):
+        return _not_seen("job slots", seen)
     taken, number = (sum(getattr(one, name) for one in seen.slots.values()) for name in ("taken", "number"))
     is_full = all(one.is_full for one in seen.slots.values())
     if not seen.waiting or not is_full:

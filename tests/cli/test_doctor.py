@@ -5,19 +5,22 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
 from kombu.exceptions import OperationalError as BrokerError
-from sqlalchemy import select, text, update
+from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import Session
 
 from app.cli import main
 from app.context import Context
+from app.health import diagnosis
 from app.health.heartbeat import Process, note_alive
 from app.lifecycle import DeletionState, JobStatus
 from app.maintenance import sweep
@@ -28,6 +31,7 @@ from tests import factories
 from tests.support.aging import age, age_everything
 from tests.support.clocks import Clock
 from tests.support.database import database_at
+from tests.support.deadlines import DEADLINE_S
 from tests.support.health import all_alive
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +208,50 @@ def test_a_database_that_was_never_migrated_is_named(context: Context) -> None:
     assert "is missing" in message
     assert "workspaces db upgrade" in remedy
     assert found["store"] == ("is not known without the database", "mend the database first")
+
+
+def refuse(_: Event) -> None:
+    raise OSError("no room for a temporary file")
+
+
+def hang(released: Event) -> None:
+    assert released.wait(DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"), [(refuse, "OSError: no room for"), (hang, "TimeoutError: no answer within 0.5 s")]
+)
+def test_a_database_that_answers_only_the_first_questions_is_named_with_what_is_not_known(
+    context: Context,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[Event], None],
+    reason: str,
+) -> None:
+    paused(context, session, monkeypatch)
+    failing_step(context, session, monkeypatch)
+    released, engine = Event(), context.sessions.kw["bind"]
+    monkeypatch.setattr(diagnosis, "WITHIN_S", 0.5 if answer is hang else DEADLINE_S)
+
+    def reply(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "job_slots" in statement:  # of the second look alone
+            answer(released)
+
+    event.listen(engine, "before_cursor_execute", reply)
+    try:
+        found = wrong(examined(context))
+    finally:
+        released.set()
+        for thread in [one for one in threading.enumerate() if one.name == "check of diagnosis"]:
+            thread.join(DEADLINE_S)
+        event.remove(engine, "before_cursor_execute", reply)
+
+    assert set(found) == {"clock", "sweep", "job slots", "destruction"}
+    assert "not done lately: mark_lost_jobs" in found["sweep"][0]
+    for name in ("clock", "job slots"):
+        message, remedy = found[name]
+        assert message.startswith(f"was not looked at: {reason}")
+        assert "workspaces doctor" in remedy
 
 
 # --- the clock ----------------------------------------------------------------------------------------------
