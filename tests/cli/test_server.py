@@ -28,7 +28,7 @@ def answering() -> Iterator[Callable[..., tuple[str, list[Any]]]]:
                 seen.append(self.headers)
                 status, headers, body = left.pop(0) if len(left) > 1 else left[0]
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
@@ -167,6 +167,17 @@ def test_a_server_that_is_away_is_one_line_with_the_way_without_it() -> None:
     [line] = result.stderr.splitlines()
     assert line.startswith("Error: the server http://127.0.0.1:1 does not answer: ")
     assert "--direct" in line
+
+
+@pytest.mark.parametrize("number", [200, 409, 500])
+def test_an_answer_that_is_cut_off_is_one_line(answering: Callable[..., Any], number: int) -> None:
+    url, _ = answering((number, {"Content-Length": "900"}, b'{"detail": "not now"}'))
+
+    result = status(url)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"Error: the server {url} does not answer: IncompleteRead(")
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", "http://ann:secret@host", "http://"])

@@ -72,11 +72,8 @@ class Server:
 
     def _send(self, request: Request) -> tuple[int, Any, bytes]:
         try:
-            with self._open(request, timeout=_TIMEOUT_S) as answer:
+            with self._answer(request) as answer:
                 return answer.status, answer.headers, answer.read()
-        except HTTPError as error:
-            with error:
-                return error.code, error.headers, error.read()
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             why = " ".join(str(reason).split()) or type(reason).__name__
@@ -84,6 +81,13 @@ class Server:
                 f"the server {self._url} does not answer: {why}; where the database can be reached, --direct works "
                 "without a server"
             ) from None
+
+    def _answer(self, request: Request) -> Any:
+        """The answer to a request, also one that says what is wrong with it."""
+        try:
+            return self._open(request, timeout=_TIMEOUT_S)
+        except HTTPError as error:
+            return error
 
     def _body(self, status: int, text: bytes) -> Any:
         try:
