@@ -140,6 +140,8 @@ def test_more_than_a_page_of_them(run: Run, session: Session, make_failed: MakeF
         (("retry", "0198c0de-0000-7000-8000-000000000000", "--all"), "Give the ID of one deletion, or --all"),
         (("retry", "--all"), "--all needs --as-of"),
         (("retry", "--all", "--as-of", "yesterday"), "is no time"),
+        (("causes", "--as-of", "0001-01-01T00:00:00+01:00"), "is no time"),
+        (("causes", "--as-of", "9999-12-31T23:59:59-01:00"), "is no time"),
         (("retry", "--all", "--as-of", "2026-01-01", "--state", "DONE"), "FAILED"),
         (("force", "--all", "--as-of", "2026-01-01"), "--reason"),
     ],

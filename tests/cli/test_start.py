@@ -54,7 +54,9 @@ def test_a_shell_that_completes_a_verb_loads_its_noun_and_no_settings() -> None:
     assert modules & {*OF_PROCESSES, *OF_SETTINGS, "app.cli.workspace"} == set()
 
 
-@pytest.mark.parametrize("command", ["deletion list", "cleanup status"])
+@pytest.mark.parametrize(
+    "command", ["deletion list", "deletion causes --as-of 2026-03-01T12:00:00Z", "cleanup status"]
+)
 def test_a_command_that_asks_a_server_loads_nothing_that_works_on_the_database(command: str) -> None:
     modules = loaded(*command.split(), "--server", "http://127.0.0.1:1", status=1)
 

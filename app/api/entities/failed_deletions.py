@@ -1,10 +1,9 @@
 """FAILED deletions over HTTP, all at once: what they have in common, and what is done with many of them."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, model_validator
 from sqlalchemy import select
 
 from app.access.permissions import Permission
@@ -15,6 +14,7 @@ from app.clock import Timestamp, database_now
 from app.http.field_types import Reason, ShortText
 from app.http.route import Body, Query, RequestContext, Routes
 from app.lifecycle import FailureClass
+from app.times import parse_time
 
 routes = Routes("deletions")
 _DELETIONS = "/apis/entities/v2/deletions"
@@ -25,19 +25,12 @@ _MAX_CAUSE = 10_000
 def _parsed(value: Any) -> Any:
     # Strict mode takes no text for a time behind a validator of the whole body.
     try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise ValueError("a time is given as text, such as 2026-03-01T12:00:00Z") from None
+        return parse_time(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a time is given as text, such as 2026-03-01T12:00:00Z: {error}") from None
 
 
-def _in_utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time is before the year 1 or after 9999 in UTC") from None
-
-
-_Look = Annotated[AwareDatetime, BeforeValidator(_parsed), AfterValidator(_in_utc)]
+_Look = Annotated[AwareDatetime, BeforeValidator(_parsed)]
 
 
 class CausesQuery(Query):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from app.cli.client.server import Server, token_of
+from app.times import parse_time
 
 if TYPE_CHECKING:
     from app.context import Context
@@ -91,7 +92,6 @@ class Time(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The same with its offset, as the API takes it."""
         try:
-            at = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"'{value}' is no time: give it as 2026-03-01T12:00:00Z.", param, ctx)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+            return parse_time(str(value), zone=UTC).isoformat()
+        except ValueError as error:
+            self.fail(f"'{value}' is no time: {error}; give it as 2026-03-01T12:00:00Z.", param, ctx)

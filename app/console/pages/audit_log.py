@@ -18,6 +18,7 @@ from app.console.page import Before, PageRequest, Pages
 from app.http.field_types import ShortText
 from app.models import AuditRecord
 from app.models.audit import AuditEvent
+from app.times import parse_time
 
 pages = Pages()
 SHOWN = 100
@@ -41,9 +42,8 @@ def _in_utc(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        time = datetime.fromisoformat(value)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return parse_time(value, zone=UTC)
+    except ValueError:
         raise ValueError("a time is given as 2026-03-01T12:00, in UTC") from None
 
 
