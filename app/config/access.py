@@ -79,7 +79,7 @@ class AccessSettings(Section):
     prove who they are."""
     access_key_signing_file: str = ""
     """File with the private RSA keys (PEM) of access keys: the first one signs, all verify. The same for all web
-    processes; others than its owner, and its group, may not read it."""
+    processes. Nobody but its owner may read it."""
     access_key_max_seconds: Annotated[float, Field(ge=0, le=_LONGEST_LIFE_S, allow_inf_nan=False)] = 0
     """Longest life of an access key. 0 for no limit: only then may a key have no end. By default a key lives for 30
     days."""

@@ -206,7 +206,8 @@ def test_the_real_server_refuses_a_signing_file_that_others_can_read(tmp_path: P
 
         assert server.process.wait(DEADLINE_S) == 2
         [line] = [line for line in server.log.splitlines() if "WORKSPACES_" in line]
-        assert line.startswith(f"WORKSPACES_ACCESS_KEY_SIGNING_FILE: {file} has the mode 0644")
+        assert line.startswith(f"WORKSPACES_ACCESS_KEY_SIGNING_FILE: {file} cannot be used: others may read")
+        assert "(mode 0644): chmod 600 it" in line
 
 
 def test_the_real_server_refuses_an_exposed_socket_that_it_inherits() -> None:

@@ -1,16 +1,13 @@
 """The tokens of access keys: JWTs that this product signs, and everybody can verify by `/apis/auth/jwks`."""
 
 import json
-import os
 import re
-import stat
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Self
 
 import jwt
@@ -19,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import RSAAlgorithm
 
 from app.config import Settings
+from app.config.private_file import read_private_file
 
 ISSUER = "workspaces"
 """The claim `iss` of our own tokens. Other issuers are URLs, so none of them can have this name."""
@@ -27,7 +25,6 @@ ALGORITHM = "RS256"
 MIN_KEY_BITS = 2048
 
 _PEM = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL)
-_OTHERS_BITS = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 
 Claims = dict[str, Any]
 
@@ -88,19 +85,11 @@ def signing_file_error(settings: Settings) -> str | None:
     return None
 
 
-def _keys_in(name: str) -> Sequence[RSAPrivateKey]:
-    file = Path(name)
+def _keys_in(file: str) -> Sequence[RSAPrivateKey]:
     try:
-        # Of the opened file: another one may have its name a moment later.
-        with file.open("rb") as opened:
-            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            content = opened.read()
-    except OSError as error:
-        raise UnusableSigningFile(f"{file} cannot be read: {error.strerror}") from None
-    if mode & _OTHERS_BITS:
-        raise UnusableSigningFile(
-            f"{file} has the mode {mode:04o}, so others can read or change it: chmod 600 it (a group may read it: 640)"
-        )
+        content = read_private_file(file)
+    except ValueError as error:
+        raise UnusableSigningFile(f"{file} cannot be used: {error}") from None
     keys = [_loaded(file, pem) for pem in _PEM.findall(content)]
     if not keys:
         raise UnusableSigningFile(
@@ -109,7 +98,7 @@ def _keys_in(name: str) -> Sequence[RSAPrivateKey]:
     return keys
 
 
-def _loaded(file: Path, pem: bytes) -> RSAPrivateKey:
+def _loaded(file: str, pem: bytes) -> RSAPrivateKey:
     try:
         key = _parsed(pem)
     except (ValueError, TypeError):
