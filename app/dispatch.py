@@ -262,6 +262,8 @@ def transport_options(settings: Settings, *, socket_timeout_seconds: float) -> d
         # By default Celery checks for abandoned messages only every hundred seconds.
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
+        # By default a worker that dies while it looks keeps all others from it for five minutes.
+        "unacked_mutex_expire": 15,
         "socket_connect_timeout": socket_timeout_seconds,
         "socket_timeout": socket_timeout_seconds,
         "socket_keepalive": True,

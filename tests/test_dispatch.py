@@ -230,3 +230,12 @@ def test_of_a_broker_that_is_away_nothing_is_known_to_be_empty() -> None:
     assert not publisher.is_empty("runtime")
     with pytest.raises(OperationalError):
         publisher.lengths()
+
+
+def test_a_worker_that_dies_while_it_looks_for_lost_messages_does_not_keep_others_from_it_for_long(
+    broker: redis.Redis,
+) -> None:
+    url = f"redis://127.0.0.1:{broker.connection_pool.connection_kwargs['port']}/0"
+
+    with publisher(Settings(broker_url=url)).connection_for_read() as connection:
+        assert connection.default_channel.unacked_mutex_expire <= 15
