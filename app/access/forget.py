@@ -85,8 +85,7 @@ def _found(session: Session, *queries: Select[str]) -> set[str]:
 
 def _is_one_of(column: Any, names: Set[str]) -> ColumnElement[bool]:
     """SQL: whether a column is one of the names; an email is, however it is written."""
-    emails = {folded(name) for name in names if "@" in name}
-    return or_(column.in_(names), func.lower(column.collate("C")).in_(emails))
+    return func.is_one_of(column, literal([*names, *map(folded, names)], ARRAY(Text)))
 
 
 def _require_persons(names: Sequence[str]) -> None:
